@@ -1,0 +1,267 @@
+"""ASE dynamics by the name of their ensemble, with a state that can be stored and taken up again.
+
+What a run's next step depends on is more than positions and momenta: the thermostat's random
+numbers and the barostat's momentum belong to it. `Ensemble.state` gives all of it, and a run that
+takes it up goes on bit for bit as if it had never been interrupted.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from ase import Atoms, units
+from ase.constraints import FixCom
+from ase.md.bussi import Bussi
+from ase.md.langevin import Langevin
+from ase.md.langevinbaoab import LangevinBAOAB
+from ase.md.md import MolecularDynamics
+from ase.md.velocitydistribution import Stationary, thermalize_momenta
+from ase.md.verlet import VelocityVerlet
+
+from .errors import ForceDeltaError
+
+ENSEMBLES = ("nve", "langevin", "bussi", "npt")
+
+
+@dataclass(frozen=True)
+class Ramp:
+    """A target temperature that is constant, then rises or falls linearly, then is constant.
+
+    Attributes:
+        start: K, up to and including ``first_step``.
+        end: K, from ``last_step`` on.
+        first_step: where the ramp starts.
+        last_step: where it ends; not before ``first_step``.
+    """
+
+    start: float
+    end: float
+    first_step: int
+    last_step: int
+
+    def temperature(self, step: int) -> float:
+        """Target temperature of a step, K."""
+        if step <= self.first_step:
+            return self.start
+        if step >= self.last_step:
+            return self.end
+        done = (step - self.first_step) / (self.last_step - self.first_step)
+        return self.start + (self.end - self.start) * done
+
+
+@dataclass(frozen=True)
+class EnsembleSettings:
+    """What defines a dynamics.
+
+    Attributes:
+        name: one of `ENSEMBLES`: "nve" (velocity Verlet), "langevin" (NVT, Vanden-Eijnden and
+            Ciccotti, as in ASE), "bussi" (NVT, stochastic velocity rescaling) or "npt" (Langevin
+            for positions and volume, isotropic; Quigley and Probert, as in ASE's LangevinBAOAB).
+        ramp: the thermostat's target; for "nve" only its start temperature is used, for the
+            initial velocities.
+        timestep: fs.
+        tau: relaxation time of the thermostat, fs; the friction of "langevin" is 1/tau.
+        pressure: GPa, of "npt". The kinetic (ideal-gas) part is included.
+        barostat_tau: relaxation time of the volume, fs, of "npt".
+        seed: of initial velocities and thermostat.
+    """
+
+    name: str
+    ramp: Ramp
+    timestep: float
+    tau: float
+    pressure: float
+    barostat_tau: float
+    seed: int
+
+    def __post_init__(self) -> None:
+        if self.name not in ENSEMBLES:
+            raise ForceDeltaError(
+                f"unknown ensemble {self.name!r}: choose one of {', '.join(ENSEMBLES)}"
+            )
+        for name in ("timestep", "tau", "barostat_tau"):
+            value = getattr(self, name)
+            if not (np.isfinite(value) and value > 0):
+                raise ForceDeltaError(f"{name} is {value:g} fs: give a time above 0")
+        for value in (self.ramp.start, self.ramp.end):
+            if not (np.isfinite(value) and value >= 0):
+                raise ForceDeltaError(f"a temperature of {value:g} K: give a value of 0 or more")
+        if not np.isfinite(self.pressure):
+            raise ForceDeltaError(f"pressure is {self.pressure:g} GPa: give a finite number")
+        if self.seed < 0:
+            raise ForceDeltaError(f"seed is {self.seed}: give a whole number of 0 or more")
+        if self.name == "nve" and self.ramp.end != self.ramp.start:
+            raise ForceDeltaError(
+                "ensemble nve has no thermostat that could follow a temperature ramp: choose "
+                "langevin, bussi or npt"
+            )
+        if self.name == "bussi" and self.ramp.start == 0:
+            raise ForceDeltaError(
+                "ensemble bussi rescales velocities, so it cannot start at 0 K: give a higher "
+                "temperature, or choose langevin"
+            )
+
+
+def prepare(atoms: Atoms, settings: EnsembleSettings) -> str:
+    """Fix the centre of mass and give the atoms their initial velocities, in place.
+
+    The centre of mass is held by a constraint where the structure has no constraints of its own,
+    because a direct force field need not have zero net force. The three degrees of freedom then
+    count neither in the temperature nor in the thermostat. Velocities are Maxwell-Boltzmann
+    distributed at the start temperature without net momentum; a free molecule keeps the rotation
+    that it has at this temperature. A structure that carries momenta keeps them.
+
+    ASE's "npt" integrator moves atoms past constraints: there only the initial momentum is zero.
+
+    Returns:
+        A sentence that says where the velocities come from.
+
+    Raises:
+        ForceDeltaError: "npt" with constraints.
+    """
+    if settings.name == "npt" and atoms.constraints:
+        raise ForceDeltaError(
+            "ensemble npt cannot hold the constraints of the structure: remove them, or choose "
+            "langevin or bussi"
+        )
+    if settings.name != "npt" and not atoms.constraints and len(atoms) > 1:
+        atoms.set_constraint(FixCom())
+    temperature = settings.ramp.start
+    if atoms.has("momenta") and atoms.get_momenta().any():
+        return f"velocities from the structure ({atoms.get_temperature():.1f} K)"
+    thermalize_momenta(atoms, temperature, rng=_generator(settings.seed, 0))
+    if settings.name == "npt" and len(atoms) > 1:
+        Stationary(atoms, preserve_temperature=False)
+    return f"velocities drawn at {temperature:g} K, seed {settings.seed}"
+
+
+class Ensemble:
+    """A dynamics together with its ramp and its state.
+
+    It is a hook as well: as the last of a chain it sets, after each frame, the target temperature
+    of the next step.
+
+    Args:
+        atoms: with momenta (`prepare`) and a calculator. "npt" evaluates the calculator here.
+        settings: see `EnsembleSettings`.
+
+    Attributes:
+        dynamics: the ASE dynamics.
+
+    Raises:
+        ForceDeltaError: "npt" with a structure that is not periodic in all directions.
+    """
+
+    def __init__(self, atoms: Atoms, settings: EnsembleSettings) -> None:
+        self.atoms = atoms
+        self.settings = settings
+        self._rng = _generator(settings.seed, 1)
+        self.dynamics: MolecularDynamics = self._build()
+
+    def _build(self) -> MolecularDynamics:
+        settings, atoms = self.settings, self.atoms
+        timestep, tau = settings.timestep * units.fs, settings.tau * units.fs
+        start = settings.ramp.temperature(1)
+        if settings.name == "nve":
+            return VelocityVerlet(atoms, timestep)
+        if settings.name == "langevin":
+            return Langevin(
+                atoms, timestep, temperature_K=start, friction=1 / tau, fixcm=False, rng=self._rng
+            )
+        if settings.name == "bussi":
+            if not atoms.get_momenta().any():
+                raise ForceDeltaError(
+                    "ensemble bussi rescales velocities, and all of these are zero: choose langevin"
+                )
+            return Bussi(atoms, timestep, start, tau, rng=self._rng)
+        if not atoms.pbc.all():
+            raise ForceDeltaError(
+                "ensemble npt needs a structure that is periodic in all three directions: choose "
+                "langevin or bussi for this one"
+            )
+        with warnings.catch_warnings():
+            # it says which mass it chose for the barostat
+            warnings.filterwarnings("ignore", message="Using heuristic P_mass")
+            return LangevinBAOAB(
+                atoms,
+                timestep,
+                temperature_K=start,
+                externalstress=-settings.pressure * units.GPa,
+                hydrostatic=True,
+                T_tau=tau,
+                P_tau=settings.barostat_tau * units.fs,
+                rng=self._rng,
+            )
+
+    def set_temperature(self, temperature: float) -> None:
+        """Set the target of the thermostat, K."""
+        dynamics = self.dynamics
+        if isinstance(dynamics, Langevin):
+            dynamics.set_temperature(temperature_K=temperature)
+        elif isinstance(dynamics, Bussi):  # has no setter
+            dynamics.temp = temperature * units.kB
+            dynamics.target_kinetic_energy = 0.5 * dynamics.temp * dynamics.ndof
+        elif isinstance(dynamics, LangevinBAOAB):
+            dynamics.set_temperature(temperature)
+
+    def observe(self, frame: Any, verdict: Any) -> None:
+        """Set the target temperature of the step after this frame."""
+        ramp = self.settings.ramp
+        if ramp.start != ramp.end and ramp.first_step <= frame.step <= ramp.last_step:
+            self.set_temperature(ramp.temperature(frame.step + 1))
+
+    def state(self) -> dict[str, Any]:
+        """All that the next step depends on beside settings and forces, as JSON and arrays.
+
+        To be called between two steps. Momenta are in ASE's unit, so that they come back exactly.
+        """
+        state: dict[str, Any] = {
+            "ensemble": self.settings.name,
+            "momenta": self.atoms.get_momenta(),
+            "rng": self._rng.bit_generator.state,
+        }
+        if isinstance(self.dynamics, Bussi):
+            state["transferred_energy"] = float(self.dynamics.transferred_energy)
+        if isinstance(self.dynamics, LangevinBAOAB):
+            # the force on the volume was computed half a step before the momenta
+            state["p_eps"] = float(self.dynamics.p_eps)
+            state["force_eps"] = float(self.dynamics.force_eps)
+        return state
+
+    def restore(self, step: int, state: Mapping[str, Any]) -> None:
+        """Take up a state of `state`, stored after ``step``.
+
+        Positions, cell and momenta of the atoms must have been restored before the ensemble was
+        made (`restore_atoms`). ASE calls no observers for the frame at which it goes on.
+        """
+        if state["ensemble"] != self.settings.name:
+            raise ForceDeltaError(
+                f"the stored state is one of ensemble {state['ensemble']}, this run has "
+                f"{self.settings.name}: continue with the same ensemble"
+            )
+        self._rng.bit_generator.state = state["rng"]
+        if isinstance(self.dynamics, Bussi):
+            self.dynamics.transferred_energy = state["transferred_energy"]
+        if isinstance(self.dynamics, LangevinBAOAB):
+            self.dynamics.p_eps = state["p_eps"]
+            self.dynamics.force_eps = state["force_eps"]
+        self.dynamics.nsteps = step
+        self.set_temperature(self.settings.ramp.temperature(step + 1))
+
+
+def restore_atoms(
+    atoms: Atoms, positions: np.ndarray, cell: np.ndarray, state: Mapping[str, Any]
+) -> None:
+    """Put positions [N, 3] Å, cell [3, 3] Å and the stored momenta into the atoms, in place."""
+    atoms.set_cell(cell)
+    atoms.set_positions(positions, apply_constraint=False)
+    atoms.set_momenta(state["momenta"], apply_constraint=False)
+
+
+def _generator(seed: int, stream: int) -> np.random.Generator:
+    """Independent random numbers for each use of one seed."""
+    return np.random.default_rng([seed, stream])

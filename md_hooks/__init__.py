@@ -1,0 +1,40 @@
+"""Hooks on the frames of a molecular dynamics run: record, guard, flag, show.
+
+The package knows frames, not models: engines make a `Frame` of each step and hand it to the hooks
+through a `HookChain`. `run` and `attach` do that for ASE.
+"""
+
+from .ase_md import Attachment, attach, run
+from .ase_state import restore
+from .chain import HookChain, RunInfo, RunResult
+from .checkpoint import Checkpoint, load_checkpoint
+from .errors import HookError, RunStoppedError
+from .flags import FlagStore
+from .frame import Frame
+from .guard import Guard
+from .progress import Progress
+from .recorder import Recorder
+from .trajectory import Trajectory
+from .verdict import Action, Verdict
+
+__all__ = [
+    "Action",
+    "Attachment",
+    "Checkpoint",
+    "FlagStore",
+    "Frame",
+    "Guard",
+    "HookChain",
+    "HookError",
+    "Progress",
+    "Recorder",
+    "RunInfo",
+    "RunResult",
+    "RunStoppedError",
+    "Trajectory",
+    "Verdict",
+    "attach",
+    "load_checkpoint",
+    "restore",
+    "run",
+]

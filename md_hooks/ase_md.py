@@ -1,0 +1,330 @@
+"""Hooks on an ASE dynamics: attach them, and drive a run that they may stop."""
+
+from __future__ import annotations
+
+import platform
+import signal
+import sys
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, version
+from types import FrameType, TracebackType
+from typing import Any
+
+import numpy as np
+from ase import units
+
+from .ase_state import atoms_of, capture
+from .chain import Hook, HookChain, RunInfo, RunResult
+from .errors import HookError, RunStoppedError
+from .frame import Frame
+from .verdict import Action, Verdict
+
+_FORCE_DELTA_KEYS = ("force_deltas", "direct_forces", "conservative_forces", "stress")
+
+
+class Attachment:
+    """Hooks attached to a dynamics; made by `attach`.
+
+    Use it as a context manager, or call `close` at the end: it writes how the run ended.
+    """
+
+    def __init__(self, dynamics: Any, hooks: Iterable[Hook], info: RunInfo | None = None) -> None:
+        info = RunInfo() if info is None else info
+        self.dynamics = dynamics
+        self.chain = hooks if isinstance(hooks, HookChain) else HookChain(hooks)
+        self.verdict: Verdict | None = None
+        """The verdict that stopped the run, if one did."""
+        self._atoms = atoms_of(dynamics)
+        self._numbers = _own(self._atoms.numbers)
+        self._masses = _own(self._atoms.get_masses())
+        self._velocity_factor = units.fs / self._masses[:, None]
+        self._restart_step = info.restart_step
+        self._step_offset = (info.restart_step or 0) - dynamics.nsteps
+        if info.restart_step is None:
+            self._step_offset = 0
+        self._clock = getattr(dynamics, "get_time", None)
+        self._time_offset = 0.0
+        if info.restart_step is not None and self._clock is not None:
+            self._time_offset = info.restart_time - self._clock() / units.fs
+        self._last: Frame | None = None
+        self._last_with_u: Frame | None = None
+        self._between_steps = True
+        self._interrupt: str | None = None
+        self._closed = False
+        self._result: RunResult | None = None
+        calc = self._atoms.calc
+        self._evaluations = getattr(calc, "evaluations", None)
+        self._user_checkpoint = info.checkpoint
+        self.chain.open(
+            replace(
+                info,
+                model=info.model or dict(getattr(calc, "model_info", None) or {}),
+                versions={**_versions(), **info.versions},
+                numbers=self._numbers if info.numbers is None else info.numbers,
+                checkpoint=self._checkpoint,
+            )
+        )
+        dynamics.attach(self._observe, 1)
+
+    # --- one step ----------------------------------------------------------------------------
+
+    def _observe(self) -> None:
+        """The observer: a frame of this step to the hooks, and the end of the run if they say."""
+        if self.verdict is not None or self._interrupt is not None:
+            raise RunStoppedError(
+                f"the run was stopped and cannot go on with these hooks ({self._why()}): attach "
+                "new ones to continue"
+            )
+        step = self.dynamics.nsteps + self._step_offset
+        if self._restart_step is not None and step <= self._restart_step:
+            return  # ASE shows a new dynamics its first configuration, which is on file already
+        frame = self._frame(step)
+        self._last = frame
+        if frame.force_delta is not None:
+            self._last_with_u = frame
+        verdict = self.chain.dispatch(frame)
+        if verdict.action == Action.STOP:
+            self.verdict = verdict
+            self._result = self._make_result("stopped", verdict.reason)
+            self.chain.close(self._result)
+            self._end()
+        elif self._interrupt is not None:
+            self._end()
+        elif self.dynamics.nsteps == getattr(self.dynamics, "max_steps", None):
+            self.chain.flush()
+
+    def _why(self) -> str:
+        return self._interrupt or (self.verdict.reason if self.verdict is not None else "")
+
+    def _end(self) -> None:
+        """Make the dynamics' own loop end after this step."""
+        scipy_optimisers = sys.modules.get("ase.optimize.sciopt")
+        if scipy_optimisers and isinstance(self.dynamics, scipy_optimisers.SciPyOptimizer):
+            raise scipy_optimisers.Converged  # how its loop, which is SciPy's, is left
+        self.dynamics.max_steps = self.dynamics.nsteps
+
+    def _frame(self, step: int) -> Frame:
+        atoms = self._atoms
+        calc = atoms.calc
+        results: Mapping[str, Any] = getattr(calc, "results", {})
+        energy, forces = results.get("energy"), results.get("forces")
+        if energy is None or forces is None:
+            raise HookError(
+                "the calculator kept no energy and forces of this step: use one that stores them "
+                "in calc.results"
+            )
+        computed_at = getattr(calc, "atoms", None)
+        if computed_at is None or len(computed_at) != len(atoms):
+            computed_at = atoms
+        momenta = atoms.arrays.get("momenta")
+        if momenta is None:
+            velocities = np.zeros((len(atoms), 3))
+            temperature = 0.0
+        else:
+            velocities = momenta * self._velocity_factor
+            freedom = atoms.get_number_of_degrees_of_freedom()
+            twice_kinetic = float(np.vdot(momenta, velocities)) / units.fs
+            temperature = twice_kinetic / (freedom * units.kB) if freedom > 0 else 0.0
+        u = results.get("force_delta")
+        time = 0.0
+        if self._clock is not None:
+            # rounded, so that a restart's times equal the original's in the last digit too
+            time = round(self._clock() / units.fs + self._time_offset, 9)
+        arrays: dict[str, Any] = {
+            name: _own(results[name]) for name in _FORCE_DELTA_KEYS if results.get(name) is not None
+        }
+        return Frame(
+            step=step,
+            time=time,
+            numbers=self._numbers,
+            positions=_own(computed_at.positions),
+            velocities=_seal(velocities),
+            masses=self._masses,
+            cell=_own(computed_at.cell.array),
+            pbc=_own(computed_at.pbc),
+            energy=float(energy),
+            forces=_own(forces),
+            temperature=temperature,
+            force_delta=None if u is None else float(u),
+            **arrays,
+        )
+
+    def _checkpoint(self) -> dict[str, Any] | None:
+        if not self._between_steps:
+            return None
+        state = capture(self.dynamics)
+        if self._user_checkpoint is not None:
+            extra = self._user_checkpoint()
+            if extra is None:
+                return None
+            state["user"] = dict(extra)
+        return state
+
+    # --- the end -----------------------------------------------------------------------------
+
+    def interrupt(self, why: str) -> None:
+        """End the run after the step that is being made; the result's reason is "interrupted"."""
+        self._interrupt = why
+
+    def _make_result(self, reason: str, message: str) -> RunResult:
+        last, with_u = self._last, self._last_with_u
+        evaluations = None
+        if self._evaluations is not None:
+            evaluations = self._atoms.calc.evaluations - self._evaluations
+        return RunResult(
+            reason=reason,
+            step=-1 if last is None else last.step,
+            time=0.0 if last is None else last.time,
+            force_delta=None if with_u is None else with_u.force_delta,
+            worst_atom=None if with_u is None else with_u.worst_atom,
+            message=message,
+            evaluations=evaluations,
+        )
+
+    def close(self, reason: str = "finished", message: str = "") -> RunResult:
+        """Detach from the dynamics and close the hooks; further calls give the same result.
+
+        Args:
+            reason: "finished", "interrupted" or "error"; a run that was stopped stays "stopped".
+            message: one readable line.
+        """
+        if not self._closed:
+            self._closed = True
+            observers = self.dynamics.observers
+            observers[:] = [entry for entry in observers if entry[0] != self._observe]
+            if self._result is None:
+                if reason == "finished" and self._interrupt is not None:
+                    reason, message = "interrupted", self._interrupt
+                self._result = self._make_result(reason, message)
+                self.chain.close(self._result)
+        assert self._result is not None
+        return self._result
+
+    def close_after(self, error: BaseException) -> RunResult:
+        """Close after an exception that left the dynamics in the middle of a step."""
+        self._between_steps = isinstance(error, RunStoppedError)
+        if isinstance(error, KeyboardInterrupt):
+            return self.close("interrupted", "interrupted from the keyboard")
+        return self.close("error", str(error) or type(error).__name__)
+
+    def __enter__(self) -> Attachment:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is None:
+            self.close()
+            return
+        try:
+            self.close_after(error)
+        except Exception as second:  # the first error is the one to report
+            error.add_note(f"while closing: {second}")
+
+
+def attach(dynamics: Any, hooks: Iterable[Hook], info: RunInfo | None = None) -> Attachment:
+    """Attach hooks to an ASE dynamics or optimiser, which is then run as usual.
+
+    After each step the hooks get a `Frame` made from what the calculator has in ``results``; no
+    evaluation is caused. A hook that says stop ends ``dynamics.run`` at that step. Dynamics with a
+    loop of their own (``SwitchLangevin``) are left with `RunStoppedError` one step later; that step
+    makes no frame.
+
+    Args:
+        dynamics: any of `ase.md` or `ase.optimize`.
+        hooks: see `md_hooks.HookChain`; or a chain.
+        info: about the run. The model is taken from ``calc.model_info`` where it is not given, and
+            the checkpoint of `md_hooks.ase_state.capture` is added to the given one (which then is
+            under "user").
+
+    Returns:
+        a handle; use it as a context manager, or call its ``close()`` after the run.
+
+    Raises:
+        HookError: a hook refuses the run.
+    """
+    return Attachment(dynamics, hooks, info)
+
+
+def run(
+    dynamics: Any,
+    steps: int,
+    hooks: Iterable[Hook],
+    info: RunInfo | None = None,
+    *,
+    fmax: float | None = None,
+) -> RunResult:
+    """Run an ASE dynamics with hooks until it is done, stopped or interrupted.
+
+    Ctrl-C and SIGTERM end the run after the step that is being made, with the files closed and
+    the last frame and its checkpoint in them; a second signal ends it in the middle of the step.
+
+    Args:
+        dynamics: any of `ase.md` or `ase.optimize` with ``run(steps=...)``.
+        steps: number of steps to make.
+        hooks: see `md_hooks.HookChain`.
+        info: see `attach`.
+        fmax: convergence criterion of an optimiser, eV/Å.
+
+    Returns:
+        why and where the run ended. Errors of the model or of a hook are raised, after the hooks
+        were closed.
+    """
+    info = RunInfo() if info is None else info
+    if info.planned_steps is None:
+        info = replace(info, planned_steps=steps)
+    arguments: dict[str, Any] = {"steps": steps}
+    if fmax is not None:
+        arguments["fmax"] = fmax
+    handle = attach(dynamics, hooks, info)
+    try:
+        with _signals(handle), handle:
+            dynamics.run(**arguments)
+    except (KeyboardInterrupt, RunStoppedError):
+        pass
+    return handle.close()
+
+
+@contextmanager
+def _signals(handle: Attachment) -> Iterator[None]:
+    """Turn the first SIGINT or SIGTERM into a request to end after the step."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if handle._interrupt is not None:
+            raise KeyboardInterrupt
+        handle.interrupt(f"received {signal.Signals(number).name}")
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _own(array: Any) -> np.ndarray:
+    return _seal(np.array(array))
+
+
+def _seal(array: np.ndarray) -> np.ndarray:
+    array.flags.writeable = False
+    return array
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in ("forcedelta", "ase", "numpy", "h5py"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,117 @@
+"""The exact state of an ASE dynamics, for restarts that equal no restart.
+
+Positions, momenta and cell are taken from the atoms bit by bit. Of the dynamics itself every
+number and every numerical array is taken, and the same of the objects of `ase.md` that it owns
+(thermostats, barostats), so that a temperature ramp, a Nosé-Hoover chain or a half-finished
+acceleration all come back; and the state of its random numbers.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+
+from .checkpoint import Checkpoint
+from .errors import HookError
+
+_NOT_STATE = frozenset({"max_steps"})
+
+
+def atoms_of(dynamics: Any) -> Atoms:
+    """The atoms of a dynamics, also where it works on a filter around them."""
+    atoms = dynamics.atoms
+    while not isinstance(atoms, Atoms):
+        atoms = atoms.atoms
+    return atoms
+
+
+def capture(dynamics: Any) -> dict[str, Any]:
+    """The state of a dynamics between two steps, as a dict of JSON values and arrays."""
+    atoms = atoms_of(dynamics)
+    return {
+        "class": type(dynamics).__name__,
+        "positions": atoms.positions.copy(),
+        "momenta": atoms.get_momenta(),
+        "cell": np.array(atoms.cell),
+        "dynamics": _numbers(dynamics),
+        "random": _random_state(getattr(dynamics, "rng", None)),
+    }
+
+
+def restore(dynamics: Any, checkpoint: Checkpoint) -> None:
+    """Put a dynamics and its atoms into the state of a checkpoint.
+
+    Args:
+        dynamics: made for the same system, with the same class and settings as in the run that
+            wrote the checkpoint.
+        checkpoint: from `md_hooks.load_checkpoint`.
+
+    Raises:
+        HookError: the checkpoint belongs to another class of dynamics or number of atoms.
+    """
+    state = checkpoint.state
+    atoms = atoms_of(dynamics)
+    if state.get("class") != type(dynamics).__name__:
+        raise HookError(
+            f"the checkpoint is one of {state.get('class')} and the run uses "
+            f"{type(dynamics).__name__}: use the same dynamics to continue"
+        )
+    if len(state["positions"]) != len(atoms):
+        raise HookError(
+            f"the checkpoint has {len(state['positions'])} atoms and the run {len(atoms)}: "
+            "continue with the same structure"
+        )
+    atoms.set_cell(state["cell"])
+    atoms.positions[:] = state["positions"]
+    atoms.set_momenta(state["momenta"], apply_constraint=False)
+    _set_numbers(dynamics, state["dynamics"])
+    _set_random_state(getattr(dynamics, "rng", None), state["random"])
+
+
+def _owned(value: Any) -> bool:
+    return type(value).__module__.startswith("ase.md") and hasattr(value, "__dict__")
+
+
+def _numbers(thing: Any) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in vars(thing).items():
+        if name in _NOT_STATE:
+            continue
+        if isinstance(value, bool | int | float | np.number):
+            found[name] = value
+        elif isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
+            found[name] = value.copy()
+        elif _owned(value):
+            found[name] = _numbers(value)
+    return found
+
+
+def _set_numbers(thing: Any, state: dict[str, Any]) -> None:
+    for name, value in state.items():
+        if isinstance(value, dict):
+            _set_numbers(getattr(thing, name), value)
+        else:
+            setattr(thing, name, value)
+
+
+def _random_state(rng: Any) -> Any:
+    if isinstance(rng, np.random.Generator):
+        return rng.bit_generator.state
+    if isinstance(rng, np.random.RandomState):
+        return rng.get_state(legacy=False)
+    if rng is np.random:  # ASE's default: numpy's global generator
+        return np.random.get_state(legacy=False)  # noqa: NPY002
+    return None
+
+
+def _set_random_state(rng: Any, state: Any) -> None:
+    if state is None:
+        return
+    if isinstance(rng, np.random.Generator):
+        rng.bit_generator.state = state
+    elif isinstance(rng, np.random.RandomState):
+        rng.set_state(state)
+    elif rng is np.random:
+        np.random.set_state(state)  # noqa: NPY002

@@ -1,0 +1,75 @@
+"""One consistent configuration, as an engine hands it to the hooks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.floating]
+
+_NOTHING: Mapping[str, float] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frame:
+    """One step of a run: positions and everything that was computed *at* them.
+
+    The arrays belong to the frame and must not be written to, so that a hook may keep a frame.
+    ``None`` means "not computed at this step", as between two exact evaluations with
+    ``every=k``.
+
+    Attributes:
+        step: number of the step, starting at 0.
+        time: fs; 0 where the engine has no time (a geometry optimiser).
+        numbers: [N] atomic numbers.
+        positions: [N, 3] Å, those at which the forces were computed.
+        velocities: [N, 3] Å/fs.
+        masses: [N] amu.
+        cell: [3, 3] Å, rows are the vectors; zeros without a cell.
+        pbc: (3,) bool.
+        energy: eV.
+        forces: [N, 3] eV/Å, those that drive the run, before constraints.
+        temperature: K.
+        force_delta: U, eV/Å.
+        force_deltas: [N] u_i, eV/Å, with U^2 = mean(u_i^2).
+        direct_forces: [N, 3] eV/Å.
+        conservative_forces: [N, 3] eV/Å.
+        stress: (6,) eV/Å^3, Voigt order xx, yy, zz, yz, xz, xy.
+        extra: further scalars of the step by name.
+    """
+
+    step: int
+    time: float
+    numbers: NDArray[np.integer]
+    positions: FloatArray
+    velocities: FloatArray
+    masses: FloatArray
+    cell: FloatArray
+    pbc: NDArray[np.bool_]
+    energy: float
+    forces: FloatArray
+    temperature: float
+    force_delta: float | None = None
+    force_deltas: FloatArray | None = None
+    direct_forces: FloatArray | None = None
+    conservative_forces: FloatArray | None = None
+    stress: FloatArray | None = None
+    extra: Mapping[str, float] = field(default_factory=lambda: _NOTHING)
+
+    @property
+    def worst_atom(self) -> int | None:
+        """Index of the atom with the largest u_i (or the first that is NaN)."""
+        if self.force_deltas is None:
+            return None
+        return int(self.force_deltas.argmax())
+
+    @property
+    def worst_force_delta(self) -> float | None:
+        """The largest u_i, eV/Å."""
+        if self.force_deltas is None:
+            return None
+        return float(self.force_deltas[self.force_deltas.argmax()])

@@ -1,0 +1,269 @@
+"""Guard: thresholds on the Force Delta that flag frames or stop the run."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+from ase.data import chemical_symbols
+
+from .errors import HookError
+from .frame import Frame
+from .verdict import CONTINUE, Action, Verdict
+
+Threshold = float | Literal["auto"] | None
+
+FRAMES_WITHOUT_U = 1000
+"""A guard with a threshold that has seen so many frames and no U says so instead of idling."""
+
+
+class Guard:
+    """Flags frames above one threshold and stops the run above another.
+
+    The band between the two holds the candidates for a reference calculation; what lies above
+    the upper one is taken for wreckage and is not flagged. "Above" is strict: a value *equal* to
+    a threshold does not cross it. Energy, temperature, positions, forces or U that are not finite
+    stop the run at once, whatever the thresholds and the patience, also in the burn-in.
+
+    With "auto" a threshold is a factor times the largest value seen in the first ``burn_in``
+    steps, which should run at the start temperature; until these are over, nothing is flagged or
+    stopped for its size. ``stop_above="auto"`` alone flags as well, above ``flag_factor`` times
+    the same maximum. Where a number and an "auto" resolve to the wrong order the band is empty:
+    stopping goes first.
+
+    Args:
+        stop_above: eV/Å, "auto", or None for no stop on size.
+        flag_above: eV/Å, "auto", or None (see above).
+        on: "force_delta" for U of the frame, "worst_atom" for its largest u_i.
+        patience: (k, n): stop when k of the last n frames that carry U lie above the stop
+            threshold. Frames in which U was not computed do not count.
+        factor: of an automatic stop threshold. In tests with small networks, 1.5 to 3 times the
+            largest U of a 300 K burn-in missed no blow-up and gave no false alarm.
+        flag_factor: of an automatic flag threshold.
+        burn_in: length of the burn-in, steps.
+
+    Raises:
+        HookError: a threshold, factor, patience or burn-in that makes no sense.
+    """
+
+    def __init__(
+        self,
+        stop_above: Threshold = None,
+        flag_above: Threshold = None,
+        *,
+        on: Literal["force_delta", "worst_atom"] = "force_delta",
+        patience: tuple[int, int] = (1, 1),
+        factor: float = 2.0,
+        flag_factor: float = 1.5,
+        burn_in: int = 1000,
+    ) -> None:
+        if stop_above == "auto" and flag_above is None:
+            flag_above = "auto"
+        _check_threshold("stop_above", stop_above)
+        _check_threshold("flag_above", flag_above)
+        if _is_number(stop_above) and _is_number(flag_above) and flag_above >= stop_above:  # type: ignore[operator]
+            raise HookError(
+                f"flag_above ({flag_above} eV/Å) must lie below stop_above ({stop_above} eV/Å): "
+                "exchange the two"
+            )
+        if on not in ("force_delta", "worst_atom"):
+            raise HookError(f"on is {on!r}: say 'force_delta' or 'worst_atom'")
+        if len(patience) != 2 or not 1 <= patience[0] <= patience[1]:
+            raise HookError(
+                f"patience is {patience}: give (k, n) with 1 <= k <= n, k of the last n frames"
+            )
+        if not (0 < factor < math.inf and 0 < flag_factor < math.inf):
+            raise HookError("factor and flag_factor must be positive numbers")
+        if stop_above == flag_above == "auto" and flag_factor >= factor:
+            raise HookError(
+                f"flag_factor ({flag_factor}) must be smaller than factor ({factor}): "
+                "exchange the two"
+            )
+        if burn_in < 1:
+            raise HookError(f"burn_in is {burn_in}: give at least 1 step")
+        self.stop_above = stop_above
+        self.flag_above = flag_above
+        self.on = on
+        self.patience = (int(patience[0]), int(patience[1]))
+        self.factor = float(factor)
+        self.flag_factor = float(flag_factor)
+        self.burn_in = int(burn_in)
+
+        self._stop = float(stop_above) if _is_number(stop_above) else None  # type: ignore[arg-type]
+        self._flag = float(flag_above) if _is_number(flag_above) else None  # type: ignore[arg-type]
+        self._pending = "auto" in (stop_above, flag_above)
+        self._burn_in_start: int | None = None
+        self._burn_in_max: float | None = None
+        self._window: deque[bool] = deque(maxlen=self.patience[1])
+        self._frames_without = 0
+
+    @property
+    def stop_threshold(self) -> float | None:
+        """The stop threshold in force, eV/Å; None where there is none (yet)."""
+        return self._stop
+
+    @property
+    def flag_threshold(self) -> float | None:
+        """The flag threshold in force, eV/Å; None where there is none (yet)."""
+        return self._flag
+
+    @property
+    def burning_in(self) -> bool:
+        """True while an automatic threshold is not known yet."""
+        return self._pending
+
+    def __call__(self, frame: Frame) -> Verdict:
+        """Judge a frame.
+
+        Raises:
+            HookError: the frames carry no U, or an automatic threshold cannot be chosen.
+        """
+        broken = _not_finite(frame)
+        if broken is not None:
+            quantity, number = broken
+            reason = f"{_where(frame)}: {quantity} is not finite ({number}){_worst(frame)}"
+            return Verdict(Action.STOP, reason, quantity, number)
+
+        value = frame.force_delta if self.on == "force_delta" else frame.worst_force_delta
+        if self._pending:
+            self._burn(frame.step, value)
+        if value is None:
+            self._miss()
+            return CONTINUE
+        self._frames_without = 0
+        if self._pending:
+            return CONTINUE
+
+        above = self._stop is not None and value > self._stop
+        self._window.append(above)
+        if above and sum(self._window) >= self.patience[0]:
+            return self._verdict(Action.STOP, frame, value, self._stop)
+        if not above and self._flag is not None and value > self._flag:
+            return self._verdict(Action.FLAG, frame, value, self._flag)
+        return CONTINUE
+
+    def _burn(self, step: int, value: float | None) -> None:
+        """Follow the maximum; once a frame lies past the burn-in, fix the thresholds."""
+        if self._burn_in_start is None:
+            self._burn_in_start = step
+        if step < self._burn_in_start + self.burn_in:
+            if value is not None:
+                self._burn_in_max = max(value, self._burn_in_max or 0.0)
+            return
+        if not self._burn_in_max:
+            what = "no" if self._burn_in_max is None else "only a zero"
+            raise HookError(
+                f"the burn-in of {self.burn_in} steps gave {what} Force Delta, so 'auto' cannot "
+                "choose a threshold: give stop_above as a number, or monitor a model with two "
+                "force predictions"
+            )
+        if self.stop_above == "auto":
+            self._stop = self.factor * self._burn_in_max
+        if self.flag_above == "auto":
+            self._flag = self.flag_factor * self._burn_in_max
+        self._pending = False
+
+    def _miss(self) -> None:
+        self._frames_without += 1
+        watching = self._pending or self._stop is not None or self._flag is not None
+        if watching and self._frames_without >= FRAMES_WITHOUT_U:
+            raise HookError(
+                f"{FRAMES_WITHOUT_U} frames in a row carried no Force Delta, so the guard cannot "
+                "guard: use a calculator that fills force_delta, or a smaller every"
+            )
+
+    def _verdict(
+        self, action: Action, frame: Frame, value: float, threshold: float | None
+    ) -> Verdict:
+        what = "U" if self.on == "force_delta" else "largest u"
+        kind = "stop" if action is Action.STOP else "flag"
+        reason = (
+            f"{_where(frame)}: {what} {value:.4g} eV/Å is above the {kind} threshold "
+            f"{threshold:.4g} eV/Å"
+        )
+        if action is Action.STOP and self.patience[1] > 1:
+            reason += f" ({sum(self._window)} of the last {len(self._window)} frames with U)"
+        return Verdict(action, reason + _worst(frame), self.on, value, threshold)
+
+    def policy(self) -> dict[str, Any]:
+        """What was asked for and what it resolved to, JSON-able, thresholds in eV/Å."""
+        return {
+            "on": self.on,
+            "stop_above": self.stop_above,
+            "flag_above": self.flag_above,
+            "patience": list(self.patience),
+            "factor": self.factor,
+            "flag_factor": self.flag_factor,
+            "burn_in": self.burn_in,
+            "burn_in_max": self._burn_in_max,
+            "stop_threshold": self._stop,
+            "flag_threshold": self._flag,
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the next verdict depends on, JSON-able, for a restart."""
+        return {
+            "pending": self._pending,
+            "burn_in_start": self._burn_in_start,
+            "burn_in_max": self._burn_in_max,
+            "window": list(self._window),
+            "frames_without": self._frames_without,
+            "stop_threshold": self._stop,
+            "flag_threshold": self._flag,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up a state of `state_dict`. Thresholds given as numbers keep their new values."""
+        self._burn_in_start = state["burn_in_start"]
+        self._burn_in_max = state["burn_in_max"]
+        self._window = deque((bool(x) for x in state["window"]), maxlen=self.patience[1])
+        self._frames_without = int(state["frames_without"])
+        if self.stop_above == "auto":
+            self._stop = state["stop_threshold"]
+        if self.flag_above == "auto":
+            self._flag = state["flag_threshold"]
+        self._pending = (self.stop_above == "auto" and self._stop is None) or (
+            self.flag_above == "auto" and self._flag is None
+        )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool)
+
+
+def _check_threshold(name: str, value: object) -> None:
+    if value is None or value == "auto":
+        return
+    if not _is_number(value) or not (0 <= float(value) < math.inf):  # type: ignore[arg-type]
+        raise HookError(f"{name} is {value!r}: give a number >= 0 in eV/Å, or 'auto'")
+
+
+def _not_finite(frame: Frame) -> tuple[str, float] | None:
+    """Name and value of the first quantity of a frame that is NaN or infinite."""
+    for name in ("energy", "temperature", "force_delta"):
+        value = getattr(frame, name)
+        if value is not None and not math.isfinite(value):
+            return name, float(value)
+    for name in ("forces", "positions", "force_deltas"):
+        array = getattr(frame, name)
+        if array is not None:
+            finite = np.isfinite(array)
+            if not finite.all():
+                return name, float(array[~finite].ravel()[0])
+    return None
+
+
+def _where(frame: Frame) -> str:
+    return f"step {frame.step}, {frame.time:.10g} fs"
+
+
+def _worst(frame: Frame) -> str:
+    atom = frame.worst_atom
+    if atom is None and not np.isfinite(frame.forces).all():
+        atom = int(np.flatnonzero(~np.isfinite(frame.forces).all(axis=1))[0])
+    if atom is None:
+        return ""
+    return f", worst atom {atom} ({chemical_symbols[int(frame.numbers[atom])]})"

@@ -1,0 +1,104 @@
+"""Progress: a bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any, TextIO
+
+from ase.data import chemical_symbols
+from tqdm import tqdm
+
+from .chain import RunInfo, RunResult
+from .frame import Frame
+from .verdict import Action, Verdict
+
+BAR_SECONDS = 0.2
+LINE_SECONDS = 10.0
+
+
+class Progress:
+    """Shows step, temperature, U, the worst atom and the threshold while a run goes on.
+
+    Args:
+        stream: where to write; the standard error stream by default. A terminal gets a bar, any
+            other stream a line at the first frame, about every ten seconds and at the end.
+    """
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream
+        self._info = RunInfo()
+        self._bar: Any = None
+
+    def open(self, info: RunInfo) -> None:
+        """Start the bar."""
+        self._info = info
+        self._out = sys.stderr if self._stream is None else self._stream
+        self._terminal = self._out.isatty()
+        self._interval = BAR_SECONDS if self._terminal else LINE_SECONDS
+        self._due = 0.0
+        self._flags = 0
+        self._first: int | None = None
+        self._seen: Frame | None = None
+        self._with_u: Frame | None = None
+        if self._terminal:
+            self._bar = tqdm(total=info.planned_steps, file=self._out, unit="step", leave=True)
+
+    def observe(self, frame: Frame, verdict: Verdict) -> None:
+        """Look at a frame; most cost no more than a glance at the clock."""
+        self._seen = frame
+        if frame.force_delta is not None:
+            self._with_u = frame
+        if verdict.action == Action.FLAG:
+            self._flags += 1
+        if self._first is None:
+            restart = self._info.restart_step
+            self._first = frame.step if restart is None else restart
+        now = time.monotonic()
+        if now >= self._due:
+            self._due = now + self._interval
+            self._show(frame)
+
+    def _show(self, frame: Frame) -> None:
+        text = self._describe(frame)
+        if self._bar is not None:
+            self._bar.set_postfix_str(text, refresh=False)
+            self._bar.n = frame.step - (self._first or 0)
+            self._bar.refresh()
+        else:
+            end = self._info.planned_steps
+            total = "" if end is None else f"/{(self._first or 0) + end}"
+            print(
+                f"step {frame.step}{total}  {frame.time:.1f} fs  {text}",
+                file=self._out,
+                flush=True,
+            )
+
+    def _describe(self, frame: Frame) -> str:
+        parts = [f"T {frame.temperature:.0f} K"]
+        seen = self._with_u
+        if seen is not None:
+            parts.append(f"U {seen.force_delta:.3f} eV/Å")
+            atom = seen.worst_atom
+            if atom is not None:
+                symbol = chemical_symbols[int(seen.numbers[atom])]
+                parts.append(f"worst {symbol}{atom} {seen.worst_force_delta:.3f}")
+        for policy in self._info.policies():
+            stop, flag = policy.get("stop_threshold"), policy.get("flag_threshold")
+            if stop is not None:
+                parts.append(f"stop > {stop:.3f}")
+            elif policy.get("stop_above") == "auto":
+                parts.append("burn-in")
+            if flag is not None:
+                parts.append(f"flag > {flag:.3f}")
+        if self._flags:
+            parts.append(f"flagged {self._flags}")
+        return "  ".join(parts)
+
+    def close(self, result: RunResult) -> None:
+        """Show the last frame and leave the bar."""
+        if self._seen is not None:
+            self._show(self._seen)
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None

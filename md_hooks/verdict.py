@@ -1,0 +1,42 @@
+"""What a hook may answer to a frame."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+
+class Action(IntEnum):
+    """What should happen after a frame; the larger value is the stronger wish."""
+
+    CONTINUE = 0
+    FLAG = 1
+    STOP = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """An action and why.
+
+    Attributes:
+        action: what should happen.
+        reason: one readable line: step, time, quantity and value, threshold, worst atom.
+        quantity: name of the quantity that decided ("force_delta", "worst_atom", "energy", ...).
+        value: its value, eV/Å for the Force Delta.
+        threshold: the threshold it crossed, in the same unit; None where none was involved.
+
+    A verdict has no truth value of its own: compare ``verdict.action`` (CONTINUE is 0, and a
+    test such as ``if verdict`` would read like "something happened").
+    """
+
+    action: Action
+    reason: str = ""
+    quantity: str | None = None
+    value: float | None = None
+    threshold: float | None = None
+
+    def __bool__(self) -> bool:
+        raise TypeError("a Verdict is neither true nor false: compare verdict.action")
+
+
+CONTINUE = Verdict(Action.CONTINUE)

@@ -1,0 +1,200 @@
+"""The embedded network: an equivariant message-passing potential with a direct force head.
+
+Messages are densities, as in the atomic cluster expansion (Drautz, Phys. Rev. B 99, 014104, 2019), of the scalar and
+vector features of PaiNN (Schuett et al., ICML 2021). For every atom the neighbours' features are summed against
+``R_n(r)`` and ``R_n(r) r/|r|`` in one batched matrix product over a padded table of neighbours, and the learned radial
+weights act on the sums. No tensor of (edges x features) is ever filtered element by element, so that the backward pass
+is made of matrix products, too: this is what makes the conservative forces cheap.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+class RadialBasis(nn.Module):
+    """Bessel functions times a smooth cutoff (Gasteiger, Gross, Guennemann, ICLR 2020, eqs. 7 and 8, p = 5)."""
+
+    def __init__(self, cutoff: float, functions: int) -> None:
+        super().__init__()
+        self.cutoff = cutoff
+        self.frequencies = nn.Buffer(
+            torch.arange(1, functions + 1, dtype=torch.float64)
+            .mul(math.pi / cutoff)
+            .to(torch.float32)
+        )
+        self.norm = math.sqrt(2.0 / cutoff)
+
+    def forward(self, distance: Tensor) -> Tensor:
+        """Å [..., 1] -> dimensionless [..., functions]; zero with two zero derivatives from the cutoff on."""
+        x = torch.clamp(distance * (1.0 / self.cutoff), max=1.0)
+        x5 = x * x * x * x * x
+        envelope = 1.0 + x5 * (-21.0 + x * (35.0 - 15.0 * x))
+        return torch.sin(distance * self.frequencies) * (self.norm * envelope / distance)
+
+
+class Interaction(nn.Module):
+    """One message pass and one update of the scalar [N, F] and vector [N, 3, F] features."""
+
+    def __init__(self, features: int, channels: int, radial: int, first: bool) -> None:
+        super().__init__()
+        self.channels = channels
+        self.radial = radial
+        self.first = first  # the vectors are still zero: no need to send them
+        self.send_scalars = nn.Linear(features, channels)
+        self.send_vectors = nn.Linear(features, channels, bias=False)
+        self.mix_scalars = nn.Linear(radial * channels, features)
+        self.mix_vectors = nn.Linear(radial * channels, features, bias=False)
+        self.left = nn.Linear(features, features, bias=False)
+        self.right = nn.Linear(features, features, bias=False)
+        self.update_scalars = nn.Linear(features, features)
+        self.update_products = nn.Linear(features, features, bias=False)
+        self.update = nn.Linear(features, 2 * features)
+        self.features = features
+
+    def forward(
+        self,
+        scalars: Tensor,
+        vectors: Tensor,
+        radial: Tensor,
+        angular: Tensor,
+        along: Tensor,
+        neighbours: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """scalars [N, F], vectors [3N, F], radial [N, n, K], angular [N, 3n, K], along [N, n, 3K]."""
+        atoms, slots, width = scalars.shape[0], neighbours.shape[1], self.channels
+        n = self.radial
+        # Small molecules are ruled by the number of operations in the backward pass: matrices of two
+        # dimensions, addmm and baddbmm leave half as many as the plain formulas. embedding() is the
+        # gather whose backward on CPU is one axpy per neighbour, split() the slicing whose backward
+        # is one cat.
+        near = nn.functional.embedding(neighbours, self.send_scalars(scalars))
+        scalar_density = torch.bmm(radial, near)
+        vector_density = torch.bmm(angular, near)
+        if not self.first:
+            sent = torch.mm(vectors, self.send_vectors.weight.t()).view(atoms, 3 * width)
+            near = nn.functional.embedding(neighbours, sent)
+            scalar_density = torch.baddbmm(
+                scalar_density, along, near.view(atoms, 3 * slots, width)
+            )
+            vector_density = vector_density.view(atoms, n, 3 * width)
+            vector_density = torch.baddbmm(vector_density, radial, near)
+        vector_density = vector_density.view(atoms, n, 3, width).transpose(1, 2)
+        vector_density = vector_density.reshape(3 * atoms, n * width)
+        scalars = scalars + self.mix_scalars(scalar_density.view(atoms, n * width))
+        vectors = torch.addmm(vectors, vector_density, self.mix_vectors.weight.t())
+
+        left = torch.mm(vectors, self.left.weight.t())
+        products = left * torch.mm(vectors, self.right.weight.t())
+        products = products.view(atoms, 3, self.features).sum(1)
+        hidden = torch.addmm(
+            self.update_scalars(scalars), products, self.update_products.weight.t()
+        )
+        gate, shift = self.update(nn.functional.silu(hidden)).split(self.features, 1)
+        turned = (left.view(atoms, 3, self.features) * gate[:, None]).view(3 * atoms, self.features)
+        return scalars + shift, vectors + turned
+
+
+class DirectForceNetwork(nn.Module):
+    """Energy and direct forces of structures made of the elements that it was built for.
+
+    The energy is a sum of atomic energies on top of the reference energies of the elements, summed in float64: total
+    energies of molecules are thousands of eV, and float32 would round them to meV.
+    """
+
+    def __init__(
+        self,
+        elements: list[int],
+        cutoff: float,
+        features: int = 128,
+        channels: int = 32,
+        layers: int = 3,
+        radial: int = 8,
+    ) -> None:
+        super().__init__()
+        self.cutoff = cutoff
+        self.radial = radial
+        self.features = features
+        index = torch.full((120,), -1, dtype=torch.long)
+        index[torch.tensor(elements)] = torch.arange(len(elements))
+        self.element_index = nn.Buffer(index, persistent=False)
+        self.basis = RadialBasis(cutoff, radial)
+        self.embedding = nn.Embedding(len(elements), features)
+        self.interactions = nn.ModuleList(
+            Interaction(features, channels, radial, first=layer == 0) for layer in range(layers)
+        )
+        self.energy_head = nn.Sequential(
+            nn.Linear(features, features // 2), nn.SiLU(), nn.Linear(features // 2, 1)
+        )
+        self.force_gate = nn.Sequential(
+            nn.Linear(features, features), nn.SiLU(), nn.Linear(features, features)
+        )
+        self.force_head = nn.Linear(features, 1, bias=False)
+        self.reference_energies = nn.Buffer(torch.zeros(len(elements), dtype=torch.float64))
+        self.energy_scale = nn.Buffer(torch.ones(()))
+        self.density_scale = nn.Buffer(torch.ones(()))
+
+    def forward(
+        self,
+        positions: Tensor,
+        numbers: Tensor,
+        cell: Tensor,
+        edge_index: Tensor,
+        edge_shift: Tensor,
+        batch: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Energy and direct forces in one pass.
+
+        positions [N, 3] Å, numbers [N], cell [S, 3, 3] Å, edge_index [2, E] (centre, neighbour), edge_shift [E, 3] in
+        units of the cell vectors, batch [N] -> energy [S] eV in float64, direct forces [N, 3] eV/Å.
+        """
+        atoms = positions.shape[0]
+        centre, neighbour = edge_index[0], edge_index[1]
+        counts = torch.bincount(centre, minlength=atoms)
+        if centre.shape[0] > 1 and bool((centre[1:] < centre[:-1]).any()):
+            order = torch.argsort(centre, stable=True)
+            centre, neighbour, edge_shift = centre[order], neighbour[order], edge_shift[order]
+        slots = max(int(counts.max()), 1)
+        first = torch.cumsum(counts, 0) - counts
+        slot = torch.arange(centre.shape[0], device=centre.device) - first[centre] + centre * slots
+        # an empty slot points from the atom to a place beyond the cutoff, where value and gradient vanish
+        table = torch.arange(atoms, device=centre.device).repeat_interleave(slots)
+        table = table.index_copy(0, slot, neighbour)
+        offset = torch.zeros(atoms * slots, 3, dtype=positions.dtype, device=positions.device)
+        offset[:, 0] = 2.0 * self.cutoff
+        shift = torch.bmm(edge_shift[:, None], cell[batch[centre]])[:, 0]
+        offset = offset.index_copy(0, slot, shift)
+        table = table.view(atoms, slots)
+
+        vector = (
+            nn.functional.embedding(table, positions)
+            - positions[:, None]
+            + offset.view(atoms, slots, 3)
+        )
+        # 1e-12 Å^2 keeps the gradient finite for atoms on top of each other, which the callers refuse
+        distance = torch.sqrt((vector * vector).sum(2, keepdim=True) + 1e-12)
+        radial = self.basis(distance)
+        direction = vector / distance
+        # the neighbours last, as the batched products contract them
+        radial = (self.basis(distance) * self.density_scale).transpose(1, 2).contiguous()
+        angular = radial[:, :, None] * direction.transpose(1, 2).contiguous()[:, None]
+        along = angular.transpose(2, 3).reshape(atoms, self.radial, 3 * slots)
+        angular = angular.view(atoms, 3 * self.radial, slots)
+
+        species = self.element_index[numbers]
+        scalars = self.embedding(species)
+        vectors = torch.zeros(
+            3 * atoms, self.features, dtype=positions.dtype, device=positions.device
+        )
+        for interaction in self.interactions:
+            scalars, vectors = interaction(scalars, vectors, radial, angular, along, table)
+
+        atomic = self.energy_head(scalars)[:, 0] * self.energy_scale
+        energies = atomic.to(torch.float64) + self.reference_energies[species]
+        energy = torch.zeros(cell.shape[0], dtype=torch.float64, device=positions.device)
+        energy = energy.index_add(0, batch, energies)
+        gate = self.force_gate(scalars) * self.force_head.weight
+        vectors = vectors.view(atoms, 3, self.features)
+        direct = torch.bmm(vectors, gate[:, :, None])[:, :, 0] * self.energy_scale
+        return energy, direct

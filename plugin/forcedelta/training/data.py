@@ -1,0 +1,120 @@
+"""Labelled structures: read from extended XYZ, turned into graphs, collected into batches."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import ase.io
+import numpy as np
+import torch
+from ase import Atoms
+from ase.calculators.calculator import PropertyNotImplementedError
+from numpy.typing import NDArray
+from torch import Tensor
+
+from forcedelta.errors import ForceDeltaError
+from forcedelta.neighbours import neighbour_pairs
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Structures side by side: the arguments of a model, and the labels that belong to them."""
+
+    positions: Tensor  # [N, 3] Å
+    numbers: Tensor  # [N]
+    cell: Tensor  # [S, 3, 3] Å
+    edge_index: Tensor  # [2, E]
+    edge_shift: Tensor  # [E, 3]
+    batch: Tensor  # [N]
+    energy: Tensor  # [S] eV, float64
+    forces: Tensor  # [N, 3] eV/Å
+
+    @property
+    def graph(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """The six arguments that every model takes."""
+        return (
+            self.positions,
+            self.numbers,
+            self.cell,
+            self.edge_index,
+            self.edge_shift,
+            self.batch,
+        )
+
+
+def read_labelled(path: Path) -> list[Atoms]:
+    """Frames of an extended-XYZ file (Å) that has an energy (eV) and forces (eV/Å) for each.
+
+    Raises ForceDeltaError where the file cannot be read, is empty or lacks a label.
+    """
+    try:
+        frames = ase.io.read(path, ":")
+    except Exception as error:  # ASE's readers raise whatever their parsers raise
+        raise ForceDeltaError(f"{path}: cannot be read as a structure file ({error})") from error
+    if not frames:
+        raise ForceDeltaError(f"{path}: holds no frames")
+    for index, atoms in enumerate(frames):
+        try:
+            atoms.get_potential_energy()
+            atoms.get_forces()
+        except (RuntimeError, PropertyNotImplementedError) as error:
+            raise ForceDeltaError(
+                f"{path}: frame {index} has no energy or no forces; training needs both"
+            ) from error
+    return frames
+
+
+def to_batch(atoms: Atoms, cutoff: float) -> Batch:
+    """One labelled structure as a batch of one, in float32 (energies in float64)."""
+    edge_index, edge_shift = neighbour_pairs(
+        atoms.positions, np.asarray(atoms.cell), atoms.pbc, cutoff
+    )
+    return Batch(
+        positions=torch.tensor(atoms.positions, dtype=torch.float32),
+        numbers=torch.tensor(atoms.numbers, dtype=torch.long),
+        cell=torch.tensor(np.asarray(atoms.cell), dtype=torch.float32)[None],
+        edge_index=torch.from_numpy(edge_index),
+        edge_shift=torch.from_numpy(edge_shift).to(torch.float32),
+        batch=torch.zeros(len(atoms), dtype=torch.long),
+        energy=torch.tensor([atoms.get_potential_energy()], dtype=torch.float64),
+        forces=torch.tensor(atoms.get_forces(), dtype=torch.float32),
+    )
+
+
+def collect(parts: list[Batch]) -> Batch:
+    """Several batches as one; atoms and structures are numbered on."""
+    sizes = torch.tensor([len(part.positions) for part in parts])
+    structures = torch.tensor([len(part.cell) for part in parts])
+    atoms_before = torch.cumsum(sizes, 0) - sizes
+    structures_before = torch.cumsum(structures, 0) - structures
+    return Batch(
+        positions=torch.cat([part.positions for part in parts]),
+        numbers=torch.cat([part.numbers for part in parts]),
+        cell=torch.cat([part.cell for part in parts]),
+        edge_index=torch.cat(
+            [part.edge_index + first for part, first in zip(parts, atoms_before, strict=True)], 1
+        ),
+        edge_shift=torch.cat([part.edge_shift for part in parts]),
+        batch=torch.cat(
+            [part.batch + first for part, first in zip(parts, structures_before, strict=True)]
+        ),
+        energy=torch.cat([part.energy for part in parts]),
+        forces=torch.cat([part.forces for part in parts]),
+    )
+
+
+def reference_energies(
+    frames: list[Atoms], elements: list[int], isolated: list[Atoms]
+) -> NDArray[np.float64]:
+    """Energy of each element [len(elements)] in eV that is taken off before training.
+
+    Isolated atoms where they are given, plus the least-squares fit (smallest norm) of what is left, so that a network
+    in float32 learns numbers near zero instead of total energies of thousands of eV.
+    """
+    known = {int(atoms.numbers[0]): atoms.get_potential_energy() for atoms in isolated}
+    start = np.array([known.get(number, 0.0) for number in elements])
+    counts = np.array(
+        [[np.sum(atoms.numbers == number) for number in elements] for atoms in frames]
+    )
+    left = np.array([atoms.get_potential_energy() for atoms in frames]) - counts @ start
+    correction, *_ = np.linalg.lstsq(counts.astype(float), left, rcond=None)
+    return start + correction

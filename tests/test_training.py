@@ -1,0 +1,182 @@
+"""Training on structures labelled by an analytic potential, from files to a file of weights."""
+
+from pathlib import Path
+
+import ase.io
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.build import bulk, molecule
+from ase.calculators.emt import EMT
+from ase.calculators.singlepoint import SinglePointCalculator
+from typer.testing import CliRunner
+
+from forcedelta.errors import ForceDeltaError
+from forcedelta.models.network import DirectForceNetwork
+from forcedelta.models.registry import load_model
+from forcedelta.training.__main__ import app, split
+from forcedelta.training.data import collect, read_labelled, reference_energies, to_batch
+from forcedelta.training.loop import Settings, loss_of, train
+from forcedelta.training.quality import auroc_worst_tenth, evaluate, spearman, summary
+from forcedelta.training.recipe import read_recipe, shipped_recipes
+
+RECIPE = """
+training = ["copper.xyz"]
+validation = 0.2
+
+[network]
+cutoff = 4.0
+features = 16
+channels = 8
+layers = 2
+
+[settings]
+epochs = 6
+warm_up = 5
+learning_rate = 5e-3
+
+[metadata]
+name = "copper"
+training_set = "rattled copper"
+source = "this test"
+licence = "MIT"
+level_of_theory = "EMT"
+regime = "energy, direct forces and gradient"
+periodic = true
+"""
+
+
+def labelled(atoms: Atoms) -> Atoms:
+    atoms.calc = EMT()
+    energy, forces = atoms.get_potential_energy(), atoms.get_forces()
+    atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=forces)
+    return atoms
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a labelled file of rattled copper and a recipe for it."""
+    path = tmp_path_factory.mktemp("training")
+    frames = []
+    for seed in range(30):
+        atoms = bulk("Cu", cubic=True) * (2, 1, 1)
+        atoms.rattle(0.08, seed=seed)
+        frames.append(labelled(atoms))
+    ase.io.write(path / "copper.xyz", frames)
+    (path / "recipe.toml").write_text(RECIPE)
+    return path
+
+
+def run_training(folder: Path, out: Path) -> str:
+    result = CliRunner().invoke(
+        app,
+        ["train", str(folder / "recipe.toml"), "--data", str(folder), "--out", str(out)],
+        catch_exceptions=False,
+    )
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_a_recipe_makes_the_same_weights_twice(folder: Path, tmp_path: Path) -> None:
+    output = run_training(folder, tmp_path / "a.safetensors")
+    run_training(folder, tmp_path / "b.safetensors")
+    assert "24 frames to train on, 6 held out" in output
+    first, second = (load_model(tmp_path / name) for name in ("a.safetensors", "b.safetensors"))
+    for one, other in zip(first.module.parameters(), second.module.parameters(), strict=True):
+        assert torch.equal(one, other)
+    assert first.metadata["training_frames"] == 24
+    assert first.metadata["tests"]["held_out"]["frames"] == 6
+    assert first.periodic
+
+
+def test_training_lowers_the_errors_of_both_forces(folder: Path) -> None:
+    recipe = read_recipe(str(folder / "recipe.toml"))
+    training, held_out = split(recipe, folder)
+    parts, tests = ([to_batch(a, 4.0) for a in frames] for frames in (training, held_out))
+    torch.manual_seed(0)
+    network = DirectForceNetwork([29], **recipe.network)
+    network.reference_energies.copy_(torch.from_numpy(reference_energies(training, [29], [])))
+    before = summary(evaluate(network, tests))
+    settings = Settings(epochs=25, warm_up=5, learning_rate=5e-3, average=0.9)
+    after = summary(evaluate(train(network, parts, settings, lambda *_: None), tests))
+    for name in ("direct_mae_meV_per_A", "conservative_mae_meV_per_A"):
+        assert after[name] < 0.3 * before[name]
+
+
+def test_held_out_frames_are_not_trained_on(folder: Path) -> None:
+    training, held_out = split(read_recipe(str(folder / "recipe.toml")), folder)
+    seen = {atoms.positions.tobytes() for atoms in training}
+    assert len(seen) == 24
+    assert not seen & {atoms.positions.tobytes() for atoms in held_out}
+
+
+def test_a_batch_has_the_loss_of_its_structures(folder: Path) -> None:
+    parts = [to_batch(atoms, 4.0) for atoms in read_labelled(folder / "copper.xyz")[:4]]
+    network = DirectForceNetwork([29], cutoff=4.0, features=16, channels=8)
+    from forcedelta import ForceDelta
+
+    settings = Settings(epochs=1)
+    single = torch.stack([loss_of(ForceDelta(network), part, settings) for part in parts]).mean()
+    together = loss_of(ForceDelta(network), collect(parts), settings)
+    torch.testing.assert_close(together, single, rtol=1e-4, atol=1e-5)
+
+
+def test_without_gradient_weight_no_gradient_is_taken(folder: Path) -> None:
+    part = to_batch(read_labelled(folder / "copper.xyz")[0], 4.0)
+    network = DirectForceNetwork([29], cutoff=4.0, features=16, channels=8)
+    from forcedelta import ForceDelta
+
+    loss = loss_of(ForceDelta(network), part, Settings(epochs=1, gradient_weight=0.0))
+    energy, direct = network(*part.graph)
+    expected = 10.0 * ((energy - part.energy) / 8).abs().mean()
+    expected = expected + (direct - part.forces).norm(dim=1).mean()
+    torch.testing.assert_close(loss.double(), expected.double(), rtol=1e-5, atol=1e-5)
+
+
+def test_reference_energies_leave_nothing_that_counts_of_atoms_explain() -> None:
+    frames = [labelled(molecule(name)) for name in ("CH4", "C2H6", "H2O", "CO")]
+    elements = [1, 6, 8]
+    isolated = [labelled(Atoms("H")), labelled(Atoms("C")), labelled(Atoms("O"))]
+    reference = reference_energies(frames, elements, isolated)
+    counts = np.array([[np.sum(a.numbers == z) for z in elements] for a in frames])
+    left = [a.get_potential_energy() for a in frames] - counts @ reference
+    np.testing.assert_allclose(counts.T @ left, 0.0, atol=1e-8)
+
+
+def test_auroc_and_spearman_of_perfect_and_of_useless_predictors() -> None:
+    error = np.linspace(0.1, 1.0, 50)
+    assert auroc_worst_tenth(error**2, error) == 1.0
+    assert auroc_worst_tenth(-error, error) == 0.0
+    assert auroc_worst_tenth(np.ones(50), error) == 0.5
+    assert spearman(error**3, error) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_shipped_recipes_can_be_read(name: str) -> None:
+    recipe = read_recipe(name)
+    assert recipe.metadata["name"] == name
+    assert recipe.settings.epochs > 0
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("training = [", "not a TOML file"),
+        (RECIPE + "\n[extra]\n", "unknown keys"),
+        (RECIPE.replace("epochs = 6", "epoch = 6"), r"\[settings\]"),
+        ('training = ["copper.xyz"]', "missing keys"),
+    ],
+)
+def test_a_recipe_that_is_wrong_says_how(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "recipe.toml").write_text(text)
+    with pytest.raises(ForceDeltaError, match=message):
+        read_recipe(str(tmp_path / "recipe.toml"))
+
+
+def test_structures_without_labels_are_refused(tmp_path: Path) -> None:
+    ase.io.write(tmp_path / "bare.xyz", molecule("CH4"))
+    with pytest.raises(ForceDeltaError, match="frame 0 has no energy or no forces"):
+        read_labelled(tmp_path / "bare.xyz")
+    with pytest.raises(ForceDeltaError, match="no such recipe"):
+        read_recipe("acacia")

@@ -1,16 +1,9 @@
-"""ASE dynamics by the name of their ensemble, with a state that can be stored and taken up again.
-
-What a run's next step depends on is more than positions and momenta: the thermostat's random
-numbers and the barostat's momentum belong to it. `Ensemble.state` gives all of it, and a run that
-takes it up goes on bit for bit as if it had never been interrupted.
-"""
+"""ASE dynamics by the name of their ensemble: initial velocities, thermostat, temperature ramp."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from ase import Atoms, units
@@ -21,6 +14,8 @@ from ase.md.langevinbaoab import LangevinBAOAB
 from ase.md.md import MolecularDynamics
 from ase.md.velocitydistribution import Stationary, thermalize_momenta
 from ase.md.verlet import VelocityVerlet
+
+from md_hooks import Frame, Verdict
 
 from .errors import ForceDeltaError
 
@@ -140,10 +135,10 @@ def prepare(atoms: Atoms, settings: EnsembleSettings) -> str:
 
 
 class Ensemble:
-    """A dynamics together with its ramp and its state.
+    """A dynamics together with its temperature ramp.
 
-    It is a hook as well: as the last of a chain it sets, after each frame, the target temperature
-    of the next step.
+    It is a hook as well: after each frame it sets the target temperature of the next step. Put it
+    before a Recorder in the chain, so that a checkpoint holds the target of the step to come.
 
     Args:
         atoms: with momenta (`prepare`) and a calculator. "npt" evaluates the calculator here.
@@ -208,58 +203,11 @@ class Ensemble:
         elif isinstance(dynamics, LangevinBAOAB):
             dynamics.set_temperature(temperature)
 
-    def observe(self, frame: Any, verdict: Any) -> None:
+    def observe(self, frame: Frame, verdict: Verdict) -> None:
         """Set the target temperature of the step after this frame."""
         ramp = self.settings.ramp
         if ramp.start != ramp.end and ramp.first_step <= frame.step <= ramp.last_step:
             self.set_temperature(ramp.temperature(frame.step + 1))
-
-    def state(self) -> dict[str, Any]:
-        """All that the next step depends on beside settings and forces, as JSON and arrays.
-
-        To be called between two steps. Momenta are in ASE's unit, so that they come back exactly.
-        """
-        state: dict[str, Any] = {
-            "ensemble": self.settings.name,
-            "momenta": self.atoms.get_momenta(),
-            "rng": self._rng.bit_generator.state,
-        }
-        if isinstance(self.dynamics, Bussi):
-            state["transferred_energy"] = float(self.dynamics.transferred_energy)
-        if isinstance(self.dynamics, LangevinBAOAB):
-            # the force on the volume was computed half a step before the momenta
-            state["p_eps"] = float(self.dynamics.p_eps)
-            state["force_eps"] = float(self.dynamics.force_eps)
-        return state
-
-    def restore(self, step: int, state: Mapping[str, Any]) -> None:
-        """Take up a state of `state`, stored after ``step``.
-
-        Positions, cell and momenta of the atoms must have been restored before the ensemble was
-        made (`restore_atoms`). ASE calls no observers for the frame at which it goes on.
-        """
-        if state["ensemble"] != self.settings.name:
-            raise ForceDeltaError(
-                f"the stored state is one of ensemble {state['ensemble']}, this run has "
-                f"{self.settings.name}: continue with the same ensemble"
-            )
-        self._rng.bit_generator.state = state["rng"]
-        if isinstance(self.dynamics, Bussi):
-            self.dynamics.transferred_energy = state["transferred_energy"]
-        if isinstance(self.dynamics, LangevinBAOAB):
-            self.dynamics.p_eps = state["p_eps"]
-            self.dynamics.force_eps = state["force_eps"]
-        self.dynamics.nsteps = step
-        self.set_temperature(self.settings.ramp.temperature(step + 1))
-
-
-def restore_atoms(
-    atoms: Atoms, positions: np.ndarray, cell: np.ndarray, state: Mapping[str, Any]
-) -> None:
-    """Put positions [N, 3] Å, cell [3, 3] Å and the stored momenta into the atoms, in place."""
-    atoms.set_cell(cell)
-    atoms.set_positions(positions, apply_constraint=False)
-    atoms.set_momenta(state["momenta"], apply_constraint=False)
 
 
 def _generator(seed: int, stream: int) -> np.random.Generator:

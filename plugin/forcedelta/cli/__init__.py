@@ -1,0 +1,80 @@
+"""The console command ``forcedelta``.
+
+Exit statuses of every command:
+
+====  =========================================================================================
+0     done
+1     a bug: an error that nobody foresaw, with its traceback
+2     bad input, or something that the user has to put right; one line on stderr says what
+3     the guard stopped the run
+130   interrupted by Ctrl-C or SIGTERM; the run's file is closed and can be continued
+====  =========================================================================================
+
+PyTorch takes seconds to import, so this package imports it only where a model is loaded.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import typer
+
+from md_hooks.errors import HookError
+
+from ..errors import ForceDeltaError
+from . import models, plot, run, watch
+
+DONE, BAD_INPUT, STOPPED, INTERRUPTED = 0, 2, 3, 130
+
+app = typer.Typer(
+    name="forcedelta",
+    help=(
+        "Molecular dynamics with direct-force neural potentials, guarded by the Force Delta U: "
+        "how far a model's direct forces and the gradient of its energy disagree, in eV/Å."
+    ),
+    epilog=(
+        "Exit status: 0 done, 2 bad input, 3 stopped by the guard, 130 interrupted (Ctrl-C, "
+        "SIGTERM)."
+    ),
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("run", epilog=run.EPILOG)(run.run)
+app.command("models")(models.models)
+app.command("watch")(watch.watch)
+app.command("plot")(plot.plot)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line (``sys.argv[1:]`` by default) and exit with its status."""
+    sys.exit(status(arguments))
+
+
+def status(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line; foreseen errors become one line on stderr.
+
+    Returns:
+        The exit status.
+    """
+    try:
+        args = None if arguments is None else list(arguments)
+        answer: Any = app(args, prog_name="forcedelta", standalone_mode=False)
+    except (ForceDeltaError, HookError) as error:
+        return _fail(str(error))
+    except (KeyboardInterrupt, typer.Abort):
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except Exception as error:
+        # errors of the command line itself; their base class is not public in every typer
+        if not hasattr(error, "format_message"):
+            raise
+        return _fail(error.format_message())
+    return answer if isinstance(answer, int) else DONE
+
+
+def _fail(message: str) -> int:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    return BAD_INPUT

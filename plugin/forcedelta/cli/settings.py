@@ -1,0 +1,151 @@
+"""The settings of ``forcedelta run``: flags, a TOML file with the same keys, and a stored run."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from ..errors import ForceDeltaError
+
+DEFINING = (
+    "model", "ensemble", "temperature", "ramp_to", "timestep", "tau", "pressure", "barostat_tau",
+    "seed", "forces", "every", "dtype", "burn_in",
+)  # fmt: skip
+"""What a continued run must share with the first part, or it would be another run."""
+
+CONTINUED = ("device", "record_every", "threads", "stop_above", "flag_above", "on", "patience",
+             "stop_factor", "flag_factor", "steps")  # fmt: skip
+"""What a continued run takes over unless it is given anew."""
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """All settings of a run, with the defaults of the command; units as in its --help."""
+
+    structure: str | None = None
+    model: str | None = None
+    out: str = "run.h5"
+    ensemble: str = "langevin"
+    temperature: float = 300.0
+    ramp_to: float | None = None
+    steps: int | None = None
+    timestep: float = 0.5
+    tau: float = 100.0
+    pressure: float = 0.0
+    barostat_tau: float = 1000.0
+    seed: int | None = None
+    forces: str = "direct"
+    every: int = 1
+    stop_above: str | None = None
+    flag_above: str | None = None
+    on: str = "force_delta"
+    patience: str = "1/1"
+    stop_factor: float = 2.0
+    flag_factor: float = 1.5
+    burn_in: int = 1000
+    record_every: int = 10
+    flags: str | None = None
+    overwrite: bool = False
+    restart: bool = False
+    device: str = "cpu"
+    dtype: str = "float32"
+    threads: int = 1
+    json: bool = False
+
+    def stored(self) -> dict[str, Any]:
+        """What goes into the file of the run."""
+        kept = asdict(self)
+        return {name: kept[name] for name in ("structure", *DEFINING, *CONTINUED)}
+
+
+def load_toml(path: Path, known: Iterable[str]) -> dict[str, str]:
+    """The keys of a settings file, with ``-`` and ``_`` taken for the same.
+
+    Raises:
+        ForceDeltaError: the file cannot be read, or has a key that is not known.
+    """
+    try:
+        with path.open("rb") as file:
+            found = tomllib.load(file)
+    except OSError as error:
+        raise ForceDeltaError(
+            f"{path} cannot be read ({error.strerror}): give a TOML file of settings"
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ForceDeltaError(f"{path} is not valid TOML: {error}") from error
+    names = {name.replace("-", "_") for name in known}
+    settings = {}
+    for key, value in found.items():
+        name = key.replace("-", "_")
+        if name not in names:
+            near = difflib.get_close_matches(name, sorted(names), n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(sorted(names))}"
+            raise ForceDeltaError(f"{path} has the unknown key {key!r}: {hint}")
+        if isinstance(value, dict | list):
+            raise ForceDeltaError(f"{path}: {key} must be one value, not a table or a list")
+        settings[name] = str(value)  # so that it is parsed and checked like a flag
+    return settings
+
+
+def continued(settings: RunSettings, given: set[str], stored: Mapping[str, Any]) -> RunSettings:
+    """The settings of a run that goes on from a file.
+
+    Args:
+        settings: those of this call.
+        given: the names that the user gave, by flag or file, in this call.
+        stored: `RunSettings.stored` of the run in the file.
+
+    Raises:
+        ForceDeltaError: a setting that defines the run was given with another value.
+    """
+    for name in DEFINING:
+        if name == "model":  # by its weights, when it is loaded
+            continue
+        if name in given and name in stored and getattr(settings, name) != stored[name]:
+            flag = "--" + name.replace("_", "-")
+            raise ForceDeltaError(
+                f"{flag} {getattr(settings, name)} differs from the run in {settings.out}, which "
+                f"has {stored[name]}: leave the flag away to continue that run, or start a new one "
+                "with another --out"
+            )
+    taken = {
+        name: stored[name]
+        for name in (*DEFINING, *CONTINUED)
+        if name in stored and name not in given
+    }
+    return replace(settings, **taken)
+
+
+def threshold(name: str, text: str | None) -> float | Literal["auto"] | None:
+    """A threshold as given by the user: a number in eV/Å, "auto" or "none".
+
+    Raises:
+        ForceDeltaError: it is something else.
+    """
+    if text is None or text == "none":
+        return None
+    if text == "auto":
+        return "auto"
+    try:
+        return float(text)
+    except ValueError:
+        raise ForceDeltaError(
+            f"--{name} {text}: give a number in eV/Å, auto or none"
+        ) from None
+
+
+def patience(text: str) -> tuple[int, int]:
+    """(k, n) from "k/n".
+
+    Raises:
+        ForceDeltaError: it is something else.
+    """
+    try:
+        k, n = (int(part) for part in text.split("/"))
+    except ValueError:
+        raise ForceDeltaError(f"--patience {text}: give it as k/n, for example 3/5") from None
+    return k, n

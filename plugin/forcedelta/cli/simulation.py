@@ -1,0 +1,289 @@
+"""What ``forcedelta run`` does: structure, model, ensemble and hooks put together and run.
+
+Imported by the command only when it runs, as PyTorch takes long to import.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import ase.io
+import torch
+from ase import Atoms
+from ase.data import chemical_symbols
+
+from md_hooks import (
+    Checkpoint,
+    FlagStore,
+    Guard,
+    HookChain,
+    Progress,
+    Recorder,
+    RunInfo,
+    RunResult,
+    Trajectory,
+    load_checkpoint,
+    restore,
+    run,
+)
+from md_hooks.h5md_io import bare_atoms
+
+from ..ase import ForceDeltaCalculator
+from ..checks import check_structure
+from ..ensembles import Ensemble, EnsembleSettings, Ramp, prepare
+from ..errors import ForceDeltaError
+from .settings import RunSettings, continued, patience, threshold
+
+_STATUS = {"finished": 0, "stopped": 3, "interrupted": 130}
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How the command ends.
+
+    Attributes:
+        result: of the run.
+        settings: all of them, those taken from a stored run included.
+        guard: policy of the guard, `md_hooks.Guard.policy`.
+        element: symbol of the worst atom, None where U was not computed.
+        flagged: number of flagged frames in the file.
+    """
+
+    result: RunResult
+    settings: RunSettings
+    guard: dict[str, Any]
+    element: str | None
+    flagged: int
+
+    @property
+    def status(self) -> int:
+        """The exit status."""
+        return _STATUS[self.result.reason]
+
+    @property
+    def line(self) -> str:
+        """The one line for people."""
+        result, out = self.result, self.settings.out
+        if result.reason == "stopped":
+            return f"stopped at {result.message}; that frame is the last one in {out}"
+        flags = f", {self.flagged} frames flagged" if self.flagged else ""
+        done = f"step {result.step}, {result.time:.10g} fs{flags}; trajectory in {out}"
+        if result.reason == "interrupted":
+            return f"interrupted after {done}; continue with --restart"
+        return f"done: {done}"
+
+    def facts(self) -> dict[str, Any]:
+        """The same for machines: JSON-able, time in fs, force_delta and thresholds in eV/Å."""
+        return {
+            "reason": self.result.reason,
+            "status": self.status,
+            "step": self.result.step,
+            "time": self.result.time,
+            "force_delta": self.result.force_delta,
+            "worst_atom": self.result.worst_atom,
+            "worst_element": self.element,
+            "stop_threshold": self.guard["stop_threshold"],
+            "flag_threshold": self.guard["flag_threshold"],
+            "flagged": self.flagged,
+            "message": self.result.message,
+            "evaluations": self.result.evaluations,
+            "seed": self.settings.seed,
+            "model": self.settings.model,
+            "file": self.settings.out,
+            "flags_file": self.settings.flags,
+        }
+
+
+def simulate(settings: RunSettings, given: set[str], command: str) -> Ending:
+    """Make the run that the settings describe.
+
+    Args:
+        settings: of this call.
+        given: names of the settings that the user gave.
+        command: the command line, for the record.
+
+    Raises:
+        ForceDeltaError, HookError: input that is not right; nothing was overwritten then.
+    """
+    checkpoint, stored = None, {}
+    if settings.restart:
+        stored = Trajectory(settings.out).metadata.get("settings", {})
+        settings = continued(settings, given, stored)
+        checkpoint = load_checkpoint(settings.out)
+    _check(settings)
+    if settings.seed is None:
+        settings = replace(settings, seed=secrets.randbelow(2**32))
+    assert settings.steps is not None
+    assert settings.seed is not None
+    guard = _guard(settings)
+    ramp = _ramp(settings, stored.get("ramp_steps"))
+    ensemble_settings = EnsembleSettings(
+        name=settings.ensemble,
+        ramp=ramp,
+        timestep=settings.timestep,
+        tau=settings.tau,
+        pressure=settings.pressure,
+        barostat_tau=settings.barostat_tau,
+        seed=settings.seed,
+    )
+    if checkpoint is not None and checkpoint.step >= settings.steps:
+        result = RunResult("finished", checkpoint.step, checkpoint.time)
+        return _ending(result, settings, guard, None)
+
+    atoms = _structure(settings)
+    atoms.calc = calculator = _calculator(settings)
+    check_structure(atoms, calculator.model)
+    velocities = prepare(atoms, ensemble_settings)
+    ensemble = Ensemble(atoms, ensemble_settings)
+    recorder = Recorder(
+        settings.out,
+        every=settings.record_every,
+        mode="append" if settings.restart else "overwrite" if settings.overwrite else "create",
+    )
+    hooks: list[Any] = [ensemble, guard, recorder, Progress()]
+    if settings.flags is not None:
+        hooks.append(FlagStore(settings.flags))
+    chain = HookChain(hooks)
+    done = 0
+    if checkpoint is None:
+        atoms.get_forces()  # a model that cannot do this structure says so before files change
+    else:
+        done = _continue(ensemble, calculator, chain, checkpoint)
+        velocities = f"continued from step {done}"
+    info = RunInfo(
+        command=command,
+        seed=settings.seed,
+        settings={**settings.stored(), "ramp_steps": [ramp.first_step, ramp.last_step]},
+        versions={"torch": version("torch")},
+        restart_step=None if checkpoint is None else checkpoint.step,
+        restart_time=0.0 if checkpoint is None else checkpoint.time,
+    )
+    print(_headline(settings, ramp, velocities), file=sys.stderr, flush=True)
+    result = run(ensemble.dynamics, settings.steps - done, chain, info)
+    return _ending(result, settings, guard, atoms)
+
+
+# --- the parts ---------------------------------------------------------------------------------
+
+
+def _check(settings: RunSettings) -> None:
+    """What can be said without reading or loading anything large."""
+    out = Path(settings.out)
+    if settings.restart and settings.overwrite:
+        raise ForceDeltaError("--restart continues --out and --overwrite replaces it: give one")
+    if not settings.restart and not settings.overwrite and out.exists():
+        raise ForceDeltaError(
+            f"{out} exists: say --restart to continue it (append), --overwrite to replace it, or "
+            "give another --out"
+        )
+    for path in (out, *([] if settings.flags is None else [Path(settings.flags)])):
+        folder = path.parent
+        if not folder.is_dir():
+            raise ForceDeltaError(f"{path} cannot be written: make the folder {folder} first")
+        if path.is_dir() or not os.access(path if path.exists() else folder, os.W_OK):
+            raise ForceDeltaError(f"{path} cannot be written: choose a file in a folder of yours")
+    if settings.model is None:
+        raise ForceDeltaError("no model: give --model with a name of 'forcedelta models' or a path")
+    if settings.steps is None:
+        raise ForceDeltaError("no number of steps: give --steps")
+    if settings.structure is None and not settings.restart:
+        raise ForceDeltaError("no structure: give a file that ASE reads, e.g. molecule.xyz")
+
+
+def _guard(settings: RunSettings) -> Guard:
+    stop = threshold("stop-above", settings.stop_above)
+    flag = threshold("flag-above", settings.flag_above)
+    guard = Guard(
+        stop,
+        flag,
+        on=settings.on,  # type: ignore[arg-type]
+        patience=patience(settings.patience),
+        factor=settings.stop_factor,
+        flag_factor=settings.flag_factor,
+        burn_in=settings.burn_in,
+    )
+    if "auto" in (stop, flag) and (settings.steps or 0) <= settings.burn_in:
+        raise ForceDeltaError(
+            f"an automatic threshold is known after the burn-in of {settings.burn_in} steps only: "
+            "give more --steps, or a shorter --burn-in"
+        )
+    return guard
+
+
+def _ramp(settings: RunSettings, steps: list[int] | None) -> Ramp:
+    """The ramp; that of a continued run stays where it was, also when steps are added."""
+    if steps is None:
+        auto = "auto" in (settings.stop_above, settings.flag_above)
+        steps = [settings.burn_in if auto else 0, settings.steps or 0]
+    end = settings.temperature if settings.ramp_to is None else settings.ramp_to
+    return Ramp(settings.temperature, end, *steps)
+
+
+def _structure(settings: RunSettings) -> Atoms:
+    if settings.structure is None or (settings.restart and not Path(settings.structure).exists()):
+        return bare_atoms(Trajectory(settings.out).frame(-1))
+    path = settings.structure
+    try:
+        atoms = ase.io.read(path)
+    except FileNotFoundError:
+        raise ForceDeltaError(f"{path} does not exist: give a structure file") from None
+    except Exception as error:  # readers of many formats, each with its own kinds of errors
+        reason = str(error) or type(error).__name__
+        raise ForceDeltaError(
+            f"{path} cannot be read as a structure ({reason}): give a file in a format that ASE "
+            "knows ('ase info --formats')"
+        ) from error
+    if not isinstance(atoms, Atoms):
+        raise ForceDeltaError(f"{path} names several structures: give one of them")
+    if len(atoms) == 0:
+        raise ForceDeltaError(f"{path} holds no atoms: give a structure file with at least one")
+    return atoms
+
+
+def _calculator(settings: RunSettings) -> ForceDeltaCalculator:
+    torch.set_num_threads(settings.threads)
+    assert settings.model is not None
+    return ForceDeltaCalculator(
+        settings.model,
+        forces=settings.forces,  # type: ignore[arg-type]
+        every=settings.every,
+        device=settings.device,
+        dtype=settings.dtype,  # type: ignore[arg-type]
+    )
+
+
+def _continue(
+    ensemble: Ensemble, calculator: ForceDeltaCalculator, chain: HookChain, checkpoint: Checkpoint
+) -> int:
+    """Put everything that has a state into that of the checkpoint; the steps that are done."""
+    restore(ensemble.dynamics, checkpoint)
+    calculator.count_from(checkpoint.step)
+    chain.load_state_dict(checkpoint.hooks)
+    return checkpoint.step
+
+
+def _headline(settings: RunSettings, ramp: Ramp, velocities: str) -> str:
+    temperature = f"{ramp.start:g} K"
+    if ramp.end != ramp.start:
+        temperature += f" to {ramp.end:g} K (steps {ramp.first_step} to {ramp.last_step})"
+    stress = ""
+    if settings.ensemble == "npt":
+        stress = f", {settings.pressure:g} GPa by the conservative stress"
+    return (
+        f"{settings.model}, {settings.ensemble}, {temperature}{stress}, {settings.forces} forces, "
+        f"{settings.timestep:g} fs; {velocities}; seed {settings.seed}; to {settings.out}"
+    )
+
+
+def _ending(result: RunResult, settings: RunSettings, guard: Guard, atoms: Atoms | None) -> Ending:
+    element = None
+    if result.worst_atom is not None and atoms is not None:
+        element = chemical_symbols[int(atoms.numbers[result.worst_atom])]
+    flagged = len(Trajectory(settings.out).flags)
+    return Ending(result, settings, guard.policy(), element, flagged)

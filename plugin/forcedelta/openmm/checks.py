@@ -1,0 +1,111 @@
+"""What is asked of a System before a force is added, with errors that name the fix."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import openmm
+from numpy.typing import NDArray
+
+from ..errors import ForceDeltaError
+
+
+def atomic_numbers(
+    system: openmm.System, topology_or_numbers: Any
+) -> tuple[NDArray[np.int64], bool | None]:
+    """Atomic numbers of all particles, and whether a topology said that it is periodic.
+
+    Args:
+        system: whose particles they must be.
+        topology_or_numbers: an `openmm.app.Topology`, or an atomic number for every particle.
+
+    Raises:
+        ForceDeltaError: another number of atoms than the System has, or an atom without element.
+    """
+    periodic: bool | None = None
+    if hasattr(topology_or_numbers, "atoms"):
+        atoms = list(topology_or_numbers.atoms())
+        numbers = [0 if atom.element is None else atom.element.atomic_number for atom in atoms]
+        periodic = topology_or_numbers.getPeriodicBoxVectors() is not None
+        what = "the topology"
+    else:
+        numbers = [int(number) for number in topology_or_numbers]
+        what = "the list of atomic numbers"
+    particles = system.getNumParticles()
+    if len(numbers) != particles:
+        raise ForceDeltaError(
+            f"{what} has {len(numbers)} atoms and the System {particles} particles: give the one "
+            "that the System was made from"
+        )
+    return np.array(numbers, dtype=np.int64), periodic
+
+
+def atom_indices(system: openmm.System, atoms: Iterable[int] | None) -> NDArray[np.int64]:
+    """The particles that the force acts on: all, or those given.
+
+    Raises:
+        ForceDeltaError: none, a repeated one, or one that the System does not have.
+    """
+    particles = system.getNumParticles()
+    if atoms is None:
+        return np.arange(particles)
+    indices = np.array([int(atom) for atom in atoms], dtype=np.int64)
+    if len(indices) == 0:
+        raise ForceDeltaError("atoms is empty: give the indices of the atoms of the model")
+    if indices.min() < 0 or indices.max() >= particles:
+        raise ForceDeltaError(
+            f"atoms names particle {indices.min() if indices.min() < 0 else indices.max()}, but "
+            f"the System has particles 0 to {particles - 1}: count from 0"
+        )
+    if len(np.unique(indices)) != len(indices):
+        raise ForceDeltaError("atoms names a particle twice: give every index once")
+    return indices
+
+
+def check_particles(
+    system: openmm.System, indices: NDArray[np.int64], numbers: NDArray[np.int64]
+) -> None:
+    """Refuse particles that are no atoms.
+
+    Args:
+        system: the System.
+        indices: particles of the force.
+        numbers: their atomic numbers.
+
+    Raises:
+        ForceDeltaError: virtual sites, particles without an element.
+    """
+    for index, number in zip(indices.tolist(), numbers.tolist(), strict=True):
+        if system.isVirtualSite(index):
+            raise ForceDeltaError(
+                f"particle {index} is a virtual site, where a model has no atom: leave it out of "
+                "atoms"
+            )
+        if number <= 0:
+            raise ForceDeltaError(
+                f"particle {index} has no element, so the model cannot know it: leave it out of "
+                "atoms, or set the element in the topology"
+            )
+
+
+def is_periodic(system: openmm.System, topology_says: bool | None, periodic: bool | None) -> bool:
+    """Whether the model sees periodic images.
+
+    Taken from ``periodic``, else from the topology (whether it has box vectors), else from the
+    forces already in the System.
+
+    Raises:
+        ForceDeltaError: ``periodic=True`` and a topology without box vectors.
+    """
+    if periodic and topology_says is False:
+        raise ForceDeltaError(
+            "periodic=True, but the topology has no box: call "
+            "topology.setPeriodicBoxVectors(...) with the box vectors first"
+        )
+    if periodic is not None:
+        return periodic
+    if topology_says is not None:
+        return topology_says
+    return bool(system.usesPeriodicBoundaryConditions())

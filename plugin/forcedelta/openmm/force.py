@@ -1,0 +1,127 @@
+"""Putting a monitored force into an OpenMM System."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import numpy as np
+import openmm
+import torch
+from numpy.typing import NDArray
+
+from .. import __version__
+from ..ase import _DTYPES, _usable_device
+from ..checks import check_supported
+from ..errors import ForceDeltaError
+from ..models import LoadedModel, load_model
+from . import checks
+from .evaluator import Evaluator
+from .monitor import Forces, Monitor, PythonMonitor
+
+
+def add_force_delta(
+    system: openmm.System,
+    model: Any,
+    topology_or_numbers: Any,
+    atoms: Iterable[int] | None = None,
+    *,
+    forces: Forces = "direct",
+    every: int = 1,
+    path: Literal["python"] = "python",
+    periodic: bool | None = None,
+    device: str = "cpu",
+    dtype: str = "float32",
+) -> Monitor:
+    """Add a model's energy and forces to a System, monitored by the Force Delta.
+
+    The integrator sees the energy of the model and its ``forces``; other forces of the System stay
+    as they are. With ``atoms`` the model sees these particles only, as if they were alone (a
+    mechanical embedding is up to the other forces).
+
+    Args:
+        system: before a Context or Simulation is made of it.
+        model: registered name, path of a file of weights, or a model in memory.
+        topology_or_numbers: an `openmm.app.Topology`, or an atomic number for each particle.
+        atoms: indices of the particles that the model sees; all of them if None.
+        forces: "direct" or "conservative", those that drive the run.
+        every: U each so many steps, above 1 only with direct forces; the steps between cost no
+            backward pass.
+        path: "python" evaluates the model through `openmm.PythonForce`.
+        periodic: whether the model sees periodic images; None takes what the topology, or without
+            one the other forces of the System say.
+        device: on which the model runs.
+        dtype: of the model's arithmetic, "float32" or "float64".
+
+    Returns:
+        the handle of the force; `forcedelta.openmm.run` finds it by itself.
+
+    Raises:
+        ForceDeltaError: a topology of another size, virtual sites or particles without an element
+            among ``atoms``, elements that the model lacks, a missing box, or a setting that makes
+            no sense.
+    """
+    if forces not in ("direct", "conservative"):
+        raise ForceDeltaError(f"forces is {forces!r}: say 'direct' or 'conservative'")
+    if path != "python":
+        raise ForceDeltaError(f"path is {path!r}: say 'python'")
+    if isinstance(every, bool) or int(every) != every or every < 1:
+        raise ForceDeltaError(f"every is {every!r}: give a whole number of steps, at least 1")
+    if every > 1 and forces == "conservative":
+        raise ForceDeltaError(
+            "every must be 1 with conservative forces, which need the gradient at each step anyway"
+        )
+    if dtype not in _DTYPES:
+        raise ForceDeltaError(f"dtype must be 'float32' or 'float64', not {dtype!r}")
+    numbers, topology_says = checks.atomic_numbers(system, topology_or_numbers)
+    indices = checks.atom_indices(system, atoms)
+    numbers = numbers[indices]
+    checks.check_particles(system, indices, numbers)
+    images = checks.is_periodic(system, topology_says, periodic)
+    arguments = (numbers, images, forces, dtype, device)
+    evaluator = make_evaluator(model, *arguments, part=len(indices) < system.getNumParticles())
+    reference = None if isinstance(model, LoadedModel | torch.nn.Module) else str(model)
+    rebuild = None if reference is None else (make_evaluator, (reference, *arguments))
+    info = _model_info(evaluator.model, forces, int(every), device, dtype)
+    monitor = PythonMonitor(evaluator, rebuild, indices, numbers, images, forces, int(every), info)
+    monitor.add_to(system)
+    return monitor
+
+
+def make_evaluator(
+    model: Any,
+    numbers: NDArray[np.int64],
+    periodic: bool,
+    forces: Forces,
+    dtype: str,
+    device: str,
+    part: bool = True,
+) -> Evaluator:
+    """Load a model for the atoms that it is to see.
+
+    A part of a System is a molecule for the model, even where the box is periodic: its images only
+    make it whole.
+    """
+    loaded = load_model(model, _DTYPES[dtype], _usable_device(device))
+    molecule = part and loaded.periodic is False
+    check_supported(numbers, np.full(3, periodic and not molecule), loaded)
+    return Evaluator(loaded, numbers, periodic, forces, _DTYPES[dtype], _usable_device(device))
+
+
+def _model_info(
+    model: LoadedModel, forces: Forces, every: int, device: str, dtype: str
+) -> dict[str, Any]:
+    return {
+        "name": model.name,
+        "weights_hash": model.weights_hash,
+        "library": model.library,
+        "versions": {
+            "forcedelta": __version__,
+            "torch": torch.__version__,
+            "openmm": openmm.Platform.getOpenMMVersion(),
+        },
+        "forces": forces,
+        "every": every,
+        "device": device,
+        "dtype": dtype,
+    }

@@ -1,0 +1,279 @@
+"""The force that OpenMM calls, and what it tells about its evaluations."""
+
+from __future__ import annotations
+
+import uuid
+import weakref
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, Literal
+
+import numpy as np
+import openmm
+from numpy.typing import NDArray
+
+from ..errors import ForceDeltaError
+from .evaluator import Evaluation, Evaluator
+
+Forces = Literal["direct", "conservative"]
+
+_NAME = "ForceDelta "
+_monitors: weakref.WeakValueDictionary[str, Monitor] = weakref.WeakValueDictionary()
+
+# Platforms that hand a PythonForce the very positions of the context; the others may shift them by
+# box vectors.
+_PLAIN_PLATFORMS = ("Reference", "CPU")
+
+
+class Monitor(ABC):
+    """The handle of a force that `add_force_delta` added to a System.
+
+    Attributes:
+        atoms: [n] indices of the particles that the model sees.
+        numbers: [n] their atomic numbers.
+        periodic: whether the model sees periodic images.
+        forces: "direct" or "conservative", those that drive the run.
+        every: U is computed each so many steps of `run`.
+        model_info: name, hash, ... of the model, for the files.
+        token: identifies the force in a System; the force's name ends with it.
+        force: the OpenMM force, as it was added.
+    """
+
+    def __init__(
+        self,
+        atoms: NDArray[np.int64],
+        numbers: NDArray[np.int64],
+        periodic: bool,
+        forces: Forces,
+        every: int,
+        model_info: dict[str, Any],
+        token: str | None = None,
+    ) -> None:
+        self.atoms = atoms
+        self.numbers = numbers
+        self.periodic = periodic
+        self.forces = forces
+        self.every = every
+        self.model_info = model_info
+        self.token = uuid.uuid4().hex[:12] if token is None else token
+        self.force: openmm.Force | None = None
+        _monitors[self.token] = self
+
+    @property
+    @abstractmethod
+    def evaluations(self) -> int | None:
+        """Passes of the model so far; None where they cannot be counted."""
+
+    @abstractmethod
+    def measure(self, context: openmm.Context, full: bool = True) -> Evaluation:
+        """The model at the present configuration of a context.
+
+        The integrator's own evaluation of the same configuration is then for nothing, so that
+        measuring *before* a step adds no evaluation.
+
+        Args:
+            context: of the System that the force is in.
+            full: with U, u_i and both forces; otherwise what the run needs.
+
+        Raises:
+            Exception: the model's own error, as it is.
+        """
+
+    def begin(self) -> None:
+        """A run begins: evaluations that will be frames are made with U from the start."""
+
+    def end(self) -> None:
+        """The run is over."""
+
+    def take_error(self) -> BaseException | None:
+        """The error that the last evaluation inside of OpenMM ended with, once."""
+        return None
+
+    def _register(self, system: openmm.System, force: openmm.Force) -> None:
+        force.setName(_NAME + self.token)
+        system.addForce(force)
+        self.force = force
+
+
+class PythonMonitor(Monitor):
+    """A model behind an `openmm.PythonForce`; the object is the function that OpenMM calls.
+
+    Args:
+        evaluator: of the model.
+        rebuild: (function, arguments) that make the evaluator again in another process; None
+            where the model exists in this process only, and a System with it cannot be serialised.
+    """
+
+    def __init__(
+        self,
+        evaluator: Evaluator,
+        rebuild: tuple[Callable[..., Evaluator], tuple[Any, ...]] | None,
+        *arguments: Any,
+        token: str | None = None,
+    ) -> None:
+        super().__init__(*arguments, token=token)
+        self._evaluator = evaluator
+        self._rebuild = rebuild
+        self._running = False
+        self._frame_step: int | None = None
+        self._frame_box: NDArray[np.floating] | None = None
+        self._latest: Evaluation | None = None
+        self._error: BaseException | None = None
+
+    def add_to(self, system: openmm.System) -> None:
+        """Add the force to a System."""
+        force = openmm.PythonForce(self)
+        force.setUsesPeriodicBoundaryConditions(self.periodic)
+        if len(self.atoms) != system.getNumParticles():
+            force.setParticles(self.atoms.tolist())
+        self._register(system, force)
+
+    @property
+    def evaluations(self) -> int:
+        return self._evaluator.evaluations
+
+    def begin(self) -> None:
+        self._running = True
+        self._frame_step = None
+
+    def end(self) -> None:
+        self._running = False
+
+    def take_error(self) -> BaseException | None:
+        error, self._error = self._error, None
+        return error
+
+    # --- evaluations that the engine asks for --------------------------------------------------
+
+    def __call__(self, state: openmm.State) -> tuple[float, NDArray[np.floating]]:
+        """Energy in kJ/mol and forces [n, 3] in kJ/(mol nm) of a state, for OpenMM."""
+        positions = state.getPositions(asNumpy=True)._value
+        box = state.getPeriodicBoxVectors(asNumpy=True)._value if self.periodic else None
+        step = state.getStepCount()
+        after_frame = self._running and step == self._frame_step
+        other_volume = after_frame and not np.array_equal(box, self._frame_box)
+        # After the frame of a step come the trials of a barostat, whose U nobody asks for, or, with
+        # an integrator that ends a step with its forces, the configuration of the next frame.
+        due = (step + after_frame) % self.every == 0
+        try:
+            self._latest = self._evaluator.known(positions, box)
+            if self._latest is None:
+                full = self._running and due and not other_volume
+                self._latest = self._evaluator.evaluate(positions, box, full)
+        except BaseException as error:
+            self._error = error  # OpenMM would only keep its text
+            if other_volume:
+                # raising would leave the trial volume in place; this makes the barostat refuse it
+                return np.inf, np.zeros(positions.shape)
+            raise
+        energy = self._latest.openmm_energy
+        if other_volume and np.isnan(energy):
+            energy = np.inf  # a barostat would accept NaN
+        return energy, self._latest.openmm_forces
+
+    # --- evaluations that a run asks for -------------------------------------------------------
+
+    def measure(self, context: openmm.Context, full: bool = True) -> Evaluation:
+        if context.getPlatform().getName() in _PLAIN_PLATFORMS:
+            state = context.getState(positions=True)
+            positions = state.getPositions(asNumpy=True)._value
+            if len(self.atoms) != len(positions):
+                positions = positions[self.atoms]
+            box = state.getPeriodicBoxVectors(asNumpy=True)._value if self.periodic else None
+            latest = self._evaluator.evaluate(positions, box, full)
+        else:
+            latest = self._measure_through_engine(context, full)
+        self._frame_step, self._frame_box = context.getStepCount(), latest.box
+        return latest
+
+    def _measure_through_engine(self, context: openmm.Context, full: bool) -> Evaluation:
+        """Let OpenMM call the force, so that its next call sees the same positions."""
+        self._frame_step = None
+        try:
+            context.getState(energy=True, groups={_group(context, self.token)})
+        except openmm.OpenMMException:
+            error = self.take_error()
+            if error is None:
+                raise
+            raise error from None
+        assert self._latest is not None
+        return self._evaluator.evaluate(self._latest.positions, self._latest.box, full)
+
+    # --- serialisation -------------------------------------------------------------------------
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self._rebuild is None:
+            raise ForceDeltaError(
+                "this model exists in memory only, so its force cannot be serialised: load the "
+                "model by its name or from its file"
+            )
+        arguments = (
+            self.atoms, self.numbers, self.periodic, self.forces, self.every, self.model_info,
+        )  # fmt: skip
+        return _restore, (self.token, *self._rebuild, arguments)
+
+
+class _Unavailable:
+    """Stands for a model that could not be loaded again.
+
+    An exception while OpenMM deserialises a System ends the process, so it is kept for the first
+    evaluation.
+    """
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def __call__(self, state: openmm.State) -> tuple[float, NDArray[np.floating]]:
+        raise ForceDeltaError(f"the model of this System cannot be loaded: {self.error}")
+
+
+def _restore(
+    token: str,
+    rebuild: Callable[..., Evaluator],
+    rebuild_arguments: tuple[Any, ...],
+    arguments: tuple[Any, ...],
+) -> Any:
+    """The force of a deserialised System: the live one in the same process, else a new one."""
+    live = _monitors.get(token)
+    if live is not None:
+        return live
+    try:
+        evaluator = rebuild(*rebuild_arguments)
+        return PythonMonitor(evaluator, (rebuild, rebuild_arguments), *arguments, token=token)
+    except Exception as error:
+        return _Unavailable(error)
+
+
+def _group(context: openmm.Context, token: str) -> int:
+    for force in context.getSystem().getForces():
+        if force.getName() == _NAME + token:
+            return int(force.getForceGroup())
+    raise ForceDeltaError("the context's System does not hold this force: use its own monitor")
+
+
+def find_monitor(system: openmm.System) -> Monitor:
+    """The monitor of the force that `add_force_delta` put into a System.
+
+    Raises:
+        ForceDeltaError: there is none, there are several, or its model could not be loaded.
+    """
+    tokens = [
+        force.getName().removeprefix(_NAME)
+        for force in system.getForces()
+        if force.getName().startswith(_NAME)
+    ]
+    if not tokens:
+        raise ForceDeltaError(
+            "the simulation's System holds no ForceDelta force: call "
+            "forcedelta.openmm.add_force_delta(system, ...) before making the Simulation"
+        )
+    if len(tokens) > 1:
+        raise ForceDeltaError(
+            f"the System holds {len(tokens)} ForceDelta forces: a run can watch one"
+        )
+    if tokens[0] not in _monitors:
+        raise ForceDeltaError(
+            "the model of the System's ForceDelta force is not loaded: make the System with "
+            "add_force_delta again, or keep its monitor"
+        )
+    return _monitors[tokens[0]]

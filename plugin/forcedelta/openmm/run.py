@@ -1,0 +1,268 @@
+"""Driving an OpenMM simulation with hooks that may stop it."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterable
+from contextlib import contextmanager
+from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openmm
+from ase import units
+from numpy.typing import NDArray
+
+from md_hooks import Action, Checkpoint, Frame, HookChain, RunInfo, RunResult, load_checkpoint
+from md_hooks.ase_md import _signals
+from md_hooks.chain import Hook
+
+from .evaluator import Evaluation
+from .monitor import Monitor, find_monitor
+from .state import capture, degrees_of_freedom, restore
+from .units import NM, PS
+
+
+def run(
+    simulation: Any,
+    steps: int,
+    hooks: Iterable[Hook],
+    info: RunInfo | None = None,
+    *,
+    restart: str | Path | Checkpoint | None = None,
+) -> RunResult:
+    """Run an OpenMM simulation with hooks until it is done, stopped or interrupted.
+
+    Before each step the model is evaluated at the present configuration and the hooks get its
+    `md_hooks.Frame`; the integrator then finds its forces already computed. So a run that a hook
+    stops has not taken the step: positions, velocities, box, time and random numbers of the context
+    are those of the frame that stopped it, and a run that goes on from there equals one that was
+    never stopped. Reporters of the simulation work as usual and see the same steps.
+
+    The frame holds the atoms that the model sees, and the model's energy and forces. Its velocities
+    are those of OpenMM's state, which integrators of the leapfrog kind (Verlet, Langevin,
+    LangevinMiddle, NoseHoover) keep half a step behind the positions; its temperature is that of
+    these velocities.
+
+    Ctrl-C and SIGTERM end the run after the step that is being made; a second signal ends it in
+    the middle of the step.
+
+    Args:
+        simulation: an `openmm.app.Simulation` with positions, of a System to which
+            `add_force_delta` added its force.
+        steps: number of steps to make.
+        hooks: see `md_hooks.HookChain`.
+        info: about the run; what is known of it is filled in.
+        restart: a file written by `md_hooks.Recorder` in such a run, or its checkpoint: the
+            simulation takes up the state of that step, and the next frame is that of the next step.
+
+    Returns:
+        why and where the run ended.
+
+    Raises:
+        ForceDeltaError: the System has no force of `add_force_delta`; an unfit checkpoint.
+        Exception: errors of the model or of a hook, as they are, after the hooks were closed; a
+            note on the exception names the step.
+    """
+    chain = hooks if isinstance(hooks, HookChain) else HookChain(hooks)
+    monitor = find_monitor(simulation.system)
+    info = RunInfo() if info is None else info
+    if restart is not None:
+        checkpoint = restart if isinstance(restart, Checkpoint) else load_checkpoint(restart)
+        restore(simulation.context, monitor, checkpoint)
+        chain.load_state_dict(checkpoint.hooks)
+        info = replace(info, restart_step=checkpoint.step, restart_time=checkpoint.time)
+    if info.planned_steps is None:
+        info = replace(info, planned_steps=steps)
+    session = _Session(simulation, monitor, chain, info)
+    with _signals(session), session.watching():  # type: ignore[arg-type]
+        if info.restart_step is None:
+            session.frame()
+        for _ in range(steps):
+            if session.over:
+                break
+            session.step()
+            session.frame()
+    assert session.result is not None
+    return session.result
+
+
+class _Session:
+    """One run: makes the frames, keeps what the result needs."""
+
+    def __init__(self, simulation: Any, monitor: Monitor, chain: HookChain, info: RunInfo) -> None:
+        self.simulation = simulation
+        self.context: openmm.Context = simulation.context
+        self.monitor = monitor
+        self.chain = chain
+        self.result: RunResult | None = None
+        self._interrupt: str | None = None
+        self._stop: str | None = None
+        self._between_steps = True
+        self._last: Frame | None = None
+        self._last_with_u: Frame | None = None
+        self._evaluations = monitor.evaluations
+        system = simulation.system
+        masses = [
+            system.getParticleMass(int(i)).value_in_unit(openmm.unit.dalton) for i in monitor.atoms
+        ]
+        self._masses = _sealed(np.array(masses))
+        self._numbers = _sealed(monitor.numbers)
+        self._pbc = _sealed(np.full(3, monitor.periodic))
+        self._freedom = degrees_of_freedom(system, monitor.atoms)
+        integrator = simulation.integrator
+        settings = {
+            "engine": "openmm",
+            "platform": self.context.getPlatform().getName(),
+            "integrator": type(integrator).__name__,
+            "timestep": integrator.getStepSize().value_in_unit(openmm.unit.femtosecond),
+            "forces": monitor.forces,
+            "every": monitor.every,
+        }
+        chain.open(
+            replace(
+                info,
+                model=info.model or monitor.model_info,
+                settings={**settings, **info.settings},
+                versions={**_versions(), **info.versions},
+                numbers=self._numbers,
+                checkpoint=self._checkpoint,
+            )
+        )
+
+    @property
+    def over(self) -> bool:
+        return self._stop is not None or self._interrupt is not None
+
+    def interrupt(self, why: str) -> None:
+        self._interrupt = why
+
+    def step(self) -> None:
+        """One step of the integrator, with the simulation's reporters."""
+        step = self.context.getStepCount()
+        self._between_steps = False
+        try:
+            self.simulation.step(1)
+        except openmm.OpenMMException as error:
+            original = self.monitor.take_error()
+            raise _at(error if original is None else original, step) from None
+        failed = self.monitor.take_error()
+        if failed is not None:
+            raise _at(failed, step)
+        self._between_steps = True
+
+    def frame(self) -> None:
+        """The frame of the present configuration, to the hooks."""
+        step = self.context.getStepCount()
+        try:
+            measured = self.monitor.measure(self.context, full=step % self.monitor.every == 0)
+        except Exception as error:
+            raise _at(error, step) from None
+        frame = self._make_frame(step, measured)
+        self._last = frame
+        if frame.force_delta is not None:
+            self._last_with_u = frame
+        verdict = self.chain.dispatch(frame)
+        if verdict.action == Action.STOP:
+            self._stop = verdict.reason
+
+    def _make_frame(self, step: int, measured: Evaluation) -> Frame:
+        state = self.context.getState(velocities=True)
+        velocities = state.getVelocities(asNumpy=True)._value[self.monitor.atoms] * (NM / PS)
+        kinetic = 0.5 * float((self._masses[:, None] * (velocities / units.fs) ** 2).sum())
+        temperature = 2 * kinetic / (self._freedom * units.kB) if self._freedom > 0 else 0.0
+        cell = np.zeros((3, 3)) if measured.box is None else measured.box * NM
+        return Frame(
+            step=step,
+            # rounded, because OpenMM adds up the time steps
+            time=round(state.getTime().value_in_unit(openmm.unit.femtosecond), 9),
+            numbers=self._numbers,
+            positions=_sealed(measured.positions * NM),
+            velocities=_sealed(velocities),
+            masses=self._masses,
+            cell=_sealed(cell),
+            pbc=self._pbc,
+            energy=measured.energy,
+            forces=measured.forces,
+            temperature=temperature,
+            force_delta=measured.force_delta,
+            force_deltas=measured.force_deltas,
+            direct_forces=measured.direct_forces,
+            conservative_forces=measured.conservative_forces,
+        )
+
+    def _checkpoint(self) -> dict[str, Any] | None:
+        last = self._last
+        if not self._between_steps or last is None:
+            return None
+        if last.step != self.context.getStepCount():
+            return None
+        return capture(self.context)
+
+    @contextmanager
+    def watching(self) -> Any:
+        """Closes the hooks at the end, whatever the end is."""
+        self.monitor.begin()
+        try:
+            yield
+        except KeyboardInterrupt:
+            self._between_steps = False
+            self._close("interrupted", "interrupted from the keyboard")
+        except BaseException as error:
+            message = "; ".join([*getattr(error, "__notes__", []), _words(error)])
+            try:
+                self._close("error", message)
+            except Exception as second:  # the first error is the one to report
+                error.add_note(f"while closing: {second}")
+            raise
+        else:
+            if self._stop is not None:
+                self._close("stopped", self._stop)
+            elif self._interrupt is not None:
+                self._close("interrupted", self._interrupt)
+            else:
+                self._close("finished", "")
+        finally:
+            self.monitor.end()
+
+    def _close(self, reason: str, message: str) -> None:
+        last, with_u = self._last, self._last_with_u
+        evaluations = self.monitor.evaluations
+        if evaluations is not None and self._evaluations is not None:
+            evaluations -= self._evaluations
+        self.result = RunResult(
+            reason=reason,
+            step=-1 if last is None else last.step,
+            time=0.0 if last is None else last.time,
+            force_delta=None if with_u is None else with_u.force_delta,
+            worst_atom=None if with_u is None else with_u.worst_atom,
+            message=message,
+            evaluations=evaluations,
+        )
+        self.chain.close(self.result)
+
+
+def _at(error: BaseException, step: int) -> BaseException:
+    error.add_note(f"in the evaluation at step {step}")
+    return error
+
+
+def _words(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+def _sealed(array: NDArray[Any]) -> NDArray[Any]:
+    array.flags.writeable = False
+    return array
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version(), "openmm": openmm.Platform.getOpenMMVersion()}
+    for name in ("forcedelta", "torch", "numpy", "h5py"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,77 @@
+"""The state of a Context: its degrees of freedom, and its checkpoint."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import openmm
+from numpy.typing import NDArray
+
+from md_hooks import Checkpoint
+
+from ..errors import ForceDeltaError
+from .monitor import Monitor
+
+
+def degrees_of_freedom(system: openmm.System, atoms: NDArray[np.int64]) -> int:
+    """Degrees of freedom of some particles of a System.
+
+    Three for each with a mass, less the constraints among them, less three for the centre of mass
+    where a CMMotionRemover holds it and the particles are the whole System.
+    """
+    chosen = {int(i) for i in atoms}
+    mobile = {i for i in chosen if system.getParticleMass(i)._value > 0}
+    freedom = 3 * len(mobile)
+    for index in range(system.getNumConstraints()):
+        first, second, _ = system.getConstraintParameters(index)
+        if first in mobile and second in mobile:
+            freedom -= 1
+    if len(chosen) == system.getNumParticles() and any(
+        isinstance(force, openmm.CMMotionRemover) for force in system.getForces()
+    ):
+        freedom -= 3
+    return freedom
+
+
+def capture(context: openmm.Context) -> dict[str, Any]:
+    """OpenMM's own checkpoint, with what is needed to refuse an unfit one."""
+    return {
+        "engine": "openmm",
+        "platform": context.getPlatform().getName(),
+        "integrator": type(context.getIntegrator()).__name__,
+        "particles": context.getSystem().getNumParticles(),
+        "context": np.frombuffer(context.createCheckpoint(), dtype=np.uint8),
+    }
+
+
+def restore(context: openmm.Context, monitor: Monitor, checkpoint: Checkpoint) -> None:
+    """Put a context into the state of a checkpoint, bit for bit.
+
+    Raises:
+        ForceDeltaError: the checkpoint is of another engine, platform, integrator or System.
+    """
+    state = checkpoint.state
+    if state.get("engine") != "openmm":
+        raise ForceDeltaError(
+            "the checkpoint is not one of OpenMM: continue with the engine that wrote it"
+        )
+    here = capture(context)
+    for name in ("platform", "integrator", "particles"):
+        if state[name] != here[name]:
+            raise ForceDeltaError(
+                f"the checkpoint was written with {name} {state[name]} and the simulation has "
+                f"{here[name]}: continue with the same"
+            )
+    if len(checkpoint.positions) != len(monitor.atoms):
+        raise ForceDeltaError(
+            f"the checkpoint has {len(checkpoint.positions)} atoms of the model and the simulation "
+            f"{len(monitor.atoms)}: continue with the same atoms"
+        )
+    try:
+        context.loadCheckpoint(state["context"].tobytes())
+    except openmm.OpenMMException as error:
+        raise ForceDeltaError(
+            f"OpenMM refuses the checkpoint ({error}): continue on the same machine type, with the "
+            "same version of OpenMM"
+        ) from error

@@ -1,0 +1,304 @@
+"""ASE calculator: a direct-force model that reports its Force Delta with every evaluation."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import ase
+import numpy as np
+import torch
+from ase import Atoms
+from ase.calculators.calculator import (
+    Calculator,
+    PropertyNotImplementedError,
+    all_changes,
+)
+from numpy.typing import NDArray
+from torch import Tensor
+
+from forcedelta import __version__
+from forcedelta.checks import check_supported
+from forcedelta.errors import ForceDeltaError
+from forcedelta.force_delta import ForceDelta
+from forcedelta.models.registry import LoadedModel, load_model
+from forcedelta.neighbours import NeighbourList
+
+_DTYPES = {"float32": torch.float32, "float64": torch.float64}
+_NEED_GRADIENT = ("force_delta", "force_deltas", "conservative_forces", "stress")
+_VOIGT = ([0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1])
+
+
+class PropertyUnavailableError(ForceDeltaError, PropertyNotImplementedError):
+    """A property that this model, structure or setting does not have; nothing was computed."""
+
+
+class ForceDeltaCalculator(Calculator):
+    """Energy, forces and Force Delta of a direct-force model, one evaluation per configuration.
+
+    ``results`` holds after an evaluation of N atoms:
+
+    - ``energy``, and the same as ``free_energy``: eV.
+    - ``forces`` [N, 3] eV/Å: the direct or the conservative ones, as chosen. They drive dynamics.
+    - ``direct_forces``, ``conservative_forces`` [N, 3] eV/Å: both.
+    - ``force_delta``: U, eV/Å; ``force_deltas`` [N]: u_i, eV/Å.
+    - ``stress`` [6] eV/Å^3, ASE's sign and order, for structures that are periodic in three
+      directions: the conservative one, the strain derivative of the energy, from the same backward
+      pass. It drives barostats, also where the direct forces drive the atoms: a model predicts no
+      direct stress.
+
+    With ``every=k`` only each k-th evaluation is exact, beginning with the first: the evaluations
+    between are one pass of the model without gradient, and have neither U, u_i nor conservative
+    forces in ``results``. In molecular dynamics an evaluation is a step, so that the exact ones are
+    the steps 0, k, 2k, ... (`count_from` for runs that do not start at 0). Asking for what was not
+    computed raises; it does not compute it. There is no stress with ``every`` above 1.
+
+    A run that explodes goes on until somebody stops it: positions that are not finite, or a cell
+    that has collapsed, give results of NaN, and `problem` says why. The first evaluation of a
+    structure raises instead.
+
+    Attributes:
+        evaluations: passes of the model so far.
+        model: the `LoadedModel`.
+        model_info: name, weights_hash, library, versions and settings, for files.
+        problem: why the results are NaN; None where they are the model's.
+    """
+
+    implemented_properties: Sequence[str] = [  # type: ignore[assignment]
+        "energy",
+        "free_energy",
+        "forces",
+        "stress",
+        "direct_forces",
+        "conservative_forces",
+        "force_delta",
+        "force_deltas",
+    ]
+
+    def __init__(
+        self,
+        model: str | Path | ForceDelta | LoadedModel,
+        forces: Literal["direct", "conservative"] = "direct",
+        every: int = 1,
+        device: str = "cpu",
+        dtype: Literal["float32", "float64"] = "float32",
+    ) -> None:
+        """Loads the model.
+
+        Args:
+            model: registered name (``forcedelta models``), path of a file of weights, or a model in
+                memory.
+            forces: the ones that ``forces`` are.
+            every: exact U with each so many evaluations; above 1 only with direct forces.
+            device: of torch, such as "cpu" or "cuda".
+            dtype: of positions and weights.
+
+        Raises:
+            ForceDeltaError: arguments out of range, or a model that cannot be loaded.
+        """
+        super().__init__()
+        if forces not in ("direct", "conservative"):
+            raise ForceDeltaError(f"forces must be 'direct' or 'conservative', not {forces!r}")
+        if isinstance(every, bool) or not isinstance(every, int | np.integer) or every < 1:
+            raise ForceDeltaError(f"every must be a whole number of 1 or more, not {every!r}")
+        if every > 1 and forces == "conservative":
+            raise ForceDeltaError(
+                "every must be 1 with conservative forces, which need the gradient at each step"
+            )
+        if dtype not in _DTYPES:
+            raise ForceDeltaError(f"dtype must be 'float32' or 'float64', not {dtype!r}")
+        self._dtype = _DTYPES[dtype]
+        self._device = _usable_device(device)
+        self.model = load_model(model, self._dtype, self._device)
+        self.forces = forces
+        self.every = int(every)
+        self.evaluations = 0
+        self.problem: str | None = None
+        self.model_info: dict[str, Any] = {
+            "name": self.model.name,
+            "weights_hash": self.model.weights_hash,
+            "library": self.model.library,
+            "versions": {
+                "forcedelta": __version__,
+                "torch": torch.__version__,
+                "ase": ase.__version__,
+            },
+            "forces": forces,
+            "every": self.every,
+            "device": str(self._device),
+            "dtype": dtype,
+        }
+        self.parameters.update(model=self.model.name, forces=forces, every=self.every, dtype=dtype)
+        self._force_delta = ForceDelta(self.model.module)
+        self._neighbours = NeighbourList(self.model.cutoff)
+        self._count = 0
+        self._numbers: NDArray[np.integer] = np.empty(0, int)
+        self._pbc: NDArray[np.bool_] = np.empty(0, bool)
+        self._cell: NDArray[np.float64] = np.empty((0, 3))
+
+    def count_from(self, step: int) -> None:
+        """Makes the next evaluation that of ``step``; those of ``step % every == 0`` are exact."""
+        self._count = step
+
+    def check_state(self, atoms: Atoms, tol: float = 0.0) -> list[str]:
+        """What differs from the configuration of ``results``, of all that a model sees.
+
+        Bit by bit, and an order of magnitude faster than ASE's own comparison, which also looks at
+        charges and magnetic moments; it runs at every ``get_forces`` and ``get_potential_energy``.
+        """
+        known = self.atoms
+        if known is None:
+            return list(all_changes)
+        pairs = {
+            "positions": (known.positions, atoms.positions),
+            "numbers": (known.numbers, atoms.numbers),
+            "cell": (known.cell.array, atoms.cell.array),
+            "pbc": (known.pbc, atoms.pbc),
+        }
+        return [name for name, (old, new) in pairs.items() if not np.array_equal(old, new)]
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = all_changes,
+    ) -> None:
+        """One evaluation, into ``results``.
+
+        Raises:
+            ForceDeltaError: a structure that is empty, not finite, without a usable cell, or of
+                elements or a periodicity that the model does not know.
+            PropertyUnavailableError: properties that this evaluation will not have.
+        """
+        if atoms is None:
+            atoms = self.atoms
+            if atoms is None:
+                raise ForceDeltaError("nothing to calculate: give the atoms")
+        elif self.check_state(atoms):  # called directly; get_property has set it already
+            self.atoms = atoms.copy()
+        exact = self._count % self.every == 0
+        stress = bool(atoms.pbc.all()) and self.model.stress and self.every == 1
+        self._refuse(properties, atoms, exact, stress)
+        new = self._take_system(atoms)
+        try:
+            graph = self._graph(atoms)
+        except ForceDeltaError as error:
+            if new:
+                self._numbers = np.empty(0, int)
+                raise
+            self.problem = str(error)
+            self.results = _not_finite(len(atoms), exact, stress)
+        else:
+            self.problem = None
+            self.results = self._evaluate(graph, exact, stress)
+            self.evaluations += 1
+        self._count += 1
+
+    def _evaluate(self, graph: tuple[Tensor, ...], exact: bool, stress: bool) -> dict[str, Any]:
+        if exact:
+            output = self._force_delta(*graph, stress=stress)
+            energy, direct = output["energy"], _array(output["direct_forces"])
+        else:
+            with torch.no_grad():
+                energy, predicted = self.model.module(*graph)
+            direct = _array(predicted)
+        results: dict[str, Any] = {"energy": float(energy)}
+        results["free_energy"] = results["energy"]
+        results["direct_forces"] = direct
+        if exact:
+            results["conservative_forces"] = _array(output["conservative_forces"])
+            results["force_deltas"] = _array(output["force_deltas"])
+            results["force_delta"] = float(output["force_delta"])
+        if stress:
+            results["stress"] = _array(output["stress"][0])[_VOIGT]
+        results["forces"] = results[f"{self.forces}_forces"].copy()
+        return results
+
+    def _refuse(self, properties: Sequence[str], atoms: Atoms, exact: bool, stress: bool) -> None:
+        """Raises for properties that the evaluation at hand will not have."""
+        if "stress" in properties and not stress:
+            if not atoms.pbc.all():
+                reason = (
+                    "there is no stress without a volume: the structure is not periodic in three "
+                    "directions; use an ensemble of constant volume"
+                )
+            elif not self.model.stress:
+                reason = (
+                    f"model '{self.model.name}' has no stress; use an ensemble of constant volume, "
+                    "or another model"
+                )
+            else:
+                reason = (
+                    f"there is no stress with every={self.every}, as it needs the gradient at each "
+                    "step; use every=1 for constant pressure"
+                )
+            raise PropertyUnavailableError(reason)
+        if not exact:
+            missing = [name for name in properties if name in _NEED_GRADIENT]
+            if missing:
+                raise PropertyUnavailableError(
+                    f"{', '.join(missing)} was not computed at this evaluation "
+                    f"(every={self.every}); read calc.results.get('{missing[0]}'), or use every=1"
+                )
+
+    def _take_system(self, atoms: Atoms) -> bool:
+        """Keeps what does not change from step to step; True for another system than before."""
+        new = not (
+            np.array_equal(atoms.numbers, self._numbers) and np.array_equal(atoms.pbc, self._pbc)
+        )
+        if new:
+            check_supported(atoms.numbers, atoms.pbc, self.model)
+            self._numbers, self._pbc = atoms.numbers.copy(), atoms.pbc.copy()
+            self._number_tensor = torch.tensor(self._numbers, dtype=torch.long, device=self._device)
+            self._batch = torch.zeros_like(self._number_tensor)
+        cell = np.where(atoms.pbc[:, None], atoms.cell.array, 0.0)
+        if new or not np.array_equal(cell, self._cell):
+            self._cell = cell
+            self._cell_tensor = self._tensor(cell[None])
+        return new
+
+    def _graph(self, atoms: Atoms) -> tuple[Tensor, ...]:
+        """The six arguments of a model. Raises ForceDeltaError where no neighbour list exists."""
+        positions = atoms.positions
+        index, shift = self._neighbours.pairs(positions, self._cell, self._pbc)
+        return (
+            # from an atom, not from wherever the box is: float32 has seven digits
+            self._tensor(positions - positions[0]),
+            self._number_tensor,
+            self._cell_tensor,
+            torch.from_numpy(index).to(self._device),
+            self._tensor(shift),
+            self._batch,
+        )
+
+    def _tensor(self, array: NDArray[Any]) -> Tensor:
+        return torch.from_numpy(array).to(self._device, self._dtype)
+
+
+def _usable_device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        first = str(error).splitlines()[0]
+        raise ForceDeltaError(
+            f"device '{name}' cannot be used here ({first}); try 'cpu'"
+        ) from error
+    return device
+
+
+def _array(tensor: Tensor) -> NDArray[np.float64]:
+    return tensor.detach().to("cpu", torch.float64).numpy()
+
+
+def _not_finite(atoms: int, exact: bool, stress: bool) -> dict[str, Any]:
+    results: dict[str, Any] = {"energy": np.nan, "free_energy": np.nan}
+    names = ["forces", "direct_forces"]
+    if exact:
+        names.append("conservative_forces")
+        results["force_delta"] = np.nan
+        results["force_deltas"] = np.full(atoms, np.nan)
+    for name in names:
+        results[name] = np.full((atoms, 3), np.nan)
+    if stress:
+        results["stress"] = np.full(6, np.nan)
+    return results

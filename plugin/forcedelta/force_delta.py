@@ -1,0 +1,238 @@
+"""The Force Delta: where a model's direct forces and the gradient of its energy disagree."""
+
+import torch
+from torch import Tensor, nn
+
+from forcedelta.errors import ForceDeltaError
+
+
+def _root(squared: Tensor) -> Tensor:
+    """Square root with the gradient 0 at 0, where that of ``torch.sqrt`` makes NaN of sums."""
+    zero = squared == 0
+    return torch.where(
+        zero, squared, torch.sqrt(torch.where(zero, torch.ones_like(squared), squared))
+    )
+
+
+def _root_mean(squared: Tensor, batch: Tensor, structures: int) -> Tensor:
+    """``sqrt(1/(3N) sum_i squared_i)`` [S] over the atoms of each structure."""
+    counts = torch.bincount(batch, minlength=structures).to(squared.dtype)
+    total = torch.zeros_like(counts).index_add(0, batch, squared)
+    return _root(total / (3.0 * counts.clamp(min=1.0)))
+
+
+def epsilon(forces: Tensor, reference: Tensor, batch: Tensor | None = None) -> Tensor:
+    """The true force error of structures, where reference forces exist.
+
+    ``eps = sqrt( 1/(3N) sum_i |F_i - F_ref,i|^2 )``                             (eq. 2)
+
+    Args:
+        forces: [N, 3] eV/Å, predicted; the paper takes the direct forces.
+        reference: [N, 3] eV/Å, for instance from DFT.
+        batch: [N] int64, the structure of each atom; without it all atoms are of one structure.
+
+    Returns:
+        [S] eV/Å.
+
+    Raises:
+        ForceDeltaError: shapes that do not fit.
+    """
+    if (
+        forces.dim() != 2
+        or forces.shape[1] != 3
+        or forces.shape != reference.shape
+        or len(forces) == 0
+    ):
+        raise ForceDeltaError(
+            "epsilon needs two arrays of forces [N, 3] with N > 0, "
+            f"not {list(forces.shape)} and {list(reference.shape)}"
+        )
+    if batch is None:
+        batch = torch.zeros(len(forces), dtype=torch.long, device=forces.device)
+    elif batch.shape != forces.shape[:1]:
+        raise ForceDeltaError(f"batch must have shape [{len(forces)}], not {list(batch.shape)}")
+    squared = ((forces - reference) ** 2).sum(1)
+    return _root_mean(squared, batch, int(batch.max()) + 1)
+
+
+class ForceDelta(nn.Module):
+    """Wraps a direct-force model; one call is one forward and one backward pass of it.
+
+    The model is any module with the call
+
+        model(positions, numbers, cell, edge_index, edge_shift, batch)
+            -> (energy [S] eV, direct forces [N, 3] eV/Å)
+
+    whose energy autograd can follow back to positions and, for the stress, cell. A model that
+    TorchScript accepts can be exported together with this module:
+    ``torch.jit.script(ForceDelta(model))``.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self,
+        positions: Tensor,
+        numbers: Tensor,
+        cell: Tensor,
+        edge_index: Tensor,
+        edge_shift: Tensor,
+        batch: Tensor,
+        stress: bool = False,
+        create_graph: bool = False,
+    ) -> dict[str, Tensor]:
+        """Energy, both forces and their disagreement, for all structures of a batch.
+
+        ``F_c = -dE/dr``,  ``u_i = sqrt( 1/3 |F_nc,i - F_c,i|^2 )``,
+        ``U = sqrt( 1/(3N) sum_i |F_nc,i - F_c,i|^2 )``, so that U^2 is the mean of u_i^2  (eq. 1)
+
+        Gradients are taken with respect to positions (and strain) only: parameters get none. Works
+        under ``torch.no_grad()``; an exported TorchScript module does not.
+
+        Args:
+            positions: [N, 3] Å, float32 or float64.
+            numbers: [N] int64, atomic numbers.
+            cell: [S, 3, 3] Å, rows are cell vectors; zeros for molecules.
+            edge_index: [2, E] int64, centre and neighbour of every pair, both directions.
+            edge_shift: [E, 3], whole cell vectors to be added to the neighbour's position, as
+                floats.
+            batch: [N] int64, the structure of each atom.
+            stress: also the conservative stress, the strain derivative of the energy over the
+                volume, from the same backward pass.
+            create_graph: keep the graph, so that the results can be differentiated again, for
+                instance U with respect to positions that require a gradient. Where an atom's
+                difference vanishes u_i has no gradient; 0 is returned. Without it all results are
+                detached.
+
+        Returns:
+            "energy" [S] eV, "direct_forces" [N, 3] eV/Å, "conservative_forces" [N, 3] eV/Å,
+            "force_deltas" (u_i) [N] eV/Å, "force_delta" (U) [S] eV/Å, and with ``stress`` "stress"
+            [S, 3, 3] eV/Å^3, NaN for structures whose cell has no volume. The sign is ASE's:
+            positive is under tension.
+
+        Raises:
+            ForceDeltaError: shapes that do not fit, or an energy that does not depend on the
+                positions (torch.jit.Error with the same text from an exported module).
+        """
+        if torch.jit.is_scripting():
+            return self._evaluate(
+                positions, numbers, cell, edge_index, edge_shift, batch, stress, create_graph
+            )
+        _check_shapes(positions, numbers, cell, edge_index, edge_shift, batch)
+        with torch.enable_grad():  # TorchScript knows no such context
+            return self._evaluate(
+                positions, numbers, cell, edge_index, edge_shift, batch, stress, create_graph
+            )
+
+    def _evaluate(
+        self,
+        positions: Tensor,
+        numbers: Tensor,
+        cell: Tensor,
+        edge_index: Tensor,
+        edge_shift: Tensor,
+        batch: Tensor,
+        stress: bool,
+        create_graph: bool,
+    ) -> dict[str, Tensor]:
+        if not (create_graph and positions.requires_grad):
+            positions = positions.detach().requires_grad_(True)
+        strain = torch.zeros_like(cell)
+        moved, strained_cell = positions, cell
+        if stress:
+            strain.requires_grad_(True)
+            symmetric = 0.5 * (strain + strain.transpose(1, 2))
+            moved = positions + torch.bmm(positions[:, None], symmetric[batch])[:, 0]
+            strained_cell = cell + torch.bmm(cell, symmetric)
+        energy, direct = self.model(moved, numbers, strained_cell, edge_index, edge_shift, batch)
+        if energy.dim() != 1 or energy.shape[0] != cell.shape[0] or direct.shape != positions.shape:
+            raise ForceDeltaError(
+                "the model must return an energy for each of the S structures, shape [S], and a "
+                "direct force for each of the N atoms, shape [N, 3]"
+            )
+
+        conservative = torch.zeros_like(positions)
+        virial = torch.zeros_like(cell)
+        if energy.requires_grad:
+            inputs = [positions]
+            if stress:
+                inputs.append(strain)
+            gradients = torch.autograd.grad(
+                [energy.sum()], inputs, create_graph=create_graph, allow_unused=True
+            )
+            gradient = gradients[0]
+            if gradient is not None:
+                conservative = -gradient
+            elif edge_index.shape[1] > 0:
+                raise ForceDeltaError(
+                    "autograd finds no way from the model's energy back to the positions, so that "
+                    "there are no conservative forces: look for detach() in the model"
+                )
+            if stress:
+                derivative = gradients[1]
+                if derivative is not None:
+                    virial = derivative
+        elif edge_index.shape[1] > 0:
+            raise ForceDeltaError(
+                "the model's energy carries no autograd graph, so that there are no conservative "
+                "forces: look for no_grad() or detach() in the model"
+            )
+
+        squared = ((direct - conservative) ** 2).sum(1)
+        result = {
+            "energy": energy,
+            "direct_forces": direct,
+            "conservative_forces": conservative,
+            "force_deltas": _root(squared / 3.0),
+            "force_delta": _root_mean(squared, batch, cell.shape[0]),
+        }
+        if stress:
+            volume = torch.linalg.det(cell).abs()[:, None, None]
+            result["stress"] = torch.where(
+                volume > 0, virial / volume, torch.full_like(virial, torch.nan)
+            )
+        if not create_graph:
+            for key in list(result.keys()):
+                result[key] = result[key].detach()
+        return result
+
+
+def _check_shapes(
+    positions: Tensor,
+    numbers: Tensor,
+    cell: Tensor,
+    edge_index: Tensor,
+    edge_shift: Tensor,
+    batch: Tensor,
+) -> None:
+    """Shapes and types only: nothing here waits for a device."""
+    atoms = positions.shape[0]
+    if positions.dim() != 2 or positions.shape[1] != 3 or not positions.is_floating_point():
+        raise ForceDeltaError(
+            "positions must be floats of shape [N, 3] in Å, "
+            f"not {positions.dtype} {list(positions.shape)}"
+        )
+    if atoms == 0:
+        raise ForceDeltaError("the structure is empty: at least one atom is needed")
+    if numbers.shape != (atoms,) or batch.shape != (atoms,):
+        raise ForceDeltaError(
+            f"numbers and batch must have shape [{atoms}] as there are {atoms} positions, "
+            f"not {list(numbers.shape)} and {list(batch.shape)}"
+        )
+    if cell.dim() != 3 or cell.shape[1:] != (3, 3):
+        raise ForceDeltaError(
+            f"cell must have shape [S, 3, 3], one for each structure, not {list(cell.shape)}"
+        )
+    edges = edge_index.shape[-1]
+    if edge_index.shape != (2, edges) or edge_shift.shape != (edges, 3):
+        raise ForceDeltaError(
+            "edge_index and edge_shift must have shapes [2, E] and [E, 3], "
+            f"not {list(edge_index.shape)} and {list(edge_shift.shape)}"
+        )
+    if cell.dtype != positions.dtype or edge_shift.dtype != positions.dtype:
+        raise ForceDeltaError(
+            f"cell and edge_shift must be {positions.dtype} as the positions are, "
+            f"not {cell.dtype} and {edge_shift.dtype}"
+        )

@@ -1,0 +1,203 @@
+"""Names of models, and what a model that has been loaded knows about itself.
+
+Other packages add models through the entry-point group ``forcedelta.models``. An entry point is a
+callable
+
+    load(dtype: torch.dtype, device: torch.device) -> LoadedModel
+"""
+
+import difflib
+import hashlib
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any
+
+import torch
+from ase.data import atomic_numbers, chemical_symbols
+from torch import nn
+
+from forcedelta import __version__
+from forcedelta.errors import ForceDeltaError
+from forcedelta.force_delta import ForceDelta
+from forcedelta.models.files import load_network
+
+ENTRY_POINTS = "forcedelta.models"
+
+ModelLoader = Callable[[torch.dtype, torch.device], "LoadedModel"]
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model, ready to be wrapped in ForceDelta, and what it was made for.
+
+    Attributes:
+        module: the model; its call is described in ``ForceDelta``.
+        name: how it was asked for.
+        weights_hash: the same for the same weights, recorded with every run.
+        elements: atomic numbers it knows; None where it cannot say.
+        cutoff: Å.
+        periodic: True: only structures that are periodic in three directions; False: only
+            molecules; None: any.
+        library: name and version of the package whose model it is.
+        metadata: whatever else is known (training set, level of theory, test numbers, ...).
+        stress: whether autograd can follow the energy back to the cell.
+    """
+
+    module: nn.Module
+    name: str
+    weights_hash: str
+    elements: frozenset[int] | None
+    cutoff: float
+    periodic: bool | None
+    library: str
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    stress: bool = True
+
+    @property
+    def symbols(self) -> list[str]:
+        """Element symbols by atomic number; empty where the model cannot say."""
+        return [chemical_symbols[number] for number in sorted(self.elements or ())]
+
+
+def embedded_models() -> dict[str, Path]:
+    """Files of the networks that come with the package, by name."""
+    folder = Path(__file__).parent / "weights"
+    return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
+
+
+def registered_models() -> dict[str, EntryPoint]:
+    """Entry points of models in other packages, by name; none of their code is run."""
+    return {point.name: point for point in entry_points(group=ENTRY_POINTS)}
+
+
+def model_names() -> list[str]:
+    """All names that ``load_model`` knows, sorted."""
+    return sorted({*embedded_models(), *registered_models()})
+
+
+def load_model(
+    model: "str | Path | ForceDelta | LoadedModel",
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+) -> LoadedModel:
+    """A model by name, from a file of ``save_network``, or one that already exists in memory.
+
+    Embedded names go before those of other packages, names before files. Networks from files are
+    frozen: their parameters require no gradient. A module that exists already is taken as it is.
+
+    Raises:
+        ForceDeltaError: a name that nobody registered (the text has the nearest ones), a file that
+            is not a network's, a module of another dtype or device, or one that does not tell its
+            cutoff.
+    """
+    device = torch.device(device)
+    if isinstance(model, LoadedModel):
+        _check_module(model.module, model.name, dtype, device)
+        return model
+    if isinstance(model, ForceDelta):
+        return _from_module(model.model, dtype, device)
+    if isinstance(model, nn.Module):
+        raise ForceDeltaError(
+            f"a bare {type(model).__name__} was given as the model; wrap it: ForceDelta(model)"
+        )
+    name = os.fspath(model)
+    embedded = embedded_models()
+    if name in embedded:
+        return _from_file(embedded[name], name, dtype, device)
+    registered = registered_models()
+    if name in registered:
+        return _from_entry_point(registered[name], dtype, device)
+    path = Path(name)
+    if path.is_file() or path.suffix == ".safetensors" or len(path.parts) > 1:
+        return _from_file(path, path.stem, dtype, device)
+    names = sorted({*embedded, *registered})
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
+    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    raise ForceDeltaError(
+        f"no model is called '{name}': {hint}Known: {', '.join(names) or 'none'}, or the path of a "
+        ".safetensors file"
+    )
+
+
+def _from_file(path: Path, name: str, dtype: torch.dtype, device: torch.device) -> LoadedModel:
+    file = load_network(path, dtype, device)
+    return LoadedModel(
+        module=file.network.requires_grad_(False),
+        name=name,
+        weights_hash=file.weights_hash,
+        elements=frozenset(atomic_numbers[symbol] for symbol in file.metadata["elements"]),
+        cutoff=float(file.metadata["cutoff"]),
+        periodic=file.metadata["periodic"],
+        library=f"forcedelta {__version__}",
+        metadata=file.metadata,
+    )
+
+
+def _from_entry_point(point: EntryPoint, dtype: torch.dtype, device: torch.device) -> LoadedModel:
+    package = point.dist.name if point.dist else point.value
+    try:
+        loader: ModelLoader = point.load()
+        loaded = loader(dtype, device)
+    except ForceDeltaError:
+        raise
+    except Exception as error:  # whatever the other package raises: its fault is to be named
+        raise ForceDeltaError(
+            f"model '{point.name}' of {package} could not be loaded "
+            f"({type(error).__name__}: {error})"
+        ) from error
+    if not isinstance(loaded, LoadedModel):
+        raise ForceDeltaError(
+            f"model '{point.name}' of {package}: its entry point must return a LoadedModel, "
+            f"not {type(loaded).__name__}"
+        )
+    return loaded
+
+
+def _from_module(module: nn.Module, dtype: torch.dtype, device: torch.device) -> LoadedModel:
+    name = type(module).__name__
+    cutoff = getattr(module, "cutoff", None)
+    if not isinstance(cutoff, float | int):
+        raise ForceDeltaError(
+            f"{name} does not tell its cutoff: give it an attribute `cutoff` in Å, or pass a "
+            "LoadedModel"
+        )
+    _check_module(module, name, dtype, device)
+    index = getattr(module, "element_index", None)
+    elements = None
+    if isinstance(index, torch.Tensor):
+        elements = frozenset(torch.nonzero(index >= 0)[:, 0].tolist())
+    return LoadedModel(
+        module=module,
+        name=name,
+        weights_hash=_hash_of(module),
+        elements=elements,
+        cutoff=float(cutoff),
+        periodic=None,
+        library=type(module).__module__.partition(".")[0],
+    )
+
+
+def _check_module(module: nn.Module, name: str, dtype: torch.dtype, device: torch.device) -> None:
+    """A module that somebody else made is not converted behind their back."""
+    for parameter in module.parameters():
+        if parameter.is_floating_point() and parameter.dtype != dtype:
+            raise ForceDeltaError(
+                f"{name} has {str(parameter.dtype).removeprefix('torch.')} parameters, but "
+                f"{str(dtype).removeprefix('torch.')} was asked for; convert it or ask for the other"
+            )
+        if parameter.device.type != device.type:
+            raise ForceDeltaError(
+                f"{name} is on {parameter.device}, but {device} was asked for; move it or ask for the "
+                "other"
+            )
+
+
+def _hash_of(module: nn.Module) -> str:
+    digest = hashlib.sha256()
+    for key, value in module.state_dict().items():
+        digest.update(key.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]

@@ -31,7 +31,9 @@ class Attachment:
     Use it as a context manager, or call `close` at the end: it writes how the run ended.
     """
 
-    def __init__(self, dynamics: Any, hooks: Iterable[Hook], info: RunInfo | None = None) -> None:
+    def __init__(
+        self, dynamics: Any, hooks: HookChain | Iterable[Hook], info: RunInfo | None = None
+    ) -> None:
         info = RunInfo() if info is None else info
         self.dynamics = dynamics
         self.chain = hooks if isinstance(hooks, HookChain) else HookChain(hooks)
@@ -53,6 +55,7 @@ class Attachment:
         self._last_with_u: Frame | None = None
         self._between_steps = True
         self._interrupt: str | None = None
+        self._ended = False
         self._closed = False
         self._result: RunResult | None = None
         calc = self._atoms.calc
@@ -73,7 +76,7 @@ class Attachment:
 
     def _observe(self) -> None:
         """The observer: a frame of this step to the hooks, and the end of the run if they say."""
-        if self.verdict is not None or self._interrupt is not None:
+        if self._ended:
             raise RunStoppedError(
                 f"the run was stopped and cannot go on with these hooks ({self._why()}): attach "
                 "new ones to continue"
@@ -101,6 +104,7 @@ class Attachment:
 
     def _end(self) -> None:
         """Make the dynamics' own loop end after this step."""
+        self._ended = True
         scipy_optimisers = sys.modules.get("ase.optimize.sciopt")
         if scipy_optimisers and isinstance(self.dynamics, scipy_optimisers.SciPyOptimizer):
             raise scipy_optimisers.Converged  # how its loop, which is SciPy's, is left
@@ -228,7 +232,9 @@ class Attachment:
             error.add_note(f"while closing: {second}")
 
 
-def attach(dynamics: Any, hooks: Iterable[Hook], info: RunInfo | None = None) -> Attachment:
+def attach(
+    dynamics: Any, hooks: HookChain | Iterable[Hook], info: RunInfo | None = None
+) -> Attachment:
     """Attach hooks to an ASE dynamics or optimiser, which is then run as usual.
 
     After each step the hooks get a `Frame` made from what the calculator has in ``results``; no
@@ -255,7 +261,7 @@ def attach(dynamics: Any, hooks: Iterable[Hook], info: RunInfo | None = None) ->
 def run(
     dynamics: Any,
     steps: int,
-    hooks: Iterable[Hook],
+    hooks: HookChain | Iterable[Hook],
     info: RunInfo | None = None,
     *,
     fmax: float | None = None,

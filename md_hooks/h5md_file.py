@@ -22,9 +22,6 @@ _MARGIN = 262144  # bytes kept free beyond the data of a write-out: chunk indice
 class H5MDFile:
     """A recorded file open for writing.
 
-    Frames are counted by ``position``, which is written last, so a file whose writer was killed
-    never counts a frame that is only half there.
-
     Args:
         path: the file.
         create: make a new file, replacing what is there; else open an existing one.
@@ -120,7 +117,10 @@ class H5MDFile:
     def append_series(self, rows: Sequence[tuple[Any, ...]], extra: Sequence[str]) -> None:
         """Append one row per step: step, time, the values of `layout.SERIES`, then ``extra``."""
         columns = list(zip(*rows, strict=True))
-        start = self._extend_shared(self._series, "step", "time", columns[0], columns[1])
+        _shared(self._series)
+        start = int(self._series["step"].shape[0])
+        _put(self._series["step"], start, np.array(columns[0], dtype="i8"))
+        _put(self._series["time"], start, np.array(columns[1], dtype="f8"))
         names = [*layout.SERIES, *((name, "f8", None) for name in extra)]
         for (name, dtype, unit), column in zip(names, columns[2:], strict=True):
             data = self._element(f"{layout.PER_STEP}/{name}", self._series, dtype, unit, ())
@@ -129,9 +129,13 @@ class H5MDFile:
             self._series[name]["value"].resize(start + len(rows), axis=0)  # from an earlier run
 
     def append_frames(self, frames: Sequence[Frame], actions: Sequence[int]) -> None:
-        """Append frames. Flushes on the way: the counting elements come last."""
+        """Append frames, with a flush between the parts.
+
+        First what no reader counts by, then species and position, then the steps: znh5md counts
+        frames by species and MDAnalysis goes on until the steps end, so that a reader of a file
+        whose writer was killed in between does not look for a frame that is only half there.
+        """
         first = frames[0]
-        n_atoms = len(first.numbers)
         particles = self._file[layout.PARTICLES]
         if layout.MASSES not in self._file:
             masses = self._file.create_dataset(layout.MASSES, data=first.masses)
@@ -141,53 +145,35 @@ class H5MDFile:
             box.attrs["boundary"] = ["periodic" if p else "none" for p in first.pbc]
         position = particles.require_group("position")
         start = self.n_frames
-        self._extend_shared(
-            position, "step", "time", [f.step for f in frames], [f.time for f in frames], start
-        )
+        _shared(position)
         action = self._element(layout.ACTION, position, "i1", None, ())
         _put(action, start, np.array(actions, dtype="i1"))
         for late in (False, True):
             for element in layout.PARTICLE_ELEMENTS:
-                if element.late != late:
-                    continue
-                rows = layout.stack(element, list(frames), n_atoms)
-                name = element.path + "/value"
-                if rows is None and element.optional and name not in self._file:
-                    continue
-                data = self._element(
-                    element.path, position, element.dtype, element.unit, element.shape(n_atoms)
-                )
-                if rows is None:
-                    rows = np.full((len(frames), *data.shape[1:]), layout.fill_value(element.dtype))
-                _put(data, start, rows)
+                if element.late == late:
+                    self._append_element(element, frames, start, position)
             self.flush()
+        _put(position["step"], start, np.array([f.step for f in frames], dtype="i8"))
+        _put(position["time"], start, np.array([f.time for f in frames], dtype="f8"))
+        self.flush()
+
+    def _append_element(
+        self, element: layout.Element, frames: Sequence[Frame], start: int, shared: h5py.Group
+    ) -> None:
+        n_atoms = len(frames[0].numbers)
+        rows = layout.stack(element, list(frames), n_atoms)
+        if rows is None and element.optional and element.path not in self._file:
+            return
+        data = self._element(
+            element.path, shared, element.dtype, element.unit, element.shape(n_atoms)
+        )
+        if rows is None:
+            rows = np.full((len(frames), *data.shape[1:]), layout.fill_value(element.dtype))
+        _put(data, start, rows)
 
     def checkpoint(self, state: ckpt.Checkpoint) -> None:
         """Write a checkpoint; only after the frames up to its step."""
         self._slots.write(state)
-
-    def _extend_shared(
-        self,
-        group: h5py.Group,
-        step_name: str,
-        time_name: str,
-        steps: Sequence[int],
-        times: Sequence[float],
-        start: int | None = None,
-    ) -> int:
-        """Append to the step and time datasets that the elements of a group share."""
-        rows = layout.SERIES_CHUNK_ROWS
-        if step_name not in group:
-            group.create_dataset(
-                step_name, (0,), "i8", maxshape=(None,), chunks=(rows,), fillvalue=-1
-            )
-            time = group.create_dataset(time_name, (0,), "f8", maxshape=(None,), chunks=(rows,))
-            time.attrs["unit"] = "fs"
-        if start is None:
-            start = int(group[step_name].shape[0])
-        _put(group[step_name], start, np.array(steps, dtype="i8"))
-        _put(group[time_name], start, np.array(times, dtype="f8"))
-        return start
 
     def _element(
         self,
@@ -277,11 +263,26 @@ class H5MDFile:
         self._file.flush()
 
     def close(self) -> None:
-        """Close the file; harmless when it is closed already."""
-        if self._reserve_fd >= 0:
+        """Close the file and give back what `reserve` claimed; harmless when closed already."""
+        if self._reserve_fd < 0:
+            return
+        try:
+            self._file.flush()
+            size = self._file.id.get_filesize()
+            self._file.close()
+            if os.fstat(self._reserve_fd).st_size > size:
+                os.ftruncate(self._reserve_fd, size)
+        finally:
             os.close(self._reserve_fd)
             self._reserve_fd = -1
-        self._file.close()
+
+
+def _shared(group: h5py.Group) -> None:
+    """Make the step and time datasets that the elements of a group share."""
+    if "step" not in group:
+        rows = {"shape": (0,), "maxshape": (None,), "chunks": (layout.SERIES_CHUNK_ROWS,)}
+        group.create_dataset("step", dtype="i8", fillvalue=-1, **rows)
+        group.create_dataset("time", dtype="f8", **rows).attrs["unit"] = "fs"
 
 
 def _put(data: h5py.Dataset, start: int, rows: np.ndarray) -> None:
@@ -291,7 +292,10 @@ def _put(data: h5py.Dataset, start: int, rows: np.ndarray) -> None:
 
 def _cannot_open(path: Path, error: OSError) -> HookError:
     if isinstance(error, BlockingIOError) or "unable to lock" in str(error):
-        return HookError(f"{path} is being written by another process: wait, or choose another")
+        return HookError(
+            f"{path} is in use: another run writes to it or a program such as MDAnalysis keeps it "
+            "open; close it there, or choose another file"
+        )
     if not path.parent.is_dir():
         return HookError(f"{path} cannot be created: make the directory {path.parent} first")
     if path.is_file() and not h5py.is_hdf5(path):

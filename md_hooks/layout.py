@@ -52,8 +52,8 @@ class Element:
     """One time-dependent element: where it lies, what it holds, how a frame gives it.
 
     ``get`` returns the value in the units of the interface, or None; ``factor`` converts to the
-    unit of the file; ``late`` elements are written last, so that a reader that counts frames by
-    them never finds a frame whose other elements are missing.
+    unit of the file; ``late`` elements are written after the others (see
+    `md_hooks.h5md_file.H5MDFile.append_frames`), ``optional`` ones only once a frame has them.
     """
 
     path: str

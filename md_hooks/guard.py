@@ -128,6 +128,8 @@ class Guard:
             return Verdict(Action.STOP, reason, quantity, number)
 
         value = frame.force_delta if self.on == "force_delta" else frame.worst_force_delta
+        if value is not None:
+            value = float(value)  # a numpy number would not go into the state's JSON
         if self._pending:
             self._burn(frame.step, value)
         if value is None:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import platform
-import signal
 import sys
-import threading
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -20,6 +17,7 @@ from .ase_state import atoms_of, capture
 from .chain import Hook, HookChain, RunInfo, RunResult
 from .errors import HookError, RunStoppedError
 from .frame import Frame
+from .signals import end_after_the_step
 from .verdict import Action, Verdict
 
 _FORCE_DELTA_KEYS = ("force_deltas", "direct_forces", "conservative_forces", "stress")
@@ -290,31 +288,11 @@ def run(
         arguments["fmax"] = fmax
     handle = attach(dynamics, hooks, info)
     try:
-        with _signals(handle), handle:
+        with end_after_the_step(handle.interrupt), handle:
             dynamics.run(**arguments)
     except (KeyboardInterrupt, RunStoppedError):
         pass
     return handle.close()
-
-
-@contextmanager
-def _signals(handle: Attachment) -> Iterator[None]:
-    """Turn the first SIGINT or SIGTERM into a request to end after the step."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        if handle._interrupt is not None:
-            raise KeyboardInterrupt
-        handle.interrupt(f"received {signal.Signals(number).name}")
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _own(array: Any) -> np.ndarray:

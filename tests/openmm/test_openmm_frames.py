@@ -6,7 +6,8 @@ import numpy as np
 import openmm
 import pytest
 from ase import Atoms
-from conftest import (
+from openmm import app
+from simulations import (
     INTEGRATORS,
     Frames,
     MorsePairs,
@@ -17,7 +18,6 @@ from conftest import (
     state_of,
     triclinic,
 )
-from openmm import app
 
 from forcedelta.ase import ForceDeltaCalculator
 from forcedelta.openmm import add_force_delta, run
@@ -72,7 +72,7 @@ def test_a_frame_is_what_a_reporter_sees(frames):
         def __init__(self):
             self.seen = {}
 
-        def describeNextReport(self, simulation):
+        def describeNextReport(self, simulation):  # noqa: N802
             return {"steps": 1, "periodic": False, "include": ["positions", "velocities"]}
 
         def report(self, simulation, state):

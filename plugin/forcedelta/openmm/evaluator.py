@@ -15,7 +15,7 @@ from ..models import LoadedModel
 from ..neighbours import NeighbourList
 from .units import EV, EV_PER_ANGSTROM, NM
 
-FloatArray = NDArray[np.floating]
+FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -134,8 +134,9 @@ class Evaluator:
         if full:
             raw = self._force_delta(*inputs)
             energy, direct = raw["energy"], raw["direct_forces"]
-            conservative = _array(raw["conservative_forces"])
-            deltas, u = _array(raw["force_deltas"]), float(raw["force_delta"])
+            conservative: FloatArray | None = _array(raw["conservative_forces"])
+            deltas: FloatArray | None = _array(raw["force_deltas"])
+            u: float | None = float(raw["force_delta"])
         else:
             with torch.no_grad():
                 energy, direct = self._module(*inputs)

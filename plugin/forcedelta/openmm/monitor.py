@@ -79,15 +79,13 @@ class Monitor(ABC):
             Exception: the model's own error, as it is.
         """
 
-    def begin(self) -> None:
-        """A run begins: evaluations that will be frames are made with U from the start."""
+    @abstractmethod
+    def watch(self, running: bool) -> None:
+        """A run begins or ends: in one, frames are expected and evaluations are made with U."""
 
-    def end(self) -> None:
-        """The run is over."""
-
+    @abstractmethod
     def take_error(self) -> BaseException | None:
         """The error that the last evaluation inside of OpenMM ended with, once."""
-        return None
 
     def _register(self, system: openmm.System, force: openmm.Force) -> None:
         force.setName(_NAME + self.token)
@@ -108,15 +106,20 @@ class PythonMonitor(Monitor):
         self,
         evaluator: Evaluator,
         rebuild: tuple[Callable[..., Evaluator], tuple[Any, ...]] | None,
-        *arguments: Any,
+        atoms: NDArray[np.int64],
+        numbers: NDArray[np.int64],
+        periodic: bool,
+        forces: Forces,
+        every: int,
+        model_info: dict[str, Any],
         token: str | None = None,
     ) -> None:
-        super().__init__(*arguments, token=token)
+        super().__init__(atoms, numbers, periodic, forces, every, model_info, token)
         self._evaluator = evaluator
         self._rebuild = rebuild
         self._running = False
         self._frame_step: int | None = None
-        self._frame_box: NDArray[np.floating] | None = None
+        self._frame_box: NDArray[np.floating] = np.zeros((3, 3))
         self._latest: Evaluation | None = None
         self._error: BaseException | None = None
 
@@ -132,12 +135,9 @@ class PythonMonitor(Monitor):
     def evaluations(self) -> int:
         return self._evaluator.evaluations
 
-    def begin(self) -> None:
-        self._running = True
+    def watch(self, running: bool) -> None:
+        self._running = running
         self._frame_step = None
-
-    def end(self) -> None:
-        self._running = False
 
     def take_error(self) -> BaseException | None:
         error, self._error = self._error, None
@@ -151,7 +151,7 @@ class PythonMonitor(Monitor):
         box = state.getPeriodicBoxVectors(asNumpy=True)._value if self.periodic else None
         step = state.getStepCount()
         after_frame = self._running and step == self._frame_step
-        other_volume = after_frame and not np.array_equal(box, self._frame_box)
+        other_volume = after_frame and box is not None and not np.array_equal(box, self._frame_box)
         # After the frame of a step come the trials of a barostat, whose U nobody asks for, or, with
         # an integrator that ends a step with its forces, the configuration of the next frame.
         due = (step + after_frame) % self.every == 0
@@ -183,7 +183,9 @@ class PythonMonitor(Monitor):
             latest = self._evaluator.evaluate(positions, box, full)
         else:
             latest = self._measure_through_engine(context, full)
-        self._frame_step, self._frame_box = context.getStepCount(), latest.box
+        self._frame_step = context.getStepCount()
+        if latest.box is not None:
+            self._frame_box = latest.box
         return latest
 
     def _measure_through_engine(self, context: openmm.Context, full: bool) -> Evaluation:
@@ -207,10 +209,9 @@ class PythonMonitor(Monitor):
                 "this model exists in memory only, so its force cannot be serialised: load the "
                 "model by its name or from its file"
             )
-        arguments = (
-            self.atoms, self.numbers, self.periodic, self.forces, self.every, self.model_info,
-        )  # fmt: skip
-        return _restore, (self.token, *self._rebuild, arguments)
+        names = ("atoms", "numbers", "periodic", "forces", "every", "model_info")
+        settings = {name: getattr(self, name) for name in names}
+        return _restore, (self.token, *self._rebuild, settings)
 
 
 class _Unavailable:
@@ -231,7 +232,7 @@ def _restore(
     token: str,
     rebuild: Callable[..., Evaluator],
     rebuild_arguments: tuple[Any, ...],
-    arguments: tuple[Any, ...],
+    settings: dict[str, Any],
 ) -> Any:
     """The force of a deserialised System: the live one in the same process, else a new one."""
     live = _monitors.get(token)
@@ -239,7 +240,7 @@ def _restore(
         return live
     try:
         evaluator = rebuild(*rebuild_arguments)
-        return PythonMonitor(evaluator, (rebuild, rebuild_arguments), *arguments, token=token)
+        return PythonMonitor(evaluator, (rebuild, rebuild_arguments), token=token, **settings)
     except Exception as error:
         return _Unavailable(error)
 

@@ -16,8 +16,8 @@ from ase import units
 from numpy.typing import NDArray
 
 from md_hooks import Action, Checkpoint, Frame, HookChain, RunInfo, RunResult, load_checkpoint
-from md_hooks.ase_md import _signals
 from md_hooks.chain import Hook
+from md_hooks.signals import end_after_the_step
 
 from .evaluator import Evaluation
 from .monitor import Monitor, find_monitor
@@ -77,7 +77,7 @@ def run(
     if info.planned_steps is None:
         info = replace(info, planned_steps=steps)
     session = _Session(simulation, monitor, chain, info)
-    with _signals(session), session.watching():  # type: ignore[arg-type]
+    with end_after_the_step(session.interrupt), session.watching():
         if info.restart_step is None:
             session.frame()
         for _ in range(steps):
@@ -204,7 +204,7 @@ class _Session:
     @contextmanager
     def watching(self) -> Any:
         """Closes the hooks at the end, whatever the end is."""
-        self.monitor.begin()
+        self.monitor.watch(True)
         try:
             yield
         except KeyboardInterrupt:
@@ -225,7 +225,7 @@ class _Session:
             else:
                 self._close("finished", "")
         finally:
-            self.monitor.end()
+            self.monitor.watch(False)
 
     def _close(self, reason: str, message: str) -> None:
         last, with_u = self._last, self._last_with_u

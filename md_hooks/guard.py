@@ -244,17 +244,18 @@ def _check_threshold(name: str, value: object) -> None:
 
 
 def _not_finite(frame: Frame) -> tuple[str, float] | None:
-    """Name and value of the first quantity of a frame that is NaN or infinite."""
-    for name in ("energy", "temperature", "force_delta"):
+    """Name and value of the first quantity of a frame that is NaN or infinite, causes first."""
+    for name in ("positions", "energy", "forces", "force_delta", "force_deltas", "temperature"):
         value = getattr(frame, name)
-        if value is not None and not math.isfinite(value):
-            return name, float(value)
-    for name in ("forces", "positions", "force_deltas"):
-        array = getattr(frame, name)
-        if array is not None:
-            finite = np.isfinite(array)
-            if not finite.all():
-                return name, float(array[~finite].ravel()[0])
+        if value is None:
+            continue
+        if not isinstance(value, np.ndarray):
+            if not math.isfinite(value):
+                return name, float(value)
+            continue
+        finite = np.isfinite(value)
+        if not finite.all():
+            return name, float(value[~finite][0])
     return None
 
 
@@ -263,9 +264,8 @@ def _where(frame: Frame) -> str:
 
 
 def _worst(frame: Frame) -> str:
-    atom = frame.worst_atom
-    if atom is None and not np.isfinite(frame.forces).all():
-        atom = int(np.flatnonzero(~np.isfinite(frame.forces).all(axis=1))[0])
+    broken = np.flatnonzero(~np.isfinite(frame.forces).all(axis=1))
+    atom = int(broken[0]) if len(broken) else frame.worst_atom
     if atom is None:
         return ""
     return f", worst atom {atom} ({chemical_symbols[int(frame.numbers[atom])]})"

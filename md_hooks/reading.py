@@ -37,7 +37,7 @@ def open_to_read(path: str | Path, read: Callable[[h5py.File], T]) -> T:
     problem: Exception | None = None
     for attempt in range(ATTEMPTS):
         try:
-            with h5py.File(path, "r", locking=False) as file:
+            with _open(path) as file:
                 return read(file)
         except (OSError, KeyError, RuntimeError, ValueError) as error:
             problem = error
@@ -48,3 +48,13 @@ def open_to_read(path: str | Path, read: Callable[[h5py.File], T]) -> T:
         f"{path} cannot be read as a recorded run ({problem}): it is no HDF5 file of a Recorder, "
         "or it was cut off; use a complete copy"
     ) from problem
+
+
+def _open(path: Path) -> h5py.File:
+    try:
+        return h5py.File(path, "r", locking=False)
+    except OSError as error:
+        if "locking flag" not in str(error):
+            raise
+    # this very process is writing to it: HDF5 wants the same flag twice, and takes no second lock
+    return h5py.File(path, "r", locking="best-effort")

@@ -68,7 +68,8 @@ class Trajectory:
         if start > len(steps) or not np.array_equal(steps[:start], old):
             start = 0
         stop = len(steps)
-        series = {"step": steps}
+        series = {"step": steps, "time": np.empty(0)}
+        series.update({name: np.empty(0, dtype) for name, dtype, _ in layout.SERIES})
         group = file[layout.PER_STEP]
         for name in group:
             if name == "step":

@@ -1,0 +1,499 @@
+"""The recorded file: what is in it, what it refuses, and what survives."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from helpers import argon, langevin
+from test_guard import frame
+
+from md_hooks import (
+    Action,
+    FlagStore,
+    Guard,
+    HookChain,
+    HookError,
+    Recorder,
+    RunInfo,
+    RunResult,
+    Trajectory,
+    load_checkpoint,
+    recorder,
+    run,
+)
+from md_hooks import checkpoint as ckpt
+
+DONE = RunResult("finished", 0, 0.0)
+
+
+def record(path, frames, mode="create", every=1, info=None, hooks=()):
+    chain = HookChain([*hooks, Recorder(path, every=every, mode=mode)])
+    chain.open(info or RunInfo())
+    try:
+        for one in frames:
+            chain.dispatch(one)
+    finally:
+        chain.close(DONE)
+
+
+def frames(*steps, **changes):
+    return [frame(step=step, **changes) for step in steps]
+
+
+def test_scalars_each_step_frames_each_n_and_when_flagged(tmp_path):
+    path = tmp_path / "r.h5"
+    values = [0.1] * 30
+    values[13], values[14], values[27] = 0.3, 0.25, 0.9
+    record(
+        path,
+        [frame(step=i, u=u) for i, u in enumerate(values)],
+        every=10,
+        hooks=[Guard(flag_above=0.2, stop_above=0.5)],
+    )
+    trajectory = Trajectory(path)
+    np.testing.assert_array_equal(trajectory.series["force_delta"], values)
+    np.testing.assert_array_equal(trajectory.series["step"], range(30))
+    np.testing.assert_array_equal(trajectory.series["worst_atom"], 2)
+    np.testing.assert_allclose(trajectory.series["force_delta_max"], 2 * np.array(values))
+    assert list(trajectory.frame_steps) == [0, 10, 13, 14, 20, 27, 29]  # 29: the last one
+    assert list(trajectory.flags) == [13, 14]
+    assert list(trajectory.stops) == [27]
+    assert trajectory.thresholds == {"on": "force_delta", "stop": 0.5, "flag": 0.2}
+
+
+def test_resolved_thresholds_reach_the_file_while_it_grows(tmp_path):
+    chain = HookChain([Guard(stop_above="auto", burn_in=3), Recorder(tmp_path / "r.h5")])
+    chain.open(RunInfo())
+    chain.dispatch(frame(step=0))
+    chain.flush()
+    assert Trajectory(tmp_path / "r.h5").thresholds["stop"] is None
+    for step in range(1, 5):
+        chain.dispatch(frame(step=step))
+    chain.flush()
+    trajectory = Trajectory(tmp_path / "r.h5")
+    assert trajectory.thresholds == {
+        "on": "force_delta", "stop": pytest.approx(0.2), "flag": pytest.approx(0.15),
+    }  # fmt: skip
+    assert trajectory.policies[0]["stop_above"] == "auto"
+    chain.close(DONE)
+
+
+def test_a_stopping_frame_is_on_disk_before_the_run_ends(tmp_path):
+    path = tmp_path / "r.h5"
+    chain = HookChain([Guard(stop_above=0.5), Recorder(path, every=1000)])
+    chain.open(RunInfo())
+    chain.dispatch(frame(step=0))
+    chain.dispatch(frame(step=1, u=0.6))
+    trajectory = Trajectory(path)  # still open for writing
+    assert list(trajectory.frame_steps) == [0, 1]
+    assert list(trajectory.stops) == [1]
+    chain.close(DONE)
+
+
+def test_what_the_run_was_and_how_it_ended(tmp_path):
+    path = tmp_path / "r.h5"
+    atoms = argon()
+    info = RunInfo(command="a b", seed=7, settings={"temperature": 30}, planned_steps=5)
+    run(langevin(atoms), 5, [Guard(stop_above=3.0), Recorder(path)], info)
+    trajectory = Trajectory(path)
+    data = trajectory.metadata
+    assert data["model"]["name"] == "two-forces"
+    assert data["model"]["weights_hash"] == "123456"
+    assert (data["command"], data["seed"]) == ("a b", 7)
+    assert data["settings"] == {"temperature": 30}
+    assert {"ase", "numpy", "h5py", "python"} <= set(data["versions"])
+    outcome = trajectory.outcome
+    assert (outcome["reason"], outcome["step"], outcome["evaluations"]) == ("finished", 5, 6)
+    assert trajectory.policies[0]["stop_above"] == 3.0
+
+
+def test_existing_output_is_refused(tmp_path):
+    path = tmp_path / "run.h5"
+    record(path, frames(0, 1))
+    before = path.read_bytes()
+    with pytest.raises(HookError, match=r"run\.h5 exists: say append or overwrite"):
+        record(path, frames(0))
+    assert path.read_bytes() == before
+    record(path, frames(0, 1, 2), mode="overwrite")
+    assert len(Trajectory(path)) == 3
+    record(tmp_path / "new.h5", frames(0), mode="append")
+    assert len(Trajectory(tmp_path / "new.h5")) == 1
+
+
+def test_append_neither_repeats_nor_loses_a_step(tmp_path):
+    path = tmp_path / "r.h5"
+    record(path, frames(*range(25)), every=10)
+    record(path, frames(*range(25, 41)), mode="append", every=10)
+    trajectory = Trajectory(path)
+    np.testing.assert_array_equal(trajectory.series["step"], range(41))
+    assert list(trajectory.frame_steps) == [0, 10, 20, 24, 30, 40]
+    assert len(trajectory.runs) == 2
+
+
+def test_append_after_a_restart_drops_what_lies_ahead(tmp_path):
+    path = tmp_path / "r.h5"
+    record(path, frames(*range(25), u=0.1), every=10)
+    info = RunInfo(restart_step=20)
+    record(path, frames(*range(21, 41), u=0.2), mode="append", every=10, info=info)
+    trajectory = Trajectory(path)
+    np.testing.assert_array_equal(trajectory.series["step"], range(41))
+    np.testing.assert_array_equal(trajectory.series["force_delta"], [0.1] * 21 + [0.2] * 20)
+    assert list(trajectory.frame_steps) == [0, 10, 20, 30, 40]
+
+
+@pytest.mark.parametrize(
+    ("steps", "changes", "info", "match"),
+    [
+        ((5, 6), {}, RunInfo(), "steps must grow"),
+        ((0,), {}, RunInfo(), "steps must grow"),
+        ((30,), {}, RunInfo(restart_step=29), "before the restart"),
+        ((11,), {"numbers": np.array([6, 1, 8, 8])}, RunInfo(), "another system"),
+        ((11,), {}, RunInfo(numbers=np.array([6, 1])), "another system"),
+        ((11,), {}, RunInfo(model={"name": "b", "weights_hash": "1"}), "another model"),
+        ((11,), {}, RunInfo(model={"name": "a", "weights_hash": "2"}), "another model"),
+    ],
+)
+def test_append_refuses_what_does_not_continue(tmp_path, steps, changes, info, match):
+    path = tmp_path / "r.h5"
+    first = RunInfo(model={"name": "a", "weights_hash": "1"})
+    record(path, frames(*range(11)), info=first)
+    with pytest.raises(HookError, match=match):
+        record(path, frames(*steps, **changes), mode="append", info=info)
+    trajectory = Trajectory(path)
+    np.testing.assert_array_equal(trajectory.series["step"], range(11))
+    assert len(trajectory) == 11
+
+
+def test_steps_that_go_backwards_within_a_run(tmp_path):
+    with pytest.raises(HookError, match="step 3 after step 4"):
+        record(tmp_path / "r.h5", frames(3, 4, 3))
+    assert list(Trajectory(tmp_path / "r.h5").series["step"]) == [3, 4]
+
+
+def test_files_of_others_are_refused(tmp_path):
+    text = tmp_path / "text.h5"
+    text.write_text("no HDF5")
+    other = tmp_path / "other.h5"
+    with h5py.File(other, "w") as file:
+        file["x"] = 1
+    for path in (text, other):
+        before = path.read_bytes()
+        with pytest.raises(HookError, match="say overwrite"):
+            record(path, frames(0), mode="append")
+        assert path.read_bytes() == before
+        with pytest.raises(HookError):
+            Trajectory(path)
+    with pytest.raises(HookError, match="does not exist"):
+        Trajectory(tmp_path / "none.h5")
+    with pytest.raises(HookError, match="make the directory"):
+        record(tmp_path / "none" / "r.h5", frames(0))
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_a_cut_off_file_is_a_clear_error(tmp_path, share):
+    path = tmp_path / "r.h5"
+    record(path, frames(*range(200)))
+    size = path.stat().st_size
+    os.truncate(path, int(size * share))
+    with pytest.raises(HookError, match="cut off"):
+        Trajectory(path)
+
+
+def test_two_writers_at_once_are_refused(tmp_path):
+    path = tmp_path / "r.h5"
+    record(path, frames(0))
+    code = (
+        "import sys; from md_hooks import Recorder, RunInfo, HookError\n"
+        "try: Recorder(sys.argv[1], mode='append').open(RunInfo())\n"
+        "except HookError as error: sys.exit('in use' not in str(error))\n"
+        "sys.exit(2)"
+    )
+    chain = HookChain([Recorder(path, mode="append")])
+    chain.open(RunInfo())
+    assert subprocess.run([sys.executable, "-c", code, str(path)]).returncode == 0
+    chain.close(DONE)
+
+
+@pytest.mark.parametrize("every", [0, -1, 2.5, True])
+def test_nonsense_every(every):
+    with pytest.raises(HookError, match="whole number"):
+        Recorder("r.h5", every=every)
+
+
+def test_extra_scalars_and_forces_that_come_late(tmp_path):
+    path = tmp_path / "r.h5"
+    forces = np.ones((4, 3))
+    record(path, frames(0, 1))
+    late = [
+        replace(f, direct_forces=forces, extra={"work": 2.0}, stress=np.arange(6.0))
+        for f in frames(2, 3)
+    ]
+    record(path, late, mode="append")
+    record(path, frames(4), mode="append")
+    trajectory = Trajectory(path)
+    np.testing.assert_array_equal(trajectory.series["work"], [np.nan, np.nan, 2.0, 2.0, np.nan])
+    assert trajectory.frame(0).direct_forces is None
+    np.testing.assert_array_equal(trajectory.frame(2).direct_forces, forces)
+    np.testing.assert_array_equal(trajectory.frame(3).stress, np.arange(6.0))
+    assert trajectory.frame(4).stress is None
+
+
+def test_wreckage_is_recorded(tmp_path):
+    path = tmp_path / "r.h5"
+    broken = np.full((4, 3), 1e300)
+    broken[0, 0] = np.nan
+    record(path, [frame(step=0, forces=broken, energy=np.inf, u=np.nan)], hooks=[Guard()])
+    trajectory = Trajectory(path)
+    assert np.isnan(trajectory.frame(0).forces[0, 0])
+    assert trajectory.series["potential_energy"][0] == np.inf
+
+
+def test_trajectory_refresh_reads_on(tmp_path):
+    path = tmp_path / "r.h5"
+    chain = HookChain([Recorder(path, every=2)])
+    chain.open(RunInfo())
+    trajectory = Trajectory(path)
+    assert len(trajectory) == 0
+    assert len(trajectory.flags) == 0
+    for step in range(10):
+        chain.dispatch(frame(step=step))
+    chain.flush()
+    assert trajectory.refresh() == 10
+    assert trajectory.refresh() == 0
+    for step in range(10, 13):
+        chain.dispatch(frame(step=step))
+    chain.close(DONE)
+    assert trajectory.refresh() == 3
+    np.testing.assert_array_equal(trajectory.series["step"], range(13))
+    assert list(trajectory.frame_steps) == [0, 2, 4, 6, 8, 10, 12]
+    assert [f.step for f in trajectory.frames(range(6, 0, -3))] == [12, 6]
+    record(path, frames(9, 10, u=0.7), mode="append", info=RunInfo(restart_step=8))
+    trajectory.refresh()
+    np.testing.assert_array_equal(trajectory.series["step"], range(11))
+    assert trajectory.series["force_delta"][-1] == 0.7
+
+
+# --- checkpoints ---------------------------------------------------------------------------------
+
+
+def test_a_torn_checkpoint_is_never_the_only_one(tmp_path):
+    path = tmp_path / "r.h5"
+    state = {}
+    info = RunInfo(checkpoint=lambda: dict(state))
+    chain = HookChain([Recorder(path, every=1)])
+    chain.open(info)
+    for step in range(3):
+        state.update(text="x" * 10**step, numbers=np.arange(step + 1), big=2**100)
+        chain.dispatch(frame(step=step))
+        chain.flush()
+    chain.close(DONE)
+    whole = load_checkpoint(path)
+    assert whole.step == 2
+    assert whole.state["big"] == 2**100
+    np.testing.assert_array_equal(whole.state["numbers"], [0, 1, 2])
+    with h5py.File(path, "r+") as file:
+        for slot in file["checkpoint"].values():
+            found = ckpt.decode(slot[()].tobytes())
+            if found[1].step == 2:
+                slot[40:50] = 255
+    assert load_checkpoint(path).step == 1
+
+
+def test_checkpoint_refuses_what_it_cannot_store(tmp_path):
+    info = RunInfo(checkpoint=lambda: {"x": object()})
+    with pytest.raises(HookError, match="cannot be stored"):
+        record(tmp_path / "r.h5", frames(0), info=info)
+
+
+def test_no_checkpoint(tmp_path):
+    record(tmp_path / "r.h5", frames(0))
+    with pytest.raises(HookError, match="holds no checkpoint"):
+        load_checkpoint(tmp_path / "r.h5")
+
+
+# --- kill -9, readers in other processes, full disk ----------------------------------------------
+
+WRITER = """
+import sys
+sys.path.insert(0, sys.argv[2])
+from helpers import argon, langevin
+from md_hooks import FlagStore, Guard, Recorder, RunInfo, recorder, restore, load_checkpoint, run
+recorder.WRITE_OUT_SECONDS = 0.05
+dynamics, info = langevin(argon()), RunInfo()
+if sys.argv[3] == "on":
+    checkpoint = load_checkpoint(sys.argv[1])
+    restore(dynamics, checkpoint)
+    info = RunInfo(restart_step=checkpoint.step, restart_time=checkpoint.time)
+print("ready", flush=True)
+hooks = [Guard(flag_above=0.0), Recorder(sys.argv[1], every=3, mode="append"),
+         FlagStore(sys.argv[1] + ".xyz")]
+run(dynamics, 100_000, hooks, info)
+"""
+
+
+def start_writer(path, how="new"):
+    process = subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(path), str(Path(__file__).parent), how],
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).parents[2],
+    )
+    assert process.stdout.readline() == b"ready\n"
+    process.stdout.close()
+    return process
+
+
+def check(path):
+    trajectory = Trajectory(path)
+    steps = trajectory.series["step"]
+    np.testing.assert_array_equal(steps, range(len(steps)))
+    energies = trajectory.series["potential_energy"]
+    for one in trajectory.frames():
+        assert np.isfinite(one.positions).all()
+        assert np.isfinite(one.velocities).all()
+        assert energies[one.step] == one.energy
+    return trajectory
+
+
+def test_kill_minus_nine(tmp_path):
+    import ase.io
+
+    path = tmp_path / "r.h5"
+    rng = np.random.default_rng()
+    done = 0
+    for attempt in range(4):
+        process = start_writer(path, "on" if attempt else "new")
+        deadline = time.monotonic() + 30
+        while True:  # until it has written something new
+            time.sleep(0.05)
+            assert time.monotonic() < deadline
+            if path.exists() and len(Trajectory(path).series["step"]) > done + 5:
+                break
+        time.sleep(rng.uniform(0, 0.3))
+        process.kill()
+        process.wait()
+        trajectory = check(path)
+        done = load_checkpoint(path).step
+        assert done == trajectory.frame_steps[-1]
+    # what was stitched together from four killed runs is the run that nobody killed
+    whole = tmp_path / "whole.h5"
+    run(langevin(argon()), done, [Guard(flag_above=0.0), Recorder(whole, every=3)])
+    reference = Trajectory(whole)
+    np.testing.assert_array_equal(
+        trajectory.series["force_delta"][: done + 1], reference.series["force_delta"]
+    )
+    np.testing.assert_array_equal(trajectory.frame(-1).positions, reference.frame(-1).positions)
+    FlagStore(str(path) + ".xyz").open(RunInfo(restart_step=done, run_file=str(path)))
+    flagged = [int(a.info["step"]) for a in ase.io.read(str(path) + ".xyz", ":")]
+    assert flagged == [int(step) for step in trajectory.flags if step <= done]
+
+
+def test_reading_while_it_grows(tmp_path):
+    path = tmp_path / "r.h5"
+    process = start_writer(path)
+    try:
+        deadline = time.monotonic() + 30
+        while not path.exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        lengths = []
+        while len(lengths) < 15 or lengths[-1] <= lengths[0]:
+            lengths.append(len(check(path).series["step"]))
+            time.sleep(0.03)
+            assert time.monotonic() < deadline
+        assert lengths == sorted(lengths)
+    finally:
+        process.kill()
+        process.wait()
+
+
+FULL = """
+import sys, resource
+sys.path.insert(0, sys.argv[2])
+from helpers import argon, langevin
+from md_hooks import HookError, Recorder, recorder, run
+recorder.WRITE_OUT_SECONDS = 0.05
+if len(sys.argv) > 3:
+    limit = int(sys.argv[3])
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+try:
+    run(langevin(argon()), 100_000, [Recorder(sys.argv[1], every=1)])
+except HookError as error:
+    sys.exit("free some space" not in str(error))
+sys.exit(2)
+"""
+
+
+def run_until_full(path, *limit):
+    return subprocess.run(
+        [sys.executable, "-c", FULL, str(path), str(Path(__file__).parent), *limit],
+        cwd=Path(__file__).parents[2],
+        timeout=60,
+    ).returncode
+
+
+def test_file_size_limit(tmp_path):
+    path = tmp_path / "r.h5"
+    assert run_until_full(path, str(1_200_000)) == 0
+    trajectory = check(path)
+    assert len(trajectory) > 50
+    assert load_checkpoint(path).step == trajectory.frame_steps[-1]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
+def test_full_disk(tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1200k", "tmpfs", str(disk)], capture_output=True
+    ).returncode:
+        pytest.skip("mounting is not allowed here")
+    try:
+        path = disk / "r.h5"
+        assert run_until_full(path) == 0
+        assert len(check(path)) > 50
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+# --- cost ----------------------------------------------------------------------------------------
+
+
+def test_memory_does_not_grow_with_steps(tmp_path):
+    path = tmp_path / "r.h5"
+    chain = HookChain([Guard(stop_above=1.0, patience=(2, 50)), Recorder(path, every=100)])
+    chain.open(RunInfo())
+    one = frame()
+    sizes = []
+    for step in range(100_000):
+        chain.dispatch(replace(one, step=step))
+        if step in (20_000, 99_999):
+            sizes.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    chain.close(DONE)
+    assert sizes[1] - sizes[0] < 2_000  # kB
+    assert len(Trajectory(path).series["step"]) == 100_000
+
+
+def test_frames_are_not_hoarded(tmp_path, monkeypatch):
+    monkeypatch.setattr(recorder, "WRITE_OUT_SECONDS", 1e9)
+    hook = Recorder(tmp_path / "r.h5", every=1)
+    chain = HookChain([hook])
+    chain.open(RunInfo())
+    for step in range(300):
+        chain.dispatch(frame(step=step))
+        assert len(hook._frames) < recorder.MAX_FRAMES
+    chain.close(DONE)
+
+
+def test_actions_are_stored_as_they_were(tmp_path):
+    path = tmp_path / "r.h5"
+    wishes = [Action.CONTINUE, Action.FLAG, Action.CONTINUE, Action.STOP]
+    record(path, frames(0, 1, 2, 3), every=10, hooks=[lambda f: wishes[f.step]])
+    assert list(Trajectory(path).series["action"]) == [0, 1, 0, 2]

@@ -174,8 +174,10 @@ class ForceDeltaCalculator(Calculator):
             if atoms is None:
                 raise ForceDeltaError("nothing to calculate: give the atoms")
         elif self.check_state(atoms):  # called directly; get_property has set it already
-            self.atoms = atoms.copy()
+            self.atoms, self.results = atoms.copy(), {}
         exact = self._count % self.every == 0
+        if self.results:  # of this configuration, but without what is asked for now
+            exact = "force_delta" in self.results
         stress = bool(atoms.pbc.all()) and self.model.stress and self.every == 1
         self._refuse(properties, atoms, exact, stress)
         new = self._take_system(atoms)

@@ -65,15 +65,17 @@ def check_structure(atoms: Atoms, model: LoadedModel) -> None:
             vectors that are missing or span no volume; atoms closer than `OVERLAP`.
     """
     check_supported(atoms.numbers, atoms.pbc, model)
-    index, _ = neighbour_pairs(atoms.positions, np.asarray(atoms.cell), atoms.pbc, OVERLAP)
-    if index.shape[1] > 0:
-        i, j = sorted(index[:, 0].tolist())
+    index, shift = neighbour_pairs(atoms.positions, atoms.cell.array, atoms.pbc, model.cutoff)
+    vectors = atoms.positions[index[1]] - atoms.positions[index[0]] + shift @ atoms.cell.array
+    distances = np.linalg.norm(vectors, axis=1)
+    if distances.min(initial=np.inf) < OVERLAP:
+        i, j = sorted(index[:, np.argmin(distances)].tolist())
         what = (
             f"atom {i} ({atoms.symbols[i]}) and its own periodic image"
             if i == j
             else f"atoms {i} ({atoms.symbols[i]}) and {j} ({atoms.symbols[j]}), counted from 0,"
         )
         raise ForceDeltaError(
-            f"{what} are closer than {OVERLAP} Å; remove duplicates, or check the unit of positions "
+            f"{what} are only {distances.min():.2f} Å apart; remove duplicates, or check the unit of positions "
             "and cell"
         )

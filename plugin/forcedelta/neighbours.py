@@ -23,6 +23,8 @@ from forcedelta.errors import ForceDeltaError
 
 _ROUNDING = 1e-6  # Å: pairs at the very edge are kept whatever the rounding of the build
 _FARTHEST = 1e6  # Å; matscipy wraps periodic positions cell by cell
+_FLATTEST = 1e-3  # volume over the product of the lengths
+_EMPTIEST = 1e8  # cell volume over cutoff^3; matscipy keeps an array of that size
 _MOST_NEIGHBOURS = 5000  # per atom; diamond has 123 within 5.5 Å
 
 
@@ -51,8 +53,7 @@ def neighbour_pairs(
     """
     positions = np.ascontiguousarray(positions, dtype=np.float64)
     pbc = np.asarray(pbc, dtype=bool)
-    box = complete_cell(_periodic_part(cell, pbc))
-    _check(positions, box, pbc, cutoff)
+    box = _checked_box(positions, cell, pbc, cutoff)
     if len(positions) == 0:
         return np.zeros((2, 0), np.int64), np.zeros((0, 3), np.int64)
     i, j, shift = neighbour_list("ijS", positions=positions, cell=box, pbc=pbc, cutoff=cutoff)
@@ -136,7 +137,7 @@ class NeighbourList:
         if np.array_equal(cell, self._cell):
             moves = positions - self._positions
             reach = 0.5 * self.skin
-        elif pbc.all():
+        elif pbc.all() and np.isfinite(cell).all():
             deformation = np.linalg.solve(self._cell, cell)
             smallest = np.linalg.svd(deformation, compute_uv=False)[-1]
             moves = positions - self._positions @ deformation
@@ -159,9 +160,13 @@ def _offsets(shift: NDArray[np.int64], cell: NDArray[np.float64]) -> NDArray[np.
     return result
 
 
-def _check(
-    positions: NDArray[np.float64], box: NDArray[np.float64], pbc: NDArray[np.bool_], cutoff: float
-) -> None:
+def _checked_box(
+    positions: NDArray[np.float64],
+    cell: NDArray[np.float64],
+    pbc: NDArray[np.bool_],
+    cutoff: float,
+) -> NDArray[np.float64]:
+    """Three cell vectors of which those that are not periodic are of no account."""
     usable = (np.abs(positions) < _FARTHEST).all(axis=1)  # False for NaN, too
     if not usable.all():
         raise ForceDeltaError(
@@ -169,16 +174,29 @@ def _check(
             f"number within {_FARTHEST:.0e} Å; correct the structure"
         )
     if not pbc.any():
-        return
-    lengths = np.linalg.norm(box, axis=1)
-    volume = abs(np.linalg.det(box))
-    if not (np.isfinite(volume) and volume > 1e-3 * lengths.prod() > 0):
+        return np.eye(3)
+    lengths = np.linalg.norm(cell[pbc], axis=1)
+    if not ((lengths > 0) & (lengths < _FARTHEST)).all():
         raise ForceDeltaError(
-            "the periodic cell vectors are missing or do not span a volume; "
-            "set a cell with three independent vectors, or pbc=False for a molecule"
+            "the cell vectors of periodic directions are missing or not finite; set a cell in Å, "
+            "or pbc=False for a molecule"
         )
-    if pbc.all() and len(positions) * (4.0 / 3.0) * np.pi * cutoff**3 > _MOST_NEIGHBOURS * volume:
+    box: NDArray[np.float64] = complete_cell(_periodic_part(cell, pbc))
+    volume = abs(np.linalg.det(box))
+    if volume < _FLATTEST * lengths.prod():
         raise ForceDeltaError(
-            f"the cell of {volume:.3g} Å^3 holds {len(positions)} atoms, more than matter can; "
+            "the cell vectors of periodic directions do not span a volume; "
+            "give vectors that do not lie in a plane"
+        )
+    atoms = len(positions)
+    if pbc.all() and atoms * (4.0 / 3.0) * np.pi * cutoff**3 > _MOST_NEIGHBOURS * volume:
+        raise ForceDeltaError(
+            f"the cell of {volume:.3g} Å^3 holds {atoms} atoms, more than matter can; "
             "give the cell vectors in Å"
         )
+    if pbc.all() and volume > _EMPTIEST * cutoff**3:
+        raise ForceDeltaError(
+            f"the cell of {volume:.3g} Å^3 is too large for a neighbour list of cutoff {cutoff:g} Å; "
+            "give the cell vectors in Å"
+        )
+    return box

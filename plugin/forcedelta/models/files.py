@@ -18,6 +18,7 @@ import torch
 from ase.data import chemical_symbols
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
+from torch import nn
 
 from forcedelta.errors import ForceDeltaError
 from forcedelta.models.network import DirectForceNetwork
@@ -37,7 +38,13 @@ _TAKEN = ("elements", "cutoff")  # from the network itself
 
 @dataclass(frozen=True)
 class NetworkFile:
-    """A network, what the header of its file says, and 16 hex digits of the file's SHA-256."""
+    """A network from a file.
+
+    Attributes:
+        network: in evaluation mode.
+        metadata: as in the header.
+        weights_hash: `hash_of` its weights and hyperparameters; the same in every dtype.
+    """
 
     network: DirectForceNetwork
     metadata: Mapping[str, Any]
@@ -95,6 +102,7 @@ def load_network(
         with safe_open(path, framework="pt") as file:
             keys = file.keys()
             network.load_state_dict({key: file.get_tensor(key) for key in keys})
+        weights_hash = hash_of(network, header["hyperparameters"])
     except (SafetensorError, RuntimeError, TypeError, ValueError) as error:
         first = str(error).splitlines()[0]
         raise ForceDeltaError(
@@ -104,8 +112,7 @@ def load_network(
         network = network.double()
     elif dtype != torch.float32:
         raise ForceDeltaError(f"networks run in float32 or float64, not {dtype}")
-    network = network.to(device).eval()
-    return NetworkFile(network, metadata, hashlib.sha256(path.read_bytes()).hexdigest()[:16])
+    return NetworkFile(network.to(device).eval(), metadata, weights_hash)
 
 
 def read_metadata(path: Path) -> Mapping[str, Any]:
@@ -126,6 +133,18 @@ def hyperparameters_of(network: DirectForceNetwork) -> dict[str, Any]:
         "layers": len(network.interactions),
         "radial": network.radial,
     }
+
+
+def hash_of(module: nn.Module, more: str = "") -> str:
+    """16 hex digits of a SHA-256 over parameters and buffers, and over ``more``.
+
+    Not of a file: two files of the same weights differ in the order of their headers.
+    """
+    digest = hashlib.sha256(more.encode())
+    for key, value in sorted(module.state_dict().items()):
+        digest.update(key.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _read_header(path: Path) -> tuple[dict[str, str], dict[str, Any]]:

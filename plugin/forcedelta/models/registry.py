@@ -7,7 +7,6 @@ callable
 """
 
 import difflib
-import hashlib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ from torch import nn
 from forcedelta import __version__
 from forcedelta.errors import ForceDeltaError
 from forcedelta.force_delta import ForceDelta
-from forcedelta.models.files import load_network
+from forcedelta.models.files import hash_of, load_network
 
 ENTRY_POINTS = "forcedelta.models"
 
@@ -172,7 +171,7 @@ def _from_module(module: nn.Module, dtype: torch.dtype, device: torch.device) ->
     return LoadedModel(
         module=module,
         name=name,
-        weights_hash=_hash_of(module),
+        weights_hash=hash_of(module),
         elements=elements,
         cutoff=float(cutoff),
         periodic=None,
@@ -193,11 +192,3 @@ def _check_module(module: nn.Module, name: str, dtype: torch.dtype, device: torc
                 f"{name} is on {parameter.device}, but {device} was asked for; move it or ask for the "
                 "other"
             )
-
-
-def _hash_of(module: nn.Module) -> str:
-    digest = hashlib.sha256()
-    for key, value in module.state_dict().items():
-        digest.update(key.encode())
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]

@@ -33,7 +33,8 @@ def atomic_numbers(
     else:
         numbers = [int(number) for number in topology_or_numbers]
         what = "the list of atomic numbers"
-    particles = system.getNumParticles()
+    # openmm-ml collects the forces that it interpolates in a System without particles
+    particles = system.getNumParticles() or len(numbers)
     if len(numbers) != particles:
         raise ForceDeltaError(
             f"{what} has {len(numbers)} atoms and the System {particles} particles: give the one "
@@ -42,13 +43,12 @@ def atomic_numbers(
     return np.array(numbers, dtype=np.int64), periodic
 
 
-def atom_indices(system: openmm.System, atoms: Iterable[int] | None) -> NDArray[np.int64]:
-    """The particles that the force acts on: all, or those given.
+def atom_indices(particles: int, atoms: Iterable[int] | None) -> NDArray[np.int64]:
+    """The particles that the force acts on: all of so many, or those given.
 
     Raises:
         ForceDeltaError: none, a repeated one, or one that the System does not have.
     """
-    particles = system.getNumParticles()
     if atoms is None:
         return np.arange(particles)
     indices = np.array([int(atom) for atom in atoms], dtype=np.int64)
@@ -78,7 +78,7 @@ def check_particles(
         ForceDeltaError: virtual sites, particles without an element.
     """
     for index, number in zip(indices.tolist(), numbers.tolist(), strict=True):
-        if system.isVirtualSite(index):
+        if index < system.getNumParticles() and system.isVirtualSite(index):
             raise ForceDeltaError(
                 f"particle {index} is a virtual site, where a model has no atom: leave it out of "
                 "atoms"

@@ -32,6 +32,7 @@ def add_force_delta(
     periodic: bool | None = None,
     device: str = "cpu",
     dtype: str = "float32",
+    force_group: int = 0,
 ) -> Monitor:
     """Add a model's energy and forces to a System, monitored by the Force Delta.
 
@@ -52,6 +53,7 @@ def add_force_delta(
             one the other forces of the System say.
         device: on which the model runs.
         dtype: of the model's arithmetic, "float32" or "float64".
+        force_group: OpenMM's group of the force.
 
     Returns:
         the handle of the force; `forcedelta.openmm.run` finds it by itself.
@@ -74,17 +76,18 @@ def add_force_delta(
     if dtype not in _DTYPES:
         raise ForceDeltaError(f"dtype must be 'float32' or 'float64', not {dtype!r}")
     numbers, topology_says = checks.atomic_numbers(system, topology_or_numbers)
-    indices = checks.atom_indices(system, atoms)
+    particles = len(numbers)
+    indices = checks.atom_indices(particles, atoms)
     numbers = numbers[indices]
     checks.check_particles(system, indices, numbers)
     images = checks.is_periodic(system, topology_says, periodic)
     arguments = (numbers, images, forces, dtype, device)
-    evaluator = make_evaluator(model, *arguments, part=len(indices) < system.getNumParticles())
+    evaluator = make_evaluator(model, *arguments, part=len(indices) < particles)
     reference = None if isinstance(model, LoadedModel | torch.nn.Module) else str(model)
     rebuild = None if reference is None else (make_evaluator, (reference, *arguments))
     info = _model_info(evaluator.model, forces, int(every), device, dtype)
     monitor = PythonMonitor(evaluator, rebuild, indices, numbers, images, forces, int(every), info)
-    monitor.add_to(system)
+    monitor.add_to(system, force_group)
     return monitor
 
 

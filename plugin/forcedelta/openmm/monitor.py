@@ -123,12 +123,13 @@ class PythonMonitor(Monitor):
         self._latest: Evaluation | None = None
         self._error: BaseException | None = None
 
-    def add_to(self, system: openmm.System) -> None:
-        """Add the force to a System."""
+    def add_to(self, system: openmm.System, group: int = 0) -> None:
+        """Add the force to a System, in one of OpenMM's force groups."""
         force = openmm.PythonForce(self)
         force.setUsesPeriodicBoundaryConditions(self.periodic)
         if len(self.atoms) != system.getNumParticles():
             force.setParticles(self.atoms.tolist())
+        force.setForceGroup(group)
         self._register(system, force)
 
     @property
@@ -247,9 +248,18 @@ def _restore(
 
 def _group(context: openmm.Context, token: str) -> int:
     for force in context.getSystem().getForces():
-        if force.getName() == _NAME + token:
+        if _NAME + token in _names(force):
             return int(force.getForceGroup())
     raise ForceDeltaError("the context's System does not hold this force: use its own monitor")
+
+
+def _names(force: openmm.Force) -> list[str]:
+    """Names of a force and of those inside of it: openmm-ml interpolates with a CustomCVForce."""
+    names = [force.getName()]
+    if isinstance(force, openmm.CustomCVForce):
+        for index in range(force.getNumCollectiveVariables()):
+            names += _names(force.getCollectiveVariable(index))
+    return names
 
 
 def find_monitor(system: openmm.System) -> Monitor:
@@ -258,11 +268,8 @@ def find_monitor(system: openmm.System) -> Monitor:
     Raises:
         ForceDeltaError: there is none, there are several, or its model could not be loaded.
     """
-    tokens = [
-        force.getName().removeprefix(_NAME)
-        for force in system.getForces()
-        if force.getName().startswith(_NAME)
-    ]
+    names = [name for force in system.getForces() for name in _names(force)]
+    tokens = [name.removeprefix(_NAME) for name in names if name.startswith(_NAME)]
     if not tokens:
         raise ForceDeltaError(
             "the simulation's System holds no ForceDelta force: call "

@@ -131,7 +131,7 @@ def prepare(atoms: Atoms, settings: EnsembleSettings) -> str:
     thermalize_momenta(atoms, temperature, rng=_generator(settings.seed, 0))
     if settings.name == "npt" and len(atoms) > 1:
         Stationary(atoms, preserve_temperature=False)
-    return f"velocities drawn at {temperature:g} K, seed {settings.seed}"
+    return f"velocities drawn at {temperature:g} K"
 
 
 class Ensemble:

@@ -15,8 +15,10 @@ PyTorch takes seconds to import, so this package imports it only where a model i
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Sequence
+from types import FrameType
 from typing import Any
 
 import typer
@@ -50,7 +52,12 @@ app.command("plot")(plot.plot)
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line (``sys.argv[1:]`` by default) and exit with its status."""
+    signal.signal(signal.SIGTERM, _interrupt)  # during a run, its own handler is in force
     sys.exit(status(arguments))
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
 def status(arguments: Sequence[str] | None = None) -> int:

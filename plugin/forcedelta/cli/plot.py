@@ -49,9 +49,7 @@ def draw(trajectory: Trajectory) -> Any:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 7), layout="constrained")
-    hot, delta, worst = figure.subplots(
-        3, 1, sharex=True, gridspec_kw={"height_ratios": [2, 3, 2]}
-    )
+    hot, delta, worst = figure.subplots(3, 1, sharex=True, gridspec_kw={"height_ratios": [2, 3, 2]})
     series = trajectory.series
     time = series["time"]
     _temperature(hot, trajectory)

@@ -116,9 +116,7 @@ def run(
     ] = _DEFAULTS.pressure,
     barostat_tau: Annotated[
         float,
-        typer.Option(
-            help="Relaxation time of the volume in npt, fs.", rich_help_panel=_DYNAMICS
-        ),
+        typer.Option(help="Relaxation time of the volume in npt, fs.", rich_help_panel=_DYNAMICS),
     ] = _DEFAULTS.barostat_tau,
     seed: Annotated[
         int | None,
@@ -249,9 +247,7 @@ def run(
     """
     values = {name: value for name, value in locals().items() if name not in _ONLY_HERE}
     settings = RunSettings(**values)
-    given = {
-        name for name in values if _source(context, name) in ("COMMANDLINE", "DEFAULT_MAP")
-    }
+    given = {name for name in values if _source(context, name) in ("COMMANDLINE", "DEFAULT_MAP")}
     from .simulation import simulate
 
     ending = simulate(settings, given, shlex.join(["forcedelta", *sys.argv[1:]]))

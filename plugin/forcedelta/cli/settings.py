@@ -133,9 +133,7 @@ def threshold(name: str, text: str | None) -> float | Literal["auto"] | None:
     try:
         return float(text)
     except ValueError:
-        raise ForceDeltaError(
-            f"--{name} {text}: give a number in eV/Å, auto or none"
-        ) from None
+        raise ForceDeltaError(f"--{name} {text}: give a number in eV/Å, auto or none") from None
 
 
 def patience(text: str) -> tuple[int, int]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import ase.io
+import numpy as np
 import torch
 from ase import Atoms
 from ase.data import chemical_symbols
@@ -72,7 +73,7 @@ class Ending:
         result, out = self.result, self.settings.out
         if result.reason == "stopped":
             return f"stopped at {result.message}; that frame is the last one in {out}"
-        flags = f", {self.flagged} frames flagged" if self.flagged else ""
+        flags = f", {self.flagged} flagged" if self.flagged else ""
         done = f"step {result.step}, {result.time:.10g} fs{flags}; trajectory in {out}"
         if result.reason == "interrupted":
             return f"interrupted after {done}; continue with --restart"
@@ -165,7 +166,8 @@ def simulate(settings: RunSettings, given: set[str], command: str) -> Ending:
         restart_time=0.0 if checkpoint is None else checkpoint.time,
     )
     print(_headline(settings, ramp, velocities), file=sys.stderr, flush=True)
-    result = run(ensemble.dynamics, settings.steps - done, chain, info)
+    with np.errstate(over="ignore", invalid="ignore"):  # an explosion is the guard's business
+        result = run(ensemble.dynamics, settings.steps - done, chain, info)
     return _ending(result, settings, guard, atoms)
 
 
@@ -192,8 +194,6 @@ def _check(settings: RunSettings) -> None:
         raise ForceDeltaError("no model: give --model with a name of 'forcedelta models' or a path")
     if settings.steps is None:
         raise ForceDeltaError("no number of steps: give --steps")
-    if settings.structure is None and not settings.restart:
-        raise ForceDeltaError("no structure: give a file that ASE reads, e.g. molecule.xyz")
 
 
 def _guard(settings: RunSettings) -> Guard:
@@ -226,9 +226,24 @@ def _ramp(settings: RunSettings, steps: list[int] | None) -> Ramp:
 
 
 def _structure(settings: RunSettings) -> Atoms:
-    if settings.structure is None or (settings.restart and not Path(settings.structure).exists()):
-        return bare_atoms(Trajectory(settings.out).frame(-1))
-    path = settings.structure
+    if not settings.restart:
+        return _read(settings.structure)
+    stored = bare_atoms(Trajectory(settings.out).frame(-1))
+    if settings.structure is None:
+        return stored
+    atoms = _read(settings.structure)
+    if list(atoms.numbers) != list(stored.numbers) or list(atoms.pbc) != list(stored.pbc):
+        raise ForceDeltaError(
+            f"{settings.out} holds another system ({stored.symbols}, periodic {stored.pbc}) than "
+            f"{settings.structure} ({atoms.symbols}, periodic {atoms.pbc}): leave the structure "
+            "away to continue that run, or give another --out"
+        )
+    return atoms
+
+
+def _read(path: str | None) -> Atoms:
+    if path is None:
+        raise ForceDeltaError("no structure: give a file that ASE reads, e.g. molecule.xyz")
     try:
         atoms = ase.io.read(path)
     except FileNotFoundError:
@@ -277,7 +292,7 @@ def _headline(settings: RunSettings, ramp: Ramp, velocities: str) -> str:
         stress = f", {settings.pressure:g} GPa by the conservative stress"
     return (
         f"{settings.model}, {settings.ensemble}, {temperature}{stress}, {settings.forces} forces, "
-        f"{settings.timestep:g} fs; {velocities}; seed {settings.seed}; to {settings.out}"
+        f"{settings.timestep:g} fs; {velocities}; seed {settings.seed}; writing {settings.out}"
     )
 
 

@@ -1,0 +1,168 @@
+"""Ensembles: initial velocities, temperatures that they hold, ramps."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from ase import Atoms, units
+from ase.build import molecule
+from ase.calculators.calculator import Calculator, all_changes
+
+from forcedelta.ensembles import Ensemble, EnsembleSettings, Ramp, prepare
+from forcedelta.errors import ForceDeltaError
+
+
+class Springs(Calculator):
+    """Each atom on a spring of its own, with a stress that resists volume changes."""
+
+    implemented_properties = ["energy", "forces", "stress"]  # noqa: RUF012
+
+    def __init__(self, atoms: Atoms) -> None:
+        super().__init__()
+        self.rest = atoms.get_scaled_positions() if atoms.cell.rank == 3 else atoms.positions.copy()
+        self.volume = atoms.cell.volume
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+        super().calculate(atoms, properties, system_changes)
+        rest = self.rest @ atoms.cell.array if self.volume else self.rest
+        off = atoms.positions - rest
+        self.results = {"energy": 0.5 * float((off**2).sum()), "forces": -off}
+        if self.volume:
+            strain = atoms.cell.volume / self.volume - 1
+            self.results["stress"] = np.array([0.5 * strain] * 3 + [0.0] * 3)
+
+
+def settings(
+    name: str, start: float = 300.0, end: float | None = None, **other
+) -> EnsembleSettings:
+    given = {"timestep": 2.0, "tau": 20.0, "pressure": 0.0, "barostat_tau": 200.0, "seed": 1}
+    ramp = Ramp(start, start if end is None else end, 0, 100)
+    return EnsembleSettings(name, ramp, **(given | other))
+
+
+def gas(atoms: int = 60, cell: float | None = None) -> Atoms:
+    places = np.random.default_rng(0).uniform(0, 10, (atoms, 3))
+    system = Atoms(f"Si{atoms}", places)
+    if cell is not None:
+        system.set_cell([cell] * 3)
+        system.pbc = True
+    system.calc = Springs(system)
+    return system
+
+
+def test_velocities_have_the_temperature_and_no_net_momentum():
+    temperatures = []
+    for seed in range(20):
+        atoms = gas()
+        said = prepare(atoms, settings("langevin", seed=seed))
+        assert said == "velocities drawn at 300 K"
+        np.testing.assert_allclose(atoms.get_momenta().sum(axis=0), 0, atol=1e-10)
+        temperatures.append(atoms.get_temperature())
+    assert np.mean(temperatures) == pytest.approx(300, rel=0.05)
+    assert np.std(temperatures) == pytest.approx(300 * np.sqrt(2 / 177), rel=0.5)
+
+
+def test_velocities_follow_the_seed_and_momenta_stay():
+    a, b, c = gas(), gas(), gas()
+    prepare(a, settings("nve", seed=1))
+    prepare(b, settings("nve", seed=1))
+    prepare(c, settings("nve", seed=2))
+    np.testing.assert_array_equal(a.get_momenta(), b.get_momenta())
+    assert np.abs(a.get_momenta() - c.get_momenta()).max() > 0.1
+    d = gas()
+    d.set_momenta(a.get_momenta())
+    assert prepare(d, settings("nve", start=900)).startswith("velocities from the structure")
+    np.testing.assert_array_equal(a.get_momenta(), d.get_momenta())
+
+
+@pytest.mark.parametrize("name", ["langevin", "bussi", "npt"])
+def test_thermostats_hold_their_temperature(name):
+    atoms = gas(cell=15.0 if name == "npt" else None)
+    prepare(atoms, settings(name, start=600))
+    ensemble = Ensemble(atoms, settings(name, start=600))
+    seen = []
+    ensemble.dynamics.attach(lambda: seen.append(atoms.get_temperature()))
+    ensemble.dynamics.run(1500)
+    assert np.mean(seen[300:]) == pytest.approx(600, rel=0.06)
+
+
+def test_nve_conserves_the_energy():
+    atoms = gas()
+    prepare(atoms, settings("nve"))
+    ensemble = Ensemble(atoms, settings("nve"))
+    before = atoms.get_total_energy()
+    ensemble.dynamics.run(300)
+    assert atoms.get_total_energy() == pytest.approx(before, rel=1e-3)
+
+
+def test_pressure_has_the_sign_of_a_pressure():
+    volumes = []
+    for pressure in (0.0, 5.0):
+        chosen = settings("npt", start=10, pressure=pressure)
+        atoms = gas(cell=15.0)
+        prepare(atoms, chosen)
+        Ensemble(atoms, chosen).dynamics.run(1500)
+        volumes.append(atoms.cell.volume)
+    # a bulk modulus of 0.5 eV/Å^3
+    assert volumes[1] / volumes[0] == pytest.approx(1 - 5 * units.GPa / 0.5, abs=0.02)
+
+
+def test_the_ramp():
+    ramp = Ramp(300, 900, 100, 400)
+    steps = (0, 100, 101, 250, 400, 10_000)
+    assert [ramp.temperature(step) for step in steps] == [300, 300, 302, 600, 900, 900]
+    assert Ramp(300, 900, 5, 5).temperature(6) == 900
+
+
+@pytest.mark.parametrize("name", ["langevin", "bussi", "npt"])
+def test_a_frame_sets_the_temperature_of_the_step_after_it(name):
+    atoms = gas(cell=15.0 if name == "npt" else None)
+    prepare(atoms, settings(name, 300, 900))
+    ensemble = Ensemble(atoms, settings(name, 300, 900))
+
+    class Seen:
+        step = 49
+
+    ensemble.observe(Seen, None)
+    dynamics = ensemble.dynamics
+    target = dynamics.temperature_K if name == "npt" else dynamics.temp / units.kB
+    assert target == pytest.approx(600)
+    if name == "bussi":
+        assert dynamics.target_kinetic_energy == pytest.approx(0.5 * 177 * 600 * units.kB)
+
+
+@pytest.mark.parametrize(
+    ("name", "system", "said"),
+    [
+        ("npt", molecule("H2O"), "periodic in all three directions"),
+        ("bussi", Atoms("Ar"), None),
+        ("nve", Atoms("Ar"), None),
+    ],
+)
+def test_unusual_systems(name, system, said):
+    atoms = system.copy()
+    atoms.calc = Springs(atoms)
+    prepare(atoms, settings(name))
+    if said is None:
+        Ensemble(atoms, settings(name)).dynamics.run(2)
+        assert np.isfinite(atoms.positions).all()
+        return
+    with pytest.raises(ForceDeltaError, match=said):
+        Ensemble(atoms, settings(name))
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "said"),
+    [
+        ("nvt", {}, "unknown ensemble 'nvt'"),
+        ("nve", {"end": 900.0}, "no thermostat"),
+        ("bussi", {"start": 0.0}, "0 K"),
+        ("langevin", {"start": -1.0}, "0 or more"),
+        ("langevin", {"tau": 0.0}, "above 0"),
+        ("npt", {"pressure": np.inf}, "finite"),
+        ("nve", {"seed": -1}, "whole number"),
+    ],
+)
+def test_settings_that_make_no_sense(name, change, said):
+    with pytest.raises(ForceDeltaError, match=said):
+        settings(name, **change)

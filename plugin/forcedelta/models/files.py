@@ -132,6 +132,7 @@ def hyperparameters_of(network: DirectForceNetwork) -> dict[str, Any]:
         "channels": first.channels,
         "layers": len(network.interactions),
         "radial": network.radial,
+        "tensors": network.tensors,
     }
 
 

@@ -34,10 +34,28 @@ class RadialBasis(nn.Module):
         return torch.sin(distance * self.frequencies) * (self.norm * envelope / distance)
 
 
+def second_harmonics(direction: Tensor) -> Tensor:
+    """Unit vectors [N, 3, K] -> real spherical harmonics of l = 2 [N, 5, K] whose squares sum to 1."""
+    x, y, z = direction.unbind(1)
+    root = math.sqrt(3.0)
+    return torch.stack(
+        [
+            root * x * y,
+            root * y * z,
+            root * x * z,
+            0.5 * root * (x * x - y * y),
+            1.5 * z * z - 0.5,
+        ],
+        1,
+    )
+
+
 class Interaction(nn.Module):
     """One message pass and one update of the scalar [N, F] and vector [N, 3, F] features."""
 
-    def __init__(self, features: int, channels: int, radial: int, first: bool) -> None:
+    def __init__(
+        self, features: int, channels: int, radial: int, tensors: int, first: bool
+    ) -> None:
         super().__init__()
         self.channels = channels
         self.radial = radial
@@ -48,7 +66,14 @@ class Interaction(nn.Module):
         self.mix_vectors = nn.Linear(radial * channels, features, bias=False)
         self.left = nn.Linear(features, features, bias=False)
         self.right = nn.Linear(features, features, bias=False)
+        self.tensors = tensors
+        self.left_tensors = self.right_tensors = self.update_tensors = None
+        if tensors > 0:
+            self.left_tensors = nn.Linear(radial * channels, tensors, bias=False)
+            self.right_tensors = nn.Linear(radial * channels, tensors, bias=False)
         self.update_scalars = nn.Linear(features, features)
+        if tensors > 0:
+            self.update_tensors = nn.Linear(tensors, features, bias=False)
         self.update_products = nn.Linear(features, features, bias=False)
         self.update = nn.Linear(features, 2 * features)
         self.features = features
@@ -60,9 +85,10 @@ class Interaction(nn.Module):
         radial: Tensor,
         angular: Tensor,
         along: Tensor,
+        quadratic: Tensor,
         neighbours: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """scalars [N, F], vectors [3N, F], radial [N, n, K], angular [N, 3n, K], along [N, n, 3K]."""
+        """scalars [N, F], vectors [3N, F], radial [N, n, K], angular [N, 3n, K], along [N, n, 3K], quadratic [N, 5n, K]."""
         atoms, slots, width = scalars.shape[0], neighbours.shape[1], self.channels
         n = self.radial
         # Small molecules are ruled by the number of operations in the backward pass: matrices of two
@@ -74,12 +100,12 @@ class Interaction(nn.Module):
         vector_density = torch.bmm(angular, near)
         if not self.first:
             sent = torch.mm(vectors, self.send_vectors.weight.t()).view(atoms, 3 * width)
-            near = nn.functional.embedding(neighbours, sent)
+            near_vectors = nn.functional.embedding(neighbours, sent)
             scalar_density = torch.baddbmm(
-                scalar_density, along, near.view(atoms, 3 * slots, width)
+                scalar_density, along, near_vectors.view(atoms, 3 * slots, width)
             )
             vector_density = vector_density.view(atoms, n, 3 * width)
-            vector_density = torch.baddbmm(vector_density, radial, near)
+            vector_density = torch.baddbmm(vector_density, radial, near_vectors)
         vector_density = vector_density.view(atoms, n, 3, width).transpose(1, 2)
         vector_density = vector_density.reshape(3 * atoms, n * width)
         scalars = scalars + self.mix_scalars(scalar_density.view(atoms, n * width))
@@ -91,6 +117,12 @@ class Interaction(nn.Module):
         hidden = torch.addmm(
             self.update_scalars(scalars), products, self.update_products.weight.t()
         )
+        if self.left_tensors is not None:
+            tensor_density = torch.bmm(quadratic, near).view(5 * atoms, n * width)
+            products = torch.mm(tensor_density, self.left_tensors.weight.t())
+            products = products * torch.mm(tensor_density, self.right_tensors.weight.t())
+            products = products.view(atoms, 5, self.tensors).sum(1)
+            hidden = torch.addmm(hidden, products, self.update_tensors.weight.t())
         gate, shift = self.update(nn.functional.silu(hidden)).split(self.features, 1)
         turned = (left.view(atoms, 3, self.features) * gate[:, None]).view(3 * atoms, self.features)
         return scalars + shift, vectors + turned
@@ -111,9 +143,11 @@ class DirectForceNetwork(nn.Module):
         channels: int = 32,
         layers: int = 3,
         radial: int = 8,
+        tensors: int = 0,
     ) -> None:
         super().__init__()
         self.cutoff = cutoff
+        self.tensors = tensors
         self.radial = radial
         self.features = features
         index = torch.full((120,), -1, dtype=torch.long)
@@ -122,7 +156,8 @@ class DirectForceNetwork(nn.Module):
         self.basis = RadialBasis(cutoff, radial)
         self.embedding = nn.Embedding(len(elements), features)
         self.interactions = nn.ModuleList(
-            Interaction(features, channels, radial, first=layer == 0) for layer in range(layers)
+            Interaction(features, channels, radial, tensors, first=layer == 0)
+            for layer in range(layers)
         )
         self.energy_head = nn.Sequential(
             nn.Linear(features, features // 2), nn.SiLU(), nn.Linear(features // 2, 1)
@@ -174,11 +209,15 @@ class DirectForceNetwork(nn.Module):
         )
         # 1e-12 Å^2 keeps the gradient finite for atoms on top of each other, which the callers refuse
         distance = torch.sqrt((vector * vector).sum(2, keepdim=True) + 1e-12)
-        radial = self.basis(distance)
         direction = vector / distance
         # the neighbours last, as the batched products contract them
         radial = (self.basis(distance) * self.density_scale).transpose(1, 2).contiguous()
-        angular = radial[:, :, None] * direction.transpose(1, 2).contiguous()[:, None]
+        direction = direction.transpose(1, 2).contiguous()
+        quadratic = radial
+        if self.tensors > 0:
+            quadratic = second_harmonics(direction)[:, :, None] * radial[:, None]
+            quadratic = quadratic.view(atoms, 5 * self.radial, slots)
+        angular = radial[:, :, None] * direction[:, None]
         along = angular.transpose(2, 3).reshape(atoms, self.radial, 3 * slots)
         angular = angular.view(atoms, 3 * self.radial, slots)
 
@@ -188,7 +227,9 @@ class DirectForceNetwork(nn.Module):
             3 * atoms, self.features, dtype=positions.dtype, device=positions.device
         )
         for interaction in self.interactions:
-            scalars, vectors = interaction(scalars, vectors, radial, angular, along, table)
+            scalars, vectors = interaction(
+                scalars, vectors, radial, angular, along, quadratic, table
+            )
 
         atomic = self.energy_head(scalars)[:, 0] * self.energy_scale
         energies = atomic.to(torch.float64) + self.reference_energies[species]

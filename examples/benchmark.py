@@ -1,0 +1,183 @@
+"""What exact U and the hooks cost: ratios to a run of the same model with direct forces only.
+
+All runs take turns within each round, so that a machine whose speed drifts still gives ratios; the
+medians over the rounds are printed. One thread. `python benchmark.py --memory` also makes 10^5
+steps and prints how the memory of the process grows.
+"""
+
+# ci: skip (minutes)
+
+import argparse
+import resource
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import ase.io
+import numpy as np
+import torch
+from ase import Atoms, units
+from ase.build import bulk
+from ase.md.langevin import Langevin
+from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
+
+from forcedelta import ForceDelta
+from forcedelta.ase import ForceDeltaCalculator
+from md_hooks import Action, FlagStore, Frame, Guard, Progress, Recorder, RunResult, Verdict, attach
+
+NEVER = 10**9  # every=NEVER: direct forces only, after the first evaluation
+STEPS, ROUNDS = 60, 15
+
+
+def acetylacetone() -> Atoms:
+    return ase.io.read(Path(__file__).with_name("acetylacetone.xyz"))
+
+
+def silicon() -> Atoms:
+    atoms = bulk("Si", cubic=True) * (2, 2, 2)
+    atoms.rattle(0.05, seed=1)
+    return atoms
+
+
+def dynamics_of(atoms: Atoms, model: str, every: int) -> Langevin:
+    atoms.calc = ForceDeltaCalculator(model, every=every)
+    MaxwellBoltzmannDistribution(atoms, temperature_K=300, rng=np.random.RandomState(1))
+    return Langevin(
+        atoms,
+        0.5 * units.fs,
+        temperature_K=300,
+        friction=0.01 / units.fs,
+        rng=np.random.RandomState(2),
+    )
+
+
+def all_hooks(folder: Path, name: str) -> list[object]:
+    return [
+        Guard(stop_above=1e6, flag_above=1e5),
+        Recorder(folder / f"{name}.h5"),
+        FlagStore(folder / f"{name}.xyz"),
+        Progress(),
+    ]
+
+
+def timed(work: object) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def passes(model: str, atoms: Atoms) -> float:
+    """Forward and backward of the bare model over its forward, medians of calls in turn."""
+    calculator = ForceDeltaCalculator(model)
+    atoms = atoms.copy()
+    atoms.calc = calculator
+    atoms.get_potential_energy()
+    graph = calculator._graph(atoms)
+    module = calculator.model.module
+    force_delta = ForceDelta(module)
+
+    def forward() -> None:
+        with torch.no_grad():
+            module(*graph)
+
+    for _ in range(20):
+        forward()
+        force_delta(*graph)
+    pairs = [(timed(lambda: force_delta(*graph)), timed(forward)) for _ in range(200)]
+    exact, direct = (statistics.median(column) for column in zip(*pairs, strict=True))
+    return exact / direct
+
+
+def compare(model: str, atoms: Atoms, folder: Path) -> None:
+    runs = {
+        "direct forces only": dynamics_of(atoms.copy(), model, NEVER),
+        "U every 4th step": dynamics_of(atoms.copy(), model, 4),
+        "U every step": dynamics_of(atoms.copy(), model, 1),
+        "U every step, all hooks": dynamics_of(atoms.copy(), model, 1),
+    }
+    handle = attach(runs["U every step, all hooks"], all_hooks(folder, model))
+    observe, spent = handle.chain.dispatch, []
+
+    def watched(frame: Frame) -> Verdict:
+        start = time.perf_counter()
+        verdict = observe(frame)
+        spent.append(time.perf_counter() - start)
+        return verdict
+
+    handle.chain.dispatch = watched
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for round_ in range(ROUNDS + 1):
+        for name, dynamics in runs.items():
+            elapsed = timed(lambda dynamics=dynamics: dynamics.run(STEPS))
+            if round_ > 0:  # the first one warms up
+                seconds[name].append(elapsed / STEPS)
+    handle.close()
+    base = seconds["direct forces only"]
+    print(f"\n{model}, {len(atoms)} atoms")
+    print(f"  forward + backward over forward of the bare model: {passes(model, atoms):.2f}")
+    for name, values in seconds.items():
+        ratio = statistics.median(a / b for a, b in zip(values, base, strict=True))
+        print(f"  {name:26s} {1e3 * statistics.median(values):7.2f} ms/step   ratio {ratio:.2f}")
+    share = np.mean(spent[STEPS:]) / statistics.median(seconds["U every step"])
+    print(f"  hooks alone: {1e6 * np.mean(spent[STEPS:]):.0f} us/step, {100 * share:.1f} % of a step")
+
+
+def recorder_cost(atoms: int, folder: Path) -> None:
+    generator = np.random.default_rng(0)
+    arrays = [generator.normal(size=(atoms, 3)) for _ in range(5)]
+    recorder = Recorder(folder / f"recorder_{atoms}.h5", every=1)
+    from md_hooks import RunInfo
+
+    recorder.open(RunInfo())
+    frames = 200
+    start = time.perf_counter()
+    for step in range(frames):
+        frame = Frame(
+            step=step,
+            time=0.5 * step,
+            numbers=np.full(atoms, 6),
+            masses=np.full(atoms, 12.0),
+            positions=arrays[0],
+            velocities=arrays[1],
+            cell=np.zeros((3, 3)),
+            pbc=np.zeros(3, dtype=bool),
+            energy=-1.0,
+            forces=arrays[2],
+            temperature=300.0,
+            force_delta=0.1,
+            force_deltas=np.abs(arrays[3][:, 0]),
+            direct_forces=arrays[3],
+            conservative_forces=arrays[4],
+        )
+        recorder.observe(frame, Verdict(Action.CONTINUE))
+    recorder.close(RunResult("finished", frames - 1, 0.5 * (frames - 1)))
+    elapsed = time.perf_counter() - start
+    size = (folder / f"recorder_{atoms}.h5").stat().st_size
+    print(
+        f"recorder, {atoms} atoms: {1e3 * elapsed / frames:.2f} ms and {size / frames / 1e3:.1f} kB a frame"
+    )
+
+
+def memory(folder: Path) -> None:
+    dynamics = dynamics_of(acetylacetone(), "acac", 1)
+    handle = attach(dynamics, all_hooks(folder, "memory"))
+    for _ in range(10):
+        dynamics.run(10_000)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        print(f"after {dynamics.nsteps} steps: peak memory {peak / 1024:.0f} MiB", flush=True)
+    handle.close()
+
+
+parser = argparse.ArgumentParser(description=__doc__)
+parser.add_argument("--memory", action="store_true", help="10^5 steps; minutes")
+arguments = parser.parse_args()
+torch.set_num_threads(1)
+with tempfile.TemporaryDirectory() as name:
+    compare("acac", acetylacetone(), Path(name))
+    compare("mlearn", silicon(), Path(name))
+    print()
+    for count in (15, 1000):
+        recorder_cost(count, Path(name))
+    if arguments.memory:
+        memory(Path(name))

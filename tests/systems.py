@@ -16,11 +16,15 @@ ELEMENTS = [1, 6, 8, 14]
 Graph = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
-def small_network(dtype: torch.dtype = torch.float64, seed: int = 0) -> DirectForceNetwork:
+def small_network(
+    dtype: torch.dtype = torch.float64, seed: int = 0, tensors: int = 3
+) -> DirectForceNetwork:
     """A network of the embedded kind with random weights."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        network = DirectForceNetwork(ELEMENTS, CUTOFF, features=16, channels=4, layers=2, radial=4)
+        network = DirectForceNetwork(
+            ELEMENTS, CUTOFF, features=16, channels=4, layers=2, radial=4, tensors=tensors
+        )
     network.reference_energies.copy_(torch.tensor([-13.0, -1030.0, -2040.0, -7800.0]))
     return network.to(dtype) if dtype == torch.float64 else network
 

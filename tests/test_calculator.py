@@ -102,6 +102,23 @@ def test_asking_again_evaluates_nothing() -> None:
     assert atoms.calc.evaluations == 2
 
 
+@pytest.mark.parametrize("change", ["positions", "cell", "pbc", "numbers"])
+def test_any_change_evaluates_again(change: str) -> None:
+    atoms = with_calculator(small_crystal())
+    before = atoms.get_potential_energy()
+    match change:
+        case "positions":
+            atoms.positions[0, 2] += 0.01
+        case "cell":
+            atoms.cell[2, 2] += 0.01
+        case "pbc":
+            atoms.pbc[2] = False
+        case "numbers":
+            atoms.numbers[0] = 6
+    assert atoms.get_potential_energy() != before
+    assert atoms.calc.evaluations == 2
+
+
 def test_handed_out_arrays_are_copies() -> None:
     atoms = with_calculator(acetaldehyde())
     atoms.get_forces()[:] = 0
@@ -458,7 +475,7 @@ def test_atoms_on_top_of_each_other_give_numbers() -> None:
 def test_far_from_the_origin_float32_loses_nothing() -> None:
     atoms = acetaldehyde()
     near = with_calculator(atoms.copy())
-    atoms.positions += 4096.0
+    atoms.positions += 1e5
     far = with_calculator(atoms)
     assert np.allclose(near.get_forces(), far.get_forces(), atol=1e-6)
 

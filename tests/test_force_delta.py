@@ -3,6 +3,7 @@
 import math
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -118,8 +119,11 @@ def test_no_grad_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize("make", [acetaldehyde, small_crystal])
-def test_conservative_forces_are_minus_the_gradient(make) -> None:
-    atoms, network = make(), small_network()
+@pytest.mark.parametrize("tensors", [0, 3])
+def test_conservative_forces_are_minus_the_gradient(
+    make: Callable[[], Atoms], tensors: int
+) -> None:
+    atoms, network = make(), small_network(tensors=tensors)
     forces = ForceDelta(network)(*graph_of([atoms]))["conservative_forces"]
     expected = np.zeros((len(atoms), 3))
     for i in range(len(atoms)):
@@ -151,6 +155,20 @@ def test_stress_is_the_strain_derivative() -> None:
     assert close(stress, 0.5 * (expected + expected.T), DERIVATIVE)
 
 
+def test_stress_is_symmetric_for_models_that_are_not_rotation_invariant() -> None:
+    class Oriented(Springs):
+        def forward(self, *graph: Tensor) -> tuple[Tensor, Tensor]:
+            x, y, _ = graph[0].unbind(1)
+            return (x * y * y).sum()[None], torch.zeros_like(graph[0])
+
+    atoms = small_crystal()
+    x, y, _ = atoms.positions.T
+    stress = ForceDelta(Oriented())(*graph_of([atoms]), stress=True)["stress"][0]
+    assert close(stress, stress.T, SAME)
+    expected = 0.5 * (2 * x * x * y + y**3).sum() / atoms.get_volume()
+    assert close(stress[0, 1], expected, SAME)
+
+
 def test_stress_changes_nothing_else_and_needs_a_volume() -> None:
     graph = graph_of([acetaldehyde(), small_crystal()])
     force_delta = ForceDelta(small_network())
@@ -171,7 +189,7 @@ def test_batch_equals_single_structures() -> None:
 
 
 @pytest.mark.parametrize("make", [acetaldehyde, small_crystal])
-def test_symmetries(make) -> None:
+def test_symmetries(make: Callable[[], Atoms]) -> None:
     """Permutation, translation and rotation; the pairs are handed over in any order."""
     atoms = make()
     force_delta = ForceDelta(small_network())
@@ -197,7 +215,7 @@ def test_symmetries(make) -> None:
 
 
 @pytest.mark.parametrize("make", [acetaldehyde, small_crystal])
-def test_gradient_of_u(make) -> None:
+def test_gradient_of_u(make: Callable[[], Atoms]) -> None:
     """The direction of an adversarial attack (eq. 3), against central differences."""
     atoms, force_delta = make(), ForceDelta(small_network())
     positions, *rest = graph_of([atoms])
@@ -317,10 +335,12 @@ torch.save([module(*graph, stress=True) for graph in cases for _ in range(3)], s
 
 
 @ignore_script_warning
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_exported_module_runs_without_the_package(tmp_path: Path, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize(("dtype", "tensors"), [(torch.float32, 0), (torch.float64, 3)])
+def test_exported_module_runs_without_the_package(
+    tmp_path: Path, dtype: torch.dtype, tensors: int
+) -> None:
     """Also for other numbers of atoms, pairs and structures than any it has seen."""
-    force_delta = ForceDelta(small_network(dtype))
+    force_delta = ForceDelta(small_network(dtype, tensors=tensors))
     exported = torch.jit.script(force_delta)
     exported(*graph_of([acetaldehyde()], dtype))
     exported.save(tmp_path / "module.pt")

@@ -46,10 +46,15 @@ def saved(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_saved_network_gives_the_same_numbers(saved: Path, dtype: torch.dtype) -> None:
-    network = small_network(torch.float32).to(dtype)
+@pytest.mark.parametrize("tensors", [0, 3])
+def test_saved_network_gives_the_same_numbers(
+    tmp_path: Path, dtype: torch.dtype, tensors: int
+) -> None:
+    network = small_network(torch.float32, tensors=tensors)
+    save_network(tmp_path / "toy.safetensors", network, METADATA)
+    loaded = load_network(tmp_path / "toy.safetensors", dtype).network
+    network = network.to(dtype)
     graph = graph_of([acetaldehyde()], dtype)
-    loaded = load_network(saved, dtype).network
     assert all(torch.equal(a, b) for a, b in zip(loaded(*graph), network(*graph), strict=True))
     assert loaded.reference_energies.dtype == torch.float64
 

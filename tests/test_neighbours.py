@@ -120,6 +120,18 @@ def test_compression_without_the_atoms_uses_up_the_skin() -> None:
         assert all(np.array_equal(a, b) for a, b in zip(reused, fresh, strict=True))
 
 
+def test_cell_that_changes_under_atoms_at_rest() -> None:
+    """The images move although no atom does, and the more the farther an atom was left unwrapped."""
+    atoms = bulk("Si", cubic=True)
+    atoms.positions[2] += 50 * atoms.cell.array[0]
+    kept = NeighbourList(CUTOFF, skin=1.0)
+    for factor in np.linspace(1.0, 0.98, 20):
+        cell = atoms.cell.array * factor
+        reused = kept.pairs(atoms.positions, cell, atoms.pbc)
+        fresh = neighbour_pairs(atoms.positions, cell, atoms.pbc, CUTOFF)
+        assert all(np.array_equal(a, b) for a, b in zip(reused, fresh, strict=True))
+
+
 def test_built_anew_only_beyond_half_the_skin() -> None:
     atoms = molecule("C6H6")
     neighbours = NeighbourList(CUTOFF, skin=0.5)

@@ -28,7 +28,7 @@ def add_force_delta(
     *,
     forces: Forces = "direct",
     every: int = 1,
-    path: Literal["python"] = "python",
+    path: Literal["python", "torchscript"] = "python",
     periodic: bool | None = None,
     device: str = "cpu",
     dtype: str = "float32",
@@ -42,18 +42,22 @@ def add_force_delta(
 
     Args:
         system: before a Context or Simulation is made of it.
-        model: registered name, path of a file of weights, or a model in memory.
+        model: registered name, path of a file of weights, or a model in memory; for
+            ``path="torchscript"`` a file written by ``forcedelta export``.
         topology_or_numbers: an `openmm.app.Topology`, or an atomic number for each particle.
         atoms: indices of the particles that the model sees; all of them if None.
         forces: "direct" or "conservative", those that drive the run.
         every: U each so many steps, above 1 only with direct forces; the steps between cost no
             backward pass.
-        path: "python" evaluates the model through `openmm.PythonForce`.
+        path: "python" evaluates the model through `openmm.PythonForce`; "torchscript" runs an
+            exported module in C++ through ``openmmtorch.TorchForce``, which has the device of
+            OpenMM's platform and the dtype of the export.
         periodic: whether the model sees periodic images; None takes what the topology, or without
             one the other forces of the System say.
         device: on which the model runs.
         dtype: of the model's arithmetic, "float32" or "float64".
-        force_group: OpenMM's group of the force.
+        force_group: OpenMM's group of the force; with ``path="torchscript"`` 0 is the last one that
+            no other force has.
 
     Returns:
         the handle of the force; `forcedelta.openmm.run` finds it by itself.
@@ -65,8 +69,8 @@ def add_force_delta(
     """
     if forces not in ("direct", "conservative"):
         raise ForceDeltaError(f"forces is {forces!r}: say 'direct' or 'conservative'")
-    if path != "python":
-        raise ForceDeltaError(f"path is {path!r}: say 'python'")
+    if path not in ("python", "torchscript"):
+        raise ForceDeltaError(f"path is {path!r}: say 'python' or 'torchscript'")
     if isinstance(every, bool) or int(every) != every or every < 1:
         raise ForceDeltaError(f"every is {every!r}: give a whole number of steps, at least 1")
     if every > 1 and forces == "conservative":
@@ -81,8 +85,15 @@ def add_force_delta(
     numbers = numbers[indices]
     checks.check_particles(system, indices, numbers)
     images = checks.is_periodic(system, topology_says, periodic)
+    part = len(indices) < particles
+    if path == "torchscript":
+        from .torchscript import TorchMonitor
+
+        exported = TorchMonitor(model, indices, numbers, images, forces, int(every), part)
+        exported.add_to(system, force_group)
+        return exported
     arguments = (numbers, images, forces, dtype, device)
-    evaluator = make_evaluator(model, *arguments, part=len(indices) < particles)
+    evaluator = make_evaluator(model, *arguments, part=part)
     reference = None if isinstance(model, LoadedModel | torch.nn.Module) else str(model)
     rebuild = None if reference is None else (make_evaluator, (reference, *arguments))
     info = _model_info(evaluator.model, forces, int(every), device, dtype)

@@ -61,8 +61,8 @@ class Monitor(ABC):
 
     @property
     @abstractmethod
-    def evaluations(self) -> int | None:
-        """Passes of the model so far; None where they cannot be counted."""
+    def evaluations(self) -> int:
+        """Passes of the model so far."""
 
     @abstractmethod
     def measure(self, context: openmm.Context, full: bool = True) -> Evaluation:
@@ -80,7 +80,7 @@ class Monitor(ABC):
         """
 
     @abstractmethod
-    def watch(self, running: bool) -> None:
+    def watch(self, context: openmm.Context, running: bool) -> None:
         """A run begins or ends: in one, frames are expected and evaluations are made with U."""
 
     @abstractmethod
@@ -136,7 +136,7 @@ class PythonMonitor(Monitor):
     def evaluations(self) -> int:
         return self._evaluator.evaluations
 
-    def watch(self, running: bool) -> None:
+    def watch(self, context: openmm.Context, running: bool) -> None:
         self._running = running
         self._frame_step = None
 

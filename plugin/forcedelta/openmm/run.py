@@ -103,7 +103,7 @@ class _Session:
         self._between_steps = True
         self._last: Frame | None = None
         self._last_with_u: Frame | None = None
-        self._evaluations = monitor.evaluations
+        self._evaluations = 0
         system = simulation.system
         masses = [
             system.getParticleMass(int(i)).value_in_unit(openmm.unit.dalton) for i in monitor.atoms
@@ -204,7 +204,8 @@ class _Session:
     @contextmanager
     def watching(self) -> Any:
         """Closes the hooks at the end, whatever the end is."""
-        self.monitor.watch(True)
+        self.monitor.watch(self.context, True)
+        self._evaluations = self.monitor.evaluations
         try:
             yield
         except KeyboardInterrupt:
@@ -225,13 +226,10 @@ class _Session:
             else:
                 self._close("finished", "")
         finally:
-            self.monitor.watch(False)
+            self.monitor.watch(self.context, False)
 
     def _close(self, reason: str, message: str) -> None:
         last, with_u = self._last, self._last_with_u
-        evaluations = self.monitor.evaluations
-        if evaluations is not None and self._evaluations is not None:
-            evaluations -= self._evaluations
         self.result = RunResult(
             reason=reason,
             step=-1 if last is None else last.step,
@@ -239,7 +237,7 @@ class _Session:
             force_delta=None if with_u is None else with_u.force_delta,
             worst_atom=None if with_u is None else with_u.worst_atom,
             message=message,
-            evaluations=evaluations,
+            evaluations=self.monitor.evaluations - self._evaluations,
         )
         self.chain.close(self.result)
 

@@ -16,7 +16,7 @@ from ase.build import bulk, molecule
 from forcedelta.cli import status
 from forcedelta.models.files import save_network
 from forcedelta.models.network import DirectForceNetwork
-from md_hooks import HookError, Trajectory
+from md_hooks import HookError, load_checkpoint
 
 PROGRAM = [sys.executable, "-c", "from forcedelta.cli import main; main()"]
 
@@ -109,15 +109,15 @@ def start(here: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
 @pytest.fixture
 def reached() -> Callable[[str, int], None]:
-    """Waits until a run in another process has recorded a step."""
+    """Waits until a run in another process has recorded a step and a checkpoint after it."""
 
     def wait(path: str, step: int) -> None:
         end = time.monotonic() + 60
         while time.monotonic() < end:
             try:
-                if Trajectory(path).series["step"][-1] >= step:
+                if load_checkpoint(path).step >= step:
                     return
-            except (HookError, IndexError, KeyError):
+            except HookError:
                 pass  # not there yet
             time.sleep(0.05)
         raise TimeoutError(f"{path} did not reach step {step}")

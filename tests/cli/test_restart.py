@@ -6,8 +6,10 @@ import os
 import signal
 from pathlib import Path
 
+import ase.io
 import numpy as np
 import pytest
+from ase.constraints import FixAtoms
 
 from forcedelta.ase import ForceDeltaCalculator
 from md_hooks import Trajectory
@@ -85,7 +87,8 @@ def test_a_killed_run_goes_on(forcedelta, water, start, reached):
     assert killed.outcome["reason"] == "running"
     steps = str(killed.series["step"][-1] + 30)
     # the same command as before: settings that agree may be repeated
-    assert forcedelta(*water, "--steps", steps, "--out", "killed.h5", "--restart")[0] == 0
+    code, _, err = forcedelta(*water, "--steps", steps, "--out", "killed.h5", "--restart")
+    assert code == 0, err
     assert forcedelta(*water, "--steps", steps, "--record-every", "20", "--out", "s.h5")[0] == 0
     same("s.h5", "killed.h5")
 
@@ -141,6 +144,21 @@ def test_another_system_or_model_is_refused(forcedelta, files, water):
     assert code == 2
     assert "another model" in err
     assert Trajectory("run.h5").series["step"][-1] == 3
+
+
+def test_constraints_need_the_structure_that_has_them(forcedelta, files, here):
+    atoms = ase.io.read(files / "water.xyz")
+    atoms.set_constraint(FixAtoms([0]))
+    atoms.write("fixed.xyz", columns=["symbols", "positions", "move_mask"])
+    model = files / "wet.safetensors"
+    assert forcedelta("run", "fixed.xyz", "--model", model, "--steps", "3")[0] == 0
+    code, _, err = forcedelta("run", "--restart", "--steps", "6")
+    assert code == 2
+    assert "other constraints" in err
+    assert forcedelta("run", "fixed.xyz", "--restart", "--steps", "6")[0] == 0
+    frames = list(Trajectory("run.h5").frames())
+    np.testing.assert_array_equal(frames[0].positions[0], frames[-1].positions[0])
+    assert np.abs(frames[0].positions[1] - frames[-1].positions[1]).max() > 1e-4
 
 
 def test_nothing_to_continue(forcedelta, here):

@@ -28,7 +28,7 @@ from md_hooks.errors import HookError
 from ..errors import ForceDeltaError
 from . import models, plot, run, watch
 
-DONE, BAD_INPUT, STOPPED, INTERRUPTED = 0, 2, 3, 130
+DONE, BAD_INPUT, INTERRUPTED = 0, 2, 130
 
 app = typer.Typer(
     name="forcedelta",
@@ -83,5 +83,6 @@ def status(arguments: Sequence[str] | None = None) -> int:
 
 
 def _fail(message: str) -> int:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    if message:  # it is empty where typer has printed the help instead
+        print(f"error: {' '.join(message.split())}", file=sys.stderr)
     return BAD_INPUT

@@ -78,6 +78,7 @@ def run(
     temperature: Annotated[
         float,
         typer.Option(
+            metavar="K",
             help="Temperature of the thermostat and of the initial velocities, K. A structure that "
             "carries momenta keeps them.",
             rich_help_panel=_DYNAMICS,
@@ -86,6 +87,7 @@ def run(
     ramp_to: Annotated[
         float | None,
         typer.Option(
+            metavar="K",
             help="Change the temperature linearly to this one, K, from the first step, or from the "
             "end of the burn-in, to the last one.",
             rich_help_panel=_DYNAMICS,
@@ -102,21 +104,26 @@ def run(
         ),
     ] = _DEFAULTS.steps,
     timestep: Annotated[
-        float, typer.Option(help="Time step, fs.", rich_help_panel=_DYNAMICS)
+        float, typer.Option(metavar="fs", help="Time step, fs.", rich_help_panel=_DYNAMICS)
     ] = _DEFAULTS.timestep,
     tau: Annotated[
         float,
         typer.Option(
+            metavar="fs",
             help="Relaxation time of the thermostat, fs; the Langevin friction is 1/tau.",
             rich_help_panel=_DYNAMICS,
         ),
     ] = _DEFAULTS.tau,
     pressure: Annotated[
-        float, typer.Option(help="Pressure of npt, GPa.", rich_help_panel=_DYNAMICS)
+        float, typer.Option(metavar="GPa", help="Pressure of npt, GPa.", rich_help_panel=_DYNAMICS)
     ] = _DEFAULTS.pressure,
     barostat_tau: Annotated[
         float,
-        typer.Option(help="Relaxation time of the volume in npt, fs.", rich_help_panel=_DYNAMICS),
+        typer.Option(
+            metavar="fs",
+            help="Relaxation time of the volume in npt, fs.",
+            rich_help_panel=_DYNAMICS,
+        ),
     ] = _DEFAULTS.barostat_tau,
     seed: Annotated[
         int | None,
@@ -242,8 +249,8 @@ def run(
 ) -> int:
     """Run molecular dynamics of STRUCTURE, watched over by the Force Delta.
 
-    Each step computes the model's direct forces and the gradient of its energy. Their root mean
-    square difference U (eV/Å) is recorded, and can flag frames or stop the run.
+    U (eV/Å), how far the direct forces are from the gradient of the energy, is recorded along
+    the run, and can flag frames or stop the run.
     """
     values = {name: value for name, value in locals().items() if name not in _ONLY_HERE}
     settings = RunSettings(**values)

@@ -13,7 +13,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import ase.io
 import numpy as np
 import torch
 from ase import Atoms
@@ -33,13 +32,13 @@ from md_hooks import (
     restore,
     run,
 )
-from md_hooks.h5md_io import bare_atoms
 
 from ..ase import ForceDeltaCalculator
 from ..checks import check_structure
 from ..ensembles import Ensemble, EnsembleSettings, Ramp, prepare
 from ..errors import ForceDeltaError
 from .settings import RunSettings, continued, patience, threshold
+from .structures import constraints_of, continued_structure, read_structure
 
 _STATUS = {"finished": 0, "stopped": 3, "interrupted": 130}
 
@@ -137,9 +136,14 @@ def simulate(settings: RunSettings, given: set[str], command: str) -> Ending:
         result = RunResult("finished", checkpoint.step, checkpoint.time)
         return _ending(result, settings, guard, None)
 
-    atoms = _structure(settings)
+    if checkpoint is None:
+        atoms = read_structure(settings.structure)
+    else:
+        atoms = continued_structure(settings.structure, settings.out, stored.get("constraints"))
+    constraints = constraints_of(atoms)
     atoms.calc = calculator = _calculator(settings)
-    check_structure(atoms, calculator.model)
+    if checkpoint is None:
+        check_structure(atoms, calculator.model)
     velocities = prepare(atoms, ensemble_settings)
     ensemble = Ensemble(atoms, ensemble_settings)
     recorder = Recorder(
@@ -160,7 +164,11 @@ def simulate(settings: RunSettings, given: set[str], command: str) -> Ending:
     info = RunInfo(
         command=command,
         seed=settings.seed,
-        settings={**settings.stored(), "ramp_steps": [ramp.first_step, ramp.last_step]},
+        settings={
+            **settings.stored(),
+            "ramp_steps": [ramp.first_step, ramp.last_step],
+            "constraints": constraints,
+        },
         versions={"torch": version("torch")},
         restart_step=None if checkpoint is None else checkpoint.step,
         restart_time=0.0 if checkpoint is None else checkpoint.time,
@@ -223,42 +231,6 @@ def _ramp(settings: RunSettings, steps: list[int] | None) -> Ramp:
         steps = [settings.burn_in if auto else 0, settings.steps or 0]
     end = settings.temperature if settings.ramp_to is None else settings.ramp_to
     return Ramp(settings.temperature, end, *steps)
-
-
-def _structure(settings: RunSettings) -> Atoms:
-    if not settings.restart:
-        return _read(settings.structure)
-    stored = bare_atoms(Trajectory(settings.out).frame(-1))
-    if settings.structure is None:
-        return stored
-    atoms = _read(settings.structure)
-    if list(atoms.numbers) != list(stored.numbers) or list(atoms.pbc) != list(stored.pbc):
-        raise ForceDeltaError(
-            f"{settings.out} holds another system ({stored.symbols}, periodic {stored.pbc}) than "
-            f"{settings.structure} ({atoms.symbols}, periodic {atoms.pbc}): leave the structure "
-            "away to continue that run, or give another --out"
-        )
-    return atoms
-
-
-def _read(path: str | None) -> Atoms:
-    if path is None:
-        raise ForceDeltaError("no structure: give a file that ASE reads, e.g. molecule.xyz")
-    try:
-        atoms = ase.io.read(path)
-    except FileNotFoundError:
-        raise ForceDeltaError(f"{path} does not exist: give a structure file") from None
-    except Exception as error:  # readers of many formats, each with its own kinds of errors
-        reason = str(error) or type(error).__name__
-        raise ForceDeltaError(
-            f"{path} cannot be read as a structure ({reason}): give a file in a format that ASE "
-            "knows ('ase info --formats')"
-        ) from error
-    if not isinstance(atoms, Atoms):
-        raise ForceDeltaError(f"{path} names several structures: give one of them")
-    if len(atoms) == 0:
-        raise ForceDeltaError(f"{path} holds no atoms: give a structure file with at least one")
-    return atoms
 
 
 def _calculator(settings: RunSettings) -> ForceDeltaCalculator:

@@ -110,7 +110,7 @@ INTEGRATORS: dict[str, Callable[[], openmm.Integrator]] = {
 
 
 def simulation(
-    atoms: Atoms,
+    structure: Atoms,
     integrator: str = "LangevinMiddle",
     *,
     model: Any = None,
@@ -121,11 +121,11 @@ def simulation(
 ) -> tuple[app.Simulation, Monitor]:
     """A simulation of the atoms, with positions and velocities."""
     system = openmm.System()
-    for mass in atoms.get_masses():
+    for mass in structure.get_masses():
         system.addParticle(mass)
-    if atoms.pbc.all():
-        system.setDefaultPeriodicBoxVectors(*(atoms.cell.array / 10))
-    topology = topology_of(atoms)
+    if structure.pbc.all():
+        system.setDefaultPeriodicBoxVectors(*(structure.cell.array / 10))
+    topology = topology_of(structure)
     model = loaded() if model is None else model
     monitor = add_force_delta(system, model, topology, dtype=dtype, **options)
     if barostat:
@@ -136,7 +136,7 @@ def simulation(
     if hasattr(engine, "setRandomNumberSeed"):
         engine.setRandomNumberSeed(1)
     made = app.Simulation(topology, system, engine, openmm.Platform.getPlatformByName(platform))
-    made.context.setPositions(atoms.positions / 10)
+    made.context.setPositions(structure.positions / 10)
     made.context.setVelocitiesToTemperature(300, 2)
     return made, monitor
 

@@ -83,7 +83,13 @@ def _text(key: str, value: Any) -> list[str]:
     if key == "cutoff":
         return [f"{value:g} Å"]
     if isinstance(value, Mapping):
-        return [f"{name}: {number}" for name, number in value.items()] or ["none"]
+        return [f"{name}: {_flat(number)}" for name, number in value.items()] or ["none"]
     if isinstance(value, list):
         return [" ".join(str(item) for item in value)]
     return [str(value)]
+
+
+def _flat(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {item}" for name, item in value.items())
+    return str(value)

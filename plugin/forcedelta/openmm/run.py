@@ -28,7 +28,7 @@ from .units import NM, PS
 def run(
     simulation: Any,
     steps: int,
-    hooks: Iterable[Hook],
+    hooks: Iterable[Hook] | HookChain,
     info: RunInfo | None = None,
     *,
     restart: str | Path | Checkpoint | None = None,

@@ -1,0 +1,210 @@
+"""OpenMM as the engine of ``forcedelta run``: an ensemble by name, from ASE's atoms."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import openmm
+from ase import Atoms, units
+from ase.constraints import FixAtoms, FixCom
+from numpy.typing import NDArray
+from openmm import app
+
+from md_hooks import Checkpoint, HookChain, RunInfo, RunResult
+
+from ..ensembles import EnsembleSettings
+from ..errors import ForceDeltaError
+from .force import add_force_delta
+from .monitor import Forces
+from .run import run
+from .units import NM, PS
+
+BAROSTAT_EVERY = 25
+"""Steps between the barostat's attempts, OpenMM's own default."""
+
+_BAR_PER_GPA = 1e4
+
+
+class OpenMMEngine:
+    """A simulation of a structure, with its ramp of temperature.
+
+    "nve" is OpenMM's VerletIntegrator, "langevin" its LangevinMiddleIntegrator, "npt" that one with
+    a MonteCarloBarostat, whose volumes come from energies alone (``barostat_tau`` has no meaning
+    here). They run on the Reference platform: next to the model its cost is nothing, and a
+    continued run equals one that was never interrupted bit for bit. ("npt" is the exception:
+    OpenMM's checkpoint lacks the barostat's counters.)
+
+    The engine is a hook as well: as the first of a chain it sets, after each frame, the target
+    temperature of the next step.
+
+    Args:
+        atoms: with momenta (`forcedelta.ensembles.prepare`). Positions, cell and momenta are turned
+            in place into the orientation that OpenMM needs.
+        settings: see `EnsembleSettings`.
+        model: as for `forcedelta.openmm.add_force_delta`, as are the others.
+
+    Attributes:
+        simulation: the `openmm.app.Simulation`.
+        monitor: the handle of its force.
+
+    Raises:
+        ForceDeltaError: an ensemble, a periodicity or constraints that OpenMM does not have, or
+            what `add_force_delta` raises.
+    """
+
+    def __init__(
+        self,
+        atoms: Atoms,
+        settings: EnsembleSettings,
+        model: Any,
+        forces: Forces = "direct",
+        every: int = 1,
+        device: str = "cpu",
+        dtype: str = "float32",
+    ) -> None:
+        _check(atoms, settings)
+        if atoms.pbc.all():
+            to_openmm_cell(atoms)
+        self.settings = settings
+        system = _system(atoms, settings)
+        topology = _topology(atoms)
+        self.monitor = add_force_delta(
+            system, model, topology, forces=forces, every=every, device=device, dtype=dtype
+        )
+        self.simulation = app.Simulation(
+            topology,
+            system,
+            _integrator(settings),
+            openmm.Platform.getPlatformByName("Reference"),
+        )
+        context = self.simulation.context
+        context.setPositions(atoms.positions / NM)
+        velocities = atoms.get_velocities() * (units.fs * PS / NM)
+        if settings.name == "nve":
+            # the integrator takes the velocities of half a step before
+            forces_now = self.monitor.measure(context).openmm_forces
+            masses = _masses(atoms)[:, None]
+            pull = np.divide(forces_now, masses, out=np.zeros_like(forces_now), where=masses > 0)
+            velocities = velocities - 0.5 * settings.timestep / PS * pull
+        context.setVelocities(velocities)
+        self._set_temperature(settings.ramp.temperature(1))
+
+    def run(
+        self, steps: int, chain: HookChain, info: RunInfo, checkpoint: Checkpoint | None = None
+    ) -> RunResult:
+        """Make so many steps, from a checkpoint where one is given; see `forcedelta.openmm.run`."""
+        if checkpoint is not None:
+            self._set_temperature(self.settings.ramp.temperature(checkpoint.step + 1))
+        return run(self.simulation, steps, chain, info, restart=checkpoint)
+
+    def observe(self, frame: Any, verdict: Any) -> None:
+        """Set the target temperature of the step after this frame."""
+        ramp = self.settings.ramp
+        if ramp.start != ramp.end and ramp.first_step <= frame.step <= ramp.last_step:
+            self._set_temperature(ramp.temperature(frame.step + 1))
+
+    def _set_temperature(self, temperature: float) -> None:
+        integrator = self.simulation.integrator
+        if hasattr(integrator, "setTemperature"):
+            integrator.setTemperature(temperature)
+        if self.settings.name == "npt":
+            name = openmm.MonteCarloBarostat.Temperature()
+            self.simulation.context.setParameter(name, temperature)
+
+
+def to_openmm_cell(atoms: Atoms) -> None:
+    """Turn atoms, cell and momenta so that OpenMM accepts the cell; the crystal is the same.
+
+    OpenMM wants the first vector along x, the second in the xy plane, and no vector longer than it
+    has to be.
+    """
+    cell = atoms.cell.array.copy()
+    if np.linalg.det(cell) < 0:
+        cell[2] = -cell[2]
+    atoms.set_cell(cell)
+    triangular, rotation = atoms.cell.standard_form()
+    cell = np.array(triangular)
+    if not np.allclose(cell, atoms.cell.array, rtol=0, atol=1e-12):
+        momenta = atoms.get_momenta()
+        atoms.positions = atoms.positions @ rotation.T
+        if atoms.has("momenta"):
+            atoms.set_momenta(momenta @ rotation.T, apply_constraint=False)
+    for long, short in ((2, 1), (2, 0), (1, 0)):
+        cell[long] -= cell[short] * np.round(cell[long, short] / cell[short, short])
+    atoms.set_cell(np.tril(cell))
+
+
+def _check(atoms: Atoms, settings: EnsembleSettings) -> None:
+    if settings.name == "bussi":
+        raise ForceDeltaError(
+            "ensemble bussi does not exist in OpenMM: choose langevin, or --engine ase"
+        )
+    if atoms.pbc.any() and not atoms.pbc.all():
+        raise ForceDeltaError(
+            "OpenMM knows structures that are periodic in three directions or in none: change pbc, "
+            "or choose --engine ase"
+        )
+    if settings.name == "npt" and not atoms.pbc.all():
+        raise ForceDeltaError(
+            "ensemble npt needs a structure that is periodic in all three directions: choose "
+            "langevin for this one"
+        )
+    for constraint in atoms.constraints:
+        if not isinstance(constraint, FixAtoms | FixCom):
+            raise ForceDeltaError(
+                f"the structure's {type(constraint).__name__} is not available in OpenMM: use "
+                "FixAtoms, or choose --engine ase"
+            )
+
+
+def _masses(atoms: Atoms) -> NDArray[np.float64]:
+    """Masses [N] in amu; 0, which is OpenMM's way to fix an atom, where `FixAtoms` does."""
+    masses: NDArray[np.float64] = atoms.get_masses().copy()
+    for constraint in atoms.constraints:
+        if isinstance(constraint, FixAtoms):
+            masses[constraint.index] = 0.0
+    return masses
+
+
+def _system(atoms: Atoms, settings: EnsembleSettings) -> openmm.System:
+    system = openmm.System()
+    masses = _masses(atoms)
+    for mass in masses:
+        system.addParticle(mass)
+    if atoms.pbc.all():
+        system.setDefaultPeriodicBoxVectors(*(atoms.cell.array / NM))
+    if len(atoms) > 1 and (masses > 0).all():
+        system.addForce(openmm.CMMotionRemover(1))
+    if settings.name == "npt":
+        barostat = openmm.MonteCarloBarostat(
+            settings.pressure * _BAR_PER_GPA, settings.ramp.start, BAROSTAT_EVERY
+        )
+        barostat.setRandomNumberSeed(_seed(settings.seed + 1))
+        system.addForce(barostat)
+    return system
+
+
+def _topology(atoms: Atoms) -> app.Topology:
+    topology = app.Topology()
+    residue = topology.addResidue("MOL", topology.addChain())
+    for number in atoms.numbers:
+        element = app.Element.getByAtomicNumber(int(number))
+        topology.addAtom(element.symbol, element, residue)
+    if atoms.pbc.all():
+        topology.setPeriodicBoxVectors(atoms.cell.array / NM * openmm.unit.nanometer)
+    return topology
+
+
+def _integrator(settings: EnsembleSettings) -> openmm.Integrator:
+    step = settings.timestep / PS
+    if settings.name == "nve":
+        return openmm.VerletIntegrator(step)
+    integrator = openmm.LangevinMiddleIntegrator(settings.ramp.start, PS / settings.tau, step)
+    integrator.setRandomNumberSeed(_seed(settings.seed))
+    return integrator
+
+
+def _seed(seed: int) -> int:
+    """A seed in OpenMM's range, where 0 would mean another one each time."""
+    return 1 + seed % (2**31 - 2)

@@ -88,7 +88,11 @@ class Interaction(nn.Module):
         quadratic: Tensor,
         neighbours: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """scalars [N, F], vectors [3N, F], radial [N, n, K], angular [N, 3n, K], along [N, n, 3K], quadratic [N, 5n, K]."""
+        """Features after this pass.
+
+        scalars [N, F], vectors [3N, F], radial [N, n, K], angular [N, 3n, K], along [N, n, 3K], quadratic [N, 5n, K],
+        neighbours [N, K].
+        """
         atoms, slots, width = scalars.shape[0], neighbours.shape[1], self.channels
         n = self.radial
         # Small molecules are ruled by the number of operations in the backward pass: matrices of two
@@ -117,7 +121,11 @@ class Interaction(nn.Module):
         hidden = torch.addmm(
             self.update_scalars(scalars), products, self.update_products.weight.t()
         )
-        if self.left_tensors is not None:
+        if (
+            self.left_tensors is not None
+            and self.right_tensors is not None
+            and self.update_tensors is not None
+        ):
             tensor_density = torch.bmm(quadratic, near).view(5 * atoms, n * width)
             products = torch.mm(tensor_density, self.left_tensors.weight.t())
             products = products * torch.mm(tensor_density, self.right_tensors.weight.t())

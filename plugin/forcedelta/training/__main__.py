@@ -5,18 +5,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
-import ase.io
 import numpy as np
 import torch
 import typer
 from ase import Atoms
-from torch import nn
 
 from forcedelta.errors import ForceDeltaError
 from forcedelta.models.files import save_network
 from forcedelta.models.network import DirectForceNetwork
-from forcedelta.models.registry import load_model
-from forcedelta.training.data import Batch, read_labelled, reference_energies, to_batch
+from forcedelta.models.registry import LoadedModel, load_model
+from forcedelta.training.data import Batch, read_frames, read_labelled, reference_energies, to_batch
 from forcedelta.training.loop import train
 from forcedelta.training.quality import Evaluation, evaluate, join, predictors, ranking, summary
 from forcedelta.training.recipe import Recipe, read_recipe
@@ -39,10 +37,14 @@ def split(recipe: Recipe, data: Path) -> tuple[list[Atoms], list[Atoms]]:
     return training, held_out
 
 
-def new_network(recipe: Recipe, frames: list[Atoms], parts: list[Batch], data: Path) -> nn.Module:
+def new_network(
+    recipe: Recipe, frames: list[Atoms], parts: list[Batch], data: Path
+) -> DirectForceNetwork:
     """A network with random weights and the scales of the training set."""
     elements = sorted({int(number) for atoms in frames for number in atoms.numbers})
-    isolated = ase.io.read(data / recipe.isolated_atoms, ":") if recipe.isolated_atoms else []
+    isolated: list[Atoms] = []
+    if recipe.isolated_atoms:
+        isolated = read_frames(data / recipe.isolated_atoms)
     torch.manual_seed(recipe.settings.seed)
     network = DirectForceNetwork(elements, **recipe.network)
     network.reference_energies.copy_(
@@ -81,7 +83,7 @@ def train_command(
     network = new_network(recipe, frames, parts, data)
     typer.echo(f"{len(parts)} frames to train on, {len(tests)} held out")
 
-    def report(epoch: int, loss: float, seconds: float, averaged: nn.Module) -> None:
+    def report(epoch: int, loss: float, seconds: float, averaged: DirectForceNetwork) -> None:
         if epoch % report_every == 0 or epoch == settings.epochs - 1:
             numbers = summary(evaluate(averaged, tests)) if tests else {}
             typer.echo(f"epoch {epoch}: loss {loss:.4f}, {seconds:.1f} s, held out {numbers}")
@@ -93,6 +95,13 @@ def train_command(
     metadata["training_frames"] = len(parts)
     metadata["tests"] = {"held_out": summary(evaluate(averaged, tests))} if tests else {}
     save_network(out, averaged, metadata)
+
+
+def network_of(model: LoadedModel) -> DirectForceNetwork:
+    """The network of a model of ours; others keep their energies in other ways."""
+    if not isinstance(model.module, DirectForceNetwork):
+        raise ForceDeltaError(f"model '{model.name}' is no network of this training program")
+    return model.module
 
 
 def table(title: str, evaluation: Evaluation, members: list[Evaluation]) -> list[str]:
@@ -136,7 +145,7 @@ def quality(
     results: list[list[Evaluation]] = []
     for name, frames in sets.items():
         parts = [to_batch(atoms, loaded[0].cutoff) for atoms in frames]
-        results.append([evaluate(entry.module, parts) for entry in loaded])
+        results.append([evaluate(network_of(entry), parts) for entry in loaded])
         typer.echo("\n".join(table(name, results[-1][0], results[-1][1:])))
     if len(sets) > 1:
         pooled = [join(column) for column in zip(*results, strict=True)]

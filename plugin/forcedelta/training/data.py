@@ -41,17 +41,23 @@ class Batch:
         )
 
 
+def read_frames(path: Path) -> list[Atoms]:
+    """All frames of a structure file. Raises ForceDeltaError where it is missing, unreadable or empty."""
+    try:
+        frames = ase.io.read(path, ":")
+    except Exception as error:  # ASE's readers raise whatever their parsers raise
+        raise ForceDeltaError(f"{path}: cannot be read as a structure file ({error})") from error
+    if not frames or isinstance(frames, Atoms):
+        raise ForceDeltaError(f"{path}: holds no frames")
+    return frames
+
+
 def read_labelled(path: Path) -> list[Atoms]:
     """Frames of an extended-XYZ file (Å) that has an energy (eV) and forces (eV/Å) for each.
 
     Raises ForceDeltaError where the file cannot be read, is empty or lacks a label.
     """
-    try:
-        frames = ase.io.read(path, ":")
-    except Exception as error:  # ASE's readers raise whatever their parsers raise
-        raise ForceDeltaError(f"{path}: cannot be read as a structure file ({error})") from error
-    if not frames:
-        raise ForceDeltaError(f"{path}: holds no frames")
+    frames = read_frames(path)
     for index, atoms in enumerate(frames):
         try:
             atoms.get_potential_energy()

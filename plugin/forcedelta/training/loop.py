@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from forcedelta.force_delta import ForceDelta
+from forcedelta.models.network import DirectForceNetwork
 from forcedelta.training.data import Batch, collect
 
 
@@ -60,11 +61,11 @@ def shuffled(parts: list[Batch], size: int, generator: torch.Generator) -> Itera
 
 
 def train(
-    model: nn.Module,
+    model: DirectForceNetwork,
     parts: list[Batch],
     settings: Settings,
-    report: Callable[[int, float, float, nn.Module], None],
-) -> nn.Module:
+    report: Callable[[int, float, float, DirectForceNetwork], None],
+) -> DirectForceNetwork:
     """Trains ``model`` in place and returns the averaged copy that is to be kept.
 
     ``report(epoch, loss, seconds, averaged)`` is called after every epoch.
@@ -86,8 +87,8 @@ def train(
         )
 
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
-    weights = list(model.parameters())
-    kept = list(averaged.parameters())
+    weights: list[Tensor] = list(model.parameters())
+    kept: list[Tensor] = list(averaged.parameters())
     step = 0
     for epoch in range(settings.epochs):
         start, total, count = time.perf_counter(), 0.0, 0

@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import mannwhitneyu, spearmanr
-from torch import nn
 
 from forcedelta.force_delta import ForceDelta
+from forcedelta.models.network import DirectForceNetwork
 from forcedelta.training.data import Batch
 
 Array = NDArray[np.float64]
@@ -33,7 +34,7 @@ class Evaluation:
         return float(np.average(per_structure, weights=self.atoms))
 
 
-def evaluate(model: nn.Module, parts: Sequence[Batch]) -> Evaluation:
+def evaluate(model: DirectForceNetwork, parts: Sequence[Batch]) -> Evaluation:
     """Predictions and errors of ``model`` for each labelled structure (batches of one)."""
     force_delta = ForceDelta(model)
     rows: list[tuple[float, ...]] = []
@@ -58,18 +59,20 @@ def evaluate(model: nn.Module, parts: Sequence[Batch]) -> Evaluation:
             )
         )
         direct_forces.append(direct.numpy().astype(np.float64))
-    columns = [np.array(column, dtype=np.float64) for column in zip(*rows, strict=True)]
-    return Evaluation(*columns[:3], columns[3].astype(np.int64), *columns[4:], direct=direct_forces)
+    names = [name for name in Evaluation.__dataclass_fields__ if name != "direct"]
+    columns = zip(names, zip(*rows, strict=True), strict=True)
+    arrays: dict[str, Any] = {name: np.array(values) for name, values in columns}
+    return Evaluation(**arrays, direct=direct_forces)
 
 
 def join(parts: Sequence[Evaluation]) -> Evaluation:
     """Several evaluations as one."""
-    arrays = [
-        np.concatenate([getattr(part, name) for part in parts])
+    arrays = {
+        name: np.concatenate([getattr(part, name) for part in parts])
         for name in Evaluation.__dataclass_fields__
         if name != "direct"
-    ]
-    return Evaluation(*arrays, direct=[forces for part in parts for forces in part.direct])
+    }
+    return Evaluation(**arrays, direct=[forces for part in parts for forces in part.direct])
 
 
 def ensemble_spread(members: Sequence[Evaluation]) -> Array:

@@ -26,7 +26,7 @@ import typer
 from md_hooks.errors import HookError
 
 from ..errors import ForceDeltaError
-from . import models, plot, run, watch
+from . import export, models, plot, run, watch
 
 DONE, BAD_INPUT, INTERRUPTED = 0, 2, 130
 
@@ -46,6 +46,7 @@ app = typer.Typer(
 )
 app.command("run", epilog=run.EPILOG)(run.run)
 app.command("models")(models.models)
+app.command("export")(export.export)
 app.command("watch")(watch.watch)
 app.command("plot")(plot.plot)
 

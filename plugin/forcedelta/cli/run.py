@@ -67,6 +67,14 @@ def run(
             rich_help_panel=_MODEL,
         ),
     ] = _DEFAULTS.every,
+    engine: Annotated[
+        Literal["ase", "openmm"],
+        typer.Option(
+            help="Whose integrators move the atoms. openmm: VerletIntegrator (nve), "
+            "LangevinMiddleIntegrator (langevin), with MonteCarloBarostat (npt); no bussi.",
+            rich_help_panel=_DYNAMICS,
+        ),
+    ] = _DEFAULTS.engine,  # type: ignore[assignment]
     ensemble: Annotated[
         Literal["nve", "langevin", "bussi", "npt"],
         typer.Option(

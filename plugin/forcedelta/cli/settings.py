@@ -12,7 +12,7 @@ from typing import Any, Literal
 from ..errors import ForceDeltaError
 
 DEFINING = (
-    "model", "ensemble", "temperature", "ramp_to", "timestep", "tau", "pressure", "barostat_tau",
+    "model", "engine", "ensemble", "temperature", "ramp_to", "timestep", "tau", "pressure", "barostat_tau",
     "seed", "forces", "every", "dtype", "burn_in",
 )  # fmt: skip
 """What a continued run must share with the first part, or it would be another run."""
@@ -29,6 +29,7 @@ class RunSettings:
     structure: str | None = None
     model: str | None = None
     out: str = "run.h5"
+    engine: str = "ase"
     ensemble: str = "langevin"
     temperature: float = 300.0
     ramp_to: float | None = None

@@ -11,7 +11,7 @@ import sys
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -19,7 +19,6 @@ from ase import Atoms
 from ase.data import chemical_symbols
 
 from md_hooks import (
-    Checkpoint,
     FlagStore,
     Guard,
     HookChain,
@@ -37,8 +36,12 @@ from ..ase import ForceDeltaCalculator
 from ..checks import check_structure
 from ..ensembles import Ensemble, EnsembleSettings, Ramp, prepare
 from ..errors import ForceDeltaError
+from ..models import LoadedModel
 from .settings import RunSettings, continued, patience, threshold
 from .structures import constraints_of, continued_structure, read_structure
+
+if TYPE_CHECKING:
+    from ..openmm.engine import OpenMMEngine
 
 _STATUS = {"finished": 0, "stopped": 3, "interrupted": 130}
 
@@ -145,7 +148,11 @@ def simulate(settings: RunSettings, given: set[str], command: str) -> Ending:
     if checkpoint is None:
         check_structure(atoms, calculator.model)
     velocities = prepare(atoms, ensemble_settings)
-    ensemble = Ensemble(atoms, ensemble_settings)
+    ensemble: Ensemble | OpenMMEngine
+    if settings.engine == "openmm":
+        ensemble = _openmm(atoms, ensemble_settings, calculator.model, settings)
+    else:
+        ensemble = Ensemble(atoms, ensemble_settings)
     recorder = Recorder(
         settings.out,
         every=settings.record_every,
@@ -155,12 +162,17 @@ def simulate(settings: RunSettings, given: set[str], command: str) -> Ending:
     if settings.flags is not None:
         hooks.append(FlagStore(settings.flags))
     chain = HookChain(hooks)
-    done = 0
     if checkpoint is None:
-        atoms.get_forces()  # a model that cannot do this structure says so before files change
+        done = 0
+        if isinstance(ensemble, Ensemble):
+            atoms.get_forces()  # a model that cannot do this structure says so before files change
     else:
-        done = _continue(ensemble, calculator, chain, checkpoint)
+        done = checkpoint.step
         velocities = f"continued from step {done}"
+        if isinstance(ensemble, Ensemble):
+            restore(ensemble.dynamics, checkpoint)
+            calculator.count_from(done)
+            chain.load_state_dict(checkpoint.hooks)
     info = RunInfo(
         command=command,
         seed=settings.seed,
@@ -175,7 +187,10 @@ def simulate(settings: RunSettings, given: set[str], command: str) -> Ending:
     )
     print(_headline(settings, ramp, velocities), file=sys.stderr, flush=True)
     with np.errstate(over="ignore", invalid="ignore"):  # an explosion is the guard's business
-        result = run(ensemble.dynamics, settings.steps - done, chain, info)
+        if isinstance(ensemble, Ensemble):
+            result = run(ensemble.dynamics, settings.steps - done, chain, info)
+        else:
+            result = ensemble.run(settings.steps - done, chain, info, checkpoint)
     return _ending(result, settings, guard, atoms)
 
 
@@ -245,14 +260,24 @@ def _calculator(settings: RunSettings) -> ForceDeltaCalculator:
     )
 
 
-def _continue(
-    ensemble: Ensemble, calculator: ForceDeltaCalculator, chain: HookChain, checkpoint: Checkpoint
-) -> int:
-    """Put everything that has a state into that of the checkpoint; the steps that are done."""
-    restore(ensemble.dynamics, checkpoint)
-    calculator.count_from(checkpoint.step)
-    chain.load_state_dict(checkpoint.hooks)
-    return checkpoint.step
+def _openmm(
+    atoms: Atoms, ensemble: EnsembleSettings, model: LoadedModel, settings: RunSettings
+) -> OpenMMEngine:
+    try:
+        from ..openmm.engine import OpenMMEngine
+    except ModuleNotFoundError as error:
+        raise ForceDeltaError(
+            f"--engine openmm needs the package {error.name}: pip install 'forcedelta[openmm]'"
+        ) from error
+    return OpenMMEngine(
+        atoms,
+        ensemble,
+        model,
+        forces=settings.forces,  # type: ignore[arg-type]
+        every=settings.every,
+        device=settings.device,
+        dtype=settings.dtype,
+    )
 
 
 def _headline(settings: RunSettings, ramp: Ramp, velocities: str) -> str:
@@ -261,9 +286,11 @@ def _headline(settings: RunSettings, ramp: Ramp, velocities: str) -> str:
         temperature += f" to {ramp.end:g} K (steps {ramp.first_step} to {ramp.last_step})"
     stress = ""
     if settings.ensemble == "npt":
-        stress = f", {settings.pressure:g} GPa by the conservative stress"
+        source = "the conservative stress" if settings.engine == "ase" else "trial volumes"
+        stress = f", {settings.pressure:g} GPa by {source}"
+    engine = "OpenMM's " if settings.engine == "openmm" else ""
     return (
-        f"{settings.model}, {settings.ensemble}, {temperature}{stress}, {settings.forces} forces, "
+        f"{settings.model}, {engine}{settings.ensemble}, {temperature}{stress}, {settings.forces} forces, "
         f"{settings.timestep:g} fs; {velocities}; seed {settings.seed}; writing {settings.out}"
     )
 

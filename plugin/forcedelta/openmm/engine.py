@@ -88,6 +88,7 @@ class OpenMMEngine:
             pull = np.divide(forces_now, masses, out=np.zeros_like(forces_now), where=masses > 0)
             velocities = velocities - 0.5 * settings.timestep / PS * pull
         context.setVelocities(velocities)
+        self.monitor.measure(context)  # a model that cannot do this structure says so here
         self._set_temperature(settings.ramp.temperature(1))
 
     def run(

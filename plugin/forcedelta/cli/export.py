@@ -1,0 +1,39 @@
+"""``forcedelta export``: a model as a TorchScript file for OpenMM."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from ..errors import ForceDeltaError
+
+
+def export(
+    model: Annotated[
+        str, typer.Argument(help="Name of a model (see 'forcedelta models') or path of its file.")
+    ],
+    out: Annotated[Path, typer.Option(metavar="FILE.pt", help="File to write.")],
+    dtype: Annotated[
+        Literal["float32", "float64"], typer.Option(help="Precision of the model.")
+    ] = "float32",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out.")] = False,
+) -> int:
+    """Write MODEL as a TorchScript file that OpenMM's TorchForce evaluates in C++.
+
+    The neighbour list is inside; positions come in nm, energies in kJ/mol and forces in
+    kJ/(mol nm) go out. In Python: add_force_delta(system, "FILE.pt", topology,
+    path="torchscript").
+    """
+    if out.exists() and not overwrite:
+        raise ForceDeltaError(f"{out} exists: say --overwrite, or give another --out")
+    try:
+        from ..openmm.export import export as write
+    except ModuleNotFoundError as error:
+        raise ForceDeltaError(
+            f"export needs the package {error.name}: pip install 'forcedelta[openmm]'"
+        ) from error
+    facts = write(model, out, dtype=dtype)
+    print(f"{facts['name']}, {facts['dtype']}, written by torch {facts['torch']}: {out}")
+    return 0

@@ -300,7 +300,7 @@ def _own(array: Any) -> np.ndarray:
 
 
 def _seal(array: np.ndarray) -> np.ndarray:
-    array.flags.writeable = False
+    array.setflags(write=False)
     return array
 
 

@@ -105,7 +105,8 @@ class HookChain:
     """Hands each frame to all judging hooks and then, with their verdict, to all observing ones.
 
     A judge is a callable; an observer has ``observe(frame, verdict)``. The strongest action wins,
-    and the observers see it, so that a recorder can write the frame that stops a run.
+    and the observers see it, so that a recorder can write the frame that stops a run. Whatever the
+    order given, a recorder (a hook with ``run_file``) is opened first and observes last.
 
     Args:
         hooks: the hooks in the order in which they are asked.
@@ -123,7 +124,11 @@ class HookChain:
                     "observe(frame, verdict)"
                 )
         self._judges = [hook for hook in self.hooks if callable(hook)]
-        self._observers = [hook for hook in self.hooks if hasattr(hook, "observe")]
+        # A recorder's checkpoint says that everything up to its step is stored, so it comes after
+        # the others; a killed process would else lose what they had not written yet.
+        self._observers = [
+            hook for hook in sorted(self.hooks, key=_records) if hasattr(hook, "observe")
+        ]
         self._opened: list[Hook] = []
 
     def open(self, info: RunInfo) -> None:
@@ -132,7 +137,8 @@ class HookChain:
         for hook in self.hooks:
             run_file = run_file or getattr(hook, "run_file", None)
         info = replace(info, run_file=run_file, policies=self.policies, hook_states=self.state_dict)
-        for hook in self.hooks:
+        # the other way round: a recorder that refuses the run does so before others touch files
+        for hook in sorted(self.hooks, key=_records, reverse=True):
             try:
                 if hasattr(hook, "open"):
                     hook.open(info)
@@ -166,12 +172,12 @@ class HookChain:
 
     def flush(self) -> None:
         """Ask the hooks to put on disk what they hold back."""
-        self._each(self._opened, "flush")
+        self._each(sorted(self._opened, key=_records), "flush")
 
     def close(self, result: RunResult) -> None:
         """Close every hook that was opened, even when one raises; then raise the first error."""
         opened, self._opened = self._opened, []
-        self._each(opened, "close", result)
+        self._each(sorted(opened, key=_records), "close", result)
 
     @staticmethod
     def _each(hooks: list[Hook], method: str, *args: Any) -> None:
@@ -210,6 +216,10 @@ class HookChain:
                 named.append((f"{kind}{count.get(kind, 0)}", hook))
                 count[kind] = count.get(kind, 0) + 1
         return named
+
+
+def _records(hook: Hook) -> bool:
+    return hasattr(hook, "run_file")
 
 
 def _as_verdict(judge: Hook, answer: object) -> Verdict:

@@ -273,3 +273,38 @@ def test_what_is_not_a_hook_is_refused():
 def test_a_verdict_has_no_truth_value():
     with pytest.raises(TypeError, match="action"):
         bool(Verdict(Action.STOP))
+
+
+def test_a_recorder_opens_first_and_commits_last():
+    from md_hooks import RunInfo, RunResult
+
+    calls = []
+
+    class Hook:
+        def __init__(self, name):
+            self.name = name
+
+        def open(self, info):
+            calls.append(("open", self.name))
+
+        def observe(self, frame, verdict):
+            calls.append(("observe", self.name))
+
+        def flush(self):
+            calls.append(("flush", self.name))
+
+        def close(self, result):
+            calls.append(("close", self.name))
+
+    recording, other = Hook("recorder"), Hook("other")
+    recording.run_file = "run.h5"
+    chain = HookChain([recording, other])
+    chain.open(RunInfo())
+    chain.dispatch(frame())
+    chain.flush()
+    chain.close(RunResult("finished", 0, 0.0))
+    assert calls[:2] == [("open", "recorder"), ("open", "other")]
+    for method, (first, last) in zip(
+        ("observe", "flush", "close"), zip(calls[2::2], calls[3::2], strict=True), strict=True
+    ):
+        assert (first, last) == ((method, "other"), (method, "recorder"))

@@ -382,7 +382,7 @@ def test_kill_minus_nine(tmp_path):
         process.wait()
         trajectory = check(path)
         done = load_checkpoint(path).step
-        assert done == trajectory.frame_steps[-1]
+        assert done in trajectory.frame_steps  # written after its frame, so it may lag behind
     # what was stitched together from four killed runs is the run that nobody killed
     whole = tmp_path / "whole.h5"
     run(langevin(argon()), done, [Guard(flag_above=0.0), Recorder(whole, every=3)])
@@ -390,7 +390,10 @@ def test_kill_minus_nine(tmp_path):
     np.testing.assert_array_equal(
         trajectory.series["force_delta"][: done + 1], reference.series["force_delta"]
     )
-    np.testing.assert_array_equal(trajectory.frame(-1).positions, reference.frame(-1).positions)
+    here, there = (list(t.frame_steps).index(done) for t in (trajectory, reference))
+    np.testing.assert_array_equal(
+        trajectory.frame(here).positions, reference.frame(there).positions
+    )
     FlagStore(str(path) + ".xyz").open(RunInfo(restart_step=done, run_file=str(path)))
     flagged = [int(a.info["step"]) for a in ase.io.read(str(path) + ".xyz", ":")]
     assert flagged == [int(step) for step in trajectory.flags if step <= done]

@@ -1,0 +1,39 @@
+"""Silicon at 300 K and 1 bar in OpenMM: a Monte Carlo barostat, guarded by the Force Delta."""
+
+import openmm
+from ase.build import bulk
+from openmm import app, unit
+
+import forcedelta.openmm
+from md_hooks import Guard, Recorder, Trajectory
+
+crystal = bulk("Si", cubic=True).repeat((2, 2, 2))
+topology = app.Topology()
+residue = topology.addResidue("SI", topology.addChain())
+system = openmm.System()
+for mass in crystal.get_masses():
+    topology.addAtom("Si", app.Element.getBySymbol("Si"), residue)
+    system.addParticle(mass)
+topology.setPeriodicBoxVectors(crystal.cell.array / 10 * unit.nanometer)
+system.setDefaultPeriodicBoxVectors(*topology.getPeriodicBoxVectors())
+
+forcedelta.openmm.add_force_delta(system, "mlearn", topology)
+system.addForce(openmm.MonteCarloBarostat(1 * unit.bar, 300 * unit.kelvin))
+integrator = openmm.LangevinMiddleIntegrator(
+    300 * unit.kelvin, 10 / unit.picosecond, 1 * unit.femtosecond
+)
+simulation = app.Simulation(
+    topology, system, integrator, openmm.Platform.getPlatformByName("Reference")
+)
+simulation.context.setPositions(crystal.positions / 10)
+simulation.context.setVelocitiesToTemperature(300 * unit.kelvin)
+result = forcedelta.openmm.run(
+    simulation,
+    500,
+    hooks=[Guard(stop_above="auto", burn_in=200, factor=3.0), Recorder("npt.h5", mode="overwrite")],
+)
+last = Trajectory("npt.h5").frame(-1)
+print(
+    f"{result.reason} at step {result.step} ({result.time} fs), U = {result.force_delta:.3f} eV/Å, "
+    f"cell {last.cell[0, 0]:.3f} Å, {result.evaluations} evaluations {result.message}"
+)

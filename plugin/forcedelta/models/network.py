@@ -50,6 +50,51 @@ def second_harmonics(direction: Tensor) -> Tensor:
     )
 
 
+def tensor_vector_coupling() -> Tensor:
+    """[15, 3]: row (m, c) of the matrix M_m of the m-th harmonic, so that M_m v is a vector.
+
+    The M_m are symmetric and traceless, and rotate as the harmonics of ``second_harmonics`` do.
+    """
+    root = math.sqrt(3.0)
+    matrices = torch.zeros(5, 3, 3, dtype=torch.float64)
+    for m, (i, j) in enumerate([(0, 1), (1, 2), (0, 2)]):
+        matrices[m, i, j] = matrices[m, j, i] = root
+    matrices[3, 0, 0], matrices[3, 1, 1] = root, -root
+    matrices[4, 0, 0] = matrices[4, 1, 1] = -1.0
+    matrices[4, 2, 2] = 2.0
+    return (0.5 * matrices).view(15, 3)
+
+
+class TensorProducts(nn.Module):
+    """What tensors of l = 2 add: their invariant products, and vectors that they turn.
+
+    Crystals need this angular resolution; without it a network fits them but does not generalise.
+    """
+
+    def __init__(self, features: int, density: int, tensors: int) -> None:
+        super().__init__()
+        self.tensors = tensors
+        self.left = nn.Linear(density, tensors, bias=False)
+        self.right = nn.Linear(density, tensors, bias=False)
+        self.update = nn.Linear(tensors, features, bias=False)
+        self.turn = nn.Linear(features, tensors, bias=False)
+        self.mix = nn.Linear(tensors, features, bias=False)
+        # in float64, so that a network in float64 rotates exactly
+        self.coupling = nn.Buffer(tensor_vector_coupling(), persistent=False)
+
+    def forward(self, density: Tensor, hidden: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor]:
+        """density [5N, D], hidden [N, F] and vectors [3N, F] -> hidden and vectors with the additions."""
+        atoms, width = hidden.shape[0], self.tensors
+        left = torch.mm(density, self.left.weight.t())
+        products = left * torch.mm(density, self.right.weight.t())
+        products = products.view(atoms, 5, width).sum(1)
+        hidden = torch.addmm(hidden, products, self.update.weight.t())
+        turned = torch.mm(vectors, self.turn.weight.t()).view(atoms, 3, width)
+        turned = torch.matmul(self.coupling.to(turned.dtype), turned).view(atoms, 5, 3, width)
+        turned = (turned * left.view(atoms, 5, 1, width)).sum(1).view(3 * atoms, width)
+        return hidden, torch.addmm(vectors, turned, self.mix.weight.t())
+
+
 class Interaction(nn.Module):
     """One message pass and one update of the scalar [N, F] and vector [N, 3, F] features."""
 
@@ -66,14 +111,10 @@ class Interaction(nn.Module):
         self.mix_vectors = nn.Linear(radial * channels, features, bias=False)
         self.left = nn.Linear(features, features, bias=False)
         self.right = nn.Linear(features, features, bias=False)
-        self.tensors = tensors
-        self.left_tensors = self.right_tensors = self.update_tensors = None
+        self.tensor_products: TensorProducts | None = None
         if tensors > 0:
-            self.left_tensors = nn.Linear(radial * channels, tensors, bias=False)
-            self.right_tensors = nn.Linear(radial * channels, tensors, bias=False)
+            self.tensor_products = TensorProducts(features, radial * channels, tensors)
         self.update_scalars = nn.Linear(features, features)
-        if tensors > 0:
-            self.update_tensors = nn.Linear(tensors, features, bias=False)
         self.update_products = nn.Linear(features, features, bias=False)
         self.update = nn.Linear(features, 2 * features)
         self.features = features
@@ -115,22 +156,14 @@ class Interaction(nn.Module):
         scalars = scalars + self.mix_scalars(scalar_density.view(atoms, n * width))
         vectors = torch.addmm(vectors, vector_density, self.mix_vectors.weight.t())
 
+        hidden = self.update_scalars(scalars)
+        if self.tensor_products is not None:
+            tensor_density = torch.bmm(quadratic, near).view(5 * atoms, n * width)
+            hidden, vectors = self.tensor_products(tensor_density, hidden, vectors)
         left = torch.mm(vectors, self.left.weight.t())
         products = left * torch.mm(vectors, self.right.weight.t())
         products = products.view(atoms, 3, self.features).sum(1)
-        hidden = torch.addmm(
-            self.update_scalars(scalars), products, self.update_products.weight.t()
-        )
-        if (
-            self.left_tensors is not None
-            and self.right_tensors is not None
-            and self.update_tensors is not None
-        ):
-            tensor_density = torch.bmm(quadratic, near).view(5 * atoms, n * width)
-            products = torch.mm(tensor_density, self.left_tensors.weight.t())
-            products = products * torch.mm(tensor_density, self.right_tensors.weight.t())
-            products = products.view(atoms, 5, self.tensors).sum(1)
-            hidden = torch.addmm(hidden, products, self.update_tensors.weight.t())
+        hidden = torch.addmm(hidden, products, self.update_products.weight.t())
         gate, shift = self.update(nn.functional.silu(hidden)).split(self.features, 1)
         turned = (left.view(atoms, 3, self.features) * gate[:, None]).view(3 * atoms, self.features)
         return scalars + shift, vectors + turned

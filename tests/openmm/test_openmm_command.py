@@ -1,6 +1,10 @@
 """``forcedelta run --engine openmm`` and ``forcedelta export``."""
 
 import json
+import signal
+import subprocess
+import sys
+import time
 
 import ase.io
 import numpy as np
@@ -11,7 +15,7 @@ from simulations import crystal
 from forcedelta.cli import status
 from forcedelta.models.files import save_network
 from forcedelta.models.network import DirectForceNetwork
-from md_hooks import Trajectory
+from md_hooks import HookError, Trajectory, load_checkpoint
 
 
 @pytest.fixture
@@ -65,6 +69,61 @@ def test_the_same_as_ase(files):
         one.series["force_delta"], other.series["force_delta"], rtol=0, atol=1e-9
     )
     np.testing.assert_allclose(one.frame(-1).positions, other.frame(-1).positions, atol=1e-9)
+
+
+def start(out):
+    """A long run in a process of its own, once it has recorded something."""
+    command = [
+        sys.executable,
+        "-c",
+        "from forcedelta.cli import main; main()",
+        *RUN,
+        "--steps",
+        "100000",
+        "--out",
+        out,
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        assert process.poll() is None, process.communicate()[0]
+        try:
+            if len(Trajectory(out).series["step"]) > 20:
+                return process
+        except (HookError, KeyError):
+            pass
+        time.sleep(0.05)
+    process.kill()
+    process.communicate()
+    raise AssertionError("the run recorded nothing")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_run_with_status_130(number, files):
+    process = start("run.h5")
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "interrupted after step" in output
+    assert "Traceback" not in output
+    recorded = Trajectory("run.h5")
+    last = int(recorded.series["step"][-1])
+    assert recorded.outcome["reason"] == "interrupted"
+    assert load_checkpoint("run.h5").step == last
+    assert status(["run", "--restart", "--steps", str(last + 5)]) == 0
+    assert Trajectory("run.h5").series["step"].tolist() == list(range(last + 6))
+
+
+def test_a_killed_run_goes_on(files):
+    process = start("run.h5")
+    process.kill()
+    process.communicate()
+    step = load_checkpoint("run.h5").step
+    assert status(["run", "--restart", "--steps", str(step + 20)]) == 0
+    assert status([*RUN, "--steps", str(step + 20), "--out", "whole.h5"]) == 0
+    parts, whole = Trajectory("run.h5"), Trajectory("whole.h5")
+    assert parts.series["step"].tolist() == list(range(step + 21))
+    np.testing.assert_array_equal(parts.series["force_delta"], whole.series["force_delta"])
 
 
 def test_bad_input_is_one_line(files, capsys):

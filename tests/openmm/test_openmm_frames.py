@@ -21,6 +21,7 @@ from simulations import (
 
 from forcedelta.ase import ForceDeltaCalculator
 from forcedelta.openmm import add_force_delta, run
+from forcedelta.openmm import monitor as monitor_module
 
 
 @pytest.mark.parametrize("platform", ["Reference", "CPU"])
@@ -45,6 +46,23 @@ def test_one_evaluation_per_step(integrator, barostat, platform, frames):
     assert 40 + trials <= monitor.evaluations - before <= 41 + trials
     assert result.evaluations == monitor.evaluations - before
     assert module.calls == monitor.evaluations
+
+
+@pytest.mark.parametrize("integrator", INTEGRATORS)
+def test_one_evaluation_per_step_where_the_engine_shifts_positions(integrator, frames, monkeypatch):
+    """The way taken on platforms other than Reference and CPU, run on Reference."""
+    expected = Frames()
+    made, _ = simulation(crystal(), integrator, barostat=True)
+    run(made, 20, [expected])
+    monkeypatch.setattr(monitor_module, "_PLAIN_PLATFORMS", ())
+    made, monitor = simulation(crystal(), integrator, barostat=True)
+    before = monitor.evaluations
+    run(made, 20, [frames])
+    assert monitor.evaluations - before <= 21 + 4
+    for one, other in zip(frames, expected, strict=True):
+        np.testing.assert_array_equal(one.positions, other.positions)
+        assert one.force_delta == other.force_delta
+    assert len(frames) == len(expected) == 21
 
 
 @pytest.mark.parametrize("make", [cluster, crystal, triclinic])

@@ -1,21 +1,21 @@
-"""Langevin dynamics at 300 K that ends where the Force Delta passes twice the largest value of its first 500 steps."""
+"""Langevin dynamics at 300 K that ends at twice the largest Force Delta of its first 500 steps."""
 
 import ase.io
+import torch
 from ase import units
+from ase.constraints import FixCom
 from ase.md.langevin import Langevin
-from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
+from ase.md.velocitydistribution import thermalize_momenta
 
 from forcedelta.ase import ForceDeltaCalculator
-from md_hooks import FlagStore, Guard, Recorder, run
+from md_hooks import FlagStore, Guard, Progress, Recorder, run
 
+torch.set_num_threads(1)  # more threads only cost time with a few dozen atoms
 atoms = ase.io.read(__file__.replace("guarded_md.py", "acetylacetone.xyz"))
 atoms.calc = ForceDeltaCalculator("acac")
-MaxwellBoltzmannDistribution(atoms, temperature_K=300)
-dynamics = Langevin(atoms, 0.5 * units.fs, temperature_K=300, friction=0.01 / units.fs)
-guard = Guard(stop_above="auto", burn_in=500)
-result = run(
-    dynamics, 1000, [guard, Recorder("guarded.h5", mode="overwrite"), FlagStore("flagged.xyz")]
-)
-print(
-    f"{result.reason} at step {result.step} ({result.time} fs), U = {result.force_delta:.3f} eV/Å {result.message}"
-)
+atoms.set_constraint(FixCom())  # direct forces may have a net force
+thermalize_momenta(atoms, 300)
+dynamics = Langevin(atoms, 0.5 * units.fs, temperature_K=300, friction=0.01 / units.fs, fixcm=False)
+hooks = [Guard(stop_above="auto", burn_in=500), Recorder("guarded.h5", mode="overwrite")]
+result = run(dynamics, 1000, [*hooks, FlagStore("flagged.xyz"), Progress()])
+print(f"{result.reason} at step {result.step}, {result.time} fs: U = {result.force_delta:.3f} eV/Å")

@@ -3,6 +3,8 @@
 Needs `pip install rdkit tblite` beside forcedelta; the result is kept in this folder, so nobody has to.
 """
 
+# ci: skip (needs rdkit and tblite)
+
 from pathlib import Path
 
 import ase.io

@@ -87,7 +87,7 @@ result = forcedelta.openmm.run(
     simulation,
     1000,
     hooks=[
-        Guard(stop_above="auto", burn_in=300, factor=3.0),
+        Guard(stop_above=0.3, flag_above=0.1),
         Recorder("mlmm.h5", mode="overwrite"),
     ],
 )

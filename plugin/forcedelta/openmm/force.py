@@ -59,6 +59,16 @@ def add_force_delta(
         force_group: OpenMM's group of the force; with ``path="torchscript"`` 0 is the last one that
             no other force has.
 
+    The platforms Reference and CPU are tested. On the others, CUDA among them, the code differs in
+    one place (the engine is asked for each evaluation, as it may shift positions by box vectors),
+    which is tested on Reference only.
+
+    What ``path="torchscript"`` cannot do: models that TorchScript refuses; another ``device`` or
+    ``dtype`` than that of the platform and the export; errors of the model with their own type
+    (OpenMM raises its OpenMMException with the text); a System that can be read back from XML
+    (openmmtorch 1.5 ends the process); many thousands of atoms (a neighbour list is built by
+    comparing all pairs of atoms).
+
     Returns:
         the handle of the force; `forcedelta.openmm.run` finds it by itself.
 

@@ -74,6 +74,7 @@ def test_structures_and_models(forcedelta, files, here, name, model, said):
         (["--temperature", "-1"], "0 or more"),
         (["--timestep", "0"], "above 0"),
         (["--tau", "nan"], "above 0"),
+        (["--engine", "openmm", "--barostat-tau", "9"], "has no meaning with OpenMM"),
         (["--steps", "0"], "Invalid value for '--steps'"),
         (["--every", "2", "--forces", "conservative"], "every must be 1"),
         (["--device", "abacus"], "device 'abacus' cannot be used"),

@@ -202,7 +202,8 @@ def run(
         typer.Option(
             "--restart",
             help="Append to --out: continue its run from its last checkpoint, exactly as if it had "
-            "not been interrupted. Settings are those of that run; --steps, the thresholds, and "
+            "not been interrupted (with OpenMM's npt a valid continuation, but another one). Settings "
+            "are those of that run; --steps, the thresholds, and "
             "the options under Output and Machine may be given anew.",
             rich_help_panel=_OUTPUT,
         ),

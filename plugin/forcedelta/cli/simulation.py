@@ -217,6 +217,10 @@ def _check(settings: RunSettings) -> None:
         raise ForceDeltaError("no model: give --model with a name of 'forcedelta models' or a path")
     if settings.steps is None:
         raise ForceDeltaError("no number of steps: give --steps")
+    if settings.engine == "openmm" and settings.barostat_tau != RunSettings().barostat_tau:
+        raise ForceDeltaError(
+            "--barostat-tau has no meaning with OpenMM, whose barostat tries volumes at random: leave it out"
+        )
 
 
 def _guard(settings: RunSettings) -> Guard:

@@ -41,13 +41,20 @@ def open_to_read(path: str | Path, read: Callable[[h5py.File], T]) -> T:
                 return read(file)
         except (OSError, KeyError, RuntimeError, ValueError) as error:
             problem = error
-            if not h5py.is_hdf5(path):
+            if _is_something_else(path):
                 break
             time.sleep(PAUSE * (attempt + 1))
     raise HookError(
         f"{path} cannot be read as a recorded run ({problem}): it is no HDF5 file of a Recorder, "
         "or it was cut off; use a complete copy"
     ) from problem
+
+
+def _is_something_else(path: Path) -> bool:
+    """Whether the file begins as no HDF5 file does, not even one that is being created."""
+    with path.open("rb") as file:
+        start = file.read(8)
+    return bool(start.strip(b"\0")) and not h5py.is_hdf5(path)
 
 
 def _open(path: Path) -> h5py.File:

@@ -1,5 +1,7 @@
 """Structures, graphs and models that the tests of the force module share."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from ase import Atoms
@@ -7,11 +9,23 @@ from ase.build import bulk, molecule
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from forcedelta import ForceDelta
+from forcedelta.ase import ForceDeltaCalculator
 from forcedelta.models.network import DirectForceNetwork
 from forcedelta.neighbours import neighbour_pairs
 
 CUTOFF = 3.6  # Å
 ELEMENTS = [1, 6, 8, 14]
+KEYS = {
+    "energy",
+    "free_energy",
+    "forces",
+    "direct_forces",
+    "conservative_forces",
+    "force_delta",
+    "force_deltas",
+}
+DIRECT_KEYS = {"energy", "free_energy", "forces", "direct_forces"}
 
 Graph = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
@@ -113,3 +127,26 @@ class Counting(nn.Module):
 
     def _count(self, gradient: Tensor) -> None:
         self.backwards += 1
+
+
+def calm_network(dtype: torch.dtype = torch.float32) -> Any:
+    """Random weights with forces small enough for a run to live."""
+    network = small_network(dtype)
+    network.energy_scale.fill_(0.02)
+    return network
+
+
+def calculator(**options: Any) -> ForceDeltaCalculator:
+    dtype = getattr(torch, options.get("dtype", "float32"))
+    return ForceDeltaCalculator(ForceDelta(calm_network(dtype)), **options)
+
+
+def with_calculator(atoms: Atoms, **options: Any) -> Atoms:
+    atoms.calc = calculator(**options)
+    return atoms
+
+
+def slab() -> Atoms:
+    atoms = small_crystal()
+    atoms.pbc = [True, True, False]
+    return atoms

@@ -133,6 +133,7 @@ def hyperparameters_of(network: DirectForceNetwork) -> dict[str, Any]:
         "layers": len(network.interactions),
         "radial": network.radial,
         "tensors": network.tensors,
+        "force_layers": len(network.force_interactions),
     }
 
 

@@ -185,6 +185,7 @@ class DirectForceNetwork(nn.Module):
         layers: int = 3,
         radial: int = 8,
         tensors: int = 0,
+        force_layers: int = 0,
     ) -> None:
         super().__init__()
         self.cutoff = cutoff
@@ -199,6 +200,12 @@ class DirectForceNetwork(nn.Module):
         self.interactions = nn.ModuleList(
             Interaction(features, channels, radial, tensors, first=layer == 0)
             for layer in range(layers)
+        )
+        # A gradient of the energy sees twice as far as the energy does; the direct forces catch up by
+        # passes of their own, which the backward pass does not have to go through.
+        self.force_interactions = nn.ModuleList(
+            Interaction(features, channels, radial, tensors, first=False)
+            for _ in range(force_layers)
         )
         self.energy_head = nn.Sequential(
             nn.Linear(features, features // 2), nn.SiLU(), nn.Linear(features // 2, 1)
@@ -276,6 +283,10 @@ class DirectForceNetwork(nn.Module):
         energies = atomic.to(torch.float64) + self.reference_energies[species]
         energy = torch.zeros(cell.shape[0], dtype=torch.float64, device=positions.device)
         energy = energy.index_add(0, batch, energies)
+        for interaction in self.force_interactions:
+            scalars, vectors = interaction(
+                scalars, vectors, radial, angular, along, quadratic, table
+            )
         gate = self.force_gate(scalars) * self.force_head.weight
         vectors = vectors.view(atoms, 3, self.features)
         direct = torch.bmm(vectors, gate[:, :, None])[:, :, 0] * self.energy_scale

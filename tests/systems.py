@@ -37,7 +37,14 @@ def small_network(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         network = DirectForceNetwork(
-            ELEMENTS, CUTOFF, features=16, channels=4, layers=2, radial=4, tensors=tensors
+            ELEMENTS,
+            CUTOFF,
+            features=16,
+            channels=4,
+            layers=2,
+            radial=4,
+            tensors=tensors,
+            force_layers=int(tensors > 0),
         )
     network.reference_energies.copy_(torch.tensor([-13.0, -1030.0, -2040.0, -7800.0]))
     return network.to(dtype) if dtype == torch.float64 else network

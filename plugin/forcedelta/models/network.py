@@ -169,6 +169,57 @@ class Interaction(nn.Module):
         return scalars + shift, vectors + turned
 
 
+class ForceInteraction(nn.Module):
+    """A message pass for the direct forces alone, which the backward pass does not go through.
+
+    The gradient of a many-body energy holds terms in which a neighbour's surroundings are seen along
+    the bond u to it: v_j, u (u v_j), T_j u and u (u T_j u), with its vectors v_j and its tensors T_j.
+    Direct forces can only follow the gradient if they are given the same terms.
+    """
+
+    def __init__(self, features: int, channels: int, radial: int) -> None:
+        super().__init__()
+        self.channels = channels
+        self.radial = radial
+        self.send_scalars = nn.Linear(features, channels)
+        self.send_vectors = nn.Linear(features, channels, bias=False)
+        self.send_tensors = nn.Linear(radial * channels, channels, bias=False)
+        self.mix = nn.Linear(5 * radial * channels, features, bias=False)
+        self.coupling = nn.Buffer(tensor_vector_coupling().view(5, 9), persistent=False)
+
+    def forward(
+        self,
+        scalars: Tensor,
+        vectors: Tensor,
+        radial: Tensor,
+        angular: Tensor,
+        quadratic: Tensor,
+        direction: Tensor,
+        neighbours: Tensor,
+    ) -> Tensor:
+        """Vectors [3N, F] after this pass; direction [N, 3, K], the others as in ``Interaction``."""
+        atoms, slots = neighbours.shape
+        width, n = self.channels, self.radial
+        near = nn.functional.embedding(neighbours, self.send_scalars(scalars))
+        tensors = torch.bmm(quadratic, near).view(5 * atoms, n * width)
+        tensors = torch.mm(tensors, self.send_tensors.weight.t()).view(atoms, 5, width)
+        matrices = torch.matmul(self.coupling.to(tensors.dtype).t(), tensors)
+        sent = torch.mm(vectors, self.send_vectors.weight.t()).view(atoms, 3, width)
+        sent = torch.cat([sent, matrices], 1).view(atoms, 12 * width)
+        received = nn.functional.embedding(neighbours, sent).view(atoms, slots, 12, width)
+        near_vectors, near_matrices = received.split([3, 9], 2)
+        bond = direction.transpose(1, 2)[:, :, :, None]
+        turned = near_matrices.view(atoms, slots, 3, 3, width) * bond[:, :, None]
+        turned = turned.sum(3)
+        along = [near, (near_vectors * bond).sum(2), (turned * bond).sum(2)]
+        first = torch.bmm(angular, torch.cat(along, 2)).view(atoms, n, 3, 3 * width)
+        other = torch.cat([near_vectors, turned], 3).view(atoms, slots, 6 * width)
+        second = torch.bmm(radial, other).view(atoms, n, 3, 2 * width)
+        density = torch.cat([first, second], 3).transpose(1, 2)
+        density = density.reshape(3 * atoms, 5 * n * width)
+        return torch.addmm(vectors, density, self.mix.weight.t())
+
+
 class DirectForceNetwork(nn.Module):
     """Energy and direct forces of structures made of the elements that it was built for.
 
@@ -188,6 +239,8 @@ class DirectForceNetwork(nn.Module):
         force_layers: int = 0,
     ) -> None:
         super().__init__()
+        if force_layers > 0 and tensors == 0:
+            raise ValueError("force_layers need tensors above 0")
         self.cutoff = cutoff
         self.tensors = tensors
         self.radial = radial
@@ -201,11 +254,8 @@ class DirectForceNetwork(nn.Module):
             Interaction(features, channels, radial, tensors, first=layer == 0)
             for layer in range(layers)
         )
-        # A gradient of the energy sees twice as far as the energy does; the direct forces catch up by
-        # passes of their own, which the backward pass does not have to go through.
         self.force_interactions = nn.ModuleList(
-            Interaction(features, channels, radial, tensors, first=False)
-            for _ in range(force_layers)
+            ForceInteraction(features, channels, radial) for _ in range(force_layers)
         )
         self.energy_head = nn.Sequential(
             nn.Linear(features, features // 2), nn.SiLU(), nn.Linear(features // 2, 1)
@@ -284,9 +334,7 @@ class DirectForceNetwork(nn.Module):
         energy = torch.zeros(cell.shape[0], dtype=torch.float64, device=positions.device)
         energy = energy.index_add(0, batch, energies)
         for interaction in self.force_interactions:
-            scalars, vectors = interaction(
-                scalars, vectors, radial, angular, along, quadratic, table
-            )
+            vectors = interaction(scalars, vectors, radial, angular, quadratic, direction, table)
         gate = self.force_gate(scalars) * self.force_head.weight
         vectors = vectors.view(atoms, 3, self.features)
         direct = torch.bmm(vectors, gate[:, :, None])[:, :, 0] * self.energy_scale

@@ -120,7 +120,9 @@ def compare(model: str, atoms: Atoms, folder: Path) -> None:
         ratio = statistics.median(a / b for a, b in zip(values, base, strict=True))
         print(f"  {name:26s} {1e3 * statistics.median(values):7.2f} ms/step   ratio {ratio:.2f}")
     share = np.mean(spent[STEPS:]) / statistics.median(seconds["U every step"])
-    print(f"  hooks alone: {1e6 * np.mean(spent[STEPS:]):.0f} us/step, {100 * share:.1f} % of a step")
+    print(
+        f"  hooks alone: {1e6 * np.mean(spent[STEPS:]):.0f} us/step, {100 * share:.1f} % of a step"
+    )
 
 
 def recorder_cost(atoms: int, folder: Path) -> None:

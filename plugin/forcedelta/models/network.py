@@ -68,7 +68,7 @@ def tensor_vector_coupling() -> Tensor:
 class TensorProducts(nn.Module):
     """What tensors of l = 2 add: their invariant products, and vectors that they turn.
 
-    Crystals need this angular resolution; without it a network fits them but does not generalise.
+    Networks for crystals have them: with l = 1 alone the errors of both forces stay larger.
     """
 
     def __init__(self, features: int, density: int, tensors: int) -> None:

@@ -151,6 +151,7 @@ class Attachment:
             forces=_own(forces),
             temperature=temperature,
             force_delta=None if u is None else float(u),
+            extra=Frame.scalars(results.get("expected_errors")),
             **arrays,
         )
 

@@ -60,6 +60,16 @@ class Frame:
     stress: FloatArray | None = None
     extra: Mapping[str, float] = field(default_factory=lambda: _NOTHING)
 
+    @staticmethod
+    def scalars(expected_errors: FloatArray | None) -> Mapping[str, float]:
+        """What goes into ``extra`` for a model that expects force errors [N], eV/Å, of its atoms.
+
+        "expected_error", their mean, to be compared with U.
+        """
+        if expected_errors is None:
+            return _NOTHING
+        return {"expected_error": float(expected_errors.mean())}
+
     @property
     def worst_atom(self) -> int | None:
         """Index of the atom with the largest u_i (or the first that is NaN)."""

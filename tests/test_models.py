@@ -159,8 +159,8 @@ def embedded(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_unknown_name_is_answered_with_the_nearest() -> None:
     with pytest.raises(ForceDeltaError, match="did you mean acac") as caught:
         load_model("acacc")
-    assert "Known: acac, acac-direct, mlearn" in str(caught.value)
-    with pytest.raises(ForceDeltaError, match="no model is called 'xyz': Known: acac"):
+    assert "'forcedelta models' lists all names" in str(caught.value)
+    with pytest.raises(ForceDeltaError, match="no model is called 'xyz': 'forcedelta models'"):
         load_model("xyz")
 
 

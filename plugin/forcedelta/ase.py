@@ -20,11 +20,12 @@ from forcedelta import __version__
 from forcedelta.checks import check_supported
 from forcedelta.errors import ForceDeltaError
 from forcedelta.force_delta import ForceDelta
+from forcedelta.graph import Graph, Graphs, charge_and_spin
 from forcedelta.models.registry import LoadedModel, load_model
-from forcedelta.neighbours import NeighbourList
 
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
 _NEED_GRADIENT = ("force_delta", "force_deltas", "conservative_forces", "stress")
+_OUTPUTS = ("energy", "direct", "expected_errors")  # of a model; not all give the third
 _VOIGT = ([0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1])
 
 
@@ -41,6 +42,8 @@ class ForceDeltaCalculator(Calculator):
     - ``forces`` [N, 3] eV/Å: the direct or the conservative ones, as chosen. They drive dynamics.
     - ``direct_forces``, ``conservative_forces`` [N, 3] eV/Å: both.
     - ``force_delta``: U, eV/Å; ``force_deltas`` [N]: u_i, eV/Å.
+    - ``expected_errors`` [N], eV/Å: the force error that the model itself expects of each atom,
+      of models that have such a head.
     - ``stress`` [6] eV/Å^3, ASE's sign and order, for structures that are periodic in three
       directions: the conservative one, the strain derivative of the energy, from the same backward
       pass. It drives barostats, also where the direct forces drive the atoms: a model predicts no
@@ -51,6 +54,9 @@ class ForceDeltaCalculator(Calculator):
     forces in ``results``. In molecular dynamics an evaluation is a step, so that the exact ones are
     the steps 0, k, 2k, ... (`count_from` for runs that do not start at 0). Asking for what was not
     computed raises; it does not compute it. There is no stress with ``every`` above 1.
+
+    A model of charged and open-shell molecules takes the total charge and the spin multiplicity
+    from ``atoms.info["charge"]`` and ``atoms.info["spin"]``.
 
     A run that explodes goes on until somebody stops it: positions that are not finite, or a cell
     that has collapsed, give results of NaN, and `problem` says why. The first evaluation of a
@@ -72,6 +78,7 @@ class ForceDeltaCalculator(Calculator):
         "conservative_forces",
         "force_delta",
         "force_deltas",
+        "expected_errors",
     ]
 
     def __init__(
@@ -107,7 +114,7 @@ class ForceDeltaCalculator(Calculator):
         if dtype not in _DTYPES:
             raise ForceDeltaError(f"dtype must be 'float32' or 'float64', not {dtype!r}")
         self._dtype = _DTYPES[dtype]
-        self._device = _usable_device(device)
+        self._device = usable_device(device)
         self.model = load_model(model, self._dtype, self._device)
         self.forces = forces
         self.every = int(every)
@@ -131,11 +138,10 @@ class ForceDeltaCalculator(Calculator):
         # not scripted: that is 5 % faster, but its first calls are rounded differently from later
         # ones, and a run that was restarted is to repeat the one that was not to the last bit
         self._force_delta = ForceDelta(self.model.module)
-        self._neighbours = NeighbourList(self.model.cutoff)
+        self._graphs = Graphs(self.model, self._dtype, self._device)
         self._count = 0
         self._numbers: NDArray[np.integer] = np.empty(0, int)
         self._pbc: NDArray[np.bool_] = np.empty(0, bool)
-        self._cell: NDArray[np.float64] = np.empty((0, 3))
 
     def count_from(self, step: int) -> None:
         """Makes the next evaluation that of ``step``; those of ``step % every == 0`` are exact."""
@@ -156,7 +162,12 @@ class ForceDeltaCalculator(Calculator):
             "cell": (known.cell.array, atoms.cell.array),
             "pbc": (known.pbc, atoms.pbc),
         }
-        return [name for name, (old, new) in pairs.items() if not np.array_equal(old, new)]
+        changed = [name for name, (old, new) in pairs.items() if not np.array_equal(old, new)]
+        if self.model.takes_charge_spin:
+            changed += [
+                name for name in ("charge", "spin") if known.info.get(name) != atoms.info.get(name)
+            ]
+        return changed
 
     def calculate(
         self,
@@ -197,15 +208,15 @@ class ForceDeltaCalculator(Calculator):
             self.evaluations += 1
         self._count += 1
 
-    def _evaluate(self, graph: tuple[Tensor, ...], exact: bool, stress: bool) -> dict[str, Any]:
+    def _evaluate(self, graph: Graph, exact: bool, stress: bool) -> dict[str, Any]:
         if exact:
             output = self._force_delta(*graph, stress=stress)
-            energy, direct = output["energy"], _array(output["direct_forces"])
+            direct = _array(output["direct_forces"])
         else:
             with torch.no_grad():
-                energy, predicted = self.model.module(*graph)
-            direct = _array(predicted)
-        results: dict[str, Any] = {"energy": float(energy)}
+                output = dict(zip(_OUTPUTS, self.model.module(*graph), strict=False))
+            direct = _array(output["direct"])
+        results: dict[str, Any] = {"energy": float(output["energy"])}
         results["free_energy"] = results["energy"]
         results["direct_forces"] = direct
         if exact:
@@ -214,6 +225,8 @@ class ForceDeltaCalculator(Calculator):
             results["force_delta"] = float(output["force_delta"])
         if stress:
             results["stress"] = _array(output["stress"][0])[_VOIGT]
+        if "expected_errors" in output:
+            results["expected_errors"] = _array(output["expected_errors"])
         results["forces"] = results[f"{self.forces}_forces"].copy()
         return results
 
@@ -252,33 +265,20 @@ class ForceDeltaCalculator(Calculator):
         if new:
             check_supported(atoms.numbers, atoms.pbc, self.model)
             self._numbers, self._pbc = atoms.numbers.copy(), atoms.pbc.copy()
-            self._number_tensor = torch.tensor(self._numbers, dtype=torch.long, device=self._device)
-            self._batch = torch.zeros_like(self._number_tensor)
-        cell = np.where(atoms.pbc[:, None], atoms.cell.array, 0.0)
-        if new or not np.array_equal(cell, self._cell):
-            self._cell = cell
-            self._cell_tensor = self._tensor(cell[None])
         return new
 
-    def _graph(self, atoms: Atoms) -> tuple[Tensor, ...]:
-        """The six arguments of a model. Raises ForceDeltaError where no neighbour list exists."""
-        positions = atoms.positions
-        index, shift = self._neighbours.pairs(positions, self._cell, self._pbc)
-        return (
-            # from an atom, not from wherever the box is: float32 has seven digits
-            self._tensor(positions - positions[0]),
-            self._number_tensor,
-            self._cell_tensor,
-            torch.from_numpy(index).to(self._device),
-            self._tensor(shift),
-            self._batch,
-        )
-
-    def _tensor(self, array: NDArray[Any]) -> Tensor:
-        return torch.from_numpy(array).to(self._device, self._dtype)
+    def _graph(self, atoms: Atoms) -> Graph:
+        """The arguments of the model. Raises ForceDeltaError where no neighbour list exists."""
+        state = charge_and_spin(atoms, self.model)
+        return self._graphs.at(atoms.positions, atoms.numbers, atoms.cell.array, atoms.pbc, state)
 
 
-def _usable_device(name: str) -> torch.device:
+def usable_device(name: str) -> torch.device:
+    """The device of torch with this name.
+
+    Raises:
+        ForceDeltaError: there is none here.
+    """
     try:
         device = torch.device(name)
         torch.empty(0, device=device)

@@ -66,11 +66,22 @@ class ForceDelta(nn.Module):
     whose energy autograd can follow back to positions and, for the stress, cell. A model that
     TorchScript accepts can be exported together with this module:
     ``torch.jit.script(ForceDelta(model))``.
+
+    Three attributes of a model change this, where they are there and true; TorchScript knows none
+    of them:
+
+    - ``takes_charge_spin``: it is called with a seventh argument, ``charge_spin`` [S, 2].
+    - ``gives_expected_errors``: it returns a third tensor [N], eV/Å, the force error that it
+      expects of each atom.
+    - ``first_order_only``: its gradient is right, but the gradient of that is not.
     """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
+        self._takes_charge_spin = bool(getattr(model, "takes_charge_spin", False))
+        self._gives_expected_errors = bool(getattr(model, "gives_expected_errors", False))
+        self._first_order_only = bool(getattr(model, "first_order_only", False))
 
     def forward(
         self,
@@ -80,6 +91,7 @@ class ForceDelta(nn.Module):
         edge_index: Tensor,
         edge_shift: Tensor,
         batch: Tensor,
+        charge_spin: Tensor | None = None,
         stress: bool = False,
         create_graph: bool = False,
     ) -> dict[str, Tensor]:
@@ -99,6 +111,8 @@ class ForceDelta(nn.Module):
             edge_shift: [E, 3], whole cell vectors to be added to the neighbour's position, as
                 floats.
             batch: [N] int64, the structure of each atom.
+            charge_spin: [S, 2], total charge in e and spin multiplicity 2S + 1 of each structure,
+                for models that take them.
             stress: also the conservative stress, the strain derivative of the energy over the
                 volume, from the same backward pass.
             create_graph: keep the graph, so that the results can be differentiated again, for
@@ -108,23 +122,59 @@ class ForceDelta(nn.Module):
 
         Returns:
             "energy" [S] eV, "direct_forces" [N, 3] eV/Å, "conservative_forces" [N, 3] eV/Å,
-            "force_deltas" (u_i) [N] eV/Å, "force_delta" (U) [S] eV/Å, and with ``stress`` "stress"
-            [S, 3, 3] eV/Å^3, NaN for structures whose cell has no volume. The sign is ASE's:
-            positive is under tension.
+            "force_deltas" (u_i) [N] eV/Å, "force_delta" (U) [S] eV/Å, with ``stress`` "stress"
+            [S, 3, 3] eV/Å^3, NaN for structures whose cell has no volume (the sign is ASE's:
+            positive is under tension), and of models that say so "expected_errors" [N] eV/Å.
 
         Raises:
-            ForceDeltaError: shapes that do not fit, or an energy that does not depend on the
-                positions (torch.jit.Error with the same text from an exported module).
+            ForceDeltaError: shapes that do not fit, a charge and spin that are missing,
+                ``create_graph`` for a model that has first derivatives only, or an energy that does
+                not depend on the positions (torch.jit.Error with the same text from an exported
+                module).
         """
         if torch.jit.is_scripting():
             return self._evaluate(
-                positions, numbers, cell, edge_index, edge_shift, batch, stress, create_graph
+                positions, numbers, cell, edge_index, edge_shift, batch, None, stress, create_graph
             )
         _check_shapes(positions, numbers, cell, edge_index, edge_shift, batch)
+        self._check_abilities(charge_spin, cell.shape[0], create_graph)
         with torch.enable_grad():  # TorchScript knows no such context
             return self._evaluate(
-                positions, numbers, cell, edge_index, edge_shift, batch, stress, create_graph
+                positions, numbers, cell, edge_index, edge_shift, batch, charge_spin, stress,
+                create_graph,
+            )  # fmt: skip
+
+    @torch.jit.unused
+    def _check_abilities(
+        self, charge_spin: Tensor | None, structures: int, create_graph: bool
+    ) -> None:
+        if create_graph and self._first_order_only:
+            raise ForceDeltaError(
+                f"{type(self.model).__name__} has no right second derivatives: leave out "
+                "create_graph, or take another model for attacks and training"
             )
+        if not self._takes_charge_spin:
+            return
+        if charge_spin is None or charge_spin.shape != (structures, 2):
+            given = None if charge_spin is None else list(charge_spin.shape)
+            raise ForceDeltaError(
+                f"{type(self.model).__name__} takes a total charge and a spin multiplicity for each "
+                f"structure: give charge_spin of shape [{structures}, 2], not {given}"
+            )
+
+    @torch.jit.unused
+    def _predict(
+        self, graph: list[Tensor], charge_spin: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        if self._takes_charge_spin:
+            assert charge_spin is not None
+            graph = [*graph, charge_spin]
+        answer = self.model(*graph)
+        if self._gives_expected_errors:
+            energy, direct, expected = answer
+            return energy, direct, expected
+        energy, direct = answer
+        return energy, direct, None
 
     def _evaluate(
         self,
@@ -134,6 +184,7 @@ class ForceDelta(nn.Module):
         edge_index: Tensor,
         edge_shift: Tensor,
         batch: Tensor,
+        charge_spin: Tensor | None,
         stress: bool,
         create_graph: bool,
     ) -> dict[str, Tensor]:
@@ -146,7 +197,15 @@ class ForceDelta(nn.Module):
             symmetric = 0.5 * (strain + strain.transpose(1, 2))
             moved = positions + torch.bmm(positions[:, None], symmetric[batch])[:, 0]
             strained_cell = cell + torch.bmm(cell, symmetric)
-        energy, direct = self.model(moved, numbers, strained_cell, edge_index, edge_shift, batch)
+        expected: Tensor | None = None
+        if torch.jit.is_scripting():
+            energy, direct = self.model(
+                moved, numbers, strained_cell, edge_index, edge_shift, batch
+            )
+        else:
+            energy, direct, expected = self._predict(
+                [moved, numbers, strained_cell, edge_index, edge_shift, batch], charge_spin
+            )
         if energy.dim() != 1 or energy.shape[0] != cell.shape[0] or direct.shape != positions.shape:
             raise ForceDeltaError(
                 "the model must return an energy for each of the S structures, shape [S], and a "
@@ -193,6 +252,8 @@ class ForceDelta(nn.Module):
             result["stress"] = torch.where(
                 volume > 0, virial / volume, torch.full_like(virial, torch.nan)
             )
+        if expected is not None:
+            result["expected_errors"] = expected
         if not create_graph:
             for key in list(result.keys()):
                 result[key] = result[key].detach()

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from ..errors import ForceDeltaError
+from .model_options import Architecture, Charge, Spin, Trust
 
 
 def export(
@@ -18,13 +19,17 @@ def export(
     dtype: Annotated[
         Literal["float32", "float64"], typer.Option(help="Precision of the model.")
     ] = "float32",
+    architecture: Architecture = None,
+    trust: Trust = False,
+    charge: Charge = None,
+    spin: Spin = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out.")] = False,
 ) -> int:
     """Write MODEL as a TorchScript file that OpenMM's TorchForce evaluates in C++.
 
     The neighbour list is inside; positions come in nm, energies in kJ/mol and forces in
     kJ/(mol nm) go out. In Python: add_force_delta(system, "FILE.pt", topology,
-    path="torchscript").
+    path="torchscript"). A charge and a spin are fixed in the file.
     """
     if out.exists() and not overwrite:
         raise ForceDeltaError(f"{out} exists: say --overwrite, or give another --out")
@@ -34,6 +39,11 @@ def export(
         raise ForceDeltaError(
             f"export needs the package {error.name}: pip install 'forcedelta[openmm]'"
         ) from error
-    facts = write(model, out, dtype=dtype)
+    import torch
+
+    from ..models import load_model
+
+    loaded = load_model(model, getattr(torch, dtype), architecture=architecture, trust=trust)
+    facts = write(loaded, out, dtype=dtype, charge=charge, spin=spin)
     print(f"{facts['name']}, {facts['dtype']}, written by torch {facts['torch']}: {out}")
     return 0

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from .model_options import PANEL, Architecture, Charge, Compile, Spin, Trust
 from .settings import RunSettings, load_toml
 
 EPILOG = (
@@ -20,7 +21,7 @@ EPILOG = (
 
 _DEFAULTS = RunSettings()
 _MODEL, _DYNAMICS, _GUARD, _OUTPUT, _MACHINE = (
-    "Model", "Dynamics", "Guard", "Output", "Machine",
+    PANEL, "Dynamics", "Guard", "Output", "Machine",
 )  # fmt: skip
 _ONLY_HERE = {"config", "context"}
 
@@ -51,6 +52,11 @@ def run(
             show_default=False,
         ),
     ] = _DEFAULTS.model,
+    architecture: Architecture = _DEFAULTS.architecture,
+    trust: Trust = _DEFAULTS.trust,
+    compile: Compile = _DEFAULTS.compile,
+    charge: Charge = _DEFAULTS.charge,
+    spin: Spin = _DEFAULTS.spin,
     forces: Annotated[
         Literal["direct", "conservative"],
         typer.Option(

@@ -12,8 +12,9 @@ from typing import Any, Literal
 from ..errors import ForceDeltaError
 
 DEFINING = (
-    "model", "engine", "ensemble", "temperature", "ramp_to", "timestep", "tau", "pressure", "barostat_tau",
-    "seed", "forces", "every", "dtype", "burn_in",
+    "model", "architecture", "compile", "charge", "spin", "engine", "ensemble", "temperature",
+    "ramp_to", "timestep", "tau", "pressure", "barostat_tau", "seed", "forces", "every", "dtype",
+    "burn_in",
 )  # fmt: skip
 """What a continued run must share with the first part, or it would be another run."""
 
@@ -28,6 +29,11 @@ class RunSettings:
 
     structure: str | None = None
     model: str | None = None
+    architecture: str | None = None
+    trust: bool = False
+    compile: bool = False
+    charge: int | None = None
+    spin: int | None = None
     out: str = "run.h5"
     engine: str = "ase"
     ensemble: str = "langevin"

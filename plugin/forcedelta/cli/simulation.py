@@ -32,11 +32,12 @@ from md_hooks import (
     run,
 )
 
-from ..ase import ForceDeltaCalculator
+from ..ase import ForceDeltaCalculator, usable_device
 from ..checks import check_structure
 from ..ensembles import Ensemble, EnsembleSettings, Ramp, prepare
 from ..errors import ForceDeltaError
-from ..models import LoadedModel
+from ..graph import charge_and_spin
+from ..models import LoadedModel, load_model
 from .settings import RunSettings, continued, patience, threshold
 from .structures import constraints_of, continued_structure, read_structure
 
@@ -144,7 +145,10 @@ def simulate(settings: RunSettings, given: set[str], command: str) -> Ending:
     else:
         atoms = continued_structure(settings.structure, settings.out, stored.get("constraints"))
     constraints = constraints_of(atoms)
-    atoms.calc = calculator = _calculator(settings)
+    calculator = _calculator(settings)
+    settings = _with_charge_and_spin(settings, atoms, calculator.model)
+    assert settings.steps is not None
+    atoms.calc = calculator
     if checkpoint is None:
         check_structure(atoms, calculator.model)
     velocities = prepare(atoms, ensemble_settings)
@@ -255,13 +259,37 @@ def _ramp(settings: RunSettings, steps: list[int] | None) -> Ramp:
 def _calculator(settings: RunSettings) -> ForceDeltaCalculator:
     torch.set_num_threads(settings.threads)
     assert settings.model is not None
-    return ForceDeltaCalculator(
+    model = load_model(
         settings.model,
+        getattr(torch, settings.dtype),
+        usable_device(settings.device),
+        architecture=settings.architecture,
+        trust=settings.trust,
+        compile=settings.compile,
+    )
+    return ForceDeltaCalculator(
+        model,
         forces=settings.forces,  # type: ignore[arg-type]
         every=settings.every,
         device=settings.device,
         dtype=settings.dtype,  # type: ignore[arg-type]
     )
+
+
+def _with_charge_and_spin(settings: RunSettings, atoms: Atoms, model: LoadedModel) -> RunSettings:
+    """Charge and spin from the flags, or else from the structure, set in both."""
+    if not model.takes_charge_spin:
+        if settings.charge is not None or settings.spin is not None:
+            raise ForceDeltaError(
+                f"model '{model.name}' takes no charge and no spin: leave --charge and --spin out"
+            )
+        return settings
+    given = {"charge": settings.charge, "spin": settings.spin}
+    atoms.info.update({name: value for name, value in given.items() if value is not None})
+    charge_spin = charge_and_spin(atoms, model)
+    assert charge_spin is not None
+    charge, spin = (int(value) for value in charge_spin)
+    return replace(settings, charge=charge, spin=spin)
 
 
 def _openmm(
@@ -281,6 +309,8 @@ def _openmm(
         every=settings.every,
         device=settings.device,
         dtype=settings.dtype,
+        charge=settings.charge,
+        spin=settings.spin,
     )
 
 

@@ -1,15 +1,18 @@
 """Names of models, and what a model that has been loaded knows about itself.
 
-Other packages add models through the entry-point group ``forcedelta.models``. An entry point is a
+Models of the libraries in `forcedelta.models.catalogue` go by the names of their authors. Other
+packages add models through the entry-point group ``forcedelta.models``. An entry point is a
 callable
 
     load(dtype: torch.dtype, device: torch.device) -> LoadedModel
 """
 
 import difflib
+import importlib
 import os
+import zipfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,7 @@ from torch import nn
 from forcedelta import __version__
 from forcedelta.errors import ForceDeltaError
 from forcedelta.force_delta import ForceDelta
+from forcedelta.models.catalogue import LoadRequest, families, family_for, family_of
 from forcedelta.models.files import hash_of, load_network
 
 ENTRY_POINTS = "forcedelta.models"
@@ -43,6 +47,10 @@ class LoadedModel:
         library: name and version of the package whose model it is.
         metadata: whatever else is known (training set, level of theory, test numbers, ...).
         stress: whether autograd can follow the energy back to the cell.
+        script: makes a form of the module that ``torch.jit.script`` accepts, with the same
+            arguments, which returns energy and direct forces only; None: the module is one itself.
+        calculator: makes the ASE calculator of the model's own library with the same weights, to
+            compare with; None where there is none.
     """
 
     module: nn.Module
@@ -54,6 +62,13 @@ class LoadedModel:
     library: str
     metadata: Mapping[str, Any] = field(default_factory=dict)
     stress: bool = True
+    script: Callable[[], nn.Module] | None = None
+    calculator: Callable[[], Any] | None = None
+
+    @property
+    def takes_charge_spin(self) -> bool:
+        """Whether the module wants a total charge and a spin multiplicity (`ForceDelta`)."""
+        return bool(getattr(self.module, "takes_charge_spin", False))
 
     @property
     def symbols(self) -> list[str]:
@@ -73,24 +88,41 @@ def registered_models() -> dict[str, EntryPoint]:
 
 
 def model_names() -> list[str]:
-    """All names that ``load_model`` knows, sorted."""
-    return sorted({*embedded_models(), *registered_models()})
+    """All names that ``load_model`` knows, sorted; the libraries of some may be missing."""
+    published = (model.name for family in families() for model in family.published)
+    return sorted({*embedded_models(), *published, *registered_models()})
 
 
 def load_model(
     model: "str | Path | ForceDelta | LoadedModel",
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
+    *,
+    architecture: str | None = None,
+    trust: bool = False,
+    compile: bool = False,
 ) -> LoadedModel:
-    """A model by name, from a file of ``save_network``, or one that already exists in memory.
+    """A model by name, from a file, or one that already exists in memory.
 
-    Embedded names go before those of other packages, names before files. Networks from files are
-    frozen: their parameters require no gradient. A module that exists already is taken as it is.
+    Embedded names go before published ones, these before those of other packages, names before
+    files. Networks from files are frozen: their parameters require no gradient. A module that
+    exists already is taken as it is.
+
+    Args:
+        model: a name, the path of a file, or a model in memory.
+        dtype: of positions and weights.
+        device: where it is to run.
+        architecture: which network a local file of another library holds: one of
+            `forcedelta.models.catalogue.Family.architectures`, or a published name. Our own files,
+            TorchScript and metatomic models need none.
+        trust: allow a local file to run code while it is loaded, as those of some libraries do.
+            Published names need no such leave.
+        compile: hand the network to ``torch.compile``, where the library supports it.
 
     Raises:
-        ForceDeltaError: a name that nobody registered (the text has the nearest ones), a file that
-            is not a network's, a module of another dtype or device, or one that does not tell its
-            cutoff.
+        ForceDeltaError: a name that nobody registered (the text has the nearest ones), a library
+            that is not installed, weights that cannot be had, a file that is not a network's, a
+            module of another dtype or device, or one that does not tell its cutoff.
     """
     device = torch.device(device)
     if isinstance(model, LoadedModel):
@@ -106,19 +138,51 @@ def load_model(
     embedded = embedded_models()
     if name in embedded:
         return _from_file(embedded[name], name, dtype, device)
+    request = LoadRequest(name, None, architecture, dtype, device, trust, compile)
+    family = family_of(name)
+    if family is not None:
+        return family.load(request)
     registered = registered_models()
     if name in registered:
         return _from_entry_point(registered[name], dtype, device)
     path = Path(name)
-    if path.is_file() or path.suffix == ".safetensors" or len(path.parts) > 1:
-        return _from_file(path, path.stem, dtype, device)
-    names = sorted({*embedded, *registered})
+    if path.is_file() or path.suffix or len(path.parts) > 1:
+        return _from_path(path, replace(request, name=path.stem, file=path))
+    names = model_names()
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
     hint = f"did you mean {' or '.join(near)}? " if near else ""
     raise ForceDeltaError(
-        f"no model is called '{name}': {hint}Known: {', '.join(names) or 'none'}, or the path of a "
-        ".safetensors file"
+        f"no model is called '{name}': {hint}'forcedelta models' lists all names; a file goes by its "
+        "path"
     )
+
+
+def _from_path(path: Path, request: LoadRequest) -> LoadedModel:
+    """A model from a file: by what the user says it is, or else by what it looks like."""
+    if not path.is_file():
+        raise ForceDeltaError(f"{path}: no such file")
+    if request.architecture is not None:
+        return family_for(request.architecture).load(request)
+    if path.suffix == ".safetensors":
+        return _from_file(path, path.stem, request.dtype, request.device)
+    if _is_torchscript(path):
+        adapter = importlib.import_module("forcedelta.models.torchscript")
+        loaded: LoadedModel = adapter.load(request)
+        return loaded
+    raise ForceDeltaError(
+        f"{path} is no file of forcedelta, TorchScript or metatomic: if it is a checkpoint of another "
+        "library, say which network it holds with --architecture "
+        f"({', '.join(name for family in families() for name in family.architectures)})"
+    )
+
+
+def _is_torchscript(path: Path) -> bool:
+    """Whether the file is an archive with code in it; checkpoints have none."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any("/code/" in name for name in archive.namelist())
+    except (zipfile.BadZipFile, OSError):
+        return False
 
 
 def _from_file(path: Path, name: str, dtype: torch.dtype, device: torch.device) -> LoadedModel:

@@ -62,6 +62,8 @@ class OpenMMEngine:
         every: int = 1,
         device: str = "cpu",
         dtype: str = "float32",
+        charge: int | None = None,
+        spin: int | None = None,
     ) -> None:
         _check(atoms, settings)
         if atoms.pbc.all():
@@ -70,8 +72,9 @@ class OpenMMEngine:
         system = _system(atoms, settings)
         topology = _topology(atoms)
         self.monitor = add_force_delta(
-            system, model, topology, forces=forces, every=every, device=device, dtype=dtype
-        )
+            system, model, topology, forces=forces, every=every, device=device, dtype=dtype,
+            charge=charge, spin=spin,
+        )  # fmt: skip
         self.simulation = app.Simulation(
             topology,
             system,

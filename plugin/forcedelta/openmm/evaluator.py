@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from ..errors import ForceDeltaError
 from ..force_delta import ForceDelta
+from ..graph import Graph, Graphs
 from ..models import LoadedModel
-from ..neighbours import NeighbourList
 from .units import EV, EV_PER_ANGSTROM, NM
 
 FloatArray = NDArray[np.float64]
@@ -33,6 +33,8 @@ class Evaluation:
         force_delta: U, eV/Å; None likewise.
         openmm_energy: kJ/mol.
         openmm_forces: [N, 3] kJ/(mol nm), those that drive the run.
+        expected_errors: [N] eV/Å, the force errors that the model itself expects; None of models
+            that expect none.
     """
 
     positions: FloatArray
@@ -45,6 +47,7 @@ class Evaluation:
     force_delta: float | None
     openmm_energy: float
     openmm_forces: FloatArray
+    expected_errors: FloatArray | None = None
 
     def is_at(self, positions: FloatArray, box: FloatArray | None) -> bool:
         """Whether this is the configuration, bit for bit."""
@@ -72,6 +75,7 @@ class Evaluator:
         forces: "direct" or "conservative", those that drive the run.
         dtype: of the model.
         device: of the model.
+        charge_spin: total charge (e) and spin multiplicity, for models that take them.
 
     Attributes:
         evaluations: passes of the model so far.
@@ -85,17 +89,17 @@ class Evaluator:
         forces: Literal["direct", "conservative"],
         dtype: torch.dtype,
         device: torch.device,
+        charge_spin: tuple[float, float] | None = None,
     ) -> None:
         self.model = model
         self.forces = forces
         self.evaluations = 0
         self._module = model.module
         self._force_delta = ForceDelta(model.module)
-        self._dtype, self._device = dtype, device
-        self._numbers = torch.as_tensor(np.asarray(numbers, dtype=np.int64), device=self._device)
-        self._batch = torch.zeros_like(self._numbers)
+        self._graphs = Graphs(model, dtype, device)
+        self._numbers = np.asarray(numbers, dtype=np.int64)
         self._pbc = np.full(3, periodic)
-        self._neighbours = NeighbourList(model.cutoff)
+        self._charge_spin = charge_spin
         self._memory: list[Evaluation] = []
 
     def known(self, positions: FloatArray, box: FloatArray | None) -> Evaluation | None:
@@ -137,34 +141,25 @@ class Evaluator:
             conservative: FloatArray | None = _array(raw["conservative_forces"])
             deltas: FloatArray | None = _array(raw["force_deltas"])
             u: float | None = float(raw["force_delta"])
+            expected = raw.get("expected_errors")
         else:
             with torch.no_grad():
-                energy, direct = self._module(*inputs)
+                energy, direct, *more = self._module(*inputs)
+            expected = more[0] if more else None
             conservative = deltas = u = None
         direct_forces = _array(direct)
         driving = conservative if self.forces == "conservative" else direct_forces
         assert driving is not None
-        return _evaluation(
-            positions, box, float(energy), driving, direct_forces, conservative, deltas, u
+        return replace(
+            _evaluation(
+                positions, box, float(energy), driving, direct_forces, conservative, deltas, u
+            ),
+            expected_errors=None if expected is None else _array(expected),
         )
 
-    def _inputs(self, positions: FloatArray, box: FloatArray | None) -> tuple[torch.Tensor, ...]:
-        points = positions * NM
+    def _inputs(self, positions: FloatArray, box: FloatArray | None) -> Graph:
         cell = np.zeros((3, 3)) if box is None else box * NM
-        index, shift = self._neighbours.pairs(points, cell, self._pbc)
-
-        def tensor(array: NDArray[Any], dtype: torch.dtype) -> torch.Tensor:
-            return torch.as_tensor(array, dtype=dtype, device=self._device)
-
-        return (
-            # from an atom, not from wherever the box is: float32 has seven digits
-            tensor(points - points[0], self._dtype),
-            self._numbers,
-            tensor(cell[None], self._dtype),
-            tensor(index, torch.int64),
-            tensor(shift, self._dtype),
-            self._batch,
-        )
+        return self._graphs.at(positions * NM, self._numbers, cell, self._pbc, self._charge_spin)
 
 
 def _not_finite(positions: FloatArray, box: FloatArray | None, full: bool) -> Evaluation:

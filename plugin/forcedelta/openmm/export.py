@@ -201,8 +201,38 @@ class OpenMMModule(nn.Module):
         return True
 
 
+class _AtChargeSpin(nn.Module):
+    """A model that takes a charge and a spin, at one of each."""
+
+    def __init__(self, model: nn.Module, charge: float, spin: float) -> None:
+        super().__init__()
+        self.model = model
+        self.charge, self.spin = charge, spin
+
+    def forward(
+        self,
+        positions: Tensor,
+        numbers: Tensor,
+        cell: Tensor,
+        edge_index: Tensor,
+        edge_shift: Tensor,
+        batch: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        state = torch.tensor(
+            [self.charge, self.spin], dtype=positions.dtype, device=positions.device
+        )
+        return self.model(
+            positions, numbers, cell, edge_index, edge_shift, batch, state.expand(cell.shape[0], 2)
+        )
+
+
 def export(
-    model: Any, out: str | Path, *, dtype: Literal["float32", "float64"] = "float32"
+    model: Any,
+    out: str | Path,
+    *,
+    dtype: Literal["float32", "float64"] = "float32",
+    charge: int | None = None,
+    spin: int | None = None,
 ) -> dict[str, Any]:
     """Write a model as a TorchScript file for ``add_force_delta(..., path="torchscript")``.
 
@@ -213,6 +243,8 @@ def export(
         model: registered name, path of a file of weights, or a model in memory.
         out: the file; one that exists is replaced.
         dtype: of the model's arithmetic.
+        charge: total charge, e, for models that take one; the file is for this charge only.
+        spin: spin multiplicity 2S + 1, likewise.
 
     Returns:
         what the file says about itself.
@@ -223,10 +255,20 @@ def export(
     if dtype not in _DTYPES:
         raise ForceDeltaError(f"dtype must be 'float32' or 'float64', not {dtype!r}")
     loaded = load_model(model, _DTYPES[dtype])
-    try:
-        scripted = torch.jit.script(
-            OpenMMModule(loaded.module, loaded.cutoff, dtype == "float64").eval()
+    if loaded.takes_charge_spin and (charge is None or spin is None):
+        raise ForceDeltaError(
+            f"model '{loaded.name}' needs the total charge and the spin multiplicity (1 for a closed "
+            "shell): say --charge and --spin"
         )
+    try:
+        module = loaded.module if loaded.script is None else loaded.script()
+        if loaded.takes_charge_spin:
+            assert charge is not None
+            assert spin is not None
+            module = _AtChargeSpin(module, float(charge), float(spin))
+        scripted = torch.jit.script(OpenMMModule(module, loaded.cutoff, dtype == "float64").eval())
+    except ForceDeltaError:
+        raise
     except Exception as error:  # TorchScript's errors have no common base
         first = str(error).strip().splitlines()[0]
         raise ForceDeltaError(
@@ -241,6 +283,8 @@ def export(
         "cutoff": loaded.cutoff,
         "periodic": loaded.periodic,
         "dtype": dtype,
+        "charge": charge if loaded.takes_charge_spin else None,
+        "spin": spin if loaded.takes_charge_spin else None,
         "torch": torch.__version__,
     }
     path = Path(out)

@@ -8,12 +8,14 @@ from typing import Any, Literal
 import numpy as np
 import openmm
 import torch
+from ase import Atoms
 from numpy.typing import NDArray
 
 from .. import __version__
-from ..ase import _DTYPES, _usable_device
+from ..ase import _DTYPES, usable_device
 from ..checks import check_supported
 from ..errors import ForceDeltaError
+from ..graph import charge_and_spin
 from ..models import LoadedModel, load_model
 from . import checks
 from .evaluator import Evaluator
@@ -32,6 +34,8 @@ def add_force_delta(
     periodic: bool | None = None,
     device: str = "cpu",
     dtype: str = "float32",
+    charge: int | None = None,
+    spin: int | None = None,
     force_group: int = 0,
 ) -> Monitor:
     """Add a model's energy and forces to a System, monitored by the Force Delta.
@@ -56,6 +60,8 @@ def add_force_delta(
             one the other forces of the System say.
         device: on which the model runs.
         dtype: of the model's arithmetic, "float32" or "float64".
+        charge: total charge of the atoms that the model sees, e; only for models that take one.
+        spin: their spin multiplicity 2S + 1, likewise.
         force_group: OpenMM's group of the force; with ``path="torchscript"`` 0 is the last one that
             no other force has.
 
@@ -102,7 +108,7 @@ def add_force_delta(
         exported = TorchMonitor(model, indices, numbers, images, forces, int(every), part)
         exported.add_to(system, force_group)
         return exported
-    arguments = (numbers, images, forces, dtype, device)
+    arguments = (numbers, images, forces, dtype, device, charge, spin)
     evaluator = make_evaluator(model, *arguments, part=part)
     reference = None if isinstance(model, LoadedModel | torch.nn.Module) else str(model)
     rebuild = None if reference is None else (make_evaluator, (reference, *arguments))
@@ -119,6 +125,8 @@ def make_evaluator(
     forces: Forces,
     dtype: str,
     device: str,
+    charge: int | None = None,
+    spin: int | None = None,
     part: bool = True,
 ) -> Evaluator:
     """Load a model for the atoms that it is to see.
@@ -126,10 +134,15 @@ def make_evaluator(
     A part of a System is a molecule for the model, even where the box is periodic: its images only
     make it whole.
     """
-    loaded = load_model(model, _DTYPES[dtype], _usable_device(device))
+    loaded = load_model(model, _DTYPES[dtype], usable_device(device))
     molecule = part and loaded.periodic is False
     check_supported(numbers, np.full(3, periodic and not molecule), loaded)
-    return Evaluator(loaded, numbers, periodic, forces, _DTYPES[dtype], _usable_device(device))
+    given = {"charge": charge, "spin": spin}
+    info = {name: value for name, value in given.items() if value is not None}
+    state = charge_and_spin(Atoms(numbers, info=info), loaded)
+    return Evaluator(
+        loaded, numbers, periodic, forces, _DTYPES[dtype], usable_device(device), state
+    )
 
 
 def _model_info(

@@ -191,6 +191,7 @@ class _Session:
             force_deltas=measured.force_deltas,
             direct_forces=measured.direct_forces,
             conservative_forces=measured.conservative_forces,
+            extra=Frame.scalars(measured.expected_errors),
         )
 
     def _checkpoint(self) -> dict[str, Any] | None:

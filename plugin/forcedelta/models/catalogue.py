@@ -1,0 +1,164 @@
+"""The libraries of models that forcedelta knows, by the names that their authors publish.
+
+Nothing here imports torch or the libraries: ``forcedelta models`` lists them at once. How a model
+is loaded stands in the adapter of its library, which is imported when one is asked for.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from packaging.specifiers import SpecifierSet
+
+from forcedelta.errors import ForceDeltaError
+
+if TYPE_CHECKING:
+    import torch
+
+    from forcedelta.models.registry import LoadedModel
+
+
+@dataclass(frozen=True)
+class LoadRequest:
+    """What an adapter is asked to load.
+
+    Attributes:
+        name: a published name, or the stem of a file's name.
+        file: local weights; None: the library's own published ones.
+        architecture: the network that a file holds, where it cannot say so itself.
+        dtype: of positions and weights.
+        device: where it is to run.
+        trust: the user said that a file may run code when it is loaded.
+        compile: hand the network to ``torch.compile``.
+    """
+
+    name: str
+    file: Path | None
+    architecture: str | None
+    dtype: torch.dtype
+    device: torch.device
+    trust: bool = False
+    compile: bool = False
+
+
+@dataclass(frozen=True)
+class Published:
+    """A model as its authors publish it.
+
+    Attributes:
+        name: theirs.
+        elements: which it was trained on, in words.
+        periodic: True: only crystals; False: only molecules; None: both.
+        licence: of the weights.
+        weights: name of the file that is downloaded.
+        note: what else a user should know, one line.
+        charge_spin: whether it wants a total charge and a spin multiplicity.
+    """
+
+    name: str
+    elements: str
+    periodic: bool | None
+    licence: str
+    weights: str
+    note: str = ""
+    charge_spin: bool = False
+
+
+@dataclass(frozen=True)
+class Family:
+    """The models of one library.
+
+    Attributes:
+        key: short name.
+        title: for people.
+        distribution: name of the package that is installed.
+        versions: those that the adapter was tested with, as a specifier.
+        install: the exact command.
+        loader: "module:function" of the adapter, ``load(request) -> LoadedModel``.
+        published: the models.
+        architectures: what ``--architecture`` may say about a local file.
+        apart: why it cannot be installed beside another library; empty where it can.
+    """
+
+    key: str
+    title: str
+    distribution: str
+    versions: str
+    install: str
+    loader: str
+    published: tuple[Published, ...]
+    architectures: tuple[str, ...] = ()
+    apart: str = ""
+
+    def problem(self) -> str:
+        """Why the library cannot be used here; empty where it can. Nothing is imported."""
+        try:
+            found = version(self.distribution)
+        except PackageNotFoundError:
+            return f"{self.distribution} is not installed"
+        if not SpecifierSet(self.versions).contains(found, prereleases=True):
+            return f"{self.distribution} {found} is installed, but {self.versions} is needed"
+        return ""
+
+    def load(self, request: LoadRequest) -> LoadedModel:
+        """A model of the family.
+
+        Raises:
+            ForceDeltaError: the library is not installed, or not in a version that is known to
+                work; or what its adapter raises.
+        """
+        problem = self.problem()
+        if problem:
+            apart = f" ({self.apart})" if self.apart else ""
+            raise ForceDeltaError(
+                f"model '{request.name}' needs the library {self.title}, and {problem}: "
+                f"{self.install}{apart}"
+            )
+        module, _, function = self.loader.partition(":")
+        load: Callable[[LoadRequest], LoadedModel] = getattr(
+            importlib.import_module(module), function
+        )
+        return load(request)
+
+
+def families() -> tuple[Family, ...]:
+    """All libraries that forcedelta has an adapter for."""
+    found: list[Family] = []
+    for name in _CATALOGUES:
+        module: Any = importlib.import_module(f"forcedelta.models.{name}")
+        found.append(module.FAMILY)
+    return tuple(found)
+
+
+_CATALOGUES: tuple[str, ...] = ()
+"""Modules of this package that hold a ``FAMILY``; none of them imports its library."""
+
+
+def family_of(published: str) -> Family | None:
+    """The family that publishes a name."""
+    for family in families():
+        if any(model.name == published for model in family.published):
+            return family
+    return None
+
+
+def family_for(architecture: str) -> Family:
+    """The family of an architecture, or of a published name that stands for it.
+
+    Raises:
+        ForceDeltaError: no adapter knows it.
+    """
+    known = {name: family for family in families() for name in family.architectures}
+    known |= {model.name: family for family in families() for model in family.published}
+    if architecture in known:
+        return known[architecture]
+    names = ", ".join(name for family in families() for name in family.architectures)
+    raise ForceDeltaError(
+        f"no architecture is called '{architecture}': say --architecture with one of {names}, or "
+        "with a published name of 'forcedelta models'"
+    )

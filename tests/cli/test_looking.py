@@ -47,7 +47,8 @@ def test_models_in_words_and_as_json(forcedelta, files, monkeypatch):
     assert "direct MAE (meV/Å): 1000" in out
     code, out, _ = forcedelta("models", "--json")
     assert code == 0
-    wet, bad, good = json.loads(out)
+    wet, bad, good, *published = json.loads(out)
+    assert all({"name", "library", "elements", "licence"} <= set(model) for model in published)
     assert wet["elements"] == ["H", "O"]
     assert wet["periodic"] is False
     assert wet["regime"] == "untrained"

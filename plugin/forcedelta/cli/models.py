@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import json as json_module
+import textwrap
 from collections.abc import Mapping
-from typing import Annotated, Any
+from dataclasses import asdict
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from ..models.catalogue import Family
 
 _ROWS = (
     ("elements", "elements"),
@@ -28,20 +34,60 @@ def models(
 ) -> int:
     """List the models that 'forcedelta run --model NAME' knows.
 
-    Those of other packages are imported, but not loaded, to see whether they can be used.
+    Those that come with the package or from other packages first, then the published ones of each
+    library, and how to install the library where it is missing. Those of other packages are
+    imported, but not loaded, to see whether they can be used.
     """
+    from ..models.catalogue import families
+
     found = known_models()
     if json:
-        print(json_module.dumps(found, ensure_ascii=False))
-    elif not found:
-        print("no models are installed; 'forcedelta run --model' takes the path of one")
-    else:
-        print("\n\n".join(_describe(model) for model in found))
+        everything = found + [model for family in families() for model in _published(family)]
+        print(json_module.dumps(everything, ensure_ascii=False))
+        return 0
+    print("\n\n".join([*map(_describe, found), *map(_describe_family, families())]))
     return 0
 
 
+def _published(family: Family) -> list[dict[str, Any]]:
+    """The models of a library, JSON-able; "error" says why it cannot be used here."""
+    facts: dict[str, Any] = {"library": family.title, "package": family.distribution}
+    problem = family.problem()
+    if problem:
+        facts |= {"error": problem, "install": family.install}
+        if family.apart:
+            facts["apart"] = family.apart
+    return [asdict(model) | facts for model in family.published]
+
+
+def _describe_family(family: Family) -> str:
+    problem = family.problem()
+    lines = [family.title]
+    if problem:
+        lines += [f"  {problem}: {family.install}"]
+        lines += [f"  {family.apart}"] if family.apart else []
+    else:
+        lines += [f"  installed: {family.distribution} {version(family.distribution)}"]
+    if family.architectures:
+        lines += _wrapped("local files: --architecture " + ", ".join(family.architectures))
+    width = max((len(model.name) for model in family.published), default=0)
+    for model in family.published:
+        state = ", charge and spin" if model.charge_spin else ""
+        (structures,) = _text("periodic", model.periodic)
+        parts = [f"{structures}{state}", model.elements, model.licence, model.note]
+        lines.append(f"  {model.name:<{width}}  {'; '.join(part for part in parts if part)}")
+    return "\n".join(lines)
+
+
+def _wrapped(text: str) -> list[str]:
+    return textwrap.wrap(text, 98, initial_indent="  ", subsequent_indent="    ")
+
+
 def known_models() -> list[dict[str, Any]]:
-    """Name and metadata of each model, JSON-able; with "error" where one cannot be used."""
+    """Name and metadata of each model outside of `forcedelta.models.catalogue`, JSON-able.
+
+    With "error" where one cannot be used.
+    """
     from ..errors import ForceDeltaError
     from ..models.files import read_metadata
     from ..models.registry import embedded_models, registered_models

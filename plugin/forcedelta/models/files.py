@@ -98,7 +98,8 @@ def load_network(
     """
     header, metadata = _read_header(path)
     try:
-        network = DirectForceNetwork(**json.loads(header["hyperparameters"]))
+        with torch.random.fork_rng(devices=()):  # first weights are random, and then overwritten
+            network = DirectForceNetwork(**json.loads(header["hyperparameters"]))
         with safe_open(path, framework="pt") as file:
             keys = file.keys()
             network.load_state_dict({key: file.get_tensor(key) for key in keys})

@@ -1,0 +1,40 @@
+"""Tests that every model has to pass, for those who write one.
+
+A wrong F_c is silent and makes U meaningless, so that a model should be tested before it is used.
+In a file of tests, with pytest installed::
+
+    import torch
+    from forcedelta import load_model
+    from forcedelta.conformance import Conformance, Tolerances, crystal, molecule, small_cell
+
+    class TestMyModel(Conformance):
+        structures = (molecule("H2O"), crystal("Cu"), small_cell("Cu", 2.6))
+        tolerances = Tolerances(rotation=None)  # not equivariant: recorded, not bounded
+
+        def load(self, dtype):
+            return load_model("my-model", dtype)
+
+Without ``structures`` the model has to know H, C, O and Si. A model that was made for molecules
+only, or for crystals only (`LoadedModel.periodic`), leaves the others out. ``calculator(model)``
+may return the library's own ASE calculator for the same weights; by default it is that of
+``LoadedModel.calculator``. Measured numbers are recorded with each test (``pytest
+--junitxml=report.xml``), also those that no tolerance bounds.
+
+Models with large networks need minutes in float64: ``directions = 6`` takes fewer finite
+differences.
+"""
+
+import pytest
+
+pytest.register_assert_rewrite("forcedelta.conformance.suite")
+
+from forcedelta.conformance.structures import (  # noqa: E402
+    crystal,
+    molecule,
+    small_cell,
+    standard,
+)
+from forcedelta.conformance.suite import Conformance  # noqa: E402
+from forcedelta.conformance.tolerances import Tolerances  # noqa: E402
+
+__all__ = ["Conformance", "Tolerances", "crystal", "molecule", "small_cell", "standard"]

@@ -1,0 +1,31 @@
+"""How close is close enough: all tolerances of the conformance suite."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Tolerances:
+    """Tolerances of one model; override with ``dataclasses.replace`` or by keyword.
+
+    Those of forces are in units of the largest force component or of 1 eV/Å, whichever is more;
+    those of energies, with the same number, in eV per atom.
+
+    Attributes:
+        derivative: relative error of F_c against differences of the energy, in float64.
+        stress: the same of the stress.
+        same: two ways to the same result in float64: batch, permutation, translation, wrapping,
+            repetition.
+        rotation: the same for rotations; None for models that are not equivariant, whose error is
+            then recorded and not bounded.
+        frame: over random local frames, where the model has a `frame_seed`.
+        precision: float32 against float64.
+        library: against the library's own calculator.
+    """
+
+    derivative: float = 1e-6
+    stress: float = 1e-6
+    same: float = 1e-9
+    rotation: float | None = 1e-8
+    frame: float = 1e-2
+    precision: float = 1e-3
+    library: float = 1e-5

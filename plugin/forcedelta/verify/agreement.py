@@ -1,0 +1,194 @@
+"""Evaluations that ought to agree: how far apart they are.
+
+Every function gives a `Change`: the largest differences between evaluations of a structure and of
+the same structure seen otherwise. Energies in eV of the whole structure, forces in eV/Å.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import reduce
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import Calculator
+from numpy.typing import NDArray
+
+from forcedelta.verify.probe import Evaluation, Probe
+
+
+@dataclass(frozen=True)
+class Change:
+    """Largest differences between evaluations.
+
+    Attributes:
+        energy: eV.
+        direct: eV/Å, of a component of a direct force.
+        conservative: eV/Å, of a component of a conservative force.
+        force_delta: eV/Å, of U.
+    """
+
+    energy: float = 0.0
+    direct: float = 0.0
+    conservative: float = 0.0
+    force_delta: float = 0.0
+
+    @property
+    def forces(self) -> float:
+        """The larger of both forces, eV/Å."""
+        return max(self.direct, self.conservative)
+
+
+def change(first: Evaluation, second: Evaluation) -> Change:
+    """Differences between two evaluations with the same order of atoms and the same axes."""
+    return Change(
+        abs(second.energy - first.energy),
+        float(np.abs(second.direct - first.direct).max()),
+        float(np.abs(second.conservative - first.conservative).max()),
+        abs(second.force_delta - first.force_delta),
+    )
+
+
+def largest(changes: Iterable[Change]) -> Change:
+    """The largest of each; NaN if there is one."""
+
+    def larger(a: Change, b: Change) -> Change:
+        pairs = zip(vars(a).values(), vars(b).values(), strict=True)
+        return Change(*(float(np.maximum(x, y)) for x, y in pairs))
+
+    return reduce(larger, changes, Change())
+
+
+def translation(probe: Probe, atoms: Atoms, times: int = 3, seed: int = 0) -> Change:
+    """The whole structure elsewhere, by up to 10 Å in each direction."""
+    graph = probe.graph(atoms)
+    first = probe.evaluate_graph(graph)[0]
+    rng = np.random.default_rng(seed)
+    origin = graph[0].cpu().double().numpy()
+    # not through the positions of the atoms, of which a graph takes the first as its origin
+    moved = ((probe.tensor(origin + rng.uniform(-10, 10, 3)), *graph[1:]) for _ in range(times))
+    return largest(change(first, probe.evaluate_graph(other)[0]) for other in moved)
+
+
+def permutation(probe: Probe, atoms: Atoms, times: int = 3, seed: int = 0) -> Change:
+    """The atoms in another order, results put back in order."""
+    first = probe.evaluate(atoms)
+    rng = np.random.default_rng(seed)
+    changes = []
+    for _ in range(times):
+        order = rng.permutation(len(atoms))
+        back = np.argsort(order)
+        other = probe.evaluate(atoms[order])
+        changes.append(
+            change(
+                first,
+                Evaluation(
+                    other.energy,
+                    other.direct[back],
+                    other.conservative[back],
+                    other.force_delta,
+                ),
+            )
+        )
+    return largest(changes)
+
+
+def rotation(probe: Probe, atoms: Atoms, times: int = 6, seed: int = 0) -> Change:
+    """Positions and cell turned together, forces turned back.
+
+    A model that is not equivariant by construction (Orb) has an error here that is part of its U.
+    """
+    first = probe.evaluate(atoms)
+    changes = []
+    for turn in random_rotations(times, seed):
+        other = probe.evaluate(rotated(atoms, turn))
+        changes.append(
+            change(
+                first,
+                Evaluation(
+                    other.energy,
+                    other.direct @ turn,
+                    other.conservative @ turn,
+                    other.force_delta,
+                ),
+            )
+        )
+    return largest(changes)
+
+
+def wrapping(probe: Probe, atoms: Atoms, seed: int = 0) -> Change:
+    """Each atom replaced by one of its periodic images, in directions that are periodic."""
+    cells = np.random.default_rng(seed).integers(-2, 3, (len(atoms), 3)) * atoms.pbc
+    other = atoms.copy()
+    other.set_constraint()
+    other.positions += cells @ atoms.cell.array
+    return change(probe.evaluate(atoms), probe.evaluate(other))
+
+
+def batching(probe: Probe, structures: list[Atoms]) -> Change:
+    """Several structures in one call against one call for each."""
+    together = probe.evaluate_graph(probe.graph(structures))
+    alone = [probe.evaluate(atoms) for atoms in structures]
+    return largest(change(a, b) for a, b in zip(alone, together, strict=True))
+
+
+def repetition(probe: Probe, atoms: Atoms, times: int = 4) -> Change:
+    """The same evaluation again."""
+    graph = probe.graph(atoms)
+    first = probe.evaluate_graph(graph)[0]
+    return largest(change(first, probe.evaluate_graph(graph)[0]) for _ in range(times))
+
+
+def frame_noise(probe: Probe, atoms: Atoms, seeds: int = 6) -> Change | None:
+    """Other random local frames, where the model has a `frame_seed`; None where it has none.
+
+    EquiformerV2 turns each edge into a frame of which one angle is drawn at random. In an exact
+    network the angle would not matter.
+    """
+    module = probe.model.module
+    before = getattr(module, "frame_seed", None)
+    if before is None:
+        return None
+    first = probe.evaluate(atoms)
+    changes = []
+    try:
+        for seed in range(1, seeds + 1):
+            module.frame_seed = int(before) + seed  # type: ignore[assignment]
+            changes.append(change(first, probe.evaluate(atoms)))
+    finally:
+        module.frame_seed = before
+    return largest(changes)
+
+
+def precision(single: Probe, double: Probe, atoms: Atoms) -> Change:
+    """The same model in two precisions."""
+    return change(double.evaluate(atoms), single.evaluate(atoms))
+
+
+def library(probe: Probe, calculator: Calculator, atoms: Atoms) -> Change:
+    """Energy and direct forces against those of the calculator that the library comes with."""
+    ours = probe.evaluate(atoms)
+    copy = atoms.copy()
+    copy.set_constraint()
+    copy.calc = calculator
+    energy, forces = float(copy.get_potential_energy()), np.asarray(copy.get_forces())
+    return change(ours, Evaluation(energy, forces, ours.conservative, ours.force_delta))
+
+
+def random_rotations(times: int, seed: int) -> list[NDArray[np.float64]]:
+    """[3, 3] each, proper, evenly distributed."""
+    rng = np.random.default_rng(seed)
+    turns = []
+    for _ in range(times):
+        q, r = np.linalg.qr(rng.normal(size=(3, 3)))
+        q = q * np.sign(np.diag(r))
+        turns.append(q * np.sign(np.linalg.det(q)))
+    return turns
+
+
+def rotated(atoms: Atoms, turn: NDArray[np.float64]) -> Atoms:
+    """A copy with ``r -> turn r`` for positions and cell vectors."""
+    other = atoms.copy()
+    other.set_constraint()
+    other.set_cell(atoms.cell.array @ turn.T)
+    other.positions = atoms.positions @ turn.T
+    return other

@@ -19,6 +19,7 @@ from forcedelta.verify import agreement
 from forcedelta.verify.agreement import Change
 from forcedelta.verify.counting import Count, count_passes
 from forcedelta.verify.derivatives import DerivativeError, gradient_error, stress_error
+from forcedelta.verify.jumps import hidden_jump, neighbour_change
 from forcedelta.verify.probe import Evaluation, Probe, displaced
 from forcedelta.verify.torch_state import changed, torch_state
 
@@ -123,6 +124,22 @@ class Conformance:
             pytest.skip("the model has no stress")
         found = stress_error(self.probe(), periodic)
         self._check_derivative(found, self.tolerances.stress, "eV/Å^3", record_property)
+
+    def test_neighbours_come_and_go_without_a_jump(
+        self, atoms: Atoms, record_property: Record
+    ) -> None:
+        """Also without one that the model's `select` does not tell of."""
+        probe = self.probe()
+        reach = 2.0 * probe.model.cutoff
+        jumps = [neighbour_change(probe, atoms, reach, apart=not atoms.pbc.any())]
+        jumps.append(hidden_jump(probe, atoms))
+        for jump in jumps:
+            assert jump is not None
+            for name, value in _named(jump.change):
+                record_property(name, value)
+            assert np.isfinite(jump.energy)
+            if self.tolerances.jump is not None:
+                assert jump.energy <= self.tolerances.jump, jump
 
     # -- symmetries --------------------------------------------------------------------------
 

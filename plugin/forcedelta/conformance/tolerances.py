@@ -18,6 +18,8 @@ class Tolerances:
         rotation: the same for rotations; None for models that are not equivariant, whose error is
             then recorded and not bounded.
         frame: over random local frames, where the model has a `frame_seed`.
+        jump: eV, of the energy where a neighbour comes or goes; None for models that see the k
+            nearest neighbours only, whose jumps are then recorded and not bounded.
         precision: float32 against float64.
         library: against the library's own calculator.
     """
@@ -27,5 +29,6 @@ class Tolerances:
     same: float = 1e-9
     rotation: float | None = 1e-8
     frame: float = 1e-2
+    jump: float | None = 1e-7
     precision: float = 1e-3
     library: float = 1e-5

@@ -28,7 +28,8 @@ import torch
 from ase import Atoms
 from numpy.typing import NDArray
 
-from forcedelta.verify.probe import Graph, Probe, seen_pairs
+from forcedelta.graph import Graph
+from forcedelta.verify.probe import Probe, seen_pairs
 
 STEPS = {torch.float64: (1e-3, 1e-2, 5e-2), torch.float32: (2e-2, 5e-2)}
 """Å that each atom moves (root mean square), or strain in units of 1/Å of it; larger if noisy."""

@@ -4,8 +4,9 @@ A model that looks at the k nearest neighbours, or whose message from a neighbou
 towards the cutoff, has an energy that jumps. Its gradient does not see that: F_c is right on both
 sides, and a run at constant energy drifts all the same.
 
-Structures move along straight lines ``r + t d`` with a random d of unit root mean square length per
-atom, so that t is how far atoms move, Å.
+Structures move along straight lines ``r + t d`` with a d of unit root mean square length per atom,
+so that t is how far atoms move, Å: a random d, or for molecules that are smaller than the cutoff one
+that moves all atoms away from their centre.
 """
 
 from dataclasses import dataclass
@@ -27,16 +28,16 @@ class Jump:
     """What changes between two structures that are `width` apart.
 
     Attributes:
-        change: energy eV, forces and U eV/Å.
-        smooth: eV, the change of the energy that the forces account for.
+        energy: eV, what the forces do not account for of the change of the energy.
+        change: all of it, energy eV, forces and U eV/Å.
         at: Å along the line.
         width: Å.
         pairs: how many pairs came and went; 0 if the model does not say which it sees.
         swap: whether an atom lost one neighbour and got another at once.
     """
 
+    energy: float
     change: Change
-    smooth: float
     at: float
     width: float
     pairs: int
@@ -44,16 +45,23 @@ class Jump:
 
 
 def neighbour_change(
-    probe: Probe, atoms: Atoms, reach: float = 0.3, seed: int = 0
+    probe: Probe, atoms: Atoms, reach: float = 0.3, seed: int = 0, apart: bool = False
 ) -> Jump | None:
-    """The first change along a random line of the pairs that the model sees.
+    """The first change along a line of the pairs that the model sees.
 
     Found by bisection on the pairs alone; the model is asked only on both sides of the change.
+
+    Args:
+        probe: the model.
+        atoms: where the line begins.
+        reach: Å, its length.
+        seed: of its direction.
+        apart: take the direction away from the centre.
 
     Returns:
         None if no pair changes within ``reach`` Å.
     """
-    line = _Line(atoms, seed)
+    line = _Line(atoms, None if apart else seed)
     before = atom_pairs(probe, atoms)
     low, high = 0.0, WIDTH[probe.dtype]
     while (after := atom_pairs(probe, line.at(high))) == before:
@@ -71,7 +79,7 @@ def neighbour_change(
     swap = bool({pair[0] for pair in come} & {pair[0] for pair in gone})
     sides = probe.evaluate(line.at(low)), probe.evaluate(line.at(high))
     return Jump(
-        change(*sides), line.work(*sides, high - low), high, high - low, len(come | gone), swap
+        line.excess(*sides, high - low), change(*sides), high, high - low, len(come | gone), swap
     )
 
 
@@ -88,32 +96,32 @@ def hidden_jump(
     ends = list(np.linspace(0.0, reach, intervals + 1))
     known = [probe.evaluate(line.at(t)) for t in ends]
 
-    def excess(a: Evaluation, b: Evaluation, width: float) -> float:
-        return abs(b.energy - a.energy - line.work(a, b, width))
-
     worst = max(
-        range(intervals), key=lambda k: excess(known[k], known[k + 1], reach / intervals)
+        range(intervals), key=lambda k: line.excess(known[k], known[k + 1], reach / intervals)
     )
     low, high = ends[worst], ends[worst + 1]
     left, right = known[worst], known[worst + 1]
     while high - low > 1e2 * WIDTH[probe.dtype]:
         middle, half = 0.5 * (low + high), 0.5 * (high - low)
         between = probe.evaluate(line.at(middle))
-        if excess(left, between, half) > excess(between, right, half):
+        if line.excess(left, between, half) > line.excess(between, right, half):
             high, right = middle, between
         else:
             low, left = middle, between
     return Jump(
-        change(left, right), line.work(left, right, high - low), high, high - low, 0, False
+        line.excess(left, right, high - low), change(left, right), high, high - low, 0, False
     )
 
 
 class _Line:
-    """Structures along a random direction."""
+    """Structures along a random direction, or away from the centre."""
 
-    def __init__(self, atoms: Atoms, seed: int) -> None:
+    def __init__(self, atoms: Atoms, seed: int | None) -> None:
         self._atoms = atoms
-        way = np.random.default_rng(seed).normal(size=(len(atoms), 3))
+        if seed is None:
+            way = atoms.positions - atoms.positions.mean(0)
+        else:
+            way = np.random.default_rng(seed).normal(size=(len(atoms), 3))
         self._way: NDArray[np.float64] = way * np.sqrt(len(atoms) / (way**2).sum())
 
     def at(self, distance: float) -> Atoms:
@@ -122,7 +130,7 @@ class _Line:
         other.positions += distance * self._way
         return other
 
-    def work(self, a: Evaluation, b: Evaluation, width: float) -> float:
-        """The change of a smooth energy, by the trapezoidal rule, eV."""
+    def excess(self, a: Evaluation, b: Evaluation, width: float) -> float:
+        """What the change of the energy has beyond the work of the forces, eV."""
         mean = 0.5 * (a.conservative + b.conservative)
-        return float(-width * (mean * self._way).sum())
+        return abs(b.energy - a.energy + float(width * (mean * self._way).sum()))

@@ -10,11 +10,8 @@ from torch import Tensor
 
 from forcedelta.checks import check_structure
 from forcedelta.force_delta import ForceDelta
+from forcedelta.graph import Graph, Graphs
 from forcedelta.models.registry import LoadedModel
-from forcedelta.neighbours import neighbour_pairs
-
-Graph = tuple[Tensor, ...]
-"""Arguments of a model, in the order of its call."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +49,7 @@ class Probe:
         self.dtype = dtype
         self.device = torch.device(device)
         self._force_delta = ForceDelta(model.module)
+        self._graphs = Graphs(model, dtype, self.device)
 
     def check(self, atoms: Atoms) -> None:
         """Raises ForceDeltaError for structures that the model cannot be asked about."""
@@ -59,25 +57,7 @@ class Probe:
 
     def graph(self, structures: Atoms | list[Atoms]) -> Graph:
         """The arguments of the model for one structure, or for several side by side."""
-        if isinstance(structures, Atoms):
-            structures = [structures]
-        indices, shifts, first = [], [], 0
-        cells = [np.where(a.pbc[:, None], a.cell.array, 0.0) for a in structures]
-        for atoms, cell in zip(structures, cells, strict=True):
-            index, shift = neighbour_pairs(atoms.positions, cell, atoms.pbc, self.model.cutoff)
-            indices.append(index + first)
-            shifts.append(shift)
-            first += len(atoms)
-        sizes = torch.tensor([len(atoms) for atoms in structures])
-        batch = torch.arange(len(structures)).repeat_interleave(sizes)
-        return (
-            self.tensor(np.concatenate([a.positions - a.positions[0] for a in structures])),
-            torch.tensor(np.concatenate([a.numbers for a in structures])).to(self.device),
-            self.tensor(np.stack(cells)),
-            torch.from_numpy(np.concatenate(indices, 1)).to(self.device),
-            self.tensor(np.concatenate(shifts)),
-            batch.to(self.device),
-        )
+        return self._graphs.batch([structures] if isinstance(structures, Atoms) else structures)
 
     def tensor(self, array: NDArray[np.floating] | NDArray[np.integer]) -> Tensor:
         """The numbers in dtype, on the device."""
@@ -91,7 +71,9 @@ class Probe:
         if not self.selects:
             return graph[3], graph[4]
         with torch.no_grad():
-            index, shift = self.model.module.select(graph[0], graph[2], *graph[3:6])  # type: ignore[operator]
+            index, shift = self.model.module.select(  # type: ignore[operator]
+                graph[0], graph[2], *graph[3:6]
+            )
         return index, shift
 
     @property

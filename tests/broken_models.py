@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from systems import CUTOFF, ELEMENTS, small_network
+from systems import CUTOFF, small_network
 from torch import Tensor, nn
 
 from forcedelta import ForceDelta, LoadedModel, load_model

@@ -7,6 +7,7 @@ Exit statuses of every command:
 1     a bug: an error that nobody foresaw, with its traceback
 2     bad input, or something that the user has to put right; one line on stderr says what
 3     the guard stopped the run
+4     `forcedelta check` found a model that is not usable
 130   interrupted by Ctrl-C or SIGTERM; the run's file is closed and can be continued
 ====  =========================================================================================
 
@@ -26,7 +27,7 @@ import typer
 from md_hooks.errors import HookError
 
 from ..errors import ForceDeltaError
-from . import export, models, plot, run, watch
+from . import check, export, models, plot, run, watch
 
 DONE, BAD_INPUT, INTERRUPTED = 0, 2, 130
 
@@ -37,14 +38,15 @@ app = typer.Typer(
         "how far a model's direct forces and the gradient of its energy disagree, in eV/Å."
     ),
     epilog=(
-        "Exit status: 0 done, 2 bad input, 3 stopped by the guard, 130 interrupted (Ctrl-C, "
-        "SIGTERM)."
+        "Exit status: 0 done, 2 bad input, 3 stopped by the guard, 4 check found a model that is not "
+        "usable, 130 interrupted (Ctrl-C, SIGTERM)."
     ),
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
 app.command("run", epilog=run.EPILOG)(run.run)
+app.command("check", epilog=check.EPILOG)(check.check)
 app.command("models")(models.models)
 app.command("export")(export.export)
 app.command("watch")(watch.watch)

@@ -1,0 +1,255 @@
+"""All measurements on one model and one structure, and the verdict."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from ase import Atoms
+
+from forcedelta.errors import ForceDeltaError
+from forcedelta.models.registry import LoadedModel
+from forcedelta.verify import agreement, findings
+from forcedelta.verify.cost import cost
+from forcedelta.verify.counting import count_passes
+from forcedelta.verify.derivatives import gradient_error, stress_error
+from forcedelta.verify.findings import Finding
+from forcedelta.verify.jumps import hidden_jump, neighbour_change
+from forcedelta.verify.probe import Evaluation, Probe, displaced
+from forcedelta.verify.rigid import rigid_parts
+from forcedelta.verify.torch_state import changed, torch_state
+
+DISPLACEMENT = 0.05  # Å
+SMALL = 16  # atoms; finite differences along all coordinates up to this size
+DIRECTIONS, QUICK_DIRECTIONS = 12, 6
+CHANGE_REACH, LINE_REACH = 0.3, 0.1  # Å
+
+Verdict = Literal["sound", "usable with caveats", "not usable"]
+Step = tuple[str, str, Callable[[], list[Finding]]]
+"""Key, title and measurement."""
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What was found.
+
+    Attributes:
+        model: as loaded in the precision that was asked for.
+        findings: one for each measurement.
+    """
+
+    model: LoadedModel
+    findings: tuple[Finding, ...]
+
+    @property
+    def verdict(self) -> Verdict:
+        """The worst of the findings."""
+        levels = {finding.level for finding in self.findings}
+        if "bad" in levels:
+            return "not usable"
+        return "usable with caveats" if "caveat" in levels else "sound"
+
+    @property
+    def reasons(self) -> list[str]:
+        """What is wrong, the worst first."""
+        return [f.why for level in ("bad", "caveat") for f in self.findings if f.level == level]
+
+
+class Inspector:
+    """Measures a model on a structure.
+
+    All but U itself is measured on a copy with displacements of 0.05 Å: in a symmetric structure
+    forces vanish, and a wrong gradient with them. Derivatives, symmetries and jumps are measured in
+    float64 where the model can be loaded in it.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[torch.dtype], LoadedModel],
+        atoms: Atoms,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+        quick: bool = False,
+    ) -> None:
+        """Loads the model and evaluates it for the first time.
+
+        Args:
+            load: gives the model with weights of a dtype.
+            atoms: the structure, with charge and spin in ``info`` for models that take them.
+            dtype: in which the model is going to be used.
+            device: where it is.
+            quick: fewer directions, and no search for jumps that the model does not tell of.
+
+        Raises:
+            ForceDeltaError: the model cannot be loaded, or not asked about this structure.
+        """
+        before = torch_state()
+        self.used = Probe(load(dtype), dtype, device)
+        self._loading = changed(before, torch_state())
+        self.used.check(atoms)
+        self.atoms = displaced(atoms, DISPLACEMENT)
+        self.quick = quick
+        try:
+            self.used.energy(self.used.graph(self.atoms))
+        except ForceDeltaError:
+            raise
+        except Exception as error:  # whatever a library raises on a structure that it dislikes
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise ForceDeltaError(
+                f"model '{self.used.model.name}' fails on this structure ({reason}); try another one"
+            ) from error
+        self._given = atoms
+        self.exact = self.used if dtype == torch.float64 else self._in_float64(load, device)
+        self._done: list[Finding] = []
+
+    def _in_float64(
+        self, load: Callable[[torch.dtype], LoadedModel], device: torch.device | str
+    ) -> Probe:
+        try:
+            exact = Probe(load(torch.float64), torch.float64, device)
+            exact.energy(exact.graph(self.atoms))
+        except Exception:  # many ways to say that float64 is not supported
+            return self.used
+        return exact
+
+    @property
+    def steps(self) -> list[Step]:
+        """The measurements, in the order in which they are to be made."""
+        return list(self._steps())
+
+    def run(self, step: Step) -> list[Finding]:
+        """Makes a measurement and keeps what it finds, also that it fails."""
+        key, title, measure = step
+        try:
+            found = measure()
+        except Exception as error:  # of the model: that is a finding, too
+            found = [findings.failure(key, title, error)]
+        self._done += found
+        return found
+
+    def result(self) -> Inspection:
+        """All findings so far."""
+        return Inspection(self.used.model, tuple(self._done))
+
+    def _steps(self) -> Iterator[Step]:
+        atoms, exact, used = self.atoms, self.exact, self.used
+        yield "forces", "direct and conservative forces", self._forces
+        yield "gradient", "finite differences", self._gradient
+        if atoms.pbc.all() and exact.model.stress:
+            yield "stress", "stress", lambda: [findings.stress(stress_error(exact, atoms))]
+        yield "rigid", "net force and torque", self._rigid
+        yield "rotation", "rotation", self._rotation
+        yield "translation", "translation", self._symmetry("translation", agreement.translation)
+        yield (
+            "permutation",
+            "order of the atoms",
+            self._symmetry("order of the atoms", agreement.permutation),
+        )
+        if atoms.pbc.any():
+            yield "images", "periodic images", self._symmetry("periodic images", agreement.wrapping)
+        yield (
+            "repetition",
+            "repeated evaluation",
+            self._symmetry("repeated evaluation", agreement.repetition),
+        )
+        yield "batch", "batch", self._symmetry("batch", _batch)
+        if getattr(exact.model.module, "frame_seed", None) is not None:
+            yield "frames", "random local frames", self._frames
+        yield (
+            "neighbours",
+            "change of neighbours",
+            lambda: [
+                findings.neighbour(neighbour_change(exact, atoms, CHANGE_REACH), CHANGE_REACH)
+            ],
+        )
+        if not self.quick:
+            yield (
+                "line",
+                "jumps along a line",
+                lambda: [findings.line(hidden_jump(exact, atoms, LINE_REACH), LINE_REACH)],
+            )
+        if exact is not used:
+            yield (
+                "precision",
+                "float32 against float64",
+                lambda: [findings.precision(agreement.precision(used, exact, atoms), self._u)],
+            )
+        if used.model.calculator is not None:
+            yield "library", "the library's calculator", self._library
+        yield "passes", "passes", self._passes
+        yield "settings", "settings of the process", self._settings
+        yield "cost", "cost", self._cost
+
+    def _forces(self) -> list[Finding]:
+        self._first: Evaluation = self.exact.evaluate(self.atoms)
+        return [findings.heads(self.used.evaluate(self._given), self._first)]
+
+    @property
+    def _u(self) -> float:
+        return self._first.force_delta
+
+    @property
+    def _size(self) -> float:
+        """The largest force component, eV/Å, or 1."""
+        forces = (self._first.direct, self._first.conservative)
+        return max(1.0, *(float(np.abs(f).max()) for f in forces))
+
+    def _gradient(self) -> list[Finding]:
+        ways = QUICK_DIRECTIONS if self.quick else DIRECTIONS
+        if len(self.atoms) <= SMALL and not self.quick:
+            ways = 3 * SMALL
+        graphs = ("rebuilt",) if self.quick else ("rebuilt", "fixed")
+        return [
+            findings.gradient(
+                gradient_error(self.exact, self.atoms, graph == "fixed", ways), self._u, graph
+            )
+            for graph in graphs
+        ]
+
+    def _rigid(self) -> list[Finding]:
+        return [findings.rigid(rigid_parts(self.atoms, self._first), len(self.atoms))]
+
+    def _rotation(self) -> list[Finding]:
+        found = agreement.rotation(self.exact, self.atoms, times=2 if self.quick else 6)
+        return [findings.rotation(found, self._u)]
+
+    def _symmetry(
+        self, title: str, measure: Callable[[Probe, Atoms], agreement.Change]
+    ) -> Callable[[], list[Finding]]:
+        key = {"order of the atoms": "permutation", "periodic images": "images"}.get(title, title)
+        key = "repetition" if key == "repeated evaluation" else key
+
+        def run() -> list[Finding]:
+            found = measure(self.exact, self.atoms)
+            size, count = self._size, len(self.atoms)
+            return [findings.symmetry(key, title, found, size, count, self._u)]
+
+        return run
+
+    def _frames(self) -> list[Finding]:
+        found = agreement.frame_noise(self.exact, self.atoms)
+        return [] if found is None else [findings.frames(found, self._u)]
+
+    def _library(self) -> list[Finding]:
+        assert self.used.model.calculator is not None
+        found = agreement.library(self.used, self.used.model.calculator(), self.atoms)
+        return [findings.library(found, self._size, len(self.atoms))]
+
+    def _passes(self) -> list[Finding]:
+        free = sum(p.requires_grad for p in self.used.model.module.parameters())
+        return [findings.passes(count_passes(self.used, self.atoms), free)]
+
+    def _settings(self) -> list[Finding]:
+        before = torch_state()
+        self.used.evaluate(self.atoms)
+        return [findings.settings(self._loading, changed(before, torch_state()))]
+
+    def _cost(self) -> list[Finding]:
+        make: Callable[[], Any] | None = self.used.model.calculator
+        library = None if make is None else make()
+        return [findings.costs(cost(self.used, self.atoms, library))]
+
+
+def _batch(probe: Probe, atoms: Atoms) -> agreement.Change:
+    return agreement.batching(probe, [atoms, displaced(atoms, DISPLACEMENT, seed=1)])

@@ -64,7 +64,7 @@ def check(
 
     from ..ase import usable_device
     from ..models import LoadedModel, load_model
-    from ..verify.inspection import Inspector
+    from ..verify.inspection import DISPLACEMENT, Inspector
 
     where = usable_device(device)
 
@@ -74,11 +74,11 @@ def check(
         return loaded
 
     inspector = Inspector(load, atoms, getattr(torch, dtype), where, quick)
+    precision = str(inspector.exact.dtype).removeprefix("torch.")
     if not json:
         print(f"{inspector.used.model.name} ({inspector.used.model.library}) on {structure}: "
               f"{_describe(atoms)}; {dtype}")  # fmt: skip
-        if inspector.exact is inspector.used and dtype != "float64":
-            print("the model does not run in float64: all is measured in float32")
+        print(f"measured on a copy with displacements of {DISPLACEMENT:g} Å, in {precision}\n")
     steps = inspector.steps
     with tqdm(total=len(steps), unit="", leave=False, disable=not sys.stderr.isatty()) as bar:
         for step in steps:
@@ -87,6 +87,8 @@ def check(
                 if not json:
                     bar.write(_row(finding), file=sys.stdout)
             bar.update()
+            if inspector.hopeless:
+                break
     result = inspector.result()
     if json:
         facts = {
@@ -97,7 +99,7 @@ def check(
             "formula": str(atoms.symbols),
             "atoms": len(atoms),
             "dtype": dtype,
-            "measured_in": str(inspector.exact.dtype).removeprefix("torch."),
+            "measured_in": precision,
             "verdict": result.verdict,
             "reasons": result.reasons,
             "findings": [vars(finding) for finding in result.findings],

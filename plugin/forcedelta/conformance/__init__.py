@@ -26,7 +26,9 @@ differences.
 
 import pytest
 
-pytest.register_assert_rewrite("forcedelta.conformance.suite")
+pytest.register_assert_rewrite(
+    "forcedelta.conformance.base", "forcedelta.conformance.errors", "forcedelta.conformance.suite"
+)
 
 from forcedelta.conformance.structures import (  # noqa: E402
     crystal,

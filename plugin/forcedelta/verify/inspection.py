@@ -10,7 +10,7 @@ from ase import Atoms
 
 from forcedelta.errors import ForceDeltaError
 from forcedelta.models.registry import LoadedModel
-from forcedelta.verify import agreement, findings
+from forcedelta.verify import agreement, findings, judge_behaviour, judge_forces
 from forcedelta.verify.cost import cost
 from forcedelta.verify.counting import count_passes
 from forcedelta.verify.derivatives import gradient_error, stress_error
@@ -123,10 +123,19 @@ class Inspector:
         key, title, measure = step
         try:
             found = measure()
-        except Exception as error:  # of the model: that is a finding, too
-            found = [findings.failure(key, title, error)]
+        except (ForceDeltaError, RuntimeError, ValueError, LookupError) as error:
+            # of the model: that is a finding, too
+            level: Literal["bad", "caveat"] = "bad" if key == "forces" else "caveat"
+            found = [findings.failure(key, title, error, level)]
         self._done += found
         return found
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether there are no forces, so that nothing else can be measured."""
+        return bool(self._done) and not (
+            hasattr(self, "_first") and np.isfinite(self._first.force_delta)
+        )
 
     def result(self) -> Inspection:
         """All findings so far."""
@@ -137,44 +146,22 @@ class Inspector:
         yield "forces", "direct and conservative forces", self._forces
         yield "gradient", "finite differences", self._gradient
         if atoms.pbc.all() and exact.model.stress:
-            yield "stress", "stress", lambda: [findings.stress(stress_error(exact, atoms))]
+            yield "stress", "stress", self._stress
+        yield "repetition", "repeated evaluation", self._repetition
         yield "rigid", "net force and torque", self._rigid
         yield "rotation", "rotation", self._rotation
-        yield "translation", "translation", self._symmetry("translation", agreement.translation)
-        yield (
-            "permutation",
-            "order of the atoms",
-            self._symmetry("order of the atoms", agreement.permutation),
-        )
+        yield self._symmetry("translation", "translation", agreement.translation)
+        yield self._symmetry("permutation", "order of the atoms", agreement.permutation)
         if atoms.pbc.any():
-            yield "images", "periodic images", self._symmetry("periodic images", agreement.wrapping)
-        yield (
-            "repetition",
-            "repeated evaluation",
-            self._symmetry("repeated evaluation", agreement.repetition),
-        )
-        yield "batch", "batch", self._symmetry("batch", _batch)
+            yield self._symmetry("images", "periodic images", agreement.wrapping)
+        yield self._symmetry("batch", "batch", _batch)
         if getattr(exact.model.module, "frame_seed", None) is not None:
             yield "frames", "random local frames", self._frames
-        yield (
-            "neighbours",
-            "change of neighbours",
-            lambda: [
-                findings.neighbour(neighbour_change(exact, atoms, CHANGE_REACH), CHANGE_REACH)
-            ],
-        )
+        yield "neighbours", "change of neighbours", self._neighbours
         if not self.quick:
-            yield (
-                "line",
-                "jumps along a line",
-                lambda: [findings.line(hidden_jump(exact, atoms, LINE_REACH), LINE_REACH)],
-            )
+            yield "line", "jumps along a line", self._line
         if exact is not used:
-            yield (
-                "precision",
-                "float32 against float64",
-                lambda: [findings.precision(agreement.precision(used, exact, atoms), self._u)],
-            )
+            yield "precision", "float32 against float64", self._precision
         if used.model.calculator is not None:
             yield "library", "the library's calculator", self._library
         yield "passes", "passes", self._passes
@@ -183,11 +170,12 @@ class Inspector:
 
     def _forces(self) -> list[Finding]:
         self._first: Evaluation = self.exact.evaluate(self.atoms)
-        return [findings.heads(self.used.evaluate(self._given), self._first)]
+        return [judge_forces.heads(self.used.evaluate(self._given), self._first)]
 
     @property
     def _u(self) -> float:
-        return self._first.force_delta
+        """U, eV/Å, or where there is hardly any the least that would count."""
+        return max(self._first.force_delta, findings.EQUAL_HEADS * self._size)
 
     @property
     def _size(self) -> float:
@@ -201,54 +189,70 @@ class Inspector:
             ways = 3 * SMALL
         graphs = ("rebuilt",) if self.quick else ("rebuilt", "fixed")
         return [
-            findings.gradient(
+            judge_forces.gradient(
                 gradient_error(self.exact, self.atoms, graph == "fixed", ways), self._u, graph
             )
             for graph in graphs
         ]
 
+    def _stress(self) -> list[Finding]:
+        return [judge_forces.stress(stress_error(self.exact, self.atoms))]
+
+    def _precision(self) -> list[Finding]:
+        found = agreement.precision(self.used, self.exact, self.atoms)
+        return [judge_behaviour.precision(found, self._u)]
+
     def _rigid(self) -> list[Finding]:
-        return [findings.rigid(rigid_parts(self.atoms, self._first), len(self.atoms))]
+        return [judge_forces.rigid(rigid_parts(self.atoms, self._first), len(self.atoms))]
 
     def _rotation(self) -> list[Finding]:
         found = agreement.rotation(self.exact, self.atoms, times=2 if self.quick else 6)
-        return [findings.rotation(found, self._u)]
+        return [judge_forces.rotation(found, self._u)]
+
+    def _repetition(self) -> list[Finding]:
+        self._noise = agreement.repetition(self.exact, self.atoms)
+        return [judge_behaviour.repetition(self._noise, self._size, len(self.atoms), self._u)]
 
     def _symmetry(
-        self, title: str, measure: Callable[[Probe, Atoms], agreement.Change]
-    ) -> Callable[[], list[Finding]]:
-        key = {"order of the atoms": "permutation", "periodic images": "images"}.get(title, title)
-        key = "repetition" if key == "repeated evaluation" else key
-
+        self, key: str, title: str, measure: Callable[[Probe, Atoms], agreement.Change]
+    ) -> Step:
         def run() -> list[Finding]:
             found = measure(self.exact, self.atoms)
             size, count = self._size, len(self.atoms)
-            return [findings.symmetry(key, title, found, size, count, self._u)]
+            return [judge_behaviour.symmetry(key, title, found, self._noise, size, count, self._u)]
 
-        return run
+        return key, title, run
 
     def _frames(self) -> list[Finding]:
         found = agreement.frame_noise(self.exact, self.atoms)
-        return [] if found is None else [findings.frames(found, self._u)]
+        return [] if found is None else [judge_behaviour.frames(found, self._u)]
+
+    def _neighbours(self) -> list[Finding]:
+        found = neighbour_change(self.exact, self.atoms, CHANGE_REACH)
+        return [judge_behaviour.neighbour(found, self._noise, CHANGE_REACH)]
+
+    def _line(self) -> list[Finding]:
+        found = hidden_jump(self.exact, self.atoms, LINE_REACH)
+        return [judge_behaviour.line(found, self._noise, LINE_REACH)]
 
     def _library(self) -> list[Finding]:
         assert self.used.model.calculator is not None
         found = agreement.library(self.used, self.used.model.calculator(), self.atoms)
-        return [findings.library(found, self._size, len(self.atoms))]
+        return [judge_behaviour.library(found, self._size, len(self.atoms))]
 
     def _passes(self) -> list[Finding]:
         free = sum(p.requires_grad for p in self.used.model.module.parameters())
-        return [findings.passes(count_passes(self.used, self.atoms), free)]
+        return [judge_behaviour.passes(count_passes(self.used, self.atoms), free)]
 
     def _settings(self) -> list[Finding]:
         before = torch_state()
         self.used.evaluate(self.atoms)
-        return [findings.settings(self._loading, changed(before, torch_state()))]
+        return [judge_behaviour.settings(self._loading, changed(before, torch_state()))]
 
     def _cost(self) -> list[Finding]:
         make: Callable[[], Any] | None = self.used.model.calculator
         library = None if make is None else make()
-        return [findings.costs(cost(self.used, self.atoms, library))]
+        return [judge_behaviour.costs(cost(self.used, self.atoms, library))]
 
 
 def _batch(probe: Probe, atoms: Atoms) -> agreement.Change:

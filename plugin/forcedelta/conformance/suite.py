@@ -77,11 +77,13 @@ class Conformance(ErrorTests):
     ) -> None:
         """Also without one that the model's `select` does not tell of."""
         probe = self.probe()
-        reach = 2.0 * probe.model.cutoff
-        jumps = [neighbour_change(probe, atoms, reach, apart=not atoms.pbc.any())]
-        jumps.append(hidden_jump(probe, atoms))
-        for jump in jumps:
-            assert jump is not None
+        jumps = [neighbour_change(probe, atoms, seed=seed) for seed in range(3)]
+        if not atoms.pbc.any():  # smaller than the cutoff, perhaps
+            jumps.append(neighbour_change(probe, atoms, 2.0 * probe.model.cutoff, apart=True))
+        jumps.append(hidden_jump(probe, atoms, reach=0.3, intervals=24))
+        found = [jump for jump in jumps if jump is not None]
+        assert len(found) > 1, "no neighbour comes or goes: take another structure"
+        for jump in found:
             for name, value in named(jump.change):
                 record_property(name, value)
             assert np.isfinite(jump.energy)

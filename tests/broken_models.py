@@ -60,7 +60,7 @@ class Oriented(Sound):
 
     def forward(self, *graph: Tensor) -> tuple[Tensor, Tensor]:
         energy, direct = self.network(*graph)
-        return energy, direct * direct.new_tensor([1.01, 1.0, 1.0])
+        return energy, direct * direct.new_tensor([1.5, 1.0, 1.0])
 
 
 class Anchored(Sound):

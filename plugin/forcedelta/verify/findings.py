@@ -17,6 +17,7 @@ NOTICED = 0.01  # of U: less is not worth a word
 SAME = 1e-6  # eV per atom, or of the largest force: less is rounding
 LIBRARY = 1e-3  # eV per atom, or of the largest force: more is not the same model
 EQUAL_HEADS = 1e-5  # U over the forces: below, the heads are one and the same
+OPPOSITE = -0.9  # cosine of both forces: below, a sign is wrong
 UNRELATED = 0.5  # cosine of both forces: below, one of them is no prediction
 JUMP = 1e-5  # eV
 ORIENTED = 0.02  # of U

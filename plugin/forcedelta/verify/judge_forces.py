@@ -31,7 +31,7 @@ def heads(given: Evaluation, shaken: Evaluation) -> Finding:
             "both forces are the same, so that U is zero whatever the error: this model has no "
             "direct forces of its own"
         )
-    elif cosine < -limits.UNRELATED:
+    elif cosine < limits.OPPOSITE:
         level = "bad"
         why = "the forces point against each other: one of them has the wrong sign, and U is their sum"
     elif cosine < limits.UNRELATED:

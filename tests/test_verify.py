@@ -1,7 +1,9 @@
 """Measurements against functions whose derivatives and jumps are known, and verdicts."""
 
 from dataclasses import replace
+from pathlib import Path
 
+import ase.io
 import numpy as np
 import pytest
 import torch
@@ -29,6 +31,8 @@ from forcedelta.verify.inspection import Inspection, Inspector
 from forcedelta.verify.jumps import hidden_jump, neighbour_change
 from forcedelta.verify.probe import Probe
 from forcedelta.verify.rigid import rigid_parts
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "acetylacetone.xyz"
 
 pytestmark = pytest.mark.usefixtures("silent")
 
@@ -231,18 +235,23 @@ def test_heads_that_are_one() -> None:
 
 
 def test_wrong_sign() -> None:
-    class Against(Sound):
-        def __init__(self, dtype: torch.dtype) -> None:
-            super().__init__(dtype)
-            self.network = load_model("acac", dtype).module
+    class Against(torch.nn.Module):
+        def __init__(self, model: LoadedModel) -> None:
+            super().__init__()
+            self.network = model.module
 
         def forward(self, *graph: Tensor) -> tuple[Tensor, Tensor]:
             energy, direct = self.network(*graph)
             return energy, -direct
 
-    result = inspect(Against, acetaldehyde())
-    assert result.verdict == "not usable"
-    assert "wrong sign" in result.reasons[0]
+    def load(dtype: torch.dtype) -> LoadedModel:
+        model = load_model("acac", dtype)
+        return replace(model, module=Against(model))
+
+    inspector = Inspector(load, ase.io.read(EXAMPLE), quick=True)
+    finding = inspector.run(inspector.steps[0])[0]
+    assert finding.level == "bad"
+    assert "wrong sign" in finding.why
 
 
 def test_another_model_than_the_library_s() -> None:

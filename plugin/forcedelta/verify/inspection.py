@@ -52,8 +52,9 @@ class Inspection:
 
     @property
     def reasons(self) -> list[str]:
-        """What is wrong, the worst first."""
-        return [f.why for level in ("bad", "caveat") for f in self.findings if f.level == level]
+        """What is wrong, the worst first, each once."""
+        whys = [f.why for level in ("bad", "caveat") for f in self.findings if f.level == level]
+        return list(dict.fromkeys(whys))
 
 
 class Inspector:

@@ -26,7 +26,7 @@ from forcedelta import ForceDelta, ForceDeltaError, LoadedModel, load_model
 from forcedelta.ase import ForceDeltaCalculator
 from forcedelta.verify import agreement
 from forcedelta.verify.cost import cost
-from forcedelta.verify.derivatives import gradient_error
+from forcedelta.verify.derivatives import gradient_error, stress_error
 from forcedelta.verify.inspection import Inspection, Inspector
 from forcedelta.verify.jumps import hidden_jump, neighbour_change
 from forcedelta.verify.probe import Probe
@@ -109,6 +109,11 @@ def test_gradient_where_neighbours_change_at_every_step() -> None:
     probe = Probe(loaded(Nearest, torch.float64), torch.float64)
     for fixed in (False, True):
         assert gradient_error(probe, small_crystal(), fixed).verdict(1e-6) == "right"
+
+
+def test_stress_where_neighbours_change_at_every_step() -> None:
+    probe = Probe(loaded(Nearest, torch.float64), torch.float64)
+    assert stress_error(probe, small_crystal()).verdict(1e-6) == "right"
 
 
 def test_jump_is_found_with_its_size() -> None:

@@ -142,15 +142,21 @@ def stress_error(probe: Probe, atoms: Atoms) -> DerivativeError:
     """Error of the conservative stress, root mean square over its nine components, eV/Å^3.
 
     ``sigma_ab = 1/V dE/d(eps_ab)`` with positions and cell deformed by the symmetric strain eps.
+    Models that see only some of the pairs keep those, as a strain moves all of them.
     """
     stress = probe.evaluate(atoms, stress=True).stress
     assert stress is not None
     volume = atoms.get_volume()
+    base = probe.graph(atoms)
+    seen = probe.selected(base)
     # from the first atom, as the graph is: a rigid shift would change an energy that is not invariant
-    origin = atoms.positions - atoms.positions[0]
+    origin, cell = atoms.positions - atoms.positions[0], atoms.cell.array
 
     def strained(way: NDArray[np.float64], at: float) -> float:
         deformation = np.eye(3) + at * way
+        if probe.selects:
+            moved = probe.tensor(origin @ deformation), probe.tensor(cell @ deformation)
+            return probe.energy((moved[0], base[1], moved[1][None], *seen, *base[5:]))
         other = atoms.copy()
         other.set_constraint()
         other.set_cell(atoms.cell.array @ deformation)

@@ -1,17 +1,18 @@
 """Models by name: the embedded ones, those of other libraries and packages, and files."""
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from forcedelta.models.ase_pair import from_calculators
     from forcedelta.models.registry import LoadedModel, load_model, model_names
 
-__all__ = ["LoadedModel", "load_model", "model_names"]
+__all__ = ["LoadedModel", "from_calculators", "load_model", "model_names"]
 
 
 def __getattr__(name: str) -> Any:
     # torch takes a second to import: the catalogue of names does without
     if name in __all__:
-        from forcedelta.models import registry
-
-        return getattr(registry, name)
+        module = "ase_pair" if name == "from_calculators" else "registry"
+        return getattr(importlib.import_module(f"forcedelta.models.{module}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -177,12 +177,22 @@ def _from_path(path: Path, request: LoadRequest) -> LoadedModel:
 
 
 def _is_torchscript(path: Path) -> bool:
-    """Whether the file is an archive with code in it; checkpoints have none."""
+    """Whether the file is an archive with code in it; checkpoints have none.
+
+    Raises:
+        ForceDeltaError: an archive that ends too early.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
             return any("/code/" in name for name in archive.namelist())
-    except (zipfile.BadZipFile, OSError):
-        return False
+    except (zipfile.BadZipFile, OSError) as error:
+        with path.open("rb") as file:
+            start = file.read(4)
+        if start != b"PK\x03\x04":
+            return False
+        raise ForceDeltaError(
+            f"{path}: not a complete file, as torch writes them ({error}); copy or download it again"
+        ) from error
 
 
 def _from_file(path: Path, name: str, dtype: torch.dtype, device: torch.device) -> LoadedModel:

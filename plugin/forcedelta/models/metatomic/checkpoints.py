@@ -1,0 +1,139 @@
+"""Checkpoints of PET as metatrain writes them: the published ones of upet, and local files."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import pickle
+import warnings
+import zipfile
+from collections.abc import Iterator
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from forcedelta.errors import ForceDeltaError
+from forcedelta.models.catalogue import LoadRequest, Published
+from forcedelta.models.isolation import torch_state_kept
+from forcedelta.models.metatomic import exported
+from forcedelta.models.metatomic.catalogue import FAMILY
+from forcedelta.models.registry import LoadedModel
+
+_REPOSITORY, _FOLDER = "lab-cosmo/upet", "models"
+
+
+def load(request: LoadRequest) -> LoadedModel:
+    """A PET by its published name, or from a local checkpoint; upet must be installed.
+
+    Runs in float32 or float64, whatever it was trained in.
+
+    Raises:
+        ForceDeltaError: weights that cannot be downloaded; a local checkpoint without ``trust``, as
+            one is a pickle; a file that is no checkpoint of metatrain; or what
+            `forcedelta.models.metatomic.exported.load` raises.
+    """
+    if request.file is not None and _is_exported(request.file):
+        return exported.load(request)
+    if request.file is not None and not request.trust:
+        raise ForceDeltaError(
+            f"{request.file}: checkpoints of metatrain are pickles, which can run code when they are "
+            "loaded; say --trust (trust=True) if you know where it comes from, or export it with "
+            "`mtt export`"
+        )
+    published = next((model for model in FAMILY.published if model.name == request.name), None)
+    path = request.file
+    if path is None:
+        assert published is not None
+        path = _download(published)
+    # upet, too, goes by the names of files
+    published = next((model for model in FAMILY.published if model.weights == path.name), None)
+    with torch_state_kept(), _fusion_kept():
+        model = _export(path, published is not None)
+        weights_hash = exported.weights_hash_of(model)
+        # as upet's own calculator does it
+        model._capabilities.dtype = str(request.dtype).removeprefix("torch.")
+        loaded = exported.describe(model.to(dtype=request.dtype), request)
+    libraries = f"upet {version('upet')}, metatrain {version('metatrain')}"
+    facts = {"weights": path.name}
+    if published is not None:
+        facts["licence"] = published.licence
+    return replace(
+        loaded,
+        weights_hash=weights_hash,
+        library=libraries,
+        periodic=None if published is None else published.periodic,
+        metadata={**loaded.metadata, **facts},
+    )
+
+
+def _download(model: Published) -> Path:
+    """The file of a published model, from the cache of huggingface_hub or the network."""
+    from huggingface_hub import hf_hub_download
+
+    name = model.weights
+    try:
+        return Path(hf_hub_download(_REPOSITORY, name, subfolder=_FOLDER))
+    except Exception as error:  # of the hub, of its HTTP library, or of the disk
+        first = (str(error).strip().splitlines() or [""])[0]
+        raise ForceDeltaError(
+            f"the weights of '{model.name}', {name}, are not in the cache and cannot be downloaded "
+            f"({type(error).__name__}: {first}); fetch {_FOLDER}/{name} from {_REPOSITORY} on the "
+            f"Hugging Face hub, and say --model /path/to/{name} --architecture pet --trust"
+        ) from error
+
+
+def _export(path: Path, published: bool) -> Any:
+    """The checkpoint as metatomic's AtomisticModel, in TorchScript.
+
+    upet knows who is to be cited for its own checkpoints, and would say the same of any other.
+    """
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            # deprecations of TorchScript and of names within the libraries, and what NVIDIA's warp,
+            # which upet brings along, prints about the GPU: nothing that a user could act on
+            warnings.simplefilter("ignore")
+            if published:
+                from upet import get_upet
+
+                return torch.jit.script(get_upet(checkpoint_path=path))
+            from metatrain.utils.io import load_model
+
+            return torch.jit.script(load_model(path).export().eval())
+    except (
+        RuntimeError, ValueError, KeyError, TypeError, AttributeError, OSError, EOFError,
+        ImportError, pickle.UnpicklingError,
+    ) as error:  # fmt: skip
+        first = (str(error).strip().splitlines() or [""])[0].partition(". ")[0]
+        raise ForceDeltaError(
+            f"{path}: not a complete checkpoint of a model that this version of metatrain can read "
+            f"({type(error).__name__}: {first})"
+        ) from error
+
+
+@contextlib.contextmanager
+def _fusion_kept() -> Iterator[None]:
+    """upet sets how TorchScript fuses kernels, for the whole process, when it is imported."""
+    before = _set_fusion([("STATIC", 2), ("DYNAMIC", 10)])  # also the only way to ask for it
+    _set_fusion(before)
+    try:
+        yield
+    finally:
+        _set_fusion(before)
+
+
+def _set_fusion(strategy: list[tuple[str, int]]) -> list[tuple[str, int]]:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`torch.jit", DeprecationWarning)
+        before: list[tuple[str, int]] = torch.jit.set_fusion_strategy(strategy)
+        return before
+
+
+def _is_exported(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith("/extra/metatomic-version") for name in archive.namelist())
+    except (zipfile.BadZipFile, OSError):
+        return False

@@ -1,0 +1,258 @@
+"""Exported metatomic models: files of ``AtomisticModel.save``, usually ``.pt``."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from forcedelta.errors import ForceDeltaError
+from forcedelta.models.catalogue import LoadRequest
+from forcedelta.models.files import hash_of
+from forcedelta.models.isolation import torch_state_kept
+from forcedelta.models.registry import LoadedModel
+
+INSTALL = "pip install 'metatomic-torch>=0.1.19,<0.2'"
+EXTENSIONS = "extensions"
+"""Folder beside a file with the TorchScript extensions that its model needs, named as metatrain
+names it."""
+
+_FORCES = ("non_conservative_force", "non_conservative_forces")  # today's name, and the older one
+_INPUTS = ("charge", "spin_multiplicity")
+
+
+def load(request: LoadRequest, variant: str | None = None) -> LoadedModel:
+    """A model with an energy and non-conservative forces from an exported file.
+
+    The file says in which precision the model computes, and only that can be asked for. Compiled
+    TorchScript extensions that it needs are looked for in a folder ``extensions`` beside it, and
+    among the installed packages.
+
+    Args:
+        request: with a file.
+        variant: which of several energies of the model, with the forces of the same name:
+            "pbe" for ``energy/pbe``. None: the one without a name, or the only one.
+
+    Raises:
+        ForceDeltaError: metatomic is not installed; the file is truncated or needs extensions that
+            are not there; the model has no energy or no non-conservative forces, does not tell its
+            units, needs inputs other than charge and spin multiplicity, or computes in another
+            precision or on other devices.
+    """
+    assert request.file is not None
+    with torch_state_kept():
+        model = _read(request.file)
+        return describe(model, request, variant)
+
+
+def describe(
+    model: torch.jit.RecursiveScriptModule,
+    request: LoadRequest,
+    variant: str | None = None,
+) -> LoadedModel:
+    """What an exported model says about itself, and the module around it.
+
+    Args:
+        model: ``AtomisticModel`` in TorchScript.
+        request: whose name, dtype and device count.
+        variant: see `load`.
+
+    Raises:
+        ForceDeltaError: as `load`.
+    """
+    import metatomic.torch as metatomic
+
+    from forcedelta.models.metatomic.module import MetatomicModule
+    from forcedelta.models.metatomic.pet import without_metatomic
+
+    where = str(request.file or request.name)
+    if request.compile:
+        raise ForceDeltaError(
+            f"{where}: metatomic's models are TorchScript, which torch.compile does not take; leave "
+            "out --compile"
+        )
+    capabilities = model.capabilities()
+    energy, forces = _outputs(capabilities.outputs, where, variant)
+    _check_units(capabilities, energy, forces, where)
+    _check_inputs(model, where)
+    _check_dtype_and_device(capabilities, request, where)
+    if not model.requested_neighbor_lists():
+        raise ForceDeltaError(
+            f"{where}: the model asks for no list of neighbours, so that it has no cutoff that could "
+            "be served; export one that declares it"
+        )
+    model = model.to(request.device).eval()
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    module = MetatomicModule(model, energy, forces).eval()
+    elements = sorted(capabilities.atomic_types)
+
+    def calculator() -> Any:
+        from metatomic_ase import MetatomicCalculator
+
+        return MetatomicCalculator(
+            model,
+            device=str(request.device),
+            variants={"energy": energy.partition("/")[2] or None},
+            non_conservative="forces",
+            uncertainty_threshold=None,
+        )
+
+    return LoadedModel(
+        module=module,
+        name=request.name,
+        weights_hash=weights_hash_of(model),
+        elements=frozenset(elements),
+        cutoff=module.cutoff,
+        periodic=None,
+        library=f"metatomic-torch {metatomic.__version__}",
+        metadata=_metadata(model, energy, forces, module.cutoffs),
+        script=lambda: without_metatomic(module, elements, request.dtype),
+        calculator=calculator,
+    )
+
+
+def weights_hash_of(model: Any) -> str:
+    """See `forcedelta.models.files.hash_of`; a model's outputs, units and elements count, too."""
+    return hash_of(model, model.capabilities().__getstate__()[0])
+
+
+def _read(path: Path) -> torch.jit.RecursiveScriptModule:
+    with warnings.catch_warnings():
+        # metatomic and its files are TorchScript: nothing that a user could do about it
+        warnings.filterwarnings("ignore", "`torch.jit", DeprecationWarning)
+        try:
+            from metatomic.torch import check_atomistic_model, load_model_extensions
+        except ImportError as error:  # also where it was built for another torch
+            raise ForceDeltaError(
+                f"{path} is a metatomic model, and metatomic cannot be imported "
+                f"({_first_line(error)}): {INSTALL}"
+            ) from error
+        extensions = path.parent / EXTENSIONS
+        try:
+            load_model_extensions(str(path), str(extensions) if extensions.is_dir() else None)
+            check_atomistic_model(str(path))
+            return torch.jit.load(str(path), map_location="cpu")
+        except (RuntimeError, ValueError, OSError) as error:
+            text = str(error)
+            if "Unknown type name" in text or "Unknown builtin op" in text:
+                raise ForceDeltaError(
+                    f"{path}: the model needs compiled extensions that are not there; put the folder "
+                    "that was collected when it was exported beside it as "
+                    f"'{EXTENSIONS}', or install the package that they come from"
+                ) from error
+            raise ForceDeltaError(
+                f"{path}: not a complete file of an exported metatomic model "
+                f"({_first_line(error)}); export or download it again"
+            ) from error
+
+
+def _outputs(outputs: Mapping[str, Any], where: str, variant: str | None) -> tuple[str, str]:
+    """Names of the energy and of the forces that go with it."""
+    found: dict[str, tuple[str, str]] = {}
+    energies = [name for name in outputs if name.partition("/")[0] == "energy"]
+    if not energies:
+        raise ForceDeltaError(
+            f"{where}: the model has no output 'energy', only {_list(outputs)}; take a potential"
+        )
+    for energy in energies:
+        ending = energy.removeprefix("energy")
+        names = [name + ending for name in _FORCES if name + ending in outputs]
+        if names:
+            found[ending.removeprefix("/")] = (energy, names[0])
+    if not found:
+        raise ForceDeltaError(
+            f"{where}: the model has no non-conservative forces (an output '{_FORCES[0]}' beside "
+            f"{_list(energies)}), so that there is nothing to compare its gradient with; take a "
+            "model that was trained with such a head"
+        )
+    if variant is None:
+        variant = "" if "" in found else next(iter(found))
+        if variant and len(found) > 1:
+            raise ForceDeltaError(
+                f"{where}: the model has several energies with non-conservative forces "
+                f"({_list(found)}): choose one with forcedelta.models.metatomic.exported.load(..., "
+                "variant=NAME)"
+            )
+    if variant not in found:
+        raise ForceDeltaError(
+            f"{where}: the model has no variant '{variant}' of energy and forces; it has "
+            f"{_list(name or 'one without a name' for name in found)}"
+        )
+    return found[variant]
+
+
+def _check_units(capabilities: Any, energy: str, forces: str, where: str) -> None:
+    from metatomic.torch import unit_conversion_factor
+
+    outputs = capabilities.outputs
+    wanted = {
+        "length": (capabilities.length_unit, "angstrom"),
+        energy: (outputs[energy].unit, "eV"),
+        forces: (outputs[forces].unit, "eV/angstrom"),
+    }
+    for what, (unit, ours) in wanted.items():
+        try:
+            if not unit:
+                raise ValueError("none is given")
+            unit_conversion_factor(unit, ours)
+        except (ValueError, RuntimeError) as error:
+            raise ForceDeltaError(
+                f"{where}: the unit of {what} is '{unit}', which cannot be converted to {ours} "
+                f"({_first_line(error)}); export the model with its units"
+            ) from error
+
+
+def _check_inputs(model: Any, where: str) -> None:
+    inputs = model.requested_inputs(True)
+    foreign = [
+        name
+        for name, option in inputs.items()
+        if name not in _INPUTS or option.sample_kind != "system"
+    ]
+    if foreign:
+        raise ForceDeltaError(
+            f"{where}: the model needs {_list(foreign)} of the structure, which forcedelta does not "
+            "have; models may ask for the total charge and the spin multiplicity only"
+        )
+
+
+def _check_dtype_and_device(capabilities: Any, request: LoadRequest, where: str) -> None:
+    asked = str(request.dtype).removeprefix("torch.")
+    if capabilities.dtype != asked:
+        raise ForceDeltaError(
+            f"{where}: the model was exported for {capabilities.dtype}, and {asked} was asked for; "
+            f"ask for {capabilities.dtype}, or export it anew"
+        )
+    devices = capabilities.supported_devices
+    if request.device.type not in devices:
+        raise ForceDeltaError(
+            f"{where}: the model runs on {_list(devices)}, and {request.device.type} was asked for"
+        )
+
+
+def _metadata(model: Any, energy: str, forces: str, cutoffs: list[float]) -> dict[str, Any]:
+    said = model.metadata()
+    facts: dict[str, Any] = {
+        "name": said.name,
+        "description": said.description,
+        "authors": list(said.authors),
+        "references": {kind: list(texts) for kind, texts in said.references.items()},
+        **dict(said.extra),
+    }
+    return {name: fact for name, fact in facts.items() if fact} | {
+        "outputs": {"energy": energy, "direct forces": forces},
+        "neighbour cutoffs": cutoffs,
+        "net force": "the mean of the direct forces is taken off, as by MetatomicCalculator",
+    }
+
+
+def _list(names: Any) -> str:
+    return ", ".join(f"'{name}'" for name in names) or "nothing"
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

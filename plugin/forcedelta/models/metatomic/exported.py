@@ -98,6 +98,7 @@ def describe(
             device=str(request.device),
             variants={"energy": energy.partition("/")[2] or None},
             non_conservative="forces",
+            do_gradients_with_energy=False,
             uncertainty_threshold=None,
         )
 

@@ -115,6 +115,7 @@ class CalculatorPair(nn.Module):
         self.direct, self.conservative = direct, conservative
         self.cutoff = CUTOFF
         self.takes_charge_spin = charge_spin
+        self._info: dict[str, dict[str, int]] = {}
 
     def forward(
         self,
@@ -158,6 +159,9 @@ class CalculatorPair(nn.Module):
             ForceDeltaError: whatever the calculator raised, with its name.
         """
         calculator = self.direct if role == "direct" else self.conservative
+        if self._info.setdefault(role, atoms.info) != atoms.info:
+            _reset(calculator)  # ASE does not look at charge and spin when it asks what has changed
+            self._info[role] = atoms.info
         try:
             return calculator.get_property(what, atoms)
         except Exception as error:  # a calculator may raise anything: its fault is to be named
@@ -167,9 +171,11 @@ class CalculatorPair(nn.Module):
                 f"({type(error).__name__}: {first})"
             ) from error
 
-    def forces(self, role: str, atoms: Atoms) -> FloatArray:
+    def forces(self, role: str, atoms: Atoms, known: FloatArray | None = None) -> FloatArray:
         """[N, 3] eV/Å. Raises ForceDeltaError as ``ask``, and for another shape."""
-        found = np.asarray(self.ask(role, "forces", atoms), dtype=np.float64)
+        if known is None:
+            known = self.ask(role, "forces", atoms)
+        found = np.asarray(known, dtype=np.float64)
         if found.shape != (len(atoms), 3):
             raise ForceDeltaError(
                 f"the {role} calculator gave forces of shape {list(found.shape)} for {len(atoms)} atoms"
@@ -215,9 +221,7 @@ class _Pair(torch.autograd.Function):
         positions, cell = ctx.like
         slope, pull = np.zeros((len(ctx.owner), 3)), np.zeros((len(ctx.systems), 3, 3))
         for k, (atoms, known) in enumerate(zip(ctx.systems, ctx.known, strict=True)):
-            forces = (
-                known["forces"] if "forces" in known else ctx.pair.forces("conservative", atoms)
-            )
+            forces = ctx.pair.forces("conservative", atoms, known.get("forces"))
             slope[ctx.owner == k] = -weights[k] * forces
             if ctx.needs_input_grad[1] and atoms.pbc.all():
                 stress = known.get("stress")
@@ -244,6 +248,12 @@ def _cell_gradient(atoms: Atoms, forces: FloatArray, stress: FloatArray) -> Floa
     virial = atoms.get_volume() * full + atoms.positions.T @ forces
     solved: FloatArray = np.linalg.solve(atoms.cell.array.T, virial)
     return solved
+
+
+def _reset(calculator: BaseCalculator) -> None:
+    calculator.atoms, calculator.results = None, {}
+    for part in getattr(getattr(calculator, "mixer", None), "calcs", ()):  # of a SumCalculator
+        _reset(part)
 
 
 def _not_scripted() -> nn.Module:

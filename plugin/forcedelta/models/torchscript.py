@@ -107,7 +107,7 @@ def load(request: LoadRequest) -> LoadedModel:
 
 
 def _load(path: Path, request: LoadRequest) -> LoadedModel:
-    extra = {FACTS: ""}
+    extra: dict[str, Any] = {FACTS: ""}
     try:
         with warnings.catch_warnings():
             # the file is TorchScript: nothing that a user could do about it
@@ -119,7 +119,10 @@ def _load(path: Path, request: LoadRequest) -> LoadedModel:
             f"{path}: not a complete TorchScript file, or one that needs a library that is not loaded "
             f"({first})"
         ) from error
-    facts = _checked_facts(extra[FACTS], path, request.dtype)
+    text = extra[FACTS]
+    if isinstance(text, bytes):
+        text = text.decode(errors="replace")
+    facts = _checked_facts(text, path, request.dtype)
     _check_call(module, path)
     module.eval()
     for parameter in module.parameters():
@@ -129,7 +132,7 @@ def _load(path: Path, request: LoadRequest) -> LoadedModel:
     return LoadedModel(
         module=ScriptedModel(module, cutoff).eval(),
         name=request.name,
-        weights_hash=hash_of(module, extra[FACTS]),
+        weights_hash=hash_of(module, text),
         elements=None if symbols is None else frozenset(atomic_numbers[name] for name in symbols),
         cutoff=cutoff,
         periodic=facts.get("periodic"),

@@ -4,7 +4,7 @@ TorchScript accepts the module, as metatomic's models are TorchScript themselves
 names its types in the old way, and why this file must not postpone annotations.
 """
 
-from typing import Dict, List, Optional, Tuple  # noqa: UP035
+from typing import Any, Dict, List, Optional, Tuple  # noqa: UP035
 
 import torch
 from metatensor.torch import Labels, TensorBlock, TensorMap
@@ -36,7 +36,7 @@ class MetatomicModule(nn.Module):
     lists: List[NeighborListOptions]  # noqa: UP006
     cutoffs: List[float]  # noqa: UP006
 
-    def __init__(self, model: nn.Module, energy: str, forces: str) -> None:
+    def __init__(self, model: Any, energy: str, forces: str) -> None:
         super().__init__()
         self.model = model
         self.energy = energy

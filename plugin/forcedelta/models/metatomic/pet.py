@@ -6,7 +6,7 @@ Capsule"). What computes in a PET of metatrain, its backend, is made of tensors 
 calls it directly, with the scales and the energies of atoms that the rest of the model adds.
 """
 
-from typing import Dict, List  # noqa: UP035
+from typing import Any, Dict, List  # noqa: UP035
 
 import torch
 from ase.data import chemical_symbols
@@ -30,6 +30,9 @@ class PetModule(nn.Module):
         shifts: [Z] eV: energies of atoms.
         width: of the adaptive cutoff, Å.
     """
+
+    scales: Tensor
+    shifts: Tensor
 
     def __init__(
         self,
@@ -57,13 +60,15 @@ class PetModule(nn.Module):
         batch: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """Arguments and results as described in `forcedelta.ForceDelta`."""
-        data = self.backend.preprocess(
-            positions, edge_index[0], edge_index[1], numbers, cell, edge_shift.long(), batch,
-            self.width,
-        )  # fmt: skip
-        nodes, edges = self.backend.calculate_features(data, False)
+        shift = edge_shift.long()
+        data = self.backend.preprocess(  # type: ignore[operator]
+            positions, edge_index[0], edge_index[1], numbers, cell, shift, batch, self.width
+        )
+        nodes, edges = self.backend.calculate_features(data, False)  # type: ignore[operator]
         names = [self.energy, self.forces]
-        predicted = self.backend.predict(nodes, edges, data, cell, batch, names)[0]
+        predicted = self.backend.predict(  # type: ignore[operator]
+            nodes, edges, data, cell, batch, names
+        )[0]
         energies = predicted[self.energy][0].reshape(-1) * self.scales[0, numbers]
         energies = energies + self.shifts[numbers]
         structures = cell.shape[0]
@@ -90,7 +95,7 @@ def without_metatomic(
         ForceDeltaError: the model is no PET of metatrain, or one with more than its backend (long
             range, ZBL, charge and spin), or its parts do not add up to it.
     """
-    whole = module.model.module
+    whole: Any = module.model.module
     backend = getattr(whole, "backend", None)
     parts = list(whole.additive_models.children()) if backend is not None else []
     if (
@@ -116,7 +121,7 @@ def without_metatomic(
 
 
 def _scales_and_shifts(
-    whole: nn.Module,
+    whole: Any,
     energy: str,
     forces: str,
     elements: list[int],

@@ -135,7 +135,7 @@ def families() -> tuple[Family, ...]:
     return tuple(found)
 
 
-_CATALOGUES: tuple[str, ...] = ("metatomic.catalogue",)
+_CATALOGUES: tuple[str, ...] = ("fairchem.catalogue", "metatomic.catalogue")
 """Modules of this package that hold a ``FAMILY``; none of them imports its library."""
 
 

@@ -143,8 +143,13 @@ def hash_of(module: nn.Module, more: str = "") -> str:
 
     Not of a file: two files of the same weights differ in the order of their headers.
     """
+    return hash_of_tensors(module.state_dict(), more)
+
+
+def hash_of_tensors(tensors: Mapping[str, torch.Tensor], more: str = "") -> str:
+    """`hash_of` for weights that are in no module."""
     digest = hashlib.sha256(more.encode())
-    for key, value in sorted(module.state_dict().items()):
+    for key, value in sorted(tensors.items()):
         digest.update(key.encode())
         digest.update(value.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]

@@ -1,0 +1,113 @@
+"""Checkpoints of fairchem-core 2.x: where they come from, and whether they hold direct forces."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from forcedelta.errors import ForceDeltaError
+from forcedelta.models.catalogue import LoadRequest
+from forcedelta.models.fairchem.catalogue import FAMILY
+
+
+def find_checkpoint(request: LoadRequest) -> Path:
+    """The local file of a request: the user's, or the one that the library downloads or has.
+
+    Raises:
+        ForceDeltaError: a file of the user's that may not run code, or published weights that
+            cannot be had.
+    """
+    if request.file is not None:
+        if not request.trust:
+            raise ForceDeltaError(
+                f"{request.file}: checkpoints of fairchem are pickles, which run the code that is in "
+                "them when they are loaded; if you trust where this one comes from, say --trust"
+            )
+        return request.file
+    from fairchem.core.calculate import pretrained_mlip
+
+    try:
+        return Path(pretrained_mlip.pretrained_checkpoint_path_from_name(request.name))
+    except OSError as error:  # those of huggingface_hub are among them
+        published = next(model for model in FAMILY.published if model.name == request.name)
+        raise ForceDeltaError(
+            f"model '{request.name}': {published.weights} could not be downloaded "
+            f"({_first_line(error)}). Its licence: {published.licence}. Ask for access there and log "
+            f"in with 'hf auth login', or give a copy: --model path/to/{published.weights} "
+            f"--architecture {request.name} --trust"
+        ) from error
+
+
+def read_checkpoint(path: Path) -> Any:
+    """An inference checkpoint (``MLIPInferenceCheckpoint``); code in the file is run.
+
+    Raises:
+        ForceDeltaError: a file that cannot be read, is not complete, or is something else.
+    """
+    from fairchem.core.units.mlip_unit.api.inference import MLIPInferenceCheckpoint
+
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=False)
+    except (ImportError, AttributeError) as error:
+        raise ForceDeltaError(
+            f"{path}: needs code that is not installed here ({_first_line(error)}); it may be from "
+            "another version of fairchem-core"
+        ) from error
+    except Exception as error:  # what is no pickle, or half of one, can raise anything
+        raise ForceDeltaError(
+            f"{path}: not a complete checkpoint ({_first_line(error)}); copy or download it again"
+        ) from error
+    if isinstance(checkpoint, MLIPInferenceCheckpoint):
+        return checkpoint
+    if isinstance(checkpoint, Mapping) and {"config", "state_dict"} <= set(checkpoint):
+        raise ForceDeltaError(
+            f"{path}: a checkpoint of fairchem-core 1, whose models need an environment of their own; "
+            "say which network it holds with --architecture, there"
+        )
+    raise ForceDeltaError(
+        f"{path}: holds a {type(checkpoint).__name__}, not an inference checkpoint of fairchem-core "
+        "2; give the inference_ckpt.pt of a training run"
+    )
+
+
+def kind_of(checkpoint: Any, path: Path) -> str:
+    """Which network a checkpoint with direct forces holds: "eSEN", "AllScAIP" or "EScAIP".
+
+    Raises:
+        ForceDeltaError: another network, experts of UMA, or forces that are a gradient already.
+    """
+    from fairchem.core.models.allscaip.AllScAIP import AllScAIPBackbone
+    from fairchem.core.models.escaip.EScAIP import EScAIPBackbone
+    from fairchem.core.models.uma.escn_md import eSCNMDBackbone
+    from fairchem.core.units.mlip_unit.utils import get_backbone_class_from_checkpoint
+
+    config = checkpoint.model_config.get("backbone") or {}
+    kinds = {eSCNMDBackbone: "eSEN", AllScAIPBackbone: "AllScAIP", EScAIPBackbone: "EScAIP"}
+    try:
+        network = get_backbone_class_from_checkpoint(checkpoint)
+        kind = next(kind for known, kind in kinds.items() if issubclass(network, known))
+    except (ValueError, RuntimeError, StopIteration) as error:
+        raise ForceDeltaError(
+            f"{path}: holds the network {config.get('model')!r}; only {', '.join(kinds.values())} with "
+            "direct forces are known here"
+        ) from error
+    if config.get("num_experts", 0):
+        raise ForceDeltaError(
+            f"{path}: a UMA model (a mixture of {config['num_experts']} experts); its forces are the "
+            "gradient of its energy, or it serves several data sets: choose an eSEN or AllScAIP model "
+            "with direct forces"
+        )
+    if not config.get("direct_forces", kind == "eSEN"):
+        raise ForceDeltaError(
+            f"{path}: its forces are the gradient of its energy, so that there is nothing to compare "
+            "them with: choose a checkpoint with direct forces ('-direct-' in the published names)"
+        )
+    return kind
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__

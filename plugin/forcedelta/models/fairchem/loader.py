@@ -180,4 +180,8 @@ def _calculator(path: Path, request: LoadRequest) -> Any:
     with torch_state_kept(), quiet_loading():
         unit = load_predict_unit(path, _settings(request, edges=False), device=request.device.type)
         unit._lazy_init(None)  # the first structure would, and log the settings
-        return FAIRChemCalculator(unit)
+        calculator = FAIRChemCalculator(unit)
+    if _CHARGED not in unit.dataset_to_tasks:
+        # what atoms.info says is passed on to any network, also to those that only ever saw zeros
+        calculator.a2g = partial(calculator.a2g, r_data_keys=None)
+    return calculator

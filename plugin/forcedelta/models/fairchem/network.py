@@ -45,7 +45,7 @@ class FairchemModel(nn.Module):
         self.dataset: str = energy.datasets[0]
         self._isolated_atoms = bool(getattr(network, "supports_single_atoms", False))
         self.scales = nn.ModuleList([energy.normalizer, forces.normalizer])
-        self.references: nn.Module | None = energy.element_references
+        self.references: Any = energy.element_references  # a module, or None
 
     def forward(
         self,
@@ -78,7 +78,7 @@ class FairchemModel(nn.Module):
         self._check(sizes, periodic)
         charge, spin = self._state(charge_spin, cell)
         edges = self._edges(positions, cell, edge_index, edge_shift, batch)
-        with self._precision(positions.dtype):
+        with self._surroundings(positions):
             data = AtomicData(
                 pos=self._placed(positions, cell, periodic, batch),
                 atomic_numbers=numbers,
@@ -129,7 +129,8 @@ class FairchemModel(nn.Module):
     def _state(self, charge_spin: Tensor | None, cell: Tensor) -> tuple[Tensor, Tensor]:
         """Total charges and spin multiplicities [S], whole numbers."""
         if charge_spin is None:
-            return torch.zeros((2, cell.shape[0]), dtype=torch.long, device=cell.device).unbind(0)
+            none = torch.zeros(cell.shape[0], dtype=torch.long, device=cell.device)
+            return none, none.clone()  # fairchem's layers write into it
         charge, spin = charge_spin.detach().round().long().unbind(1)
         for values, (low, high), what in (
             (charge, _CHARGES, "a total charge"),
@@ -151,14 +152,35 @@ class FairchemModel(nn.Module):
         return positions
 
     @contextmanager
-    def _precision(self, dtype: torch.dtype) -> Iterator[None]:
+    def _surroundings(self, positions: Tensor) -> Iterator[None]:
         # as the predict unit: no shortened products, whatever the process allows
         with tf32_context_manager(False):
             yield
 
 
+@contextmanager
+def _seeded(device: torch.device, seed: int) -> Iterator[None]:
+    """Random numbers from a seed of their own; those of the process stay where they are."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        generator = torch.default_generator
+        if device.type == "cuda":
+            generator = torch.cuda.default_generators[device.index or 0]
+        generator.manual_seed(seed)
+        yield
+
+
 class EdgeModel(FairchemModel):
-    """eSEN: works on the edges that it is given, or on the nearest of each atom."""
+    """eSEN: works on the edges that it is given, or on the nearest of each atom.
+
+    It turns each edge into a frame of which one angle is drawn at random. Energies and forces do not
+    depend on it but for rounding; drawn from a seed of their own they are the same each time, and
+    the random numbers of a thermostat are not used up.
+
+    Attributes:
+        frame_seed: where the angles come from.
+    """
+
+    frame_seed: int = 0
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
@@ -195,6 +217,11 @@ class EdgeModel(FairchemModel):
         if index.shape[1] == 0:
             return index, shift
         return self.select(positions, cell, index, shift, batch)
+
+    @contextmanager
+    def _surroundings(self, positions: Tensor) -> Iterator[None]:
+        with super()._surroundings(positions), _seeded(positions.device, self.frame_seed):
+            yield
 
 
 class OwnGraphModel(FairchemModel):
@@ -234,10 +261,10 @@ class OwnGraphModel(FairchemModel):
         return positions - torch.bmm(fractional.floor(), cell[batch])[:, 0]
 
     @contextmanager
-    def _precision(self, dtype: torch.dtype) -> Iterator[None]:
+    def _surroundings(self, positions: Tensor) -> Iterator[None]:
         with ExitStack() as stack:
-            stack.enter_context(super()._precision(dtype))
+            stack.enter_context(super()._surroundings(positions))
             stack.enter_context(attention_kept())
-            if dtype == torch.float64:
+            if positions.dtype == torch.float64:
                 stack.enter_context(float64_throughout())
             yield

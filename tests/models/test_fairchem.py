@@ -462,6 +462,37 @@ def test_the_nearest_neighbours_are_those_of_the_library(tmp_path: Path) -> None
 
 
 @needs_library
+def test_forces_and_stress_with_few_neighbours_are_derivatives(tmp_path: Path) -> None:
+    """Steps that are too small for neighbours to swap."""
+    config = checkpoints.esen("oc25", max_neighbors=10)
+    model = load(checkpoints.write(tmp_path / "few.pt", config, "oc25"))
+    atoms = bulk("Cu", cubic=True)
+    atoms.rattle(0.2, seed=3)
+    graphs = Graphs(model, torch.float64, torch.device("cpu"))
+    graph = graphs.batch([atoms])
+    found = ForceDelta(model.module)(*graph, stress=True)
+    generator = np.random.default_rng(0)
+
+    def slope(directions: np.ndarray, strain: np.ndarray, step: float = 1e-5) -> float:
+        energies = []
+        for sign in (1, -1):
+            moved = atoms.copy()
+            moved.positions += sign * step * directions
+            moved.set_cell(atoms.cell.array @ (np.eye(3) + sign * step * strain), scale_atoms=True)
+            energies.append(evaluated(model, moved)["energy"].item())
+        return (energies[0] - energies[1]) / (2 * step)
+
+    for _ in range(3):
+        way = generator.normal(size=(4, 3))
+        expected = -(found["conservative_forces"].numpy() * way).sum()
+        assert slope(way, np.zeros((3, 3))) == pytest.approx(expected, abs=1e-7)
+        strain = generator.normal(size=(3, 3))
+        strain += strain.T
+        expected = atoms.get_volume() * (found["stress"][0].numpy() * strain).sum()
+        assert slope(np.zeros((4, 3)), strain) == pytest.approx(expected, abs=1e-6)
+
+
+@needs_library
 def test_elements(tmp_path: Path, files: dict[str, Path]) -> None:
     """OMol25: H to Bi. Else those with a reference energy, or an embedding where there is none."""
     assert load(files["esen"]).elements == frozenset(range(1, 84))

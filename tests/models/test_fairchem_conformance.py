@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
-from forcedelta.conformance import Conformance, Tolerances, crystal, molecule, small_cell
 
+from forcedelta.conformance import Conformance, Tolerances, crystal, molecule, small_cell
 from forcedelta.models import LoadedModel, load_model
 from forcedelta.models.fairchem.catalogue import FAMILY
 

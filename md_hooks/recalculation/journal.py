@@ -1,0 +1,175 @@
+"""The journal: what was asked for and what came of it, one JSON record a line.
+
+A record is on disk (fsync) before the next one is begun, so that kill -9 loses the calculation
+that was running and nothing else. A line that a kill cut off is dropped when the file is opened.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.io.jsonio import decode, encode
+
+from ..errors import HookError
+from .job import Failure, Label
+
+
+def key_of(atoms: Atoms) -> str:
+    """The same for the same structure (to 1e-6 Å), charge and spin, and for no other."""
+    state = [atoms.info.get("charge", 0), atoms.info.get("spin", 0)]
+    digest = hashlib.sha256()
+    for array in (atoms.numbers, atoms.pbc, state):
+        digest.update(np.asarray(array, dtype="i8").tobytes())
+    for array in (atoms.positions, atoms.cell.array):
+        digest.update(np.rint(np.asarray(array) * 1e6).astype("i8").tobytes())
+    return digest.hexdigest()[:16]
+
+
+class Journal:
+    """Frames that were queued and their labels, in a file that one process at a time may write.
+
+    Args:
+        path: the file; it is made, or continued. A file that ends in a half-written line loses it.
+        reference: description of the reference; None to read only.
+
+    Attributes:
+        frames: queued structures by key, in the order in which they were queued.
+        labels: labels by key.
+        failures: the last failure by key, of those that have no label.
+
+    Raises:
+        HookError: the file cannot be used, is in use by another process, is no journal, or holds
+            labels of another reference.
+    """
+
+    def __init__(self, path: str | Path, reference: str | None = None) -> None:
+        self.path = Path(path)
+        self.reference = reference
+        self.frames: dict[str, Atoms] = {}
+        self.labels: dict[str, Label] = {}
+        self.failures: dict[str, Failure] = {}
+        try:
+            self._file = open(self.path, "rb" if reference is None else "a+b")  # noqa: SIM115
+        except OSError as error:
+            raise HookError(
+                f"{self.path} cannot be opened ({error.strerror}): give a journal in a folder of "
+                "yours"
+            ) from error
+        try:
+            if reference is not None:
+                self._lock()
+            self._read()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def _lock(self) -> None:
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise HookError(
+                f"{self.path} is in use by another process that labels frames: wait for it, or "
+                "give another file"
+            ) from error
+
+    def _read(self) -> None:
+        self._file.seek(0)
+        end = 0
+        for number, line in enumerate(self._file, start=1):
+            if not line.endswith(b"\n"):
+                break
+            try:
+                self._take(json.loads(line))
+            except (ValueError, KeyError, TypeError) as error:
+                raise HookError(
+                    f"{self.path} is no journal of reference calculations (line {number}): give "
+                    "another file"
+                ) from error
+            end += len(line)
+        if self.reference is not None:
+            self._file.truncate(end)
+
+    def _take(self, record: dict[str, Any]) -> None:
+        key = record["key"]
+        if record["kind"] == "frame":
+            self.frames[key] = decode(record["atoms"])
+        elif record["kind"] == "label":
+            if self.reference is None:
+                self.reference_of_labels = record["reference"]
+            elif record["reference"] != self.reference:
+                raise HookError(
+                    f"{self.path} holds labels of another reference ({record['reference']}) than "
+                    f"the one asked for ({self.reference}): give another output file, so that two "
+                    "levels of theory are not mixed"
+                )
+            stress = record["stress"]
+            self.labels[key] = Label(
+                record["energy"],
+                np.array(record["forces"]),
+                None if stress is None else np.array(stress),
+                record["seconds"],
+            )
+            self.failures.pop(key, None)
+        elif record["kind"] == "failure":
+            self.failures[key] = Failure(record["message"], record["seconds"])
+        else:
+            raise ValueError(record["kind"])
+
+    @property
+    def pending(self) -> list[str]:
+        """Keys of the frames that have no label, in order."""
+        return [key for key in self.frames if key not in self.labels]
+
+    def add_frame(self, atoms: Atoms) -> str:
+        """Queue a structure, with its provenance; the same one again is no second frame.
+
+        Returns:
+            its key.
+        """
+        key = key_of(atoms)
+        if key not in self.frames:
+            bare = atoms.copy()
+            self._write({"kind": "frame", "key": key, "atoms": encode(bare)})
+            self.frames[key] = bare
+        return key
+
+    def add_outcome(self, key: str, outcome: Label | Failure) -> None:
+        """Note what came of a calculation."""
+        record: dict[str, Any] = {"key": key, "reference": self.reference}
+        record["seconds"] = round(outcome.seconds, 2)
+        if isinstance(outcome, Label):
+            stress = outcome.stress
+            record |= {
+                "kind": "label",
+                "energy": outcome.energy,
+                "forces": outcome.forces.tolist(),
+                "stress": None if stress is None else stress.tolist(),
+            }
+            self.labels[key] = outcome
+            self.failures.pop(key, None)
+        else:
+            record |= {"kind": "failure", "message": outcome.message}
+            self.failures[key] = outcome
+        self._write(record)
+
+    def _write(self, record: dict[str, Any]) -> None:
+        try:
+            self._file.write(json.dumps(record).encode() + b"\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise HookError(
+                f"{self.path} cannot be written to ({error.strerror}): free some space; what is in "
+                "it is kept, so that the same command continues"
+            ) from error
+
+    def close(self) -> None:
+        """Let other processes have the file."""
+        self._file.close()

@@ -1,0 +1,94 @@
+"""Labelled frames as extended XYZ, as a training program takes them."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io.extxyz import write_extxyz
+
+from ..errors import HookError
+from ..flags import HASH_PREFIX
+from ..frame import Frame
+from ..h5md_io import bare_atoms
+from .job import Label
+
+PREDICTIONS = ("direct_forces", "conservative_forces", "force_deltas")
+PROVENANCE = (
+    "force_delta", "model_energy", "step", "time", "source", "model", "weights_hash", "charge", "spin",
+)  # fmt: skip
+
+
+def candidate(
+    frame: Frame, source: str | None = None, model: str | None = None, weights_hash: str | None = None
+) -> Atoms:
+    """A frame as a structure to be labelled, with where it comes from and what the model said.
+
+    Returns:
+        atoms without momenta and calculator, with ``info`` (step, time in fs, force_delta in
+        eV/Å, model_energy in eV, source, model, weights_hash) and arrays (direct_forces,
+        conservative_forces, force_deltas in eV/Å), as far as they are known.
+    """
+    atoms = bare_atoms(frame)
+    del atoms.arrays["momenta"]
+    atoms.info["model_energy"] = frame.energy
+    if source is not None:
+        atoms.info["source"] = source
+    if model is not None:
+        atoms.info["model"] = model
+    if weights_hash is not None:
+        atoms.info["weights_hash"] = f"{HASH_PREFIX}{weights_hash}"
+    return atoms
+
+
+def labelled(atoms: Atoms, label: Label, reference: str) -> Atoms:
+    """A candidate with its label: energy, forces and stress of the reference are the results.
+
+    ``info["epsilon"]`` (eV/Å) is the true error of the direct forces,
+    ``eps = sqrt( 1/(3N) sum_i |F_direct,i - F_reference,i|^2 )``                (eq. 2)
+    """
+    result = Atoms(atoms.symbols, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
+    if atoms.has("masses"):
+        result.set_masses(atoms.get_masses())
+    for name in PROVENANCE:
+        if name in atoms.info:
+            result.info[name] = atoms.info[name]
+    for name in PREDICTIONS:
+        if atoms.has(name):
+            result.set_array(name, np.asarray(atoms.get_array(name), dtype=float))
+    if atoms.has("direct_forces"):
+        difference = atoms.get_array("direct_forces") - label.forces
+        result.info["epsilon"] = float(np.sqrt(np.mean(difference**2)))
+    result.info["reference"] = reference
+    results = {"energy": label.energy, "forces": label.forces}
+    if label.stress is not None:
+        results["stress"] = label.stress
+    result.calc = SinglePointCalculator(result, **results)
+    return result
+
+
+def write_all(path: str | Path, frames: Iterable[Atoms]) -> None:
+    """Write labelled frames; the file is complete or not there (replaced in one move).
+
+    Raises:
+        HookError: it cannot be written.
+    """
+    path = Path(path)
+    text = io.StringIO()
+    for atoms in frames:
+        write_extxyz(text, [atoms])
+    part = path.with_name(path.name + ".part")
+    try:
+        part.write_text(text.getvalue())
+        os.replace(part, path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise HookError(
+            f"{path} cannot be written ({error.strerror}): free some space; the labels are in the "
+            "journal, so that nothing has to be computed again"
+        ) from error

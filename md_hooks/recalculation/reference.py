@@ -1,0 +1,67 @@
+"""What a reference calculation is, as the jobs see it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from ase import Atoms
+from ase.calculators.calculator import Calculator
+
+
+class Reference(Protocol):
+    """An engine with all its settings; it has to be picklable, as jobs run in other processes.
+
+    Attributes:
+        description: engine, version and settings in one line. Labels with different descriptions
+            are taken for labels of different levels of theory and never mixed.
+    """
+
+    @property
+    def description(self) -> str: ...
+
+    def calculate(self, atoms: Atoms, threads: int) -> dict[str, Any]:
+        """Energy and forces of a structure.
+
+        Runs in a process of its own, in an empty folder, with the threads of OpenMP and BLAS set
+        to ``threads`` before any library was loaded.
+
+        Returns:
+            "energy" (eV), "forces" [N, 3] (eV/Å) and, where the engine has it, "stress" (6,)
+            (eV/Å^3, Voigt order xx, yy, zz, yz, xz, xy).
+
+        Raises:
+            Exception: whatever went wrong; its text is what the user gets to see.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class CalculatorReference:
+    """Any ASE calculator as a reference.
+
+    Args:
+        make: called with the atoms, gives the calculator: a class or function that other
+            processes can import (no lambda, nothing defined in the script itself).
+        description: engine, version and settings in one line.
+    """
+
+    make: Callable[[Atoms], Calculator]
+    description: str
+
+    def calculate(self, atoms: Atoms, threads: int) -> dict[str, Any]:
+        """See `Reference.calculate`."""
+        return results_of(atoms, self.make(atoms))
+
+
+def results_of(atoms: Atoms, calculator: Calculator) -> dict[str, Any]:
+    """Energy (eV), forces (eV/Å) and, for a crystal, stress (eV/Å^3) from an ASE calculator."""
+    structure = atoms.copy()
+    structure.calc = calculator
+    # forces first: some engines know only then that they are wanted and would compute twice
+    forces = structure.get_forces(apply_constraint=False)
+    results = {"forces": forces, "energy": structure.get_potential_energy()}
+    if structure.pbc.all() and "stress" in calculator.implemented_properties:
+        results["stress"] = structure.get_stress(apply_constraint=False)
+    return results

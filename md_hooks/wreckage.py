@@ -1,0 +1,50 @@
+"""What no reference calculation should be spent on: frames that are broken, not only doubtful."""
+
+from __future__ import annotations
+
+import numpy as np
+from ase import Atoms
+from ase.data import chemical_symbols, covalent_radii
+from ase.geometry import complete_cell
+from ase.neighborlist import primitive_neighbor_list
+
+CLOSEST = 0.6
+"""Two atoms nearer than this times the sum of their covalent radii overlap: 0.37 Å for H-H,
+0.64 Å for C-H, 0.91 Å for C-C, 1.33 Å for Si-Si. Thermal motion does not get there."""
+
+
+def overlap(atoms: Atoms) -> str | None:
+    """The pair of atoms that overlaps most, in words, or None where none does.
+
+    Args:
+        atoms: positions in Å, all finite; neighbours across periodic boundaries count.
+    """
+    radii = covalent_radii[atoms.numbers]
+    if len(atoms) < 2 and not atoms.pbc.any():
+        return None
+    first, second, distance = primitive_neighbor_list(
+        "ijd",
+        atoms.pbc,
+        complete_cell(atoms.cell),
+        atoms.positions,
+        cutoff=CLOSEST * radii,  # one radius an atom: a pair counts below the sum of the two
+    )
+    if not len(distance):
+        return None
+    worst = int(np.argmin(distance / (radii[first] + radii[second])))
+    names = " and ".join(
+        f"{chemical_symbols[int(atoms.numbers[atom])]}{atom}"
+        for atom in (first[worst], second[worst])
+    )
+    return f"{names} are {distance[worst]:.2f} Å apart"
+
+
+def wreckage(atoms: Atoms) -> str | None:
+    """Why a structure is not worth a reference calculation, in words, or None where it may be.
+
+    Args:
+        atoms: positions and cell in Å.
+    """
+    if not (np.isfinite(atoms.positions).all() and np.isfinite(atoms.cell.array).all()):
+        return "positions are not finite"
+    return overlap(atoms)

@@ -1,0 +1,51 @@
+"""The engines of reference calculations, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from forcedelta.recalculation.engines.any_ase import AnyCalculator
+from forcedelta.recalculation.engines.base import Engine
+from forcedelta.recalculation.engines.cp2k import CP2K
+from forcedelta.recalculation.engines.espresso import Espresso
+from forcedelta.recalculation.engines.gpaw import GPAW
+from forcedelta.recalculation.engines.pyscf import PySCF
+from forcedelta.recalculation.engines.tblite import TBLite
+
+RECIPES: dict[str, type[Engine]] = {
+    engine.key: engine for engine in (PySCF, GPAW, Espresso, CP2K, TBLite)
+}
+
+__all__ = [
+    "CP2K",
+    "GPAW",
+    "RECIPES",
+    "AnyCalculator",
+    "Engine",
+    "Espresso",
+    "PySCF",
+    "TBLite",
+    "engine",
+]
+
+
+def engine(name: str, settings: Mapping[str, Any]) -> Engine:
+    """An engine by name: a recipe of this package, or any ASE calculator; checked.
+
+    Args:
+        name: "pyscf", "gpaw", "espresso", "cp2k", "tblite"; else the name of an ASE calculator or
+            "package.module:Class".
+        settings: what differs from the recipe, or all keywords of the calculator.
+
+    Raises:
+        ForceDeltaError: there is no such engine, it is not installed, or a setting is wrong.
+    """
+    recipe = RECIPES.get(name.lower())
+    made: Engine
+    if recipe is None:
+        made = AnyCalculator(name=name, keywords=dict(settings))
+    else:
+        made = recipe.with_settings(settings)
+    made.check()
+    return made

@@ -1,0 +1,179 @@
+"""What all engines share: settings, checks, charge and spin."""
+
+from __future__ import annotations
+
+import difflib
+import shutil
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import cached_property
+from importlib.util import find_spec
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import Calculator, kpts2sizeandoffsets
+
+from forcedelta.errors import ForceDeltaError
+from md_hooks.recalculation import results_of
+
+
+@dataclass(frozen=True)
+class Engine(ABC):
+    """A reference (`md_hooks.recalculation.Reference`) with settings that a user can change.
+
+    The fields of the subclass are its settings. Energies are in eV, lengths in Å.
+    """
+
+    key: ClassVar[str]
+    title: ClassVar[str]
+    packages: ClassVar[tuple[str, ...]] = ()
+    """Python packages without which it cannot run."""
+    install: ClassVar[str]
+    """The command that installs it."""
+
+    @classmethod
+    def with_settings(cls, settings: Mapping[str, Any]) -> Self:
+        """An engine with some settings changed.
+
+        Raises:
+            ForceDeltaError: a setting that it does not have, or a value of another kind.
+        """
+        known = {field.name: field for field in fields(cls)}
+        for name, value in settings.items():
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
+                hint = f"did you mean {near[0]}? " if near else ""
+                raise ForceDeltaError(
+                    f"{cls.key} has no setting '{name}': {hint}known are {', '.join(known)}"
+                )
+            _check_kind(cls.key, name, value, str(known[name].type))
+        return cls(**settings)
+
+    @property
+    @abstractmethod
+    def level(self) -> str:
+        """Level of theory, e.g. "PBE-D3(BJ)/def2-SVP"."""
+
+    @property
+    @abstractmethod
+    def details(self) -> str:
+        """The settings on which the labels depend, beyond the level of theory."""
+
+    @property
+    @abstractmethod
+    def version(self) -> str:
+        """Version of the engine."""
+
+    @abstractmethod
+    def calculator(self, atoms: Atoms, threads: int) -> Calculator:
+        """An ASE calculator for these atoms, for use in an empty working directory."""
+
+    @cached_property
+    def description(self) -> str:
+        """Engine, version and settings in one line."""
+        return f"{self.title} {self.version}: {self.level}; {self.details}"
+
+    def check(self) -> None:
+        """Whether it is installed and its settings make sense.
+
+        Raises:
+            ForceDeltaError: no; with the command that installs it.
+        """
+        for package in self.packages:
+            if not _found(package):
+                raise ForceDeltaError(
+                    f"{self.title} needs {package}, which is not installed: {self.install}"
+                )
+
+    def check_structure(self, atoms: Atoms) -> None:  # noqa: B027  # most take any
+        """Whether it can do these atoms.
+
+        Raises:
+            ForceDeltaError: no, and why.
+        """
+
+    def calculate(self, atoms: Atoms, threads: int) -> dict[str, Any]:
+        """See `md_hooks.recalculation.Reference.calculate`."""
+        return results_of(atoms, self.calculator(atoms, threads))
+
+
+def _found(package: str) -> bool:
+    try:
+        return find_spec(package) is not None
+    except ModuleNotFoundError:  # of the package that contains it
+        return False
+
+
+def _check_kind(engine: str, name: str, value: Any, kind: str) -> None:
+    wanted: dict[str, tuple[type, ...]] = {
+        "bool": (bool,), "int": (int,), "float": (int, float), "str": (str,), "dict": (dict,),
+    }  # fmt: skip
+    allowed = [type_ for part in kind.split(" | ") for type_ in wanted.get(part.split("[")[0], ())]
+    is_truth = isinstance(value, bool) and bool not in allowed
+    if not (value is None and "None" in kind) and (is_truth or not isinstance(value, tuple(allowed))):
+        raise ForceDeltaError(f"{engine}: {name} is {value!r}, it has to be {kind}")
+
+
+def executable(engine: Engine, command: str) -> str:
+    """The path of a program.
+
+    Raises:
+        ForceDeltaError: it is not there; with the command that installs it.
+    """
+    program = command.split()[0] if command.split() else ""
+    found = shutil.which(program)
+    if found is None:
+        raise ForceDeltaError(
+            f"{engine.title}: the program '{program}' is not there: {engine.install}, or give its "
+            "path with --set command=..."
+        )
+    return found
+
+
+def need_molecule(engine: Engine, atoms: Atoms) -> None:
+    """Raises ForceDeltaError for a periodic structure."""
+    if atoms.pbc.any():
+        raise ForceDeltaError(
+            f"{engine.key} is for molecules here, and {atoms.symbols} is periodic: use gpaw, "
+            "espresso, cp2k or vasp"
+        )
+
+
+def need_crystal(engine: Engine, atoms: Atoms) -> None:
+    """Raises ForceDeltaError for a structure that is not periodic in three directions."""
+    if not atoms.pbc.all():
+        raise ForceDeltaError(
+            f"{engine.key} needs a structure that is periodic in three directions, and "
+            f"{atoms.symbols} is not: use pyscf or tblite for molecules, a cell with vacuum for "
+            "surfaces"
+        )
+
+
+def charge_and_multiplicity(atoms: Atoms, charge: int | None, spin: int | None) -> tuple[int, int]:
+    """Total charge (e) and spin multiplicity 2S+1 of a structure.
+
+    What is given goes before ``info["charge"]`` and ``info["spin"]`` of the atoms; without
+    either, neutral, and a singlet or, with an odd number of electrons, a doublet.
+
+    Raises:
+        ForceDeltaError: a multiplicity that this number of electrons cannot have.
+    """
+    total = int(atoms.info.get("charge", 0) if charge is None else charge)
+    electrons = int(atoms.numbers.sum()) - total
+    stated = atoms.info.get("spin") if spin is None else spin
+    multiplicity = 1 + electrons % 2 if stated is None else int(stated)
+    if multiplicity < 1 or (electrons - multiplicity) % 2 == 0 or multiplicity > electrons + 1:
+        raise ForceDeltaError(
+            f"{atoms.symbols} with charge {total} has {electrons} electrons, which cannot have the "
+            f"multiplicity {multiplicity}: give charge and spin (2S+1) that fit"
+        )
+    return total, multiplicity
+
+
+def k_points(atoms: Atoms, density: float) -> tuple[int, int, int]:
+    """A mesh with at least ``density`` points per Å⁻¹ (with the factor 2 pi) in each direction."""
+    size, _ = kpts2sizeandoffsets(density=density, gamma=True, even=False, atoms=atoms)
+    first, second, third = (int(number) for number in np.asarray(size))
+    return first, second, third

@@ -1,0 +1,91 @@
+"""GPAW: plane waves and projector-augmented waves, for crystals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import ClassVar
+
+from ase import Atoms
+from ase.calculators.calculator import Calculator
+
+from forcedelta.errors import ForceDeltaError
+from forcedelta.recalculation.engines.base import Engine, k_points, need_crystal
+
+
+@dataclass(frozen=True)
+class GPAW(Engine):
+    """Plane-wave DFT; not spin-polarised.
+
+    Attributes:
+        xc: functional, in GPAW's words.
+        cutoff: of the plane waves, eV.
+        kpt_density: points per Å⁻¹ of the Gamma-centred mesh in each direction.
+        smearing: width of the Fermi-Dirac distribution, eV.
+        energy_tolerance: of the SCF, eV per valence electron.
+        density_tolerance: of the SCF, electrons per valence electron.
+        max_cycle: SCF cycles.
+    """
+
+    key: ClassVar[str] = "gpaw"
+    title: ClassVar[str] = "GPAW"
+    packages: ClassVar[tuple[str, ...]] = ("gpaw",)
+    install: ClassVar[str] = (
+        "apt-get install gcc libxc-dev libopenblas-dev && printf \"mpi = False\\ncompiler = 'gcc'\\n"
+        "libraries = ['xc', 'blas']\\n\" > siteconfig.py && GPAW_CONFIG=$PWD/siteconfig.py pip "
+        "install gpaw gpaw-data"
+    )
+
+    xc: str = "PBE"
+    cutoff: float = 400.0
+    kpt_density: float = 3.5
+    smearing: float = 0.05
+    energy_tolerance: float = 1e-5
+    density_tolerance: float = 1e-5
+    max_cycle: int = 200
+
+    @property
+    def level(self) -> str:
+        """See `Engine.level`."""
+        return self.xc
+
+    @property
+    def details(self) -> str:
+        """See `Engine.details`."""
+        return (
+            f"PAW, plane waves to {self.cutoff:g} eV, {self.kpt_density:g} k-points per Å⁻¹, "
+            f"Fermi-Dirac {self.smearing:g} eV, no spin polarisation, SCF to "
+            f"{self.energy_tolerance:g} eV and {self.density_tolerance:g} electrons per electron"
+        )
+
+    @property
+    def version(self) -> str:
+        """See `Engine.version`."""
+        return version("gpaw")
+
+    def check(self) -> None:
+        """See `Engine.check`."""
+        super().check()
+        try:
+            import gpaw  # noqa: F401
+        except ImportError as error:  # a shared library that is gone
+            raise ForceDeltaError(f"GPAW cannot be imported ({error}): {self.install}") from error
+
+    def check_structure(self, atoms: Atoms) -> None:
+        """See `Engine.check_structure`."""
+        need_crystal(self, atoms)
+
+    def calculator(self, atoms: Atoms, threads: int) -> Calculator:
+        """See `Engine.calculator`."""
+        from gpaw import GPAW as Calculator_
+        from gpaw import PW, FermiDirac
+
+        return Calculator_(
+            mode=PW(self.cutoff),
+            xc=self.xc,
+            kpts={"size": k_points(atoms, self.kpt_density), "gamma": True},
+            occupations=FermiDirac(self.smearing),
+            convergence={"energy": self.energy_tolerance, "density": self.density_tolerance},
+            maxiter=self.max_cycle,
+            txt="-",
+        )

@@ -1,0 +1,169 @@
+"""Frames to choose from: a recorded run or audit, an extended-XYZ file, or a journal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import ase.io
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import PropertyNotImplementedError
+from numpy.typing import NDArray
+
+from forcedelta.errors import ForceDeltaError
+from md_hooks import Trajectory
+from md_hooks.recalculation import Journal, candidate
+from md_hooks.recalculation.labelled import PREDICTIONS
+
+FloatArray = NDArray[np.float64]
+
+HDF5 = b"\x89HDF\r\n\x1a\n"
+JOURNAL_START = b'{"'
+
+
+@dataclass(frozen=True)
+class Source:
+    """Frames with their Force Delta; the structures are read when they are asked for.
+
+    Attributes:
+        name: of the file.
+        steps: [F].
+        times: [F] fs; NaN where the file has no time.
+        force_delta: [F] U, eV/Å; NaN where it was not computed.
+        worst: [F] the largest u_i, eV/Å; NaN where it was not computed.
+        finite: [F] whether the model's energy is finite.
+        rows: [F] frames of one uninterrupted row of steps share a number. A step between two
+            frames that was computed, but not recorded, and is not ``row_value`` interrupts them.
+        series: step and U and largest u_i (eV/Å) of all steps of the run, recorded or not.
+        read: gives the structures of some frames, as `md_hooks.recalculation.candidate` makes
+            them.
+        thresholds: "on", "flag", "stop" (eV/Å) as `md_hooks.Trajectory.thresholds`.
+        model: name, weights_hash and whatever else the file tells of the model.
+    """
+
+    name: str
+    steps: NDArray[np.int64]
+    times: FloatArray
+    force_delta: FloatArray
+    worst: FloatArray
+    finite: NDArray[np.bool_]
+    read: Callable[[list[int]], list[Atoms]]
+    series: dict[str, NDArray[Any]] = field(default_factory=dict)
+    thresholds: dict[str, Any] = field(default_factory=dict)
+    model: dict[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+
+def open_source(path: str | Path) -> Source:
+    """Open a file of frames; which kind it is, is told by its content.
+
+    Raises:
+        ForceDeltaError: it does not exist or is of no kind that can be used.
+        HookError: it is a damaged recorded run or journal.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            start = file.read(8)
+    except OSError as error:
+        raise ForceDeltaError(
+            f"{path} cannot be read ({error.strerror}): give a file of 'forcedelta run' or "
+            "'forcedelta audit', or an extended XYZ file of flagged frames"
+        ) from error
+    if start == HDF5:
+        return _recorded(path)
+    if start.startswith(JOURNAL_START):
+        journal = Journal(path)
+        journal.close()
+        return _structures(path, list(journal.frames.values()))
+    return _structures(path, _xyz(path))
+
+
+def _recorded(path: Path) -> Source:
+    trajectory = Trajectory(path)
+    series = trajectory.series
+    steps = trajectory.frame_steps
+    at = np.searchsorted(series["step"], steps)
+    model = dict(trajectory.metadata.get("model", {}))
+
+    def read(indices: list[int]) -> list[Atoms]:
+        return [
+            candidate(
+                trajectory.frame(index), path.name, model.get("name"), model.get("weights_hash")
+            )
+            for index in indices
+        ]
+
+    return Source(
+        name=path.name,
+        steps=steps,
+        times=series["time"][at],
+        force_delta=series["force_delta"][at],
+        worst=series["force_delta_max"][at],
+        finite=np.isfinite(series["potential_energy"][at]),
+        read=read,
+        series={name: series[name] for name in ("step", "force_delta", "force_delta_max")},
+        thresholds=trajectory.thresholds,
+        model=model,
+    )
+
+
+def _xyz(path: Path) -> list[Atoms]:
+    try:
+        frames = ase.io.read(path, ":", format="extxyz")
+    except Exception as error:  # the reader raises whatever its parser raises
+        raise ForceDeltaError(
+            f"{path} is neither a recorded run nor a journal, and cannot be read as extended XYZ "
+            f"({error}): give one of these"
+        ) from error
+    if isinstance(frames, Atoms) or not frames:
+        raise ForceDeltaError(f"{path} holds no frames: nothing was flagged")
+    for atoms in frames:
+        _as_candidate(atoms, path.name)
+    return frames
+
+
+def _as_candidate(atoms: Atoms, name: str) -> None:
+    """Make the names of a file of flagged frames those of `candidate`, in place."""
+    info = atoms.info
+    info["source"] = info.pop("run", info.get("source", name))
+    if atoms.calc is not None and "model_energy" not in info:
+        try:
+            info["model_energy"] = atoms.get_potential_energy()
+        except PropertyNotImplementedError:
+            pass
+    atoms.calc = None
+    for array in set(atoms.arrays) - {"numbers", "positions", "masses", *PREDICTIONS}:
+        del atoms.arrays[array]
+
+
+def _structures(path: Path, frames: list[Atoms]) -> Source:
+    def values(name: str) -> FloatArray:
+        return np.array([float(atoms.info.get(name, np.nan)) for atoms in frames])
+
+    steps = values("step")
+    numbered = bool(np.isfinite(steps).all())
+    worst = [
+        float(atoms.get_array("force_deltas").max()) if atoms.has("force_deltas") else np.nan
+        for atoms in frames
+    ]
+    names = {(a.info.get("model"), a.info.get("weights_hash")) for a in frames}
+    model = {}
+    if len(names) == 1:
+        name, weights = names.pop()
+        model = {"name": name, "weights_hash": weights}
+    return Source(
+        name=path.name,
+        steps=steps.astype(np.int64) if numbered else np.arange(len(frames)),
+        times=values("time"),
+        force_delta=values("force_delta"),
+        worst=np.array(worst),
+        finite=np.array([bool(np.isfinite(a.info.get("model_energy", 0.0))) for a in frames]),
+        read=lambda indices: [frames[index].copy() for index in indices],
+        model=model,
+    )

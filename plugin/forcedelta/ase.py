@@ -124,6 +124,7 @@ class ForceDeltaCalculator(Calculator):
             "name": self.model.name,
             "weights_hash": self.model.weights_hash,
             "library": self.model.library,
+            "level_of_theory": self.model.metadata.get("level_of_theory"),
             "versions": {
                 "forcedelta": __version__,
                 "torch": torch.__version__,

@@ -8,6 +8,7 @@ Exit statuses of every command:
 2     bad input, or something that the user has to put right; one line on stderr says what
 3     the guard stopped the run
 4     `forcedelta check` found a model that is not usable
+5     recalc: some frames have no label, because their calculation failed or waits for VASP
 130   interrupted by Ctrl-C or SIGTERM; the run's file is closed and can be continued
 ====  =========================================================================================
 
@@ -27,7 +28,7 @@ import typer
 from md_hooks.errors import HookError
 
 from ..errors import ForceDeltaError
-from . import check, export, models, plot, run, watch
+from . import check, export, models, plot, recalc, run, watch
 
 DONE, BAD_INPUT, INTERRUPTED = 0, 2, 130
 
@@ -39,7 +40,7 @@ app = typer.Typer(
     ),
     epilog=(
         "Exit status: 0 done, 2 bad input, 3 stopped by the guard, 4 check found a model that is not "
-        "usable, 130 interrupted (Ctrl-C, SIGTERM)."
+        "usable, 5 some frames could not be labelled, 130 interrupted (Ctrl-C, SIGTERM)."
     ),
     no_args_is_help=True,
     add_completion=False,
@@ -47,6 +48,7 @@ app = typer.Typer(
 )
 app.command("run", epilog=run.EPILOG)(run.run)
 app.command("check", epilog=check.EPILOG)(check.check)
+app.command("recalc", epilog=recalc.EPILOG)(recalc.recalc)
 app.command("models")(models.models)
 app.command("export")(export.export)
 app.command("watch")(watch.watch)

@@ -152,6 +152,7 @@ def _model_info(
         "name": model.name,
         "weights_hash": model.weights_hash,
         "library": model.library,
+        "level_of_theory": model.metadata.get("level_of_theory"),
         "versions": {
             "forcedelta": __version__,
             "torch": torch.__version__,

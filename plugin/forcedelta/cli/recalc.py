@@ -1,0 +1,181 @@
+"""``forcedelta recalc``: doubtful frames to a reference calculation, labelled data back."""
+
+from __future__ import annotations
+
+import ast
+import json as json_module
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..errors import ForceDeltaError
+
+EPILOG = (
+    "Exit status: 0 every chosen frame is labelled; 5 some failed, or wait for VASP (the same command "
+    "takes them up again); 2 bad input, one line on stderr; 130 interrupted by Ctrl-C or SIGTERM, with "
+    "all that was finished in --out."
+)
+_CHOICE, _ENGINE, _OUTPUT, _MACHINE = "Choice of frames", "Engine", "Output", "Machine"
+
+
+def recalc(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="SOURCE",
+            help="File of 'forcedelta run' or 'forcedelta audit', an extended XYZ file of flagged "
+            "frames, or the journal (.journal) of a queue that a run left behind.",
+        ),
+    ],
+    calculator: Annotated[
+        str,
+        typer.Option(
+            help="pyscf (molecules, PBE-D3(BJ)/def2-SVP), gpaw, espresso, cp2k (crystals, PBE), vasp "
+            "(writes input sets with Materials Project settings, collects finished runs), tblite "
+            "(xTB, for trying out), or any ASE calculator: its name, or package.module:Class.",
+            rich_help_panel=_ENGINE,
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="Labelled frames, extended XYZ. Beside it the journal (FILE.journal), from which the "
+            "same command continues, and the folders of jobs that failed (FILE.jobs).",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = Path("labelled.xyz"),
+    select: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Number of frames wanted.",
+            show_default="20; all of a journal",
+            rich_help_panel=_CHOICE,
+        ),
+    ] = None,
+    flag_above: Annotated[
+        float | None,
+        typer.Option(
+            metavar="eV/Å",
+            help="Frames are candidates above this.",
+            show_default="the run's flag threshold, else the 90th percentile of U",
+            rich_help_panel=_CHOICE,
+        ),
+    ] = None,
+    stop_above: Annotated[
+        float | None,
+        typer.Option(
+            metavar="eV/Å",
+            help="Frames above this are wreckage.",
+            show_default="the run's stop threshold, else 10 times the median of U",
+            rich_help_panel=_CHOICE,
+        ),
+    ] = None,
+    spacing: Annotated[
+        float,
+        typer.Option(
+            metavar="fs",
+            min=0.0,
+            help="Least time between two frames, fs; flagged intervals longer than this are cut.",
+            rich_help_panel=_CHOICE,
+        ),
+    ] = 50.0,
+    xc: Annotated[
+        str | None,
+        typer.Option(
+            help="Functional; same as --set xc=...",
+            show_default=False,
+            rich_help_panel=_ENGINE,
+        ),
+    ] = None,
+    basis: Annotated[
+        str | None,
+        typer.Option(
+            help="Basis set; same as --set basis=...",
+            show_default=False,
+            rich_help_panel=_ENGINE,
+        ),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="A setting of the engine, or a keyword of the ASE calculator; may be repeated. A "
+            "wrong name lists the known ones.",
+            show_default=False,
+            rich_help_panel=_ENGINE,
+        ),
+    ] = None,
+    settings: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.toml",
+            help="The same keys in a file; --set, --xc and --basis win.",
+            show_default=False,
+            rich_help_panel=_ENGINE,
+        ),
+    ] = None,
+    threads: Annotated[
+        int, typer.Option(min=1, help="Threads of each calculation.", rich_help_panel=_MACHINE)
+    ] = 1,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Calculations at a time.", rich_help_panel=_MACHINE)
+    ] = 1,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Choose and check, write nothing.", rich_help_panel=_OUTPUT),
+    ] = False,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print the result as JSON.", rich_help_panel=_OUTPUT)
+    ] = False,
+) -> int:
+    """Choose doubtful frames of SOURCE and label them with a reference calculation.
+
+    Candidates lie between the flag and the stop threshold. Of each flagged interval one is taken,
+    apart in time and diverse in structure; overlapping atoms are left out. What was labelled is
+    never computed twice: the same command, given again, continues after kill -9 or a failure.
+    """
+    changed = _toml(settings) if settings is not None else {}
+    changed |= dict(_pair(text) for text in set_ or [])
+    changed |= {name: value for name, value in (("xc", xc), ("basis", basis)) if value is not None}
+    from ..recalculation.command import Settings, to_terminal
+    from ..recalculation.command import recalc as carry_out
+
+    account = carry_out(
+        Settings(
+            source, calculator, changed, out, select, flag_above, stop_above, spacing, threads,
+            workers, dry_run,
+        ),
+        to_terminal if json else print,
+    )  # fmt: skip
+    if json:
+        print(json_module.dumps(account.facts(), ensure_ascii=False))
+    return account.status
+
+
+def _pair(text: str) -> tuple[str, Any]:
+    """Name and value of "key=value"; the value is a Python literal, or else a string."""
+    name, equals, value = text.partition("=")
+    if not equals or not name.strip():
+        raise ForceDeltaError(f"--set {text}: give it as KEY=VALUE, for example --set max_cycle=200")
+    try:
+        return name.strip(), ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        if value.lower() in ("true", "false"):
+            return name.strip(), value.lower() == "true"
+        return name.strip(), value
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except OSError as error:
+        raise ForceDeltaError(
+            f"{path} cannot be read ({error.strerror}): give a TOML file of settings"
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ForceDeltaError(f"{path} is not valid TOML: {error}") from error

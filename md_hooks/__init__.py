@@ -13,6 +13,7 @@ from .flags import FlagStore
 from .frame import Frame
 from .guard import Guard
 from .progress import Progress
+from .recalculation import RecalculationQueue
 from .recorder import Recorder
 from .trajectory import Trajectory
 from .verdict import Action, Verdict
@@ -27,6 +28,7 @@ __all__ = [
     "HookChain",
     "HookError",
     "Progress",
+    "RecalculationQueue",
     "Recorder",
     "RunInfo",
     "RunResult",

@@ -6,6 +6,7 @@ that was running and nothing else. A line that a kill cut off is dropped when th
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -19,6 +20,9 @@ from ase.io.jsonio import decode, encode
 
 from ..errors import HookError
 from .job import Failure, Label
+
+START = b'{"'
+"""With this every record begins."""
 
 
 def key_of(atoms: Atoms) -> str:
@@ -56,7 +60,8 @@ class Journal:
         self.labels: dict[str, Label] = {}
         self.failures: dict[str, Failure] = {}
         try:
-            self._file = open(self.path, "rb" if reference is None else "a+b")  # noqa: SIM115
+            # unbuffered: what could not be written must not come back when the file is closed
+            self._file = open(self.path, "rb" if reference is None else "a+b", buffering=0)  # noqa: SIM115
         except OSError as error:
             raise HookError(
                 f"{self.path} cannot be opened ({error.strerror}): give a journal in a folder of "
@@ -81,10 +86,8 @@ class Journal:
 
     def _read(self) -> None:
         self._file.seek(0)
-        end = 0
-        for number, line in enumerate(self._file, start=1):
-            if not line.endswith(b"\n"):
-                break
+        *lines, rest = self._file.read().split(b"\n")
+        for number, line in enumerate(lines, start=1):
             try:
                 self._take(json.loads(line))
             except (ValueError, KeyError, TypeError) as error:
@@ -92,18 +95,17 @@ class Journal:
                     f"{self.path} is no journal of reference calculations (line {number}): give "
                     "another file"
                 ) from error
-            end += len(line)
-        if self.reference is not None:
-            self._file.truncate(end)
+        if rest and self.reference is not None:
+            if not lines and not rest.startswith(START):
+                raise HookError(f"{self.path} is no journal of reference calculations: give another file")
+            self._file.truncate(self._file.tell() - len(rest))
 
     def _take(self, record: dict[str, Any]) -> None:
         key = record["key"]
         if record["kind"] == "frame":
             self.frames[key] = decode(record["atoms"])
         elif record["kind"] == "label":
-            if self.reference is None:
-                self.reference_of_labels = record["reference"]
-            elif record["reference"] != self.reference:
+            if self.reference is not None and record["reference"] != self.reference:
                 raise HookError(
                     f"{self.path} holds labels of another reference ({record['reference']}) than "
                     f"the one asked for ({self.reference}): give another output file, so that two "
@@ -152,19 +154,24 @@ class Journal:
                 "forces": outcome.forces.tolist(),
                 "stress": None if stress is None else stress.tolist(),
             }
+        else:
+            record |= {"kind": "failure", "message": outcome.message}
+        self._write(record)
+        if isinstance(outcome, Label):
             self.labels[key] = outcome
             self.failures.pop(key, None)
         else:
-            record |= {"kind": "failure", "message": outcome.message}
             self.failures[key] = outcome
-        self._write(record)
 
     def _write(self, record: dict[str, Any]) -> None:
+        data = json.dumps(record).encode() + b"\n"
+        end = os.fstat(self._file.fileno()).st_size
         try:
-            self._file.write(json.dumps(record).encode() + b"\n")
-            self._file.flush()
+            if self._file.write(data) != len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.fsync(self._file.fileno())
         except OSError as error:
+            self._file.truncate(end)
             raise HookError(
                 f"{self.path} cannot be written to ({error.strerror}): free some space; what is in "
                 "it is kept, so that the same command continues"

@@ -20,7 +20,7 @@ from .job import Label
 
 PREDICTIONS = ("direct_forces", "conservative_forces", "force_deltas")
 PROVENANCE = (
-    "force_delta", "model_energy", "step", "time", "source", "model", "weights_hash", "charge", "spin",
+    "force_delta", "worst_atom", "model_energy", "step", "time", "source", "model", "weights_hash", "charge", "spin",
 )  # fmt: skip
 
 

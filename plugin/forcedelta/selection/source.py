@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from forcedelta.errors import ForceDeltaError
 from md_hooks import Trajectory
 from md_hooks.recalculation import Journal, candidate
+from md_hooks.recalculation.journal import START
 from md_hooks.recalculation.labelled import PREDICTIONS
 
 FloatArray = NDArray[np.float64]
 
 HDF5 = b"\x89HDF\r\n\x1a\n"
-JOURNAL_START = b'{"'
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def open_source(path: str | Path) -> Source:
         ) from error
     if start == HDF5:
         return _recorded(path)
-    if start.startswith(JOURNAL_START):
+    if start.startswith(START):
         journal = Journal(path)
         journal.close()
         return _structures(path, list(journal.frames.values()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from ase import Atoms
 from ase.calculators.calculator import Calculator
@@ -89,3 +89,12 @@ class GPAW(Engine):
             maxiter=self.max_cycle,
             txt="-",
         )
+
+    def calculate(self, atoms: Atoms, threads: int) -> dict[str, Any]:
+        """See `Engine.calculate`; the SCF has to converge."""
+        from gpaw import KohnShamConvergenceError
+
+        try:
+            return super().calculate(atoms, threads)
+        except KohnShamConvergenceError as error:  # it has no text of its own
+            raise RuntimeError(f"SCF not converged within max_cycle={self.max_cycle}") from error

@@ -1,0 +1,67 @@
+"""References that other processes can import; some go wrong as engines do."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+
+
+@dataclass(frozen=True)
+class Spring:
+    """Atoms tied to the origin, E = sum r^2 / 2 (eV, Å), told apart by its label.
+
+    Args:
+        dies_at: an atom number; structures that begin with it end the process.
+        naps: seconds that it takes.
+    """
+
+    dies_at: int = 0
+    naps: float = 0.0
+
+    @property
+    def description(self) -> str:
+        return "spring 1: harmonic"
+
+    def calculate(self, atoms: Atoms, threads: int) -> dict[str, Any]:
+        time.sleep(self.naps)
+        if atoms.numbers[0] == self.dies_at:
+            print("about to run out of memory", flush=True)
+            os.kill(os.getpid(), signal.SIGKILL)
+        print("iteration 1", flush=True)
+        return {"energy": float((atoms.positions**2).sum() / 2), "forces": -atoms.positions}
+
+
+@dataclass(frozen=True)
+class Threads:
+    """Tells how many threads its process was given, as an energy."""
+
+    description: str = "threads"
+
+    def calculate(self, atoms: Atoms, threads: int) -> dict[str, Any]:
+        assert threads == int(os.environ["OMP_NUM_THREADS"])
+        return {"energy": float(threads), "forces": np.zeros((len(atoms), 3))}
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """Gives results that are none."""
+
+    kind: str
+
+    @property
+    def description(self) -> str:
+        return f"wrong {self.kind}"
+
+    def calculate(self, atoms: Atoms, threads: int) -> dict[str, Any]:
+        forces = np.zeros((len(atoms), 3))
+        if self.kind == "shape":
+            return {"energy": 0.0, "forces": forces[:-1]}
+        if self.kind == "nan":
+            forces[0, 0] = np.nan
+        return {"energy": 0.0, "forces": forces}

@@ -97,7 +97,9 @@ class Journal:
                 ) from error
         if rest and self.reference is not None:
             if not lines and not rest.startswith(START):
-                raise HookError(f"{self.path} is no journal of reference calculations: give another file")
+                raise HookError(
+                    f"{self.path} is no journal of reference calculations: give another file"
+                )
             self._file.truncate(self._file.tell() - len(rest))
 
     def _take(self, record: dict[str, Any]) -> None:

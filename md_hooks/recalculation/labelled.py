@@ -25,7 +25,10 @@ PROVENANCE = (
 
 
 def candidate(
-    frame: Frame, source: str | None = None, model: str | None = None, weights_hash: str | None = None
+    frame: Frame,
+    source: str | None = None,
+    model: str | None = None,
+    weights_hash: str | None = None,
 ) -> Atoms:
     """A frame as a structure to be labelled, with where it comes from and what the model said.
 

@@ -130,7 +130,9 @@ class RecalculationQueue:
             return
         known = self.queued
         key = campaign.journal.add_frame(atoms)
-        if self.queued > known:  # a run that continues from a checkpoint makes the same frames again
+        if (
+            self.queued > known
+        ):  # a run that continues from a checkpoint makes the same frames again
             campaign.submit(key)
 
     def close(self, result: RunResult) -> None:

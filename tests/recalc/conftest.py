@@ -25,7 +25,7 @@ def run_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("run") / "run.h5"
     code = status(
         ["run", str(ACETYLACETONE), "--model", "acac", "--temperature", "400", "--steps", "600",
-         "--flag-above", "0.04", "--stop-above", "0.6", "--record-every", "5", "--seed", "3",
+         "--flag-above", "0.04", "--stop-above", "0.6", "--record-every", "50", "--seed", "3",
          "--out", str(path)]
     )  # fmt: skip
     assert code == 0

@@ -115,7 +115,11 @@ def test_espresso_labels_silicon_and_says_when_it_does_not_converge(tmp_path):
         ("pyscf", {"max_cycles": 3}, "no setting 'max_cycles': did you mean max_cycle"),
         ("pyscf", {"max_cycle": 0.5}, "max_cycle is 0.5, it has to be int"),
         ("pyscf", {"xc": "pbbe"}, "no functional 'pbbe'"),
-        ("espresso", {"command": "no-such-pw.x"}, "'no-such-pw.x'.*apt-get install quantum-espresso"),
+        (
+            "espresso",
+            {"command": "no-such-pw.x"},
+            "'no-such-pw.x'.*apt-get install quantum-espresso",
+        ),
         ("cp2k", {"command": "no-such-cp2k"}, "'no-such-cp2k'.*apt-get install cp2k"),
         ("emmt", {}, "no calculator is called 'emmt'.*package.module:Class"),
         ("no_such_package:Calculator", {}, "No module named 'no_such_package'"),
@@ -130,7 +134,9 @@ def test_a_package_that_is_missing_is_told_with_the_command_that_installs_it(mon
     from forcedelta.recalculation.engines import GPAW
 
     monkeypatch.setattr(GPAW, "packages", ("no_such_package",))
-    with pytest.raises(ForceDeltaError, match="no_such_package, which is not installed: .*pip install gpaw"):
+    with pytest.raises(
+        ForceDeltaError, match="no_such_package, which is not installed: .*pip install gpaw"
+    ):
         engine("gpaw", {})
 
 

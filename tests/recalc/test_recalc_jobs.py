@@ -111,7 +111,9 @@ def test_the_labelled_file_holds_label_prediction_and_provenance(tmp_path):
         for name in ("direct_forces", "conservative_forces", "force_deltas"):
             np.testing.assert_allclose(atoms.arrays[name], before.arrays[name], atol=1e-8)
         kept = ("step", "time", "force_delta", "model_energy", "source", "model", "weights_hash")
-        assert {name: atoms.info[name] for name in kept} == {name: before.info[name] for name in kept}
+        assert {name: atoms.info[name] for name in kept} == {
+            name: before.info[name] for name in kept
+        }
         error = before.arrays["direct_forces"] + before.positions
         assert atoms.info["epsilon"] == pytest.approx(np.sqrt((error**2).sum() / 9))
         assert atoms.info["reference"] == "spring 1: harmonic"
@@ -166,7 +168,11 @@ def test_the_labelled_file_comes_back_from_the_journal_without_a_calculation(tmp
     done = []
     with ThreadPoolExecutor(1) as executor:
         recalculate(
-            [doubtful(0)], Spring(), tmp_path / "out.xyz", executor, report=lambda *x: done.append(x)
+            [doubtful(0)],
+            Spring(),
+            tmp_path / "out.xyz",
+            executor,
+            report=lambda *x: done.append(x),
         )
     assert done == []
     assert (tmp_path / "out.xyz").read_text() == before

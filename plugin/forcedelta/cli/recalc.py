@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json as json_module
+import sys
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,6 +18,7 @@ EPILOG = (
     "takes them up again); 2 bad input, one line on stderr; 130 interrupted by Ctrl-C or SIGTERM, with "
     "all that was finished in --out."
 )
+INTERRUPTED = 130
 _CHOICE, _ENGINE, _OUTPUT, _MACHINE = "Choice of frames", "Engine", "Output", "Machine"
 
 
@@ -144,13 +146,20 @@ def recalc(
     from ..recalculation.command import Settings, to_terminal
     from ..recalculation.command import recalc as carry_out
 
-    account = carry_out(
-        Settings(
-            source, calculator, changed, out, select, flag_above, stop_above, spacing, threads,
-            workers, dry_run,
-        ),
-        to_terminal if json else print,
-    )  # fmt: skip
+    try:
+        account = carry_out(
+            Settings(
+                source, calculator, changed, out, select, flag_above, stop_above, spacing, threads,
+                workers, dry_run,
+            ),
+            to_terminal if json else print,
+        )  # fmt: skip
+    except KeyboardInterrupt:
+        print(
+            f"interrupted; what was finished is in {out}, and the same command continues",
+            file=sys.stderr,
+        )
+        return INTERRUPTED
     if json:
         print(json_module.dumps(account.facts(), ensure_ascii=False))
     return account.status
@@ -160,7 +169,9 @@ def _pair(text: str) -> tuple[str, Any]:
     """Name and value of "key=value"; the value is a Python literal, or else a string."""
     name, equals, value = text.partition("=")
     if not equals or not name.strip():
-        raise ForceDeltaError(f"--set {text}: give it as KEY=VALUE, for example --set max_cycle=200")
+        raise ForceDeltaError(
+            f"--set {text}: give it as KEY=VALUE, for example --set max_cycle=200"
+        )
     try:
         return name.strip(), ast.literal_eval(value)
     except (ValueError, SyntaxError):

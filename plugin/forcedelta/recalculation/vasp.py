@@ -103,8 +103,6 @@ def collect(atoms: Atoms, folder: Path) -> Label | Failure | Waiting:
         atoms: the frame for which the inputs were written.
         folder: with a vasprun.xml, or not yet.
     """
-    from xml.etree.ElementTree import ParseError
-
     import ase.io
     from pymatgen.io.vasp import Vasprun
 
@@ -119,7 +117,7 @@ def collect(atoms: Atoms, folder: Path) -> Label | Failure | Waiting:
             )
         converged = bool(run.converged_electronic)
         final: Any = ase.io.read(path, format="vasp-xml")
-    except ParseError:
+    except SyntaxError:  # of the XML, in the words of both of Python's parsers
         return Waiting(f"{RESULT} ends in the middle: the run is not finished, or was killed")
     except Exception as error:  # readers raise whatever a strange file makes them raise
         return Failure(f"{RESULT} cannot be read ({type(error).__name__}: {error})", 0.0)

@@ -81,9 +81,7 @@ def select(
     if len(pool) > count:
         chosen = sorted(farthest_points(descriptors(structures), count))
         left_out["more than asked for, and more like the chosen ones"] = len(pool) - count
-    return Selection(
-        [structures[k] for k in chosen], [pool[k] for k in chosen], band, left_out
-    )
+    return Selection([structures[k] for k in chosen], [pool[k] for k in chosen], band, left_out)
 
 
 def _outside(source: Source, band: Band, values: FloatArray) -> dict[str, int]:
@@ -92,7 +90,9 @@ def _outside(source: Source, band: Band, values: FloatArray) -> dict[str, int]:
         "Force Delta not computed or not finite": ~known,
         "energy not finite": known & ~source.finite,
         f"above the band (> {band.upper:.4g} eV/Å)": known & source.finite & (values > band.upper),
-        f"below the band (<= {band.lower:.4g} eV/Å)": known & source.finite & (values <= band.lower),
+        f"below the band (<= {band.lower:.4g} eV/Å)": known
+        & source.finite
+        & (values <= band.lower),
     }
     return {reason: int(which.sum()) for reason, which in counts.items() if which.any()}
 

@@ -77,6 +77,11 @@ def train_command(
         recipe = replace(recipe, settings=replace(recipe.settings, seed=seed))
     settings = recipe.settings
     frames, held_out = split(recipe, data)
+    if len(frames) < settings.batch_size:
+        raise ForceDeltaError(
+            f"{len(frames)} frames to train on are fewer than a batch of {settings.batch_size}: lower "
+            "batch_size under [settings] in the recipe, or label more frames"
+        )
     cutoff = recipe.network["cutoff"]
     parts = [to_batch(atoms, cutoff) for atoms in frames]
     tests = [to_batch(atoms, cutoff) for atoms in held_out]

@@ -112,7 +112,9 @@ def _check_kind(engine: str, name: str, value: Any, kind: str) -> None:
     }  # fmt: skip
     allowed = [type_ for part in kind.split(" | ") for type_ in wanted.get(part.split("[")[0], ())]
     is_truth = isinstance(value, bool) and bool not in allowed
-    if not (value is None and "None" in kind) and (is_truth or not isinstance(value, tuple(allowed))):
+    if not (value is None and "None" in kind) and (
+        is_truth or not isinstance(value, tuple(allowed))
+    ):
         raise ForceDeltaError(f"{engine}: {name} is {value!r}, it has to be {kind}")
 
 

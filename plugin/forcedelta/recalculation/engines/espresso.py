@@ -70,7 +70,9 @@ class Espresso(Engine):
     def _profile(self) -> Any:
         from ase.calculators.espresso import EspressoProfile
 
-        return EspressoProfile(command=self.command, pseudo_dir=str(Path(self.pseudo_dir).absolute()))
+        return EspressoProfile(
+            command=self.command, pseudo_dir=str(Path(self.pseudo_dir).absolute())
+        )
 
     @cached_property
     def version(self) -> str:
@@ -102,12 +104,14 @@ class Espresso(Engine):
                     raise ForceDeltaError(f"espresso: {folder / name} does not exist")
             else:
                 pattern = re.compile(rf"{symbol}[^a-z].*\.upf", re.IGNORECASE)
-                found = sorted(path.name for path in folder.iterdir() if pattern.fullmatch(path.name))
+                found = sorted(
+                    path.name for path in folder.iterdir() if pattern.fullmatch(path.name)
+                )
                 if len(found) != 1:
                     raise ForceDeltaError(
                         f"espresso: {folder} holds {len(found)} UPF files whose names begin with "
                         f"{symbol} ({', '.join(found) or 'none'}): say which one, --set "
-                        f"'pseudopotentials={{\"{symbol}\": \"FILE\"}}'"
+                        f'\'pseudopotentials={{"{symbol}": "FILE"}}\''
                     )
                 name = found[0]
             files[symbol] = name

@@ -1,0 +1,225 @@
+"""``forcedelta recalc``, from a recorded run to a trained model."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+
+import ase.io
+import numpy as np
+import pytest
+from ase.calculators.calculator import compare_atoms
+from conftest import PROGRAM, doubtful
+from typer.testing import CliRunner
+
+from forcedelta import ForceDeltaError, load_model
+from forcedelta.training.__main__ import app as training
+from md_hooks import Trajectory
+
+pytest.importorskip("pyscf")
+pytest.importorskip("tblite")
+pytest.importorskip("dscribe")
+
+BAND = ["--flag-above", "0.05", "--stop-above", "1"]
+
+
+@pytest.fixture
+def water(tmp_path):
+    """Four flagged frames of water, the one with the largest U first."""
+    frames = [doubtful(seed, force_delta=0.5 - 0.1 * seed) for seed in range(4)]
+    ase.io.write(tmp_path / "flagged.xyz", frames)
+    return frames
+
+
+def test_a_run_becomes_labelled_data(forcedelta, run_file):
+    from tblite.ase import TBLite
+
+    code, out, err = forcedelta(
+        "recalc", run_file, "--calculator", "tblite", "--select", 2, "--workers", 2, "--json"
+    )
+    assert code == 0
+    facts = json.loads(out)
+    assert facts["labelled"] == 2
+    assert facts["failed"] == facts["waiting"] == 0
+    assert sum(facts["left_out"].values()) == len(Trajectory(run_file)) - 2
+    assert facts["band"]["lower"] == 0.04
+    # acac was trained at PBE-D3, as the run's file tells
+    (warning,) = facts["warnings"]
+    assert "acac was trained at UHF PBE+D3/def2-SVP (ORCA 5), the labels are at GFN2-xTB" in warning
+    assert warning in err
+    frames = ase.io.read("labelled.xyz", ":")
+    assert [atoms.info["step"] for atoms in frames] == [entry["step"] for entry in facts["frames"]]
+    recorded = {frame.step: frame for frame in Trajectory(run_file).frames()}
+    for atoms, entry in zip(frames, facts["frames"], strict=True):
+        frame = recorded[atoms.info["step"]]
+        again = atoms.copy()
+        again.calc = TBLite(method="GFN2-xTB", verbosity=0)
+        np.testing.assert_allclose(atoms.get_forces(), again.get_forces(), atol=1e-5)
+        np.testing.assert_allclose(atoms.arrays["direct_forces"], frame.direct_forces, atol=1e-7)
+        error = np.sqrt(np.mean((frame.direct_forces - atoms.get_forces()) ** 2))
+        assert atoms.info["epsilon"] == pytest.approx(error, rel=1e-5)
+        assert entry["epsilon"] == pytest.approx(error, rel=1e-5)
+        assert atoms.info["model_energy"] == pytest.approx(frame.energy)
+
+
+def test_a_dry_run_writes_nothing(forcedelta, water, tmp_path):
+    before = sorted(tmp_path.iterdir())
+    code, out, _ = forcedelta(
+        "recalc", "flagged.xyz", "--calculator", "pyscf", "--xc", "pbe0", "--basis", "def2-tzvp",
+        "--dry-run", *BAND,
+    )  # fmt: skip
+    assert code == 0
+    assert "PBE0-D3(BJ)/def2-tzvp" in out
+    assert "4 calculations would be made" in out
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_unconverged_frames_are_reported_and_taken_up_again(forcedelta, water, tmp_path):
+    command = ["recalc", "flagged.xyz", "--calculator", "pyscf", "--basis", "sto-3g", *BAND,
+               "--select", 2]  # fmt: skip
+    code, out, _ = forcedelta(*command, "--set", "max_cycle=1")
+    assert code == 5
+    assert out.count("failed: SCF not converged within max_cycle=1") == 2
+    assert "0 of 2 frames labelled; 2 failed; the same command takes them up again" in out
+    assert not (tmp_path / "labelled.xyz").exists()
+    assert len(list((tmp_path / "labelled.xyz.jobs").iterdir())) == 2
+    code, out, _ = forcedelta(*command)
+    assert code == 0
+    assert "2 of 2 frames labelled in labelled.xyz" in out
+    code, out, _ = forcedelta(*command)
+    assert code == 0
+    assert "2 of 2 were labelled before" in out
+
+
+def start_recalc(start):
+    environment = dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path))
+    return start(
+        *PROGRAM, "recalc", "flagged.xyz", "--calculator", "pyscf", "--basis", "sto-3g", *BAND,
+        env=environment,
+    )  # fmt: skip
+
+
+def wait_for_labels(path, number):
+    end = time.monotonic() + 120
+    while not path.exists() or path.read_text().count('"kind": "label"') < number:
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_kill_9_loses_one_calculation_and_the_same_command_goes_on(
+    forcedelta, water, tmp_path, start
+):
+    process = start_recalc(start)
+    path = tmp_path / "labelled.xyz.journal"
+    wait_for_labels(path, 2)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    before = path.read_bytes()
+    # two at a time: kill -9 hits a pool as well
+    code, out, _ = forcedelta(
+        "recalc", "flagged.xyz", "--calculator", "pyscf", "--basis", "sto-3g", *BAND, "--workers", 2
+    )
+    assert code == 0
+    assert "2 of 4 were labelled before" in out
+    assert path.read_bytes().startswith(before)
+    frames = ase.io.read(tmp_path / "labelled.xyz", ":")
+    assert len(frames) == 4
+    for atoms, original in zip(frames, water, strict=True):
+        assert compare_atoms(atoms, original, tol=1e-7) in ([], ["initial_magmoms"])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_ends_it_with_130_and_keeps_what_is_done(water, tmp_path, start, number):
+    process = start_recalc(start)
+    wait_for_labels(tmp_path / "labelled.xyz.journal", 1)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err.splitlines() == [
+        "interrupted; what was finished is in labelled.xyz, and the same command continues"
+    ]
+    assert len(ase.io.read(tmp_path / "labelled.xyz", ":")) >= 1
+
+
+RECIPE = """
+training = ["labelled.xyz"]
+validation = 0.25
+
+[network]
+cutoff = 4.0
+features = 8
+channels = 4
+layers = 1
+
+[settings]
+epochs = 3
+batch_size = 2
+warm_up = 1
+
+[metadata]
+name = "wet"
+training_set = "labelled"
+source = "this test"
+licence = "MIT"
+level_of_theory = "GFN2-xTB"
+regime = "energy, direct forces and gradient"
+periodic = false
+"""
+
+
+def test_the_labelled_file_is_what_training_takes(forcedelta, water, tmp_path):
+    code, *_ = forcedelta("recalc", "flagged.xyz", "--calculator", "tblite", *BAND)
+    assert code == 0
+    (tmp_path / "recipe.toml").write_text(RECIPE)
+    arguments = ["train", "recipe.toml", "--out", "wet.safetensors"]
+    answer = CliRunner().invoke(training, arguments)
+    assert answer.exit_code == 0, answer.output
+    assert "3 frames to train on, 1 held out" in answer.output
+    assert load_model(tmp_path / "wet.safetensors").symbols == ["H", "O"]
+    # a labelled file is a source of frames, too
+    code, *_ = forcedelta("recalc", "labelled.xyz", "--calculator", "tblite", "--dry-run", *BAND)
+    assert code == 0
+
+    (tmp_path / "recipe.toml").write_text(RECIPE.replace("batch_size = 2", "batch_size = 4"))
+    answer = CliRunner().invoke(training, arguments)
+    assert isinstance(answer.exception, ForceDeltaError)
+    assert "3 frames to train on are fewer than a batch of 4" in str(answer.exception)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["none.h5", "--calculator", "tblite"], "none.h5 cannot be read"),
+        (["flagged.xyz", "--calculator", "tblyte"], "no calculator is called 'tblyte'"),
+        (["flagged.xyz", "--calculator", "pyscf", "--set", "nonsense"], "give it as KEY=VALUE"),
+        (["flagged.xyz", "--calculator", "pyscf", "--set", "spin=2"], "cannot have the multiplicity 2"),
+        (["flagged.xyz", "--calculator", "gpaw_", "--settings", "no.toml"], "no.toml cannot be read"),
+        (["flagged.xyz", "--calculator", "vasp", "--xc", "pbe"], "leave --xc"),
+        (["flagged.xyz", "--calculator", "tblite", "--out", "no/x.xyz"], "make the folder no first"),
+        (["flagged.xyz", "--calculator", "tblite", "--flag-above", "9"], "is empty"),
+        (["truncated.h5", "--calculator", "tblite"], "cut off"),
+        (["text.xyz", "--calculator", "tblite"], "cannot be read as extended XYZ"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_line_and_status_2(
+    forcedelta, water, run_file, tmp_path, arguments, words
+):
+    (tmp_path / "truncated.h5").write_bytes(run_file.read_bytes()[:3000])
+    (tmp_path / "text.xyz").write_text("hello\n")
+    code, _, err = forcedelta("recalc", *arguments)
+    assert code == 2
+    assert words in err
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+
+
+def test_nothing_in_the_band_is_said_and_no_error(forcedelta, water):
+    code, out, _ = forcedelta(
+        "recalc", "flagged.xyz", "--calculator", "tblite", "--flag-above", 0.9, "--stop-above", 1
+    )
+    assert code == 0
+    assert "4 left out: below the band" in out
+    assert "no frame lies in the band; give another one with --flag-above" in out

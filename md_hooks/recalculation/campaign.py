@@ -119,6 +119,7 @@ class Campaign:
         ]
         if frames or self.path.exists():
             write_all(self.path, frames)
+        self._written = len(frames)
 
     def abandon(self) -> None:
         """Drop what waits, kill what runs in this process; it stays pending in the journal."""
@@ -133,9 +134,13 @@ class Campaign:
 
     def close(self) -> None:
         """Let go of the journal; running jobs are abandoned."""
-        if self.running:
-            self.abandon()
-        self.journal.close()
+        try:
+            if self.running:
+                self.abandon()
+            if self._written != len(self.journal.labels):  # Ctrl-C came in between
+                self.write()
+        finally:
+            self.journal.close()
 
 
 def recalculate(

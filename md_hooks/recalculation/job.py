@@ -7,6 +7,7 @@ be set before a library is loaded, and where what an engine prints can be caught
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pickle
@@ -168,21 +169,17 @@ def _child(payload: bytes, folder: Path, threads: int, output: int) -> int:
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        pass
     process.wait()
     if process.stdin is not None:
-        try:
+        with contextlib.suppress(OSError):  # what could not be written to a dead process
             process.stdin.close()
-        except OSError:
-            pass  # what could not be written to a dead process
 
 
 def _answer(folder: Path) -> dict[str, Any] | None:
     try:
-        return json.loads((folder / RESULT).read_text())  # type: ignore[no-any-return]
+        return json.loads((folder / RESULT).read_text())
     except (OSError, ValueError):
         return None
 

@@ -135,7 +135,7 @@ def test_a_package_that_is_missing_is_told_with_the_command_that_installs_it(mon
 
     monkeypatch.setattr(GPAW, "packages", ("no_such_package",))
     with pytest.raises(
-        ForceDeltaError, match="no_such_package, which is not installed: .*pip install gpaw"
+        ForceDeltaError, match=r"no_such_package, which is not installed: .*pip install gpaw"
     ):
         engine("gpaw", {})
 

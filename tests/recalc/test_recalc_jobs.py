@@ -186,7 +186,7 @@ def test_positions_in_the_journal_are_exact(tmp_path):
 
 def test_two_levels_of_theory_are_not_mixed(tmp_path):
     path = labelled_once(tmp_path)
-    with pytest.raises(HookError, match="another reference.*harmonic.*threads.*another output"):
+    with pytest.raises(HookError, match=r"another reference.*harmonic.*threads.*another output"):
         Journal(path, Threads().description)
 
 

@@ -68,7 +68,7 @@ def write_inputs(atoms: Atoms, key: str, folder: Path) -> None:
             "not: use pyscf for molecules, a cell with vacuum for surfaces"
         )
     bare = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=True)
-    structure = AseAtomsAdaptor.get_structure(bare)  # type: ignore[no-untyped-call]
+    structure = AseAtomsAdaptor.get_structure(bare)
     structure.add_site_property("order", list(range(len(atoms))))
     structure = structure.get_sorted_structure()
     order = list(structure.site_properties["order"])
@@ -77,7 +77,7 @@ def write_inputs(atoms: Atoms, key: str, folder: Path) -> None:
         with warnings.catch_warnings():
             # about spglib's own error handling, and settings that users of the set cannot change
             warnings.simplefilter("ignore")
-            MPStaticSet(structure).write_input(folder, potcar_spec=True)
+            MPStaticSet(structure).write_input(os.fspath(folder), potcar_spec=True)
         (folder / FRAME).write_text(json.dumps({"key": key, "order": order}))
     except OSError as error:
         raise ForceDeltaError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -133,10 +134,8 @@ def _as_candidate(atoms: Atoms, name: str) -> None:
     info = atoms.info
     info["source"] = info.pop("run", info.get("source", name))
     if atoms.calc is not None and "model_energy" not in info:
-        try:
+        with contextlib.suppress(PropertyNotImplementedError):
             info["model_energy"] = atoms.get_potential_energy()
-        except PropertyNotImplementedError:
-            pass
     atoms.calc = None
     for array in set(atoms.arrays) - {"numbers", "positions", "masses", *PREDICTIONS}:
         del atoms.arrays[array]

@@ -86,14 +86,21 @@ def ensemble_spread(members: Sequence[Evaluation]) -> Array:
 
 
 def spearman(predictor: Array, error: Array) -> float:
-    """Spearman's rank correlation."""
+    """Spearman's rank correlation; NaN for fewer than 3 structures."""
+    if len(error) < 3:
+        return float("nan")
     return float(spearmanr(predictor, error).statistic)
 
 
 def auroc_worst_tenth(predictor: Array, error: Array) -> float:
-    """Chance that a structure of the worst tenth by ``error`` has the larger ``predictor`` than one of the others."""
+    """Chance that a structure of the worst tenth by ``error`` has the larger ``predictor`` than one of the others.
+
+    NaN where there are no others.
+    """
     worst = error >= np.quantile(error, 0.9)
     pairs = int(worst.sum()) * int((~worst).sum())
+    if pairs == 0:
+        return float("nan")
     return float(mannwhitneyu(predictor[worst], predictor[~worst]).statistic) / pairs
 
 

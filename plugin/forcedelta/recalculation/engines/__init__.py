@@ -42,10 +42,11 @@ def engine(name: str, settings: Mapping[str, Any]) -> Engine:
         ForceDeltaError: there is no such engine, it is not installed, or a setting is wrong.
     """
     recipe = RECIPES.get(name.lower())
-    made: Engine
     if recipe is None:
-        made = AnyCalculator(name=name, keywords=dict(settings))
-    else:
-        made = recipe.with_settings(settings)
+        return _checked(AnyCalculator(name=name, keywords=dict(settings)))
+    return _checked(recipe.with_settings(settings))
+
+
+def _checked(made: Engine) -> Engine:
     made.check()
     return made

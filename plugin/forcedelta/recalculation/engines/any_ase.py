@@ -33,8 +33,8 @@ class AnyCalculator(Engine):
     def _class(self) -> type[Calculator]:
         if ":" in self.name:
             module, _, attribute = self.name.partition(":")
-            return getattr(import_module(module), attribute)  # type: ignore[no-any-return]
-        return get_calculator_class(self.name)  # type: ignore[no-any-return]
+            return getattr(import_module(module), attribute)
+        return get_calculator_class(self.name)
 
     @property
     def level(self) -> str:

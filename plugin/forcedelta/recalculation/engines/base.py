@@ -174,6 +174,12 @@ def charge_and_multiplicity(atoms: Atoms, charge: int | None, spin: int | None) 
     return total, multiplicity
 
 
+def charge_words(charge: int | None, spin: int | None) -> list[str]:
+    """What was given of the two, in words for the description of an engine."""
+    words = [] if charge is None else [f"charge {charge}"]
+    return words if spin is None else [*words, f"multiplicity {spin}"]
+
+
 def k_points(atoms: Atoms, density: float) -> tuple[int, int, int]:
     """A mesh with at least ``density`` points per Å⁻¹ (with the factor 2 pi) in each direction."""
     size, _ = kpts2sizeandoffsets(density=density, gamma=True, even=False, atoms=atoms)

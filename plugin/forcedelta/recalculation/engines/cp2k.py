@@ -80,10 +80,10 @@ class CP2K(Engine):
 
     def calculator(self, atoms: Atoms, threads: int) -> Calculator:
         """See `Engine.calculator`."""
-        from ase.calculators.cp2k import CP2K as Calculator_
+        from ase.calculators import cp2k
 
         mesh = " ".join(str(number) for number in k_points(atoms, self.kpt_density))
-        return Calculator_(
+        return cp2k.CP2K(
             command=self.command,
             label=LABEL,
             xc=self.xc,

@@ -121,7 +121,7 @@ class Espresso(Engine):
         """See `Engine.calculator`."""
         from ase.calculators.espresso import Espresso as Calculator_
 
-        return Calculator_(
+        made: Any = Calculator_(
             profile=self._profile,
             pseudopotentials=self._files(atoms),
             kpts=k_points(atoms, self.kpt_density),
@@ -137,6 +137,7 @@ class Espresso(Engine):
                 "electrons": {"conv_thr": self.conv_tol, "electron_maxstep": self.max_cycle},
             },
         )
+        return made
 
     def calculate(self, atoms: Atoms, threads: int) -> dict[str, Any]:
         """See `Engine.calculate`; the SCF has to converge."""

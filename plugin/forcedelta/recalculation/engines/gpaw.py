@@ -77,18 +77,18 @@ class GPAW(Engine):
 
     def calculator(self, atoms: Atoms, threads: int) -> Calculator:
         """See `Engine.calculator`."""
-        from gpaw import GPAW as Calculator_
-        from gpaw import PW, FermiDirac
+        import gpaw
 
-        return Calculator_(
-            mode=PW(self.cutoff),
+        made: Any = gpaw.GPAW(
+            mode=gpaw.PW(self.cutoff),
             xc=self.xc,
             kpts={"size": k_points(atoms, self.kpt_density), "gamma": True},
-            occupations=FermiDirac(self.smearing),
+            occupations=gpaw.FermiDirac(self.smearing),
             convergence={"energy": self.energy_tolerance, "density": self.density_tolerance},
             maxiter=self.max_cycle,
             txt="-",
         )
+        return made
 
     def calculate(self, atoms: Atoms, threads: int) -> dict[str, Any]:
         """See `Engine.calculate`; the SCF has to converge."""

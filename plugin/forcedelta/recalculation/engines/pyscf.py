@@ -10,7 +10,12 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator
 
 from forcedelta.errors import ForceDeltaError
-from forcedelta.recalculation.engines.base import Engine, charge_and_multiplicity, need_molecule
+from forcedelta.recalculation.engines.base import (
+    Engine,
+    charge_and_multiplicity,
+    charge_words,
+    need_molecule,
+)
 
 
 @dataclass(frozen=True)
@@ -55,10 +60,9 @@ class PySCF(Engine):
     def details(self) -> str:
         """See `Engine.details`."""
         fitting = "density fitting" if self.density_fit else "no density fitting"
-        charged = [f"{name} {getattr(self, name)}" for name in ("charge", "spin") if getattr(self, name) is not None]  # fmt: skip
         return ", ".join(
             ["RKS for singlets, else UKS", fitting, f"grid level {self.grid_level}",
-             f"SCF to {self.conv_tol:g} Hartree", *charged]
+             f"SCF to {self.conv_tol:g} Hartree", *charge_words(self.charge, self.spin)]
         )  # fmt: skip
 
     @property

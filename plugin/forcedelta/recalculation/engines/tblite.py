@@ -9,7 +9,11 @@ from typing import ClassVar
 from ase import Atoms
 from ase.calculators.calculator import Calculator
 
-from forcedelta.recalculation.engines.base import Engine, charge_and_multiplicity
+from forcedelta.recalculation.engines.base import (
+    Engine,
+    charge_and_multiplicity,
+    charge_words,
+)
 
 
 @dataclass(frozen=True)
@@ -45,8 +49,8 @@ class TBLite(Engine):
     @property
     def details(self) -> str:
         """See `Engine.details`."""
-        charged = [f"{name} {getattr(self, name)}" for name in ("charge", "spin") if getattr(self, name) is not None]  # fmt: skip
-        return ", ".join([f"accuracy {self.accuracy:g}", f"{self.electronic_temperature:g} K", *charged])  # fmt: skip
+        scales = [f"accuracy {self.accuracy:g}", f"{self.electronic_temperature:g} K"]
+        return ", ".join([*scales, *charge_words(self.charge, self.spin)])
 
     @property
     def version(self) -> str:

@@ -158,12 +158,13 @@ class Journal:
             }
         else:
             record |= {"kind": "failure", "message": outcome.message}
-        self._write(record)
+        # first, as Ctrl-C comes when the record is on disk: the labelled file is made from these
         if isinstance(outcome, Label):
             self.labels[key] = outcome
             self.failures.pop(key, None)
         else:
             self.failures[key] = outcome
+        self._write(record)
 
     def _write(self, record: dict[str, Any]) -> None:
         data = json.dumps(record).encode() + b"\n"

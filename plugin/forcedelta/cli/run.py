@@ -151,9 +151,10 @@ def run(
     stop_above: Annotated[
         str | None,
         typer.Option(
-            metavar="eV/Å|auto",
+            metavar="eV/Å|auto|FILE",
             help="Stop the run at a frame above this. auto: --stop-factor times the largest value "
-            "of the burn-in. Values that are not finite always stop the run.",
+            "of the burn-in. FILE.json: the threshold of 'forcedelta calibrate'. Values that are not "
+            "finite always stop the run.",
             rich_help_panel=_GUARD,
             show_default="none",
         ),
@@ -161,9 +162,9 @@ def run(
     flag_above: Annotated[
         str | None,
         typer.Option(
-            metavar="eV/Å|auto",
+            metavar="eV/Å|auto|FILE",
             help="Flag frames above this and not above --stop-above. auto as there, with "
-            "--flag-factor.",
+            "--flag-factor, and a file of a calibration.",
             rich_help_panel=_GUARD,
             show_default="auto with --stop-above auto, else none",
         ),

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from ..calibration.result import Calibration, read_calibration
 from ..errors import ForceDeltaError
 
 DEFINING = (
@@ -128,7 +129,7 @@ def continued(settings: RunSettings, given: set[str], stored: Mapping[str, Any])
 
 
 def threshold(name: str, text: str | None) -> float | Literal["auto"] | None:
-    """A threshold as given by the user: a number in eV/Å, "auto" or "none".
+    """A threshold as given by the user: a number in eV/Å, "auto", "none", or a calibration's file.
 
     Raises:
         ForceDeltaError: it is something else.
@@ -137,10 +138,29 @@ def threshold(name: str, text: str | None) -> float | Literal["auto"] | None:
         return None
     if text == "auto":
         return "auto"
+    calibrated = calibration(text)
+    if calibrated is not None:
+        return calibrated.threshold
     try:
         return float(text)
     except ValueError:
-        raise ForceDeltaError(f"--{name} {text}: give a number in eV/Å, auto or none") from None
+        raise ForceDeltaError(
+            f"--{name} {text}: give a number in eV/Å, auto or none, or a file of 'forcedelta "
+            "calibrate' (FILE.json)"
+        ) from None
+
+
+def calibration(text: str | None) -> Calibration | None:
+    """The calibration that a threshold of the user names; None where it is no file of one.
+
+    Whoever uses it calls its `check_use` once the model is loaded, and keeps its `record`.
+
+    Raises:
+        ForceDeltaError: the file cannot be read as one.
+    """
+    if text is None or not text.endswith(".json"):
+        return None
+    return read_calibration(text)
 
 
 def patience(text: str) -> tuple[int, int]:

@@ -33,12 +33,13 @@ from md_hooks import (
 )
 
 from ..ase import ForceDeltaCalculator, usable_device
+from ..calibration.result import Calibration
 from ..checks import check_structure
 from ..ensembles import Ensemble, EnsembleSettings, Ramp, prepare
 from ..errors import ForceDeltaError
 from ..graph import charge_and_spin
 from ..models import LoadedModel, load_model
-from .settings import RunSettings, continued, patience, threshold
+from .settings import RunSettings, calibration, continued, patience, threshold
 from .structures import constraints_of, continued_structure, read_structure
 
 if TYPE_CHECKING:
@@ -120,6 +121,7 @@ def simulate(settings: RunSettings, given: set[str], command: str) -> Ending:
         stored = Trajectory(settings.out).metadata.get("settings", {})
         settings = continued(settings, given, stored)
         checkpoint = load_checkpoint(settings.out)
+    settings, calibrations = _calibrated(settings)
     _check(settings)
     if settings.seed is None:
         settings = replace(settings, seed=secrets.randbelow(2**32))
@@ -146,6 +148,10 @@ def simulate(settings: RunSettings, given: set[str], command: str) -> Ending:
         atoms = continued_structure(settings.structure, settings.out, stored.get("constraints"))
     constraints = constraints_of(atoms)
     calculator = _calculator(settings)
+    for found in calibrations.values():
+        found.check_use(
+            calculator.model.name, calculator.model.weights_hash, settings.on, settings.forces
+        )
     settings = _with_charge_and_spin(settings, atoms, calculator.model)
     assert settings.steps is not None
     atoms.calc = calculator
@@ -177,6 +183,7 @@ def simulate(settings: RunSettings, given: set[str], command: str) -> Ending:
             restore(ensemble.dynamics, checkpoint)
             calculator.count_from(done)
             chain.load_state_dict(checkpoint.hooks)
+    known = stored.get("calibrations", {})
     info = RunInfo(
         command=command,
         seed=settings.seed,
@@ -184,12 +191,18 @@ def simulate(settings: RunSettings, given: set[str], command: str) -> Ending:
             **settings.stored(),
             "ramp_steps": [ramp.first_step, ramp.last_step],
             "constraints": constraints,
+            "calibrations": {
+                **{key: facts for key, facts in known.items() if key not in given},
+                **{key: found.record() for key, found in calibrations.items()},
+            },
         },
         versions={"torch": version("torch")},
         restart_step=None if checkpoint is None else checkpoint.step,
         restart_time=0.0 if checkpoint is None else checkpoint.time,
     )
     print(_headline(settings, ramp, velocities), file=sys.stderr, flush=True)
+    for found in calibrations.values():
+        print(found.guarantee, file=sys.stderr, flush=True)
     with np.errstate(over="ignore", invalid="ignore"):  # an explosion is the guard's business
         if isinstance(ensemble, Ensemble):
             result = run(ensemble.dynamics, settings.steps - done, chain, info)
@@ -225,6 +238,18 @@ def _check(settings: RunSettings) -> None:
         raise ForceDeltaError(
             "--barostat-tau has no meaning with OpenMM, whose barostat tries volumes at random: leave it out"
         )
+
+
+def _calibrated(settings: RunSettings) -> tuple[RunSettings, dict[str, Calibration]]:
+    """Thresholds that are files of calibrations as numbers, and these calibrations.
+
+    A run that is continued needs the files no more.
+    """
+    names = ("stop_above", "flag_above")
+    found = {name: calibration(getattr(settings, name)) for name in names}
+    kept = {name: entry for name, entry in found.items() if entry is not None}
+    numbers: dict[str, Any] = {name: repr(entry.threshold) for name, entry in kept.items()}
+    return replace(settings, **numbers), kept
 
 
 def _guard(settings: RunSettings) -> Guard:

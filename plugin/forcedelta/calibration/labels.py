@@ -1,0 +1,232 @@
+"""Labelled frames: what a model said about them, and how wrong it was."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ase.io
+import numpy as np
+from ase import Atoms
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from ..errors import ForceDeltaError
+
+if TYPE_CHECKING:
+    from ..ase import ForceDeltaCalculator
+
+Array = NDArray[np.float64]
+
+HASH_PREFIX = "hash:"
+SAME = 1e-6  # eV/Å: forces that agree so well are not those of a model and of its reference
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What is known of n labelled frames.
+
+    Attributes:
+        force_delta: U [n], eV/Å.
+        epsilon: RMS error of the direct forces against the reference [n], eV/Å (eq. 2).
+        force_rms: RMS of the direct forces [n], eV/Å.
+        energy: predicted energy per atom above the lowest frame of the same composition [n], eV;
+            NaN where the prediction is not known.
+        source: trajectory that a frame comes from, where the file tells [n].
+        time: when, fs, or the step; NaN where the file does not tell [n].
+        model: name and weights_hash of the model.
+        reference: what made the labels, where the file tells.
+    """
+
+    force_delta: Array
+    epsilon: Array
+    force_rms: Array
+    energy: Array
+    source: list[str | None]
+    time: Array
+    model: dict[str, str]
+    reference: str | None
+
+    def __len__(self) -> int:
+        return len(self.force_delta)
+
+    def subset(self, indices: NDArray[np.int64]) -> Labels:
+        """Some of them."""
+        arrays = {
+            field.name: getattr(self, field.name)[indices]
+            for field in fields(self)
+            if isinstance(getattr(self, field.name), np.ndarray)
+        }
+        return replace(self, **arrays, source=[self.source[index] for index in indices])
+
+
+@dataclass(frozen=True)
+class _Frame:
+    atoms: Atoms
+    where: str
+    forces: Array
+
+
+def read_labels(
+    paths: Sequence[str | Path], calculator: ForceDeltaCalculator | None = None
+) -> Labels:
+    """Labelled frames of files that ASE reads, as `forcedelta recalc` writes them.
+
+    Without a calculator, a frame must have ``info["force_delta"]`` (U, eV/Å), ``info["model"]``,
+    ``info["weights_hash"]`` and the array ``direct_forces`` [N, 3] eV/Å beside the reference's
+    forces. With one, all frames are evaluated anew and need nothing but the reference's forces; a
+    bar shows the progress on a terminal.
+
+    Raises:
+        ForceDeltaError: a file cannot be read or holds no frames; frames without forces, with
+            numbers that are not finite, without U, of several models or references; structures
+            that the model does not know; forces that are the model's own.
+    """
+    return _labels([frame for path in paths for frame in _labelled(Path(path))], calculator)
+
+
+def evaluated(frames: Iterable[Atoms], calculator: ForceDeltaCalculator) -> Labels:
+    """The same for labelled frames in memory: their forces are the reference's.
+
+    Raises:
+        ForceDeltaError: as `read_labels` does.
+    """
+    numbered = [(f"frame {index} (counted from 0)", atoms) for index, atoms in enumerate(frames)]
+    return _labels([_Frame(atoms, at, _forces(atoms, at)) for at, atoms in numbered], calculator)
+
+
+def _labels(frames: list[_Frame], calculator: ForceDeltaCalculator | None) -> Labels:
+    if not frames:
+        raise ForceDeltaError("there are no labelled frames: give some")
+    reference = _only("reference", [frame.atoms.info.get("reference") for frame in frames], frames)
+    if calculator is None:
+        rows = [_stored(frame) for frame in frames]
+        model = {
+            key: str(_only(key, [frame.atoms.info.get(key) for frame in frames], frames))
+            for key in ("model", "weights_hash")
+        }
+        model = {"name": model["model"], "weights_hash": model["weights_hash"]}
+        model["weights_hash"] = model["weights_hash"].removeprefix(HASH_PREFIX)
+    else:
+        rows = [_evaluated(frame, calculator) for frame in tqdm(frames, "evaluating", disable=None)]
+        model = {
+            "name": calculator.model.name,
+            "weights_hash": calculator.model.weights_hash,
+        }
+    force_delta, energy, direct = zip(*rows, strict=True)
+    errors = [predicted - frame.forces for predicted, frame in zip(direct, frames, strict=True)]
+    if all(np.abs(error).max() < SAME for error in errors):
+        raise ForceDeltaError(
+            "the forces of the frames are the model's own predictions, not those of a reference: label the "
+            "frames first (forcedelta recalc)"
+        )
+    sources = [_source(frame.atoms) for frame in frames]
+    return Labels(
+        force_delta=np.array(force_delta),
+        epsilon=np.array([_rms(error) for error in errors]),
+        force_rms=np.array([_rms(predicted) for predicted in direct]),
+        energy=_above_the_lowest([frame.atoms for frame in frames], np.array(energy)),
+        source=[source for source, _ in sources],
+        time=np.array([time for _, time in sources]),
+        model=model,
+        reference=None if reference is None else str(reference),
+    )
+
+
+def _labelled(path: Path) -> Iterable[_Frame]:
+    if not path.is_file():
+        raise ForceDeltaError(f"{path} does not exist: give a file of labelled frames")
+    count = 0
+    try:
+        for atoms in ase.io.iread(path, ":"):
+            where = f"{path}, frame {count} (counted from 0)"
+            yield _Frame(atoms, where, _forces(atoms, where))
+            count += 1
+    except ForceDeltaError:
+        raise
+    except Exception as error:  # ASE's readers raise whatever their parsers raise
+        reason = str(error) or type(error).__name__
+        raise ForceDeltaError(
+            f"{path} cannot be read after {count} frames ({reason}): give extended XYZ, as "
+            "'forcedelta recalc' writes it"
+        ) from error
+    if count == 0:
+        raise ForceDeltaError(f"{path} holds no frames: give a file of labelled frames")
+
+
+def _forces(atoms: Atoms, where: str) -> Array:
+    results = {} if atoms.calc is None else atoms.calc.results
+    if results.get("forces") is None:
+        raise ForceDeltaError(
+            f"{where} has no reference forces: label it (forcedelta recalc), or remove it"
+        )
+    forces = np.asarray(results["forces"], float)
+    if not np.isfinite(forces).all():
+        raise ForceDeltaError(f"{where} has reference forces that are not finite: remove it")
+    return forces
+
+
+def _stored(frame: _Frame) -> tuple[float, float, Array]:
+    """U, the predicted energy per atom and the direct forces that the file has."""
+    info, arrays = frame.atoms.info, frame.atoms.arrays
+    missing = [name for name in ("force_delta", "model", "weights_hash") if name not in info]
+    if "direct_forces" not in arrays:
+        missing.append("direct_forces")
+    if missing:
+        raise ForceDeltaError(
+            f"{frame.where} has no {' and no '.join(missing)}: say --model, and the model is asked for all frames"
+        )
+    force_delta = float(info["force_delta"])
+    direct = np.asarray(arrays["direct_forces"], float)
+    if not (np.isfinite(force_delta) and np.isfinite(direct).all()):
+        raise ForceDeltaError(f"{frame.where} has a prediction that is not finite: remove it")
+    energy = float(info.get("model_energy", np.nan))
+    return force_delta, energy / len(frame.atoms), direct
+
+
+def _evaluated(frame: _Frame, calculator: ForceDeltaCalculator) -> tuple[float, float, Array]:
+    atoms = frame.atoms.copy()
+    try:
+        calculator.calculate(atoms, ["force_delta"])
+    except ForceDeltaError as error:
+        raise ForceDeltaError(f"{frame.where}: {error}") from error
+    results = calculator.results
+    if calculator.problem is not None or not np.isfinite(results["force_delta"]):
+        reason = calculator.problem or "U is not finite"
+        raise ForceDeltaError(f"{frame.where} cannot be evaluated ({reason}): remove it")
+    return results["force_delta"], results["energy"] / len(atoms), results["direct_forces"]
+
+
+def _only(name: str, values: list[Any], frames: list[_Frame]) -> Any:
+    """The value that all frames share."""
+    for value, frame in zip(values, frames, strict=True):
+        if value != values[0]:
+            raise ForceDeltaError(
+                f"{frame.where} has {name} {value}, but {frames[0].where} has {values[0]}: "
+                "calibrate each by itself"
+                + (", or say --model to evaluate all frames anew" if name != "reference" else "")
+            )
+    return values[0]
+
+
+def _source(atoms: Atoms) -> tuple[str | None, float]:
+    source = atoms.info.get("source", atoms.info.get("run"))
+    time = atoms.info.get("time", atoms.info.get("step", np.nan))
+    return (None if source is None else str(source)), float(time)
+
+
+def _rms(array: Array) -> float:
+    return float(np.sqrt(np.mean(array**2)))
+
+
+def _above_the_lowest(frames: Sequence[Atoms], energy: Array) -> Array:
+    groups: dict[str, list[int]] = defaultdict(list)
+    for index, atoms in enumerate(frames):
+        groups[str(atoms.symbols.formula.reduce()[0].format("hill"))].append(index)
+    above = energy.copy()
+    for rows in groups.values():
+        above[rows] -= energy[rows].min()
+    return above

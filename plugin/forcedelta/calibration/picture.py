@@ -1,0 +1,87 @@
+"""A calibration as a picture: errors over U, and the risk of every threshold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
+from scipy.stats import beta
+
+from ..errors import ForceDeltaError
+from .labels import Labels
+from .result import Calibration
+
+LABEL_COLOUR, BAD_COLOUR, LINE_COLOUR = "#1f5a99", "#c1272d", "#555555"
+
+
+def write_picture(path: Path, labels: Labels, found: Calibration) -> None:
+    """Draw a calibration as PNG.
+
+    Raises:
+        ForceDeltaError: the file cannot be written.
+    """
+    figure = draw(labels, found)
+    try:
+        figure.savefig(path, dpi=150, format="png")
+    except OSError as error:
+        raise ForceDeltaError(
+            f"{path} cannot be written ({error.strerror}): choose another --plot"
+        ) from error
+
+
+def draw(labels: Labels, found: Calibration) -> Figure:
+    """The figure; labels that were thinned out are drawn, too."""
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    u, error = labels.force_delta, labels.epsilon
+    bad = error > found.tolerance
+    _errors(left, u, error, bad, found)
+    _risks(right, u, bad, found)
+    left.axhline(found.tolerance, color=LINE_COLOUR, linestyle=":", label="tolerance")
+    for axes in (left, right):
+        axes.axvline(
+            found.threshold, color=LINE_COLOUR, linestyle="--",
+            label=f"threshold {found.threshold:.3g} eV/Å",
+        )  # fmt: skip
+        axes.set_xscale("log")
+        axes.set_xlim(max(u.min(), 1e-2 * found.threshold), 1.2 * u.max())
+        axes.set_xlabel("Force Delta $U$ (eV/Å)")
+        _ticks(axes.xaxis)
+        axes.grid(alpha=0.25)
+        axes.legend(fontsize=8)
+    figure.suptitle(f"{found.model['name']}, {len(labels)} labels", fontsize=10)
+    return figure
+
+
+def _ticks(axis: Any) -> None:
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _errors(axes: Any, u: Any, error: Any, bad: Any, found: Calibration) -> None:
+    axes.scatter(u[~bad], error[~bad], s=8, color=LABEL_COLOUR, linewidths=0)
+    axes.scatter(u[bad], error[bad], s=8, color=BAD_COLOUR, linewidths=0, label="error > tolerance")
+    axes.set_yscale("log")
+    axes.set_ylim(max(error.min(), 1e-2 * found.tolerance), 1.2 * error.max())
+    _ticks(axes.yaxis)
+    axes.set_ylabel("RMS error of the direct forces (eV/Å)")
+
+
+def _risks(axes: Any, u: Any, bad: Any, found: Calibration) -> None:
+    order = np.argsort(u)
+    passing = np.arange(1, len(u) + 1)
+    failing = np.cumsum(bad[order])
+    # Clopper and Pearson's bound on the share, of each threshold by itself
+    bound = beta.ppf(found.confidence, failing + 1, np.maximum(passing - failing, 1e-9))
+    axes.step(u[order], failing / passing, where="post", color=LABEL_COLOUR, label="of the labels")
+    axes.step(
+        u[order], bound, where="post", color=LABEL_COLOUR, alpha=0.4,
+        label=f"bound at {found.confidence:g}",
+    )  # fmt: skip
+    axes.axhline(found.risk, color=LINE_COLOUR, linestyle=":", label="risk")
+    axes.set_ylim(0, min(1.0, max(4 * found.risk, 1.2 * failing[-1] / passing[-1])))
+    axes.set_ylabel("P(error > tolerance | $U$ <= threshold)")

@@ -1,0 +1,152 @@
+"""How well the Force Delta, and trivial predictors beside it, rank the true errors."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import DegenerateDataWarning, bootstrap, rankdata
+
+Array = NDArray[np.float64]
+
+RESAMPLES = 1000
+LEVEL = 0.95
+MEASURES = ("spearman", "auroc_tolerance", "auroc_worst_tenth")
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its 95 % bootstrap interval; None where the labels cannot give it."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+def spearman(predictor: Array, error: Array) -> Array:
+    """Spearman's rank correlation along the last axis; NaN where one of them is constant."""
+    x, y = rankdata(predictor, axis=-1), rankdata(error, axis=-1)
+    x = x - x.mean(axis=-1, keepdims=True)
+    y = y - y.mean(axis=-1, keepdims=True)
+    scale = np.sqrt((x * x).sum(axis=-1) * (y * y).sum(axis=-1))
+    return np.divide((x * y).sum(axis=-1), scale, out=np.full(scale.shape, np.nan), where=scale > 0)
+
+
+def auroc(predictor: Array, positive: NDArray[np.bool_]) -> Array:
+    """Chance that a positive one has the larger predictor, along the last axis; ties count half.
+
+    NaN where all or none are positive.
+    """
+    ranks = rankdata(predictor, axis=-1)
+    n = positive.sum(axis=-1)
+    pairs = n * (positive.shape[-1] - n)
+    wins = (ranks * positive).sum(axis=-1) - n * (n + 1) / 2
+    return np.divide(wins, pairs, out=np.full(np.shape(wins), np.nan), where=pairs > 0)
+
+
+def ranking(
+    predictors: Mapping[str, Array], error: Array, tolerance: float, seed: int = 0
+) -> dict[str, dict[str, Estimate]]:
+    """Spearman's r_s, and AUROC for errors above the tolerance and for the worst tenth.
+
+    Intervals are those of the percentile bootstrap, over the resamples in which the number exists;
+    where it does not in more than a tenth of them, there is none.
+
+    Args:
+        predictors: name and values [n] of each.
+        error: true errors [n], eV/Å.
+        tolerance: eV/Å.
+        seed: of the bootstrap.
+
+    Returns:
+        by predictor, by measure (`MEASURES`).
+    """
+    names = list(predictors)
+    columns = np.stack([predictors[name] for name in names])
+
+    def measures(*samples: Array, axis: int = -1) -> Array:
+        *values, errors = (np.moveaxis(sample, axis, -1) for sample in samples)
+        large = errors > tolerance
+        worst = errors >= np.quantile(errors, 0.9, axis=-1, keepdims=True)
+        return np.stack(
+            [
+                measure
+                for value in values
+                for measure in (spearman(value, errors), auroc(value, large), auroc(value, worst))
+            ]
+        )
+
+    with warnings.catch_warnings():
+        # it warns of numbers that do not exist in some resamples, which `_estimate` sees to
+        warnings.simplefilter("ignore", DegenerateDataWarning)
+        result = bootstrap(
+            (*columns, error),
+            measures,
+            n_resamples=RESAMPLES,
+            batch=100,
+            vectorized=True,
+            paired=True,
+            method="percentile",
+            rng=np.random.default_rng(seed),
+        )
+    values = measures(*columns, error)
+    estimates = [
+        _estimate(value, resampled)
+        for value, resampled in zip(values, result.bootstrap_distribution, strict=True)
+    ]
+    return {
+        name: dict(zip(MEASURES, estimates[3 * row : 3 * row + 3], strict=True))
+        for row, name in enumerate(names)
+    }
+
+
+def _estimate(value: float, resampled: Array) -> Estimate:
+    if not np.isfinite(value):
+        return Estimate(None, None, None)
+    known = resampled[np.isfinite(resampled)]
+    if len(known) < 0.9 * len(resampled):
+        return Estimate(float(value), None, None)
+    low, high = np.quantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Estimate(float(value), float(low), float(high))
+
+
+def at_thresholds(
+    thresholds: Array, force_delta: Array, error: Array, tolerance: float
+) -> list[dict[str, Any]]:
+    """What a threshold on U would have done to the labels, one row for each.
+
+    A row has the ``threshold`` (eV/Å), the share of labels that pass (``passing``), the share of
+    errors above the tolerance among these (``risk``; None where nothing passes), ``precision`` (share of
+    errors above the tolerance among those held back; None where nothing is) and ``recall`` (share of all errors above
+    the tolerance that are held back; None where there are none).
+    """
+    bad = error > tolerance
+    rows = []
+    for threshold in thresholds:
+        held = force_delta > threshold
+        rows.append(
+            {
+                "threshold": float(threshold),
+                "passing": float(np.mean(~held)),
+                "risk": _share(bad & ~held, ~held),
+                "precision": _share(bad & held, held),
+                "recall": _share(bad & held, bad),
+            }
+        )
+    return rows
+
+
+def _share(part: NDArray[np.bool_], whole: NDArray[np.bool_]) -> float | None:
+    return float(part.sum() / whole.sum()) if whole.any() else None
+
+
+def as_facts(ranked: Mapping[str, Mapping[str, Estimate]]) -> dict[str, Any]:
+    """A ranking as plain dictionaries."""
+    return {
+        name: {measure: asdict(estimate) for measure, estimate in measures.items()}
+        for name, measures in ranked.items()
+    }

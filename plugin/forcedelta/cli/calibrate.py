@@ -1,0 +1,197 @@
+"""``forcedelta calibrate``: a threshold for a stated tolerance and risk, from labelled frames."""
+
+from __future__ import annotations
+
+import json as json_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from ..calibration.result import Calibration
+from ..errors import ForceDeltaError
+from .model_options import Architecture, Compile, Trust
+
+if TYPE_CHECKING:
+    from ..ase import ForceDeltaCalculator
+
+EPILOG = (
+    "The guarantee is that of Learn then Test (Angelopoulos et al. 2021): it holds whatever the "
+    "model and the distribution of the errors, for frames that are drawn like the labelled ones. "
+    "Frames that the model was trained on are not. Exit status: 0 a threshold was found; 2 too "
+    "few labels, no threshold keeps to the risk, all labels pass, or bad input; one line on stderr says "
+    "which."
+)
+
+_NAMES = {
+    "force_delta": "U",
+    "energy_per_atom": "energy per atom",
+    "force_rms": "RMS of the forces",
+}
+
+
+def calibrate(
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="LABELLED.xyz...",
+            help="Frames with the forces of a reference, eV/Å, as 'forcedelta recalc' writes them.",
+        ),
+    ],
+    tolerance: Annotated[
+        float,
+        typer.Option(
+            metavar="eV/Å", help="RMS error of the direct forces of a frame that is still good."
+        ),
+    ],
+    risk: Annotated[
+        float,
+        typer.Option(
+            help="Largest probability of an error above --tolerance among frames that pass, i.e. "
+            "with U not above the threshold."
+        ),
+    ] = 0.05,
+    confidence: Annotated[
+        float,
+        typer.Option(help="Probability, over the draw of the labels, that --risk is kept."),
+    ] = 0.9,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Evaluate this model (name or path) on all frames. Without it, the predictions "
+            "in the files are taken.",
+            show_default=False,
+        ),
+    ] = None,
+    architecture: Architecture = None,
+    trust: Trust = False,
+    compile: Compile = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.json",
+            help="File to write, for --stop-above and --flag-above of 'run' and 'audit'.",
+            show_default=False,
+        ),
+    ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.png",
+            help="Picture to write: errors over U, and the risk of every threshold.",
+            show_default=False,
+        ),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    device: Annotated[str, typer.Option(help="Of --model: cpu, cuda, ...")] = "cpu",
+    dtype: Annotated[
+        Literal["float32", "float64"], typer.Option(help="Precision of --model.")
+    ] = "float32",
+    threads: Annotated[int, typer.Option(min=1, help="Threads of --model on the CPU.")] = 1,
+) -> int:
+    """Find the threshold on U above which frames of a model are not to be trusted.
+
+    The largest one for which the labels show, with the confidence asked for, that
+    P(error > tolerance | U <= threshold) <= risk.
+
+    Beside it: how well U ranks the errors (Spearman's r_s, AUROC, with 95 % bootstrap
+    intervals) next to the energy and the size of the forces, and what thresholds cost. Frames
+    of one trajectory, where the files say so, are thinned to independent ones.
+    """
+    if out is not None and out.exists() and not overwrite:
+        raise ForceDeltaError(f"{out} exists: say --overwrite, or give another --out")
+    for path in (out, plot):
+        if path is not None and not path.parent.is_dir():
+            raise ForceDeltaError(f"{path} cannot be written: make the folder {path.parent} first")
+    from ..calibration.calibrate import calibrate as find
+    from ..calibration.guarantee import check
+    from ..calibration.labels import read_labels
+
+    check(tolerance, risk, confidence)
+    calculator = None
+    if model is not None:
+        calculator = _calculator(
+            model, device, dtype, threads, architecture=architecture, trust=trust, compile=compile
+        )
+    labels = read_labels(files, calculator)
+    found = find(labels, tolerance, risk, confidence, list(files))
+    if out is not None:
+        found.write(out)
+    if plot is not None:
+        from ..calibration.picture import write_picture
+
+        write_picture(plot, labels, found)
+    if json:
+        print(json_module.dumps(found.facts(), ensure_ascii=False))
+    else:
+        print("\n".join(_lines(found)))
+    return 0
+
+
+def _calculator(
+    model: str, device: str, dtype: str, threads: int, **options: Any
+) -> ForceDeltaCalculator:
+    import torch
+
+    from ..ase import ForceDeltaCalculator, usable_device
+    from ..models import load_model
+
+    torch.set_num_threads(threads)
+    loaded = load_model(model, getattr(torch, dtype), usable_device(device), **options)
+    return ForceDeltaCalculator(loaded, device=device, dtype=dtype)  # type: ignore[arg-type]
+
+
+def _lines(found: Calibration) -> list[str]:
+    labels, passing = found.labels, found.passing
+    share = passing["bad"] / passing["count"]
+    reference = f", against {labels['reference']}" if labels["reference"] else ""
+    return [
+        f"threshold {found.threshold:.4g} eV/Å for model '{found.model['name']}'",
+        found.guarantee,
+        f"It rests on {labels['used']} labels{_independence(labels)}{reference}: {passing['count']} of them "
+        f"pass, and {passing['bad']} of these ({100 * share:.1f} %) have a larger error; "
+        f"{labels['above_tolerance']} of all have.",
+        "",
+        *_ranking(found),
+        "",
+        *_thresholds(found.thresholds),
+    ]
+
+
+def _independence(labels: dict[str, Any]) -> str:
+    if labels["used"] < labels["count"]:
+        return (
+            f" of {labels['count']}, thinned because frames of one trajectory resemble each other (statistical "
+            f"inefficiency {labels['statistical_inefficiency']:.2f})"
+        )
+    if labels["times_known"] == labels["count"]:
+        return ", independent by their statistical inefficiency"
+    return ", taken for independent, as the files do not say when each was taken"
+
+
+def _ranking(found: Calibration) -> list[str]:
+    heads = ("r_s", f"AUROC, error > {found.tolerance:g}", "AUROC, worst tenth")
+    rows = [f"{'ranks errors by':<20}" + "".join(f"{head:<24}" for head in heads).rstrip()]
+    for name, measures in found.ranking.items():
+        cells = "".join(f"{_interval(measure):<24}" for measure in measures.values())
+        rows.append(f"{_NAMES[name]:<20}{cells}".rstrip())
+    return rows
+
+
+def _interval(estimate: dict[str, float | None]) -> str:
+    if estimate["value"] is None:
+        return "-"
+    text = f"{estimate['value']:.3f}"
+    if estimate["low"] is None:
+        return text
+    return f"{text} [{estimate['low']:.3f}, {estimate['high']:.3f}]"
+
+
+def _thresholds(table: list[dict[str, Any]]) -> list[str]:
+    names = ("threshold", "passing", "risk", "precision", "recall")
+    rows = ["".join(f"{name:<12}" for name in names).rstrip()]
+    for row in table:
+        cells = ["-" if row[name] is None else f"{row[name]:.3f}" for name in names[1:]]
+        rows.append("".join(f"{cell:<12}" for cell in (f"{row['threshold']:.4g}", *cells)).rstrip())
+    return rows

@@ -1,0 +1,110 @@
+"""Water with a small untrained network, and EMT in the place of the reference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ase.io
+import pytest
+import torch
+from ase import Atoms
+from ase.build import molecule
+from ase.calculators.emt import EMT
+from ase.calculators.singlepoint import SinglePointCalculator
+
+from forcedelta.ase import ForceDeltaCalculator
+from forcedelta.cli import status
+from forcedelta.models.files import save_network
+from forcedelta.models.network import DirectForceNetwork
+
+FRAMES = 120
+
+
+def write_network(path: Path, seed: int) -> Path:
+    torch.manual_seed(seed)
+    network = DirectForceNetwork([1, 8], 4.0, features=8, channels=4, layers=1, radial=4)
+    metadata = {
+        "name": path.stem,
+        "training_set": "none",
+        "source": "random numbers",
+        "level_of_theory": "none",
+        "periodic": False,
+        "regime": "untrained",
+        "tests": {},
+        "licence": "MIT",
+    }
+    save_network(path, network, metadata)
+    return path
+
+
+def water(count: int, seed: int = 0) -> list[Atoms]:
+    """Frames of growing disorder, without labels."""
+    frames = []
+    for index in range(count):
+        atoms = molecule("H2O")
+        atoms.rattle(0.02 + 0.1 * index / count, seed=seed + index)
+        frames.append(atoms)
+    return frames
+
+
+def label(atoms: Atoms) -> Atoms:
+    """Put EMT's energy and forces to a frame, as a reference calculation does."""
+    copy = atoms.copy()
+    copy.calc = EMT()
+    energy, forces = copy.get_potential_energy(), copy.get_forces()
+    copy.calc = SinglePointCalculator(copy, energy=energy, forces=forces)
+    return copy
+
+
+def predicted(atoms: Atoms, calculator: ForceDeltaCalculator, **info: Any) -> Atoms:
+    """A labelled frame with the predictions of a model, as 'forcedelta recalc' writes them."""
+    frame = label(atoms)
+    calculator.calculate(atoms, ["force_delta"])
+    results = calculator.results
+    frame.info.update(
+        force_delta=results["force_delta"],
+        model_energy=results["energy"],
+        model=calculator.model.name,
+        weights_hash=f"hash:{calculator.model.weights_hash}",
+        reference="EMT",
+        **info,
+    )
+    for name in ("direct_forces", "conservative_forces", "force_deltas"):
+        frame.arrays[name] = results[name]
+    return frame
+
+
+@pytest.fixture(scope="session")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the models wet and other, and 120 frames of water: plain.xyz has reference
+    forces only, full.xyz the predictions of wet, too."""
+    folder = tmp_path_factory.mktemp("calibration")
+    write_network(folder / "wet.safetensors", 0)
+    write_network(folder / "other.safetensors", 1)
+    frames = water(FRAMES)
+    ase.io.write(folder / "plain.xyz", [label(atoms) for atoms in frames])
+    calculator = ForceDeltaCalculator(folder / "wet.safetensors")
+    ase.io.write(folder / "full.xyz", [predicted(atoms, calculator) for atoms in frames])
+    molecule("H2O").write(folder / "water.xyz")
+    return folder
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def forcedelta(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Runs a command line in this process; gives exit status, stdout and stderr."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        capfd.readouterr()
+        code = status([str(argument) for argument in arguments])
+        return (code, *capfd.readouterr())
+
+    return call

@@ -1,4 +1,7 @@
-"""Water with a small untrained network, and EMT in the place of the reference."""
+"""Water with a small untrained network.
+
+The reference is the gradient of the network's own energy: U is then the true error itself.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,6 @@ import pytest
 import torch
 from ase import Atoms
 from ase.build import molecule
-from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from forcedelta.ase import ForceDeltaCalculator
@@ -49,26 +51,25 @@ def water(count: int, seed: int = 0) -> list[Atoms]:
     return frames
 
 
-def label(atoms: Atoms) -> Atoms:
-    """Put EMT's energy and forces to a frame, as a reference calculation does."""
-    copy = atoms.copy()
-    copy.calc = EMT()
-    energy, forces = copy.get_potential_energy(), copy.get_forces()
-    copy.calc = SinglePointCalculator(copy, energy=energy, forces=forces)
+def label(atoms: Atoms, calculator: ForceDeltaCalculator) -> Atoms:
+    """Put energy and forces to a frame, as a reference calculation does."""
+    calculator.calculate(atoms, ["force_delta"])
+    copy, results = atoms.copy(), calculator.results
+    forces = results["conservative_forces"]
+    copy.calc = SinglePointCalculator(copy, energy=results["energy"], forces=forces)
     return copy
 
 
 def predicted(atoms: Atoms, calculator: ForceDeltaCalculator, **info: Any) -> Atoms:
     """A labelled frame with the predictions of a model, as 'forcedelta recalc' writes them."""
-    frame = label(atoms)
-    calculator.calculate(atoms, ["force_delta"])
+    frame = label(atoms, calculator)
     results = calculator.results
     frame.info.update(
         force_delta=results["force_delta"],
         model_energy=results["energy"],
         model=calculator.model.name,
         weights_hash=f"hash:{calculator.model.weights_hash}",
-        reference="EMT",
+        reference="gradient",
         **info,
     )
     for name in ("direct_forces", "conservative_forces", "force_deltas"):
@@ -84,8 +85,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_network(folder / "wet.safetensors", 0)
     write_network(folder / "other.safetensors", 1)
     frames = water(FRAMES)
-    ase.io.write(folder / "plain.xyz", [label(atoms) for atoms in frames])
     calculator = ForceDeltaCalculator(folder / "wet.safetensors")
+    ase.io.write(folder / "plain.xyz", [label(atoms, calculator) for atoms in frames])
     ase.io.write(folder / "full.xyz", [predicted(atoms, calculator) for atoms in frames])
     molecule("H2O").write(folder / "water.xyz")
     return folder

@@ -36,7 +36,7 @@ def draws(name, count, generator):
 @pytest.mark.parametrize("count", [30, 150])
 def test_the_true_risk_is_kept_as_often_as_promised(name, count):
     generator = np.random.default_rng(1)
-    repeats, broken, found = 1500, 0, 0
+    repeats, broken, found = 1000, 0, 0
     for _ in range(repeats):
         u, error = draws(name, count, generator)
         try:

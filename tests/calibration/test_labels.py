@@ -27,7 +27,7 @@ def test_stored_and_evaluated_predictions_are_the_same(files, wet, silent):
     assert stored.model == anew.model == {
         "name": "wet", "weights_hash": wet.model.weights_hash,
     }  # fmt: skip
-    assert (stored.reference, anew.reference) == ("EMT", None)
+    assert (stored.reference, anew.reference) == ("gradient", None)
 
 
 def test_the_error_is_that_of_equation_two(files, wet):
@@ -122,7 +122,10 @@ def other_reference(frame):
         (nan_u, "frame 2 .*prediction that is not finite"),
         (other_model, "frame 2 .*has model other, but .*frame 0 .*has wet"),
         (other_hash, "frame 2 .*has weights_hash hash:1234.*--model"),
-        (other_reference, "frame 2 .*has reference PBE, but .*has EMT: calibrate each by itself$"),
+        (
+            other_reference,
+            "frame 2 .*has reference PBE, but .*has gradient: calibrate each by itself$",
+        ),
     ],
 )
 def test_frames_that_are_refused(files, here, spoil, said):
@@ -139,7 +142,9 @@ def test_a_model_takes_the_labels_of_another(files, here, wet):
     without_u(frames[1])
     ase.io.write("mixed.xyz", frames)
     labels = read_labels(["mixed.xyz"], wet)
-    np.testing.assert_allclose(labels.force_delta, read_labels([files / "full.xyz"]).force_delta[:4], rtol=1e-5)
+    np.testing.assert_allclose(
+        labels.force_delta, read_labels([files / "full.xyz"]).force_delta[:4], rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize(
@@ -160,7 +165,7 @@ def test_files_that_are_refused(here, text, said):
 def test_a_truncated_file_says_where_it_ends(files, here):
     whole = (files / "full.xyz").read_text().splitlines(keepends=True)
     Path("cut.xyz").write_text("".join(whole[: 5 * 3 + 3]))
-    with pytest.raises(ForceDeltaError, match="cut.xyz cannot be read after 3 frames"):
+    with pytest.raises(ForceDeltaError, match=r"cut\.xyz cannot be read after 3 frames"):
         read_labels(["cut.xyz"])
 
 

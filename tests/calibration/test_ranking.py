@@ -58,13 +58,13 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say():
     truth = spearmanr(*everything).statistic
     generator = np.random.default_rng(5)
     hits = 0
-    for _ in range(60):
-        chosen = generator.integers(everything.shape[1], size=100)
+    for _ in range(30):
+        chosen = generator.integers(everything.shape[1], size=80)
         estimate = ranking({"U": everything[0, chosen]}, everything[1, chosen], 1.0)["U"][
             "spearman"
         ]
         hits += estimate.low <= truth <= estimate.high
-    assert 49 <= hits <= 60  # of 60 at 95 %: fewer than 49 has a chance of 1e-4
+    assert hits >= 23  # of 30 at 95 %: fewer have a chance of 1e-4
 
 
 def test_no_interval_without_both_kinds():

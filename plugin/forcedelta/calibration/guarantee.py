@@ -103,7 +103,7 @@ def find_threshold(
     order = np.argsort(force_delta, kind="stable")
     u, bad = force_delta[order], epsilon[order] > tolerance
     below = np.arange(count)
-    bad_below = np.cumsum(bad) - bad
+    bad_below: NDArray[np.int64] = np.cumsum(bad) - bad
     certain = binom.cdf(bad_below, below, risk) <= 1 - confidence
     start = _first_tested(count, risk, confidence)
     failed = np.flatnonzero(~certain[start:])

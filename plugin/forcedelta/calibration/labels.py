@@ -214,7 +214,7 @@ def _only(name: str, values: list[Any], frames: list[_Frame]) -> Any:
 
 def _source(atoms: Atoms) -> tuple[str | None, float]:
     source = atoms.info.get("source", atoms.info.get("run"))
-    time = atoms.info.get("time", atoms.info.get("step", np.nan))
+    time: Any = atoms.info.get("time", atoms.info.get("step", np.nan))
     return (None if source is None else str(source)), float(time)
 
 

@@ -163,6 +163,20 @@ def calibration(text: str | None) -> Calibration | None:
     return read_calibration(text)
 
 
+def with_calibrations(settings: RunSettings) -> tuple[RunSettings, dict[str, Calibration]]:
+    """Settings whose thresholds are numbers, and the calibrations that these come from, by setting.
+
+    The numbers are what a run stores: one that is continued needs the files no more.
+
+    Raises:
+        ForceDeltaError: a file cannot be read as a calibration.
+    """
+    named = {name: calibration(getattr(settings, name)) for name in ("stop_above", "flag_above")}
+    found = {name: entry for name, entry in named.items() if entry is not None}
+    numbers: dict[str, Any] = {name: repr(entry.threshold) for name, entry in found.items()}
+    return replace(settings, **numbers), found
+
+
 def patience(text: str) -> tuple[int, int]:
     """(k, n) from "k/n".
 

@@ -33,13 +33,12 @@ from md_hooks import (
 )
 
 from ..ase import ForceDeltaCalculator, usable_device
-from ..calibration.result import Calibration
 from ..checks import check_structure
 from ..ensembles import Ensemble, EnsembleSettings, Ramp, prepare
 from ..errors import ForceDeltaError
 from ..graph import charge_and_spin
 from ..models import LoadedModel, load_model
-from .settings import RunSettings, calibration, continued, patience, threshold
+from .settings import RunSettings, continued, patience, threshold, with_calibrations
 from .structures import constraints_of, continued_structure, read_structure
 
 if TYPE_CHECKING:
@@ -121,7 +120,7 @@ def simulate(settings: RunSettings, given: set[str], command: str) -> Ending:
         stored = Trajectory(settings.out).metadata.get("settings", {})
         settings = continued(settings, given, stored)
         checkpoint = load_checkpoint(settings.out)
-    settings, calibrations = _calibrated(settings)
+    settings, calibrations = with_calibrations(settings)
     _check(settings)
     if settings.seed is None:
         settings = replace(settings, seed=secrets.randbelow(2**32))
@@ -238,18 +237,6 @@ def _check(settings: RunSettings) -> None:
         raise ForceDeltaError(
             "--barostat-tau has no meaning with OpenMM, whose barostat tries volumes at random: leave it out"
         )
-
-
-def _calibrated(settings: RunSettings) -> tuple[RunSettings, dict[str, Calibration]]:
-    """Thresholds that are files of calibrations as numbers, and these calibrations.
-
-    A run that is continued needs the files no more.
-    """
-    names = ("stop_above", "flag_above")
-    found = {name: calibration(getattr(settings, name)) for name in names}
-    kept = {name: entry for name, entry in found.items() if entry is not None}
-    numbers: dict[str, Any] = {name: repr(entry.threshold) for name, entry in kept.items()}
-    return replace(settings, **numbers), kept
 
 
 def _guard(settings: RunSettings) -> Guard:

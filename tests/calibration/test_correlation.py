@@ -31,6 +31,9 @@ def test_a_drift_is_no_correlation():
 def test_what_says_nothing():
     assert statistical_inefficiency(np.ones(50)) == 1.0
     assert statistical_inefficiency(np.arange(3.0)) == 1.0
+    few = autoregressive(15, 0.8, 3) + 10
+    kept, g = independent(["run.h5"] * 15, np.arange(15.0), few)
+    assert (list(kept), g) == (list(range(15)), None)
 
 
 def test_frames_of_one_run_are_thinned_and_others_are_not():
@@ -53,5 +56,5 @@ def test_two_runs_are_two_series():
     u = np.random.default_rng(4).lognormal(size=40)
     kept, g = independent(["a"] * 20 + ["b"] * 20, np.tile(np.arange(20.0), 2), u, u[::-1].copy())
     assert len(kept) >= 40 / g - 2
-    same, _ = independent([None] * 40, np.full(40, np.nan), u)
-    assert list(same) == list(range(40))
+    same, unknown = independent([None] * 40, np.full(40, np.nan), u)
+    assert (list(same), unknown) == (list(range(40)), None)

@@ -44,11 +44,11 @@ def calibrate(
     try:
         found = find_threshold(used.force_delta, used.epsilon, tolerance, risk, confidence)
     except ForceDeltaError as error:
-        if len(used) == len(labels):
+        if inefficiency is None or len(used) == len(labels):
             raise
         raise ForceDeltaError(
-            f"{error} (of {len(labels)} labels, {len(used)} are independent: frames of one "
-            f"trajectory count {1 / inefficiency:.2f} each)"
+            f"{error} (of {len(labels)} labels, {len(used)} are independent: of one trajectory, "
+            f"{inefficiency:.3g} frames count as one)"
         ) from error
     if found.highest:
         raise ForceDeltaError(
@@ -75,7 +75,6 @@ def calibrate(
             "count": len(labels),
             "used": len(used),
             "statistical_inefficiency": inefficiency,
-            "times_known": int(np.isfinite(labels.time).sum()),
             "above_tolerance": int((used.epsilon > tolerance).sum()),
             "force_delta_range": [float(used.force_delta.min()), float(used.force_delta.max())],
         },

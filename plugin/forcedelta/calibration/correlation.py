@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-FEWEST = 8
-"""Fewer frames than this say nothing about their correlation."""
+FEWEST = 20
+"""Fewer frames of one trajectory than this say nothing about their correlation."""
 
 
 def statistical_inefficiency(series: Array) -> float:
-    """How many frames of a series in time count as one: g = 1 + 2 sum_t (1 - t/n) C(t), at least 1.
+    """How many frames of a series in time count as one: g = 1 + 2 sum_t (1 - t/n) C(t).
 
     C is the autocorrelation function, summed up to where it first falls below zero, as in Chodera,
     Swope, Pitera, Seok and Dill, J. Chem. Theory Comput. 3, 26 (2007). A linear trend is taken off
@@ -24,8 +24,6 @@ def statistical_inefficiency(series: Array) -> float:
         series: values [n] in the order of time.
     """
     count = len(series)
-    if count < FEWEST:
-        return 1.0
     time = np.arange(count)
     rest = series - np.polyval(np.polyfit(time, series, 1), time)
     variance = float(np.mean(rest**2))
@@ -42,12 +40,13 @@ def statistical_inefficiency(series: Array) -> float:
 
 def independent(
     sources: Sequence[str | None], times: Array, *quantities: Array
-) -> tuple[NDArray[np.int64], float]:
+) -> tuple[NDArray[np.int64], float | None]:
     """Indices of labels that may be taken for independent, and the largest g that was found.
 
     Labels of the same source are put in the order of time, and every g-th is kept, with g the
     largest statistical inefficiency of the quantities in that source. Labels without a source or
-    time are taken for independent: nothing is known about them.
+    time, and fewer than `FEWEST` of one source, are taken for independent: nothing is known about
+    them, and g is None where there are no others.
 
     Args:
         sources: trajectory of each label [n].
@@ -55,12 +54,12 @@ def independent(
         quantities: [n] each, positive; their logarithms are looked at.
     """
     kept: list[int] = []
-    largest = 1.0
+    largest: float | None = None
     groups: dict[str | None, list[int]] = {}
     for index, source in enumerate(sources):
         groups.setdefault(source if np.isfinite(times[index]) else None, []).append(index)
     for source, members in groups.items():
-        if source is None:
+        if source is None or len(members) < FEWEST:
             kept += members
             continue
         rows = np.array(members)[np.argsort(times[members], kind="stable")]
@@ -69,5 +68,5 @@ def independent(
         g = max(statistical_inefficiency(series) for series in logs)
         chosen = np.unique(np.round(np.arange(0, len(rows), g)).astype(int))
         kept += rows[chosen[chosen < len(rows)]].tolist()
-        largest = max(largest, g)
+        largest = max(largest or 1.0, g)
     return np.array(sorted(kept), dtype=np.int64), largest

@@ -160,14 +160,11 @@ def _lines(found: Calibration) -> list[str]:
 
 
 def _independence(labels: dict[str, Any]) -> str:
-    if labels["used"] < labels["count"]:
-        return (
-            f" of {labels['count']}, thinned because frames of one trajectory resemble each other (statistical "
-            f"inefficiency {labels['statistical_inefficiency']:.2f})"
-        )
-    if labels["times_known"] == labels["count"]:
-        return ", independent by their statistical inefficiency"
-    return ", taken for independent, as the files do not say when each was taken"
+    inefficiency = labels["statistical_inefficiency"]
+    if inefficiency is None:
+        return ", taken for independent, as there are no times or too few of one trajectory to tell"
+    thinned = f" of {labels['count']}" if labels["used"] < labels["count"] else ""
+    return f"{thinned}, of a trajectory every {inefficiency:.3g}th (statistical inefficiency)"
 
 
 def _ranking(found: Calibration) -> list[str]:

@@ -69,6 +69,11 @@ def test_several_files_are_one_set(files):
     assert np.isnan(labels.time).all()
 
 
+def test_labels_whose_reference_is_not_named(files, wet):
+    labels = read_labels([files / "full.xyz", files / "plain.xyz"], wet)
+    assert labels.reference == "gradient, and 120 labels of a reference that is not named"
+
+
 def test_source_and_time(files, here):
     frames = ase.io.read(files / "full.xyz", ":4")
     for step, atoms in enumerate(frames):

@@ -101,7 +101,7 @@ def evaluated(frames: Iterable[Atoms], calculator: ForceDeltaCalculator) -> Labe
 def _labels(frames: list[_Frame], calculator: ForceDeltaCalculator | None) -> Labels:
     if not frames:
         raise ForceDeltaError("there are no labelled frames: give some")
-    reference = _only("reference", [frame.atoms.info.get("reference") for frame in frames], frames)
+    reference = _reference(frames)
     if calculator is None:
         rows = [_stored(frame) for frame in frames]
         model = {
@@ -132,7 +132,7 @@ def _labels(frames: list[_Frame], calculator: ForceDeltaCalculator | None) -> La
         source=[source for source, _ in sources],
         time=np.array([time for _, time in sources]),
         model=model,
-        reference=None if reference is None else str(reference),
+        reference=reference,
     )
 
 
@@ -198,6 +198,18 @@ def _evaluated(frame: _Frame, calculator: ForceDeltaCalculator) -> tuple[float, 
         reason = calculator.problem or "U is not finite"
         raise ForceDeltaError(f"{frame.where} cannot be evaluated ({reason}): remove it")
     return results["force_delta"], results["energy"] / len(atoms), results["direct_forces"]
+
+
+def _reference(frames: list[_Frame]) -> str | None:
+    """The reference of all frames that name one."""
+    told = [frame for frame in frames if "reference" in frame.atoms.info]
+    if not told:
+        return None
+    reference = _only("reference", [frame.atoms.info["reference"] for frame in told], told)
+    untold = len(frames) - len(told)
+    return str(reference) + (
+        f", and {untold} labels of a reference that is not named" * (untold > 0)
+    )
 
 
 def _only(name: str, values: list[Any], frames: list[_Frame]) -> Any:

@@ -1,0 +1,52 @@
+"""Silicon: a small cell heated from 300 K, doubtful frames to GPAW, a threshold, and a run with it.
+
+    python loop_silicon.py --held-out FILE.xyz
+
+`mlearn` was trained on PBE (VASP, PAW); GPAW's PBE is the same level by another program. Eight
+atoms are small enough for a label to take a minute on one core. Labelled frames on which the model
+was not trained (--held-out) make up for the few labels of the run.
+
+    python loop_silicon.py --tiny
+
+has the cell of two atoms and three labels.
+"""
+
+# ci: run with --tiny
+
+import argparse
+
+from ase.build import bulk
+from loop import Loop
+
+parser = argparse.ArgumentParser(description=__doc__)
+parser.add_argument("--tiny", action="store_true", help="two atoms, three labels")
+parser.add_argument("--held-out", nargs="*", default=[], help="labelled files, PBE")
+parser.add_argument("--engine", default="gpaw", help="gpaw or cp2k")
+arguments = parser.parse_args()
+
+bulk("Si", cubic=not arguments.tiny).write("silicon.xyz")
+if arguments.tiny:
+    loop = Loop(
+        "silicon.xyz",
+        model="mlearn",
+        dynamics="--temperature 300 --ramp-to 900 --steps 200 --burn-in 50 --record-every 2 --seed 1",
+        flag_above=0.001,
+        engine=f"--calculator {arguments.engine} --spacing 10 --set kpt_density=2",
+        labels=3,
+        tolerance=0.1,
+        risks=[0.05],
+        held_out=[],
+    )
+else:
+    loop = Loop(
+        "silicon.xyz",
+        model="mlearn",
+        dynamics="--temperature 300 --ramp-to 3000 --steps 4000 --timestep 1 --record-every 5 --seed 1",
+        flag_above=0.05,
+        engine=f"--calculator {arguments.engine} --set kpt_density=2.5",
+        labels=12,
+        tolerance=0.1,
+        risks=[0.05, 0.2],
+        held_out=arguments.held_out,
+    )
+loop.make()

@@ -78,6 +78,7 @@ def test_several_files_of_different_models(files, here, forcedelta, tolerance):
     frames = ase.io.read(files / "full.xyz", ":3")
     for atoms in frames:
         atoms.info["model"] = "other"
+        atoms.rattle(0.01, seed=1)
     ase.io.write("other.xyz", frames)
     command = ["calibrate", files / "full.xyz", "other.xyz", "--tolerance", tolerance]
     line = fails(forcedelta(*command))

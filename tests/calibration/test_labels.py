@@ -62,16 +62,26 @@ def test_energies_are_compared_within_a_composition(files, wet):
     np.testing.assert_allclose(np.diff(labels.energy[water]), np.diff(energies), atol=1e-12)
 
 
-def test_several_files_are_one_set(files):
-    labels = read_labels([files / "full.xyz"] * 2)
-    assert len(labels) == 240
-    assert labels.source == [None] * 240
+def test_several_files_are_one_set(files, here):
+    frames = ase.io.read(files / "full.xyz", ":")
+    ase.io.write("first.xyz", frames[:50])
+    ase.io.write("second.xyz", frames[50:])
+    labels = read_labels(["first.xyz", "second.xyz"])
+    np.testing.assert_array_equal(labels.force_delta, read_labels([files / "full.xyz"]).force_delta)
+    assert labels.source == [None] * 120
     assert np.isnan(labels.time).all()
+    with pytest.raises(
+        ForceDeltaError, match=r"first.*frame 0 .*same structure as .*full.*frame 0"
+    ):
+        read_labels([files / "full.xyz", "first.xyz"])
 
 
-def test_labels_whose_reference_is_not_named(files, wet):
-    labels = read_labels([files / "full.xyz", files / "plain.xyz"], wet)
-    assert labels.reference == "gradient, and 120 labels of a reference that is not named"
+def test_labels_whose_reference_is_not_named(files, here, wet):
+    frames = ase.io.read(files / "full.xyz", ":4")
+    del frames[1].info["reference"]
+    ase.io.write("some.xyz", frames)
+    expected = "gradient, and 1 labels of a reference that is not named"
+    assert read_labels(["some.xyz"], wet).reference == expected
 
 
 def test_source_and_time(files, here):

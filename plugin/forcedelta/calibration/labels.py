@@ -101,6 +101,7 @@ def evaluated(frames: Iterable[Atoms], calculator: ForceDeltaCalculator) -> Labe
 def _labels(frames: list[_Frame], calculator: ForceDeltaCalculator | None) -> Labels:
     if not frames:
         raise ForceDeltaError("there are no labelled frames: give some")
+    _refuse_copies(frames)
     reference = _reference(frames)
     if calculator is None:
         rows = [_stored(frame) for frame in frames]
@@ -198,6 +199,19 @@ def _evaluated(frame: _Frame, calculator: ForceDeltaCalculator) -> tuple[float, 
         reason = calculator.problem or "U is not finite"
         raise ForceDeltaError(f"{frame.where} cannot be evaluated ({reason}): remove it")
     return results["force_delta"], results["energy"] / len(atoms), results["direct_forces"]
+
+
+def _refuse_copies(frames: list[_Frame]) -> None:
+    """The same structure twice is one label; a file that was given twice is a slip."""
+    seen: dict[bytes, str] = {}
+    for frame in frames:
+        atoms = frame.atoms
+        key = np.concatenate([atoms.numbers, *atoms.cell, *atoms.positions]).round(6).tobytes()
+        if key in seen:
+            raise ForceDeltaError(
+                f"{frame.where} is the same structure as {seen[key]}, and counts once only: remove it"
+            )
+        seen[key] = frame.where
 
 
 def _reference(frames: list[_Frame]) -> str | None:

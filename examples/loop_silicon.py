@@ -44,9 +44,9 @@ else:
         dynamics="--temperature 300 --ramp-to 3000 --steps 4000 --timestep 1 --record-every 5 --seed 1",
         flag_above=0.05,
         engine=f"--calculator {arguments.engine} --set kpt_density=2.5",
-        labels=12,
+        labels=6,
         tolerance=0.1,
-        risks=[0.05, 0.2],
+        risks=[0.05, 0.4],
         held_out=arguments.held_out,
     )
 loop.make()

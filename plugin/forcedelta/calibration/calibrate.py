@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
 
+from .. import __version__
 from ..errors import ForceDeltaError
 from .correlation import independent
 from .guarantee import find_threshold
@@ -81,7 +82,11 @@ def calibrate(
         passing={"count": found.passing, "bad": found.bad},
         ranking=as_facts(ranking(predictors(used), used.epsilon, tolerance)),
         thresholds=at_thresholds(marks, used.force_delta, used.epsilon, tolerance),
-        versions={name: version(name) for name in ("forcedelta", "numpy", "scipy")},
+        versions={
+            "forcedelta": __version__,
+            "numpy": np.__version__,
+            "scipy": scipy.__version__,
+        },
     )
 
 

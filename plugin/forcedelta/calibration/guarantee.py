@@ -73,7 +73,7 @@ def labels_needed(risk: float, confidence: float) -> int:
     That many, less one, have to pass without a single error above the tolerance:
     (1 - risk)^m <= 1 - confidence.
     """
-    return math.ceil(math.log(1 - confidence) / math.log(1 - risk)) + 1
+    return math.ceil(math.log(1 - confidence) / math.log1p(-risk)) + 1
 
 
 def find_threshold(

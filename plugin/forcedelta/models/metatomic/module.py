@@ -65,7 +65,7 @@ class MetatomicModule(nn.Module):
                 positions, numbers, cell, edge_index, edge_shift, batch, charge_spin
             )
         # the optimising executor rounds its first call in another way than the later ones, so that
-        # a run that was restarted would not repeat the one that was not; on CPU it is slower, too
+        # a run that was restarted would not repeat the one that was not
         with torch.jit.optimized_execution(False):
             return self._predict(
                 positions, numbers, cell, edge_index, edge_shift, batch, charge_spin

@@ -15,6 +15,7 @@ from .guard import Guard
 from .progress import Progress
 from .recalculation import RecalculationQueue
 from .recorder import Recorder
+from .remark import Remark
 from .trajectory import Trajectory
 from .verdict import Action, Verdict
 
@@ -30,6 +31,7 @@ __all__ = [
     "Progress",
     "RecalculationQueue",
     "Recorder",
+    "Remark",
     "RunInfo",
     "RunResult",
     "RunStoppedError",

@@ -33,6 +33,8 @@ class RunInfo:
         settings: any further JSON-able settings (ensemble, temperature in K, timestep in fs, ...).
         versions: library name -> version.
         planned_steps: number of steps that this run is meant to make.
+        planned_frames: of a replay, the number of frames that it is meant to show in all.
+        frames_before: of a replay that continues, those that it has shown already.
         restart_step: step of the checkpoint from which the run continues; None for a new run.
             Hooks drop what they stored after it and expect the next frame at a later step.
         restart_time: time of that checkpoint, fs.
@@ -52,6 +54,8 @@ class RunInfo:
     settings: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     planned_steps: int | None = None
+    planned_frames: int | None = None
+    frames_before: int = 0
     restart_step: int | None = None
     restart_time: float = 0.0
     numbers: NDArray[np.integer] | None = None

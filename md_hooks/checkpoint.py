@@ -35,7 +35,7 @@ class Checkpoint:
         step: its number; the next frame of a continued run has a later one.
         time: fs.
         positions: [N, 3] Å.
-        velocities: [N, 3] Å/fs.
+        velocities: [N, 3] Å/fs; None in a replay of frames that have none.
         cell: [3, 3] Å.
         state: what the engine stored (`md_hooks.RunInfo.checkpoint`), e.g. thermostat and random
             numbers; tuples come back as lists.
@@ -45,7 +45,7 @@ class Checkpoint:
     step: int
     time: float
     positions: NDArray[np.floating]
-    velocities: NDArray[np.floating]
+    velocities: NDArray[np.floating] | None
     cell: NDArray[np.floating]
     state: dict[str, Any]
     hooks: dict[str, Any]

@@ -27,13 +27,13 @@ class Frame:
         time: fs; 0 where the engine has no time (a geometry optimiser).
         numbers: [N] atomic numbers.
         positions: [N, 3] Å, those at which the forces were computed.
-        velocities: [N, 3] Å/fs.
+        velocities: [N, 3] Å/fs; None where a stored trajectory has none.
         masses: [N] amu.
         cell: [3, 3] Å, rows are the vectors; zeros without a cell.
         pbc: (3,) bool.
         energy: eV.
         forces: [N, 3] eV/Å, those that drive the run, before constraints.
-        temperature: K.
+        temperature: K; None where the velocities are not known.
         force_delta: U, eV/Å.
         force_deltas: [N] u_i, eV/Å, with U^2 = mean(u_i^2).
         direct_forces: [N, 3] eV/Å.
@@ -46,13 +46,13 @@ class Frame:
     time: float
     numbers: NDArray[np.integer]
     positions: FloatArray
-    velocities: FloatArray
+    velocities: FloatArray | None
     masses: FloatArray
     cell: FloatArray
     pbc: NDArray[np.bool_]
     energy: float
     forces: FloatArray
-    temperature: float
+    temperature: float | None
     force_delta: float | None = None
     force_deltas: FloatArray | None = None
     direct_forces: FloatArray | None = None

@@ -15,7 +15,9 @@ from . import checkpoint as ckpt
 from . import layout
 from .errors import HookError
 from .frame import Frame
+from .remark import ROW, Remark
 
+_REMARKS_CHUNK = 64
 _MARGIN = 262144  # bytes kept free beyond the data of a write-out: chunk indices, headers
 
 
@@ -25,13 +27,15 @@ class H5MDFile:
     Args:
         path: the file.
         create: make a new file, replacing what is there; else open an existing one.
+        replay: whether the frames may be of different systems; fixed when a file is created.
 
     Raises:
         HookError: the file cannot be created or opened, or was not written by a Recorder.
     """
 
-    def __init__(self, path: Path, create: bool) -> None:
+    def __init__(self, path: Path, create: bool, replay: bool = False) -> None:
         self.path = path
+        self._replay = replay
         try:
             # 'earliest': opens after kill -9; files of newer formats carry an "open" mark
             self._file = h5py.File(
@@ -79,6 +83,12 @@ class H5MDFile:
         return 0 if path not in self._file else int(self._file[path].shape[0])
 
     @property
+    def n_steps(self) -> int:
+        """Rows of the series."""
+        steps = self._series.get("step")
+        return 0 if steps is None else int(steps.shape[0])
+
+    @property
     def last_step(self) -> int | None:
         """The last step of the series; None in an empty file."""
         steps = self._series.get("step")
@@ -90,7 +100,8 @@ class H5MDFile:
         path = f"{layout.PARTICLES}/species/value"
         if path not in self._file or self._file[path].shape[0] == 0:
             return None
-        return self._file[path][0]
+        first: np.ndarray = self._file[path][0]
+        return first[first >= 0]
 
     @property
     def model(self) -> dict[str, Any]:
@@ -150,7 +161,7 @@ class H5MDFile:
         _put(action, start, np.array(actions, dtype="i1"))
         for late in (False, True):
             for element in layout.PARTICLE_ELEMENTS:
-                if element.late == late:
+                if element.late == late and (self._replay or not element.replayed):
                     self._append_element(element, frames, start, position)
             self.flush()
         _put(position["step"], start, np.array([f.step for f in frames], dtype="i8"))
@@ -160,16 +171,30 @@ class H5MDFile:
     def _append_element(
         self, element: layout.Element, frames: Sequence[Frame], start: int, shared: h5py.Group
     ) -> None:
-        n_atoms = len(frames[0].numbers)
+        n_atoms = max(len(frame.numbers) for frame in frames)
+        if element.per_atom and f"{element.path}/value" in self._file:
+            n_atoms = max(n_atoms, self._file[element.path]["value"].shape[1])
         rows = layout.stack(element, list(frames), n_atoms)
         if rows is None and element.optional and element.path not in self._file:
             return
         data = self._element(
             element.path, shared, element.dtype, element.unit, element.shape(n_atoms)
         )
+        if element.per_atom and data.shape[1] < n_atoms:
+            data.resize(n_atoms, axis=1)  # a replay met a larger system
         if rows is None:
             rows = np.full((len(frames), *data.shape[1:]), layout.fill_value(element.dtype))
         _put(data, start, rows)
+
+    def append_remarks(self, remarks: Sequence[tuple[int, Remark]]) -> None:
+        """Append remarks, each with the step of the frame before it."""
+        data = self._file.get(layout.REMARKS)
+        if data is None:
+            data = self._file.create_dataset(
+                layout.REMARKS, (0,), ROW, maxshape=(None,), chunks=(_REMARKS_CHUNK,)
+            )
+        rows = [remark.row(after) for after, remark in remarks]
+        _put(data, int(data.shape[0]), np.array(rows, dtype=ROW))
 
     def checkpoint(self, state: ckpt.Checkpoint) -> None:
         """Write a checkpoint; only after the frames up to its step."""
@@ -189,8 +214,9 @@ class H5MDFile:
             return group["value"]
         row = max(1, int(np.prod(shape, dtype=int))) * np.dtype(dtype).itemsize
         chunk = max(1, min(layout.SERIES_CHUNK_ROWS, layout.FRAME_CHUNK_BYTES // row))
+        most = (None, *shape[1:]) if self._replay and shape else shape
         value = group.create_dataset(
-            "value", (0, *shape), dtype, maxshape=(None, *shape), chunks=(chunk, *shape),
+            "value", (0, *shape), dtype, maxshape=(None, *most), chunks=(chunk, *shape),
             fillvalue=layout.fill_value(dtype),
         )  # fmt: skip
         if unit is not None:
@@ -224,6 +250,9 @@ class H5MDFile:
                     self._file[path].resize(keep, axis=0)
         if step is not None:
             self._slots.drop_after(step)
+            remarks = self._file.get(layout.REMARKS)
+            if remarks is not None:
+                remarks.resize(int((remarks["after"] < step).sum()), axis=0)
         self.flush()
 
     def _lengths(self, *roots: str) -> dict[str, int]:
@@ -241,7 +270,7 @@ class H5MDFile:
 
     # --- disk --------------------------------------------------------------------------------
 
-    def reserve(self, n_rows: int, frames: Sequence[Frame]) -> None:
+    def reserve(self, n_rows: int, frames: Sequence[Frame], n_remarks: int = 0) -> None:
         """Claim the disk space of a write-out before HDF5 is in the middle of it.
 
         HDF5 that runs out of space half-way leaves a file that may not open; asking the file
@@ -251,10 +280,11 @@ class H5MDFile:
             OSError: disk full, quota or file-size limit reached.
         """
         row = 8 * (2 + len(layout.SERIES))
-        need = _MARGIN + n_rows * row
+        need = _MARGIN + n_rows * row + n_remarks * ROW.itemsize
         if frames:
-            need += len(frames) * 130 * len(frames[0].numbers)
-            need += 12 * max(layout.FRAME_CHUNK_BYTES, 24 * len(frames[0].numbers))
+            n_atoms = max(len(frame.numbers) for frame in frames)
+            need += len(frames) * 130 * n_atoms
+            need += 12 * max(layout.FRAME_CHUNK_BYTES, 24 * n_atoms)
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(self._reserve_fd, self._file.id.get_filesize(), need)
 

@@ -72,7 +72,8 @@ def bare_atoms(frame: Frame) -> Atoms:
     atoms = Atoms(numbers=frame.numbers, positions=frame.positions, cell=frame.cell, pbc=frame.pbc)
     if not np.allclose(atoms.get_masses(), frame.masses):
         atoms.set_masses(frame.masses)
-    atoms.set_momenta(frame.velocities / units.fs * frame.masses[:, None])
+    if frame.velocities is not None:
+        atoms.set_momenta(frame.velocities / units.fs * frame.masses[:, None])
     atoms.info["step"] = frame.step
     atoms.info["time"] = frame.time
     if frame.force_delta is not None:

@@ -11,6 +11,7 @@
     /per_step/                         the same scalars of *every* step, S rows, as elements with
                                        value, step and time
     /parameters/                       masses, and in runs/<i> what each run was and how it ended
+                                       and, of replays, remarks (`md_hooks.remark`)
     /checkpoint/                       two alternating slots, see `md_hooks.checkpoint`
 
 The per-step series stand outside /observables on purpose. Readers such as MDAnalysis and znh5md
@@ -21,6 +22,10 @@ The group is called "trajectory" because MDAnalysis finds the number of atoms on
 element of it has a row for each frame because znh5md refuses others. Elements share one step and
 one time dataset (hard links). ``force`` is the force that drives the run, in a unit that MDAnalysis
 knows; the others are in eV/Å. NaN (-1 for worst_atom) stands for "not computed at this step".
+
+In a replay of stored frames these may be of different systems. The datasets are then as wide as the
+largest of them and filled up with NaN (-1 for species), as H5MD has it, and each frame has masses
+and periodicity of its own (mass, pbc); "boundary" and /parameters/masses are those of the first.
 """
 
 from __future__ import annotations
@@ -43,6 +48,8 @@ MASSES = "/parameters/masses"
 CREATOR = "forcedelta md_hooks"
 """In /h5md/creator, near the start of the file: ASE recognises our files by it."""
 
+REMARKS = "/parameters/remarks"
+
 KJ_PER_MOL = units.mol / units.kJ
 """eV/Å to kJ mol-1 Å-1."""
 
@@ -53,7 +60,8 @@ class Element:
 
     ``get`` returns the value in the units of the interface, or None; ``factor`` converts to the
     unit of the file; ``late`` elements are written after the others (see
-    `md_hooks.h5md_file.H5MDFile.append_frames`), ``optional`` ones only once a frame has them.
+    `md_hooks.h5md_file.H5MDFile.append_frames`), ``optional`` ones only once a frame has them,
+    ``replayed`` ones only into files whose frames may be of different systems.
     """
 
     path: str
@@ -64,6 +72,12 @@ class Element:
     factor: float = 1.0
     late: bool = False
     optional: bool = False
+    replayed: bool = False
+
+    @property
+    def per_atom(self) -> bool:
+        """Whether it has a row for each atom."""
+        return self.shape(1) != self.shape(2)
 
 
 def _vectors(n: int) -> tuple[int, ...]:
@@ -109,6 +123,10 @@ PARTICLE_ELEMENTS = (
         f"{OBSERVABLES}/stress", "f8", "eV Angstrom-3", lambda n: (6,), lambda f: f.stress,
         optional=True,
     ),
+    Element(
+        f"{PARTICLES}/mass", "f8", "amu", _per_atom, lambda f: f.masses, replayed=True
+    ),
+    Element(f"{OBSERVABLES}/pbc", "i1", None, lambda n: (3,), lambda f: f.pbc, replayed=True),
     Element(f"{PARTICLES}/species", "i2", None, _per_atom, lambda f: f.numbers, late=True),
     Element(
         f"{PARTICLES}/position", "f8", "Angstrom", _vectors, lambda f: f.positions, late=True
@@ -133,7 +151,7 @@ SERIES_STEP = f"{PER_STEP}/step"
 
 CORE = frozenset(
     [FRAME_STEP, FRAME_TIME, SERIES_STEP, f"{PER_STEP}/time", f"{ACTION}/value"]
-    + [f"{element.path}/value" for element in PARTICLE_ELEMENTS if not element.optional]
+    + [f"{element.path}/value" for element in PARTICLE_ELEMENTS if not (element.optional or element.replayed)]
     + [f"{PER_STEP}/{name}/value" for name, *_ in SERIES]
 )
 """The datasets that have a row for each frame or step; the shortest of them counts. Others may
@@ -149,18 +167,22 @@ def fill_value(dtype: str) -> Any:
 
 
 def stack(element: Element, frames: list[Frame], n_atoms: int) -> np.ndarray | None:
-    """The rows of an element for these frames, in the file's unit; None when none has a value."""
+    """The rows of an element for these frames, in the file's unit; None when none has a value.
+
+    Frames of fewer than ``n_atoms`` atoms are filled up.
+    """
     values = [element.get(frame) for frame in frames]
     if all(value is None for value in values):
         return None
     shape = element.shape(n_atoms)
-    out = np.empty((len(frames), *shape), dtype=element.dtype)
+    out = np.full((len(frames), *shape), fill_value(element.dtype), dtype=element.dtype)
     with np.errstate(over="ignore", invalid="ignore"):  # wreckage may not fit into float32
         for row, value in enumerate(values):
+            where = (row, slice(len(frames[row].numbers))) if element.per_atom else row
             if value is None:
-                out[row] = fill_value(element.dtype)
+                out[where] = fill_value(element.dtype)
             elif element.factor == 1.0:
-                out[row] = value
+                out[where] = value
             else:
-                out[row] = np.asarray(value, dtype="f8") * element.factor
+                out[where] = np.asarray(value, dtype="f8") * element.factor
     return out

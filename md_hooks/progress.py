@@ -18,7 +18,9 @@ LINE_SECONDS = 10.0
 
 
 class Progress:
-    """Shows step, temperature, U, the worst atom and the threshold while a run goes on.
+    """Shows step, temperature, U, the worst atom, the threshold and the time left during a run.
+
+    A replay counts its frames instead of steps.
 
     Args:
         stream: where to write; the standard error stream by default. A terminal gets a bar, any
@@ -38,15 +40,25 @@ class Progress:
         self._interval = BAR_SECONDS if self._terminal else LINE_SECONDS
         self._due = 0.0
         self._flags = 0
+        self._frames = info.frames_before
+        self._began = time.monotonic()
         self._first: int | None = None
         self._seen: Frame | None = None
         self._with_u: Frame | None = None
         if self._terminal:
-            self._bar = tqdm(total=info.planned_steps, file=self._out, unit="step", leave=True)
+            replay = info.planned_frames is not None
+            self._bar = tqdm(
+                total=info.planned_frames if replay else info.planned_steps,
+                initial=info.frames_before,
+                file=self._out,
+                unit="frame" if replay else "step",
+                leave=True,
+            )
 
     def observe(self, frame: Frame, verdict: Verdict) -> None:
         """Look at a frame; most cost no more than a glance at the clock."""
         self._seen = frame
+        self._frames += 1
         if frame.force_delta is not None:
             self._with_u = frame
         if verdict.action == Action.FLAG:
@@ -63,19 +75,37 @@ class Progress:
         text = self._describe(frame)
         if self._bar is not None:
             self._bar.set_postfix_str(text, refresh=False)
-            self._bar.n = frame.step - (self._first or 0)
+            self._bar.n = self._done(frame)
             self._bar.refresh()
         else:
+            print(f"{self._place(frame)}  {text}{self._left(frame)}", file=self._out, flush=True)
+
+    def _done(self, frame: Frame) -> int:
+        if self._info.planned_frames is not None:
+            return self._frames
+        return frame.step - (self._first or 0)
+
+    def _place(self, frame: Frame) -> str:
+        if self._info.planned_frames is not None:
+            place = f"frame {self._frames}/{self._info.planned_frames}  step {frame.step}"
+        else:
             end = self._info.planned_steps
-            total = "" if end is None else f"/{(self._first or 0) + end}"
-            print(
-                f"step {frame.step}{total}  {frame.time:.1f} fs  {text}",
-                file=self._out,
-                flush=True,
-            )
+            place = f"step {frame.step}" + ("" if end is None else f"/{(self._first or 0) + end}")
+        return f"{place}  {frame.time:.1f} fs"
+
+    def _left(self, frame: Frame) -> str:
+        """The time that the rest takes at the pace so far."""
+        total = self._info.planned_frames
+        total = self._info.planned_steps if total is None else total
+        done = self._done(frame)
+        paced = done - self._info.frames_before
+        elapsed = time.monotonic() - self._began
+        if total is None or paced <= 0 or elapsed < LINE_SECONDS / 2 or done >= total:
+            return ""
+        return f"  {tqdm.format_interval(elapsed / paced * (total - done))} left"
 
     def _describe(self, frame: Frame) -> str:
-        parts = [f"T {frame.temperature:.0f} K"]
+        parts = [] if frame.temperature is None else [f"T {frame.temperature:.0f} K"]
         seen = self._with_u
         if seen is not None:
             parts.append(f"U {seen.force_delta:.3f} eV/Å")

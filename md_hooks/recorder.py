@@ -26,6 +26,7 @@ from .checkpoint import Checkpoint
 from .errors import HookError
 from .frame import Frame
 from .h5md_file import H5MDFile
+from .remark import Remark
 from .verdict import Action, Verdict
 
 WRITE_OUT_SECONDS = 1.0
@@ -45,6 +46,10 @@ class Recorder:
         every: a frame each so many steps, counted by the step number; scalars are kept each step.
         mode: "create" refuses an existing file, "append" continues it (or creates it),
             "overwrite" replaces it.
+        replay: the frames are those of a stored trajectory. They may then be of different systems,
+            ``every`` counts frames and not steps, a stop is not written at once, and the
+            checkpoint, which says how far the trajectory was read, belongs to the last of all
+            steps written, recorded or not.
 
     Raises:
         HookError: ``every`` or ``mode`` makes no sense; on open, a file that exists, holds another
@@ -57,6 +62,7 @@ class Recorder:
         path: str | Path,
         every: int = 10,
         mode: Literal["create", "append", "overwrite"] = "create",
+        replay: bool = False,
     ) -> None:
         if isinstance(every, bool) or int(every) != every or every < 1:
             raise HookError(f"every is {every!r}: give a whole number of steps, at least 1")
@@ -65,6 +71,7 @@ class Recorder:
         self.path = Path(path)
         self.every = int(every)
         self.mode = mode
+        self.replay = replay
         self._file: H5MDFile | None = None
         self._info = RunInfo()
 
@@ -85,14 +92,16 @@ class Recorder:
         self._rows: list[tuple[Any, ...]] = []
         self._frames: list[Frame] = []
         self._actions: list[int] = []
+        self._remarks: list[tuple[int, Remark]] = []
         self._extra: tuple[str, ...] | None = None
         self._checkpoint: Checkpoint | None = None
         self._policies: list[dict[str, Any]] | None = None
         self._last: tuple[Frame, int] | None = None
         self._last_step = -1
+        self._n_rows = 0
         self._recorded_step: int | None = None
         self._written = time.monotonic()
-        file = H5MDFile(self.path, create=not appending)
+        file = H5MDFile(self.path, create=not appending, replay=self.replay)
         try:
             if appending:
                 self._check(file, info)
@@ -127,6 +136,7 @@ class Recorder:
         else:
             file.cut_after(None)
         self._last_step = -1 if last is None else last
+        self._n_rows = file.n_steps
 
     def _same_system(self, file: H5MDFile, numbers: np.ndarray | None) -> None:
         there = file.numbers
@@ -148,21 +158,31 @@ class Recorder:
                 f"step {frame.step} after step {self._last_step} in {self.path}: steps must grow; "
                 "continue from load_checkpoint() with its step as restart_step, or say overwrite"
             )
-        if self._last is None:
+        if self._last is None and not self.replay:
             self._same_system(self._file, frame.numbers)
         action = int(verdict.action)
         self._last_step = frame.step
         self._last = (frame, action)
         self._rows.append(self._row(frame, action))
-        if frame.step % self.every == 0 or action != Action.CONTINUE:
+        place = self._n_rows if self.replay else frame.step
+        self._n_rows += 1
+        if place % self.every == 0 or action != Action.CONTINUE:
             self._record(frame, action)
         if (
-            action == Action.STOP
+            (action == Action.STOP and not self.replay)
             or time.monotonic() - self._written > WRITE_OUT_SECONDS
             or len(self._rows) >= MAX_ROWS
             or len(self._frames) >= MAX_FRAMES
             or len(self._frames) * len(frame.numbers) >= MAX_FRAME_VALUES
         ):
+            if self.replay:
+                self._take_checkpoint(frame)
+            self._write_out()
+
+    def remark(self, remark: Remark) -> None:
+        """Note something about a frame of a replayed trajectory; written out with the next steps."""
+        self._remarks.append((self._last_step, remark))
+        if len(self._remarks) >= MAX_ROWS:
             self._write_out()
 
     def _row(self, frame: Frame, action: int) -> tuple[Any, ...]:
@@ -186,7 +206,8 @@ class Recorder:
         self._frames.append(frame)
         self._actions.append(action)
         self._recorded_step = frame.step
-        self._take_checkpoint(frame)
+        if not self.replay:
+            self._take_checkpoint(frame)
 
     def _take_checkpoint(self, frame: Frame) -> None:
         state = None if self._info.checkpoint is None else self._info.checkpoint()
@@ -203,13 +224,16 @@ class Recorder:
         try:
             policies = self._info.policies()
             if self._rows or self._checkpoint is not None or policies != self._policies:
-                file.reserve(len(self._rows), self._frames)
+                file.reserve(len(self._rows), self._frames, len(self._remarks))
             if policies != self._policies:
                 file.note("policies", policies)
                 self._policies = policies
             if self._rows:
                 file.append_series(self._rows, self._extra or ())
                 self._rows.clear()
+            if self._remarks:
+                file.append_remarks(self._remarks)
+                self._remarks.clear()
             if self._frames:
                 file.append_frames(self._frames, self._actions)
                 self._frames.clear()
@@ -241,6 +265,8 @@ class Recorder:
             return
         if self._last is not None and self._recorded_step != self._last[0].step:
             self._record(*self._last)
+        if self._last is not None and self.replay:
+            self._take_checkpoint(self._last[0])
         self._write_out()
         file, self._file = self._file, None
         outcome = {name: getattr(result, name) for name in result.__dataclass_fields__}

@@ -16,6 +16,7 @@ from . import layout
 from .errors import HookError
 from .frame import Frame
 from .reading import open_to_read
+from .remark import Remark
 from .verdict import Action
 
 BLOCK_VALUES = 200_000  # atoms x frames that are read at a time
@@ -151,6 +152,15 @@ class Trajectory:
         """Number of recorded frames."""
         return len(self._frame_steps)
 
+    def remarks(self) -> list[Remark]:
+        """What a replay noted about the frames of its source, in their order; empty for a run."""
+
+        def read(file: h5py.File) -> list[Remark]:
+            rows = file[layout.REMARKS][()] if layout.REMARKS in file else ()
+            return [Remark.of_row(row) for row in rows]
+
+        return open_to_read(self.path, read)
+
     def frame(self, index: int) -> Frame:
         """One recorded frame, negative indices count from the end.
 
@@ -213,23 +223,27 @@ def _read_frames(file: h5py.File, indices: range) -> list[Frame]:
     boundary = file[f"{particles}/box"].attrs["boundary"]
     pbc = np.array([_text(b) == "periodic" for b in boundary])
     masses = file[layout.MASSES][()]
+    mass = rows_of(f"{particles}/mass")  # of replays, whose frames may be of different systems
+    periodic = rows_of(f"{observables}/pbc")
 
-    def optional(array: Any, row: int) -> Any:
-        if array is None or np.isnan(array[row]).all():
-            return None
-        return array[row]
+    def one(i: int) -> Frame:
+        atoms = slice(0, int((species[i] >= 0).sum()))
+        return Frame(
+            step=int(steps[i]), time=float(times[i]), numbers=species[i][atoms],
+            positions=position[i][atoms], velocities=_optional(velocity[i][atoms]),
+            masses=masses if mass is None else mass[i][atoms], cell=edges[i],
+            pbc=pbc if periodic is None else periodic[i].astype(bool), energy=float(energy[i]),
+            forces=force[i][atoms], temperature=_optional(float(temperature[i])),
+            force_delta=_optional(float(u[i])),
+            stress=None if stress is None else _optional(stress[i]),
+            **{name: None if a is None else _optional(a[i][atoms]) for name, a in per_atom.items()},
+        )  # fmt: skip
 
-    return [
-        Frame(
-            step=int(steps[i]), time=float(times[i]), numbers=species[i], positions=position[i],
-            velocities=velocity[i], masses=masses, cell=edges[i], pbc=pbc, energy=float(energy[i]),
-            forces=force[i], temperature=float(temperature[i]),
-            force_delta=None if np.isnan(u[i]) else float(u[i]),
-            stress=optional(stress, i),
-            **{name: optional(array, i) for name, array in per_atom.items()},
-        )
-        for i in (index - low for index in indices)
-    ]  # fmt: skip
+    return [one(index - low) for index in indices]
+
+
+def _optional(value: Any) -> Any:
+    return None if np.isnan(value).all() else value
 
 
 def _text(value: Any) -> str:

@@ -1,0 +1,165 @@
+"""What a stored trajectory gives: its frames one after the other, and what cannot be read."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import count
+from typing import ClassVar
+
+import numpy as np
+from ase import Atoms, units
+from numpy.typing import NDArray
+
+from forcedelta.errors import ForceDeltaError
+
+MOST_BROKEN = 8
+"""A trajectory of which so many frames in a row cannot be read is taken to end there."""
+
+
+@dataclass(frozen=True, eq=False)
+class StoredFrame:
+    """One frame as its file has it.
+
+    Attributes:
+        index: its number in the file, counted from 0.
+        atoms: elements, positions (Å), cell (Å) and periodicity, masses; ``info`` may have charge
+            and spin.
+        step: None where the file has none.
+        time: fs; None where the file has none.
+        velocities: [N, 3] Å/fs; None where the file has none.
+        temperature: K, from the velocities.
+    """
+
+    index: int
+    atoms: Atoms
+    step: int | None = None
+    time: float | None = None
+    velocities: NDArray[np.floating] | None = None
+    temperature: float | None = None
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A frame that cannot be read.
+
+    Attributes:
+        index: its number in the file, counted from 0.
+        reason: what the reader said, in one line.
+        last: nothing can be read from there on.
+    """
+
+    index: int
+    reason: str
+    last: bool = False
+
+
+class Source(ABC):
+    """A stored trajectory. No more than a frame, or a small block of them, is held in memory."""
+
+    kind: ClassVar[str]
+    """What the format is called, with what is to be known about its numbers."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """The number of frames that seem to be there."""
+
+    @abstractmethod
+    def frames(self, start: int, stop: int | None, every: int) -> Iterator[StoredFrame | Unreadable]:
+        """Each ``every``-th frame from ``start`` to before ``stop``, all there are with None."""
+
+
+class RandomAccess(Source):
+    """A trajectory that gives any of its frames."""
+
+    @abstractmethod
+    def read(self, index: int) -> StoredFrame:
+        """One frame; may raise anything."""
+
+    def frames(self, start: int, stop: int | None, every: int) -> Iterator[StoredFrame | Unreadable]:
+        """See `Source`."""
+        end = len(self) if stop is None else min(stop, len(self))
+        broken: list[Unreadable] = []
+        for index in range(start, end, every):
+            try:
+                frame = self.read(index)
+            except Exception as error:  # readers of many formats, each with its own kinds of errors
+                broken.append(Unreadable(index, reason_of(error)))
+                if len(broken) == MOST_BROKEN:
+                    yield Unreadable(broken[0].index, broken[0].reason, last=True)
+                    return
+                continue
+            yield from broken
+            broken.clear()
+            yield frame
+        if broken:
+            yield Unreadable(broken[0].index, broken[0].reason, last=True)
+
+
+class InSequence(Source):
+    """A trajectory that is read from its beginning."""
+
+    @abstractmethod
+    def parts(self) -> Iterator[Callable[[], Atoms]]:
+        """For each frame a function that makes it; may raise anything where the frames end."""
+
+    def frames(self, start: int, stop: int | None, every: int) -> Iterator[StoredFrame | Unreadable]:
+        """See `Source`."""
+        parts = self.parts()
+        for index in count():
+            if stop is not None and index >= stop:
+                return
+            try:
+                make = next(parts)
+            except StopIteration:
+                return
+            except Exception as error:
+                yield Unreadable(index, reason_of(error), last=True)
+                return
+            if index < start or (index - start) % every:
+                continue
+            try:
+                yield from_atoms(index, make())
+            except Exception as error:
+                yield Unreadable(index, reason_of(error))
+
+
+def from_atoms(index: int, atoms: Atoms) -> StoredFrame:
+    """A frame from what ASE read.
+
+    ``info["step"]`` and ``info["time"]``, fs, are step and time, as in our own files. The
+    temperature counts the degrees of freedom that the constraints leave.
+
+    Raises:
+        ForceDeltaError: there are no atoms.
+    """
+    if len(atoms) == 0:
+        raise ForceDeltaError("it has no atoms")
+    velocities = temperature = None
+    if atoms.has("momenta"):
+        velocities = atoms.get_velocities() * units.fs
+        temperature = float(atoms.get_temperature())
+    step, time = number(atoms.info.get("step")), number(atoms.info.get("time"))
+    return StoredFrame(
+        index=index,
+        atoms=atoms,
+        step=None if step is None or step < 0 else int(step),
+        time=time,
+        velocities=velocities,
+        temperature=temperature,
+    )
+
+
+def number(value: object) -> float | None:
+    """A finite number, or None for everything else."""
+    try:
+        found = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return None
+    return found if np.isfinite(found) else None
+
+
+def reason_of(error: Exception) -> str:
+    """What an error says, in one line."""
+    return " ".join(str(error).split()) or type(error).__name__

@@ -28,7 +28,7 @@ import typer
 from md_hooks.errors import HookError
 
 from ..errors import ForceDeltaError
-from . import calibrate, check, export, models, plot, recalc, run, watch
+from . import audit, calibrate, check, export, models, plot, recalc, run, watch
 
 DONE, BAD_INPUT, INTERRUPTED = 0, 2, 130
 
@@ -49,6 +49,7 @@ app = typer.Typer(
 app.command("run", epilog=run.EPILOG)(run.run)
 app.command("check", epilog=check.EPILOG)(check.check)
 app.command("recalc", epilog=recalc.EPILOG)(recalc.recalc)
+app.command("audit", epilog=audit.EPILOG)(audit.audit)
 app.command("models")(models.models)
 app.command("calibrate", epilog=calibrate.EPILOG)(calibrate.calibrate)
 app.command("export")(export.export)

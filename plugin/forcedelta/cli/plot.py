@@ -85,7 +85,7 @@ def _title(trajectory: Trajectory) -> str:
 
 def _temperature(axes: Any, trajectory: Trajectory) -> None:
     series = trajectory.series
-    _line(axes, series["time"], series["temperature"], color="#555555", linewidth=0.8)
+    line(axes, series["time"], series["temperature"], color="#555555", linewidth=0.8)
     settings = trajectory.metadata.get("settings", {})
     if settings.get("ramp_to") is not None and "ramp_steps" in settings:
         # interpolated, so that it ends where the run does
@@ -101,8 +101,8 @@ def _temperature(axes: Any, trajectory: Trajectory) -> None:
 def _force_delta(axes: Any, trajectory: Trajectory) -> None:
     series = trajectory.series
     time, u, largest = series["time"], series["force_delta"], series["force_delta_max"]
-    _line(axes, time, largest, color=ATOM_COLOUR, linewidth=0.8, label="largest $u_i$")
-    _line(axes, time, u, color=U_COLOUR, linewidth=1.0, label="$U$")
+    line(axes, time, largest, color=ATOM_COLOUR, linewidth=0.8, label="largest $u_i$")
+    line(axes, time, u, color=U_COLOUR, linewidth=1.0, label="$U$")
     thresholds = trajectory.thresholds
     watched = largest if thresholds["on"] == "worst_atom" else u
     for kind, colour in (("stop", STOP_COLOUR), ("flag", FLAG_COLOUR)):
@@ -147,7 +147,8 @@ def _worst_atom(axes: Any, trajectory: Trajectory) -> None:
         axes.set_ylabel("worst atom (index)")
 
 
-def _line(axes: Any, time: NDArray[Any], values: NDArray[Any], **style: Any) -> None:
+def line(axes: Any, time: NDArray[Any], values: NDArray[Any], **style: Any) -> None:
+    """Draw the values that are finite, a long series as the range of each block."""
     known = np.isfinite(values)
     time, values = time[known], values[known]
     if len(values) > MOST_POINTS:

@@ -270,7 +270,7 @@ def run(
     """
     values = {name: value for name, value in locals().items() if name not in _ONLY_HERE}
     settings = RunSettings(**values)
-    given = {name for name in values if _source(context, name) in ("COMMANDLINE", "DEFAULT_MAP")}
+    given = {name for name in values if source_of(context, name) in ("COMMANDLINE", "DEFAULT_MAP")}
     from .simulation import simulate
 
     ending = simulate(settings, given, shlex.join(["forcedelta", *sys.argv[1:]]))
@@ -282,6 +282,7 @@ def run(
     return ending.status
 
 
-def _source(context: typer.Context, name: str) -> str:
+def source_of(context: typer.Context, name: str) -> str:
+    """Where the value of an option comes from, by the name of click's constant."""
     source: Any = context.get_parameter_source(name)
     return "" if source is None else str(source.name)

@@ -1,0 +1,196 @@
+"""Audits of one or many trajectories, one after the other or through an executor."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Iterable, Sequence
+from concurrent.futures import BrokenExecutor, Executor, Future, as_completed
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from tqdm import tqdm
+
+from forcedelta.audit.reading import open_source
+from forcedelta.audit.result import AuditResult
+from forcedelta.audit.settings import AuditSettings, continued, just_created
+from forcedelta.errors import ForceDeltaError
+from forcedelta.models.registry import LoadedModel
+from md_hooks import Trajectory
+
+Mode = Literal["create", "restart", "overwrite"]
+
+
+def audit(
+    trajectories: str | Path | Iterable[str | Path],
+    model: str | Path | LoadedModel,
+    out: str | Path,
+    *,
+    executor: Executor | None = None,
+    mode: Mode = "create",
+    progress: bool = False,
+    **settings: Any,
+) -> list[AuditResult]:
+    """Audit trajectories: evaluate their frames with a model and hand them to guard and recorder.
+
+    One trajectory gives the file ``out``. Several give one file each, named after them, in the
+    folder ``out``. Frames that the model cannot judge, and gaps, are noted in the file
+    (`md_hooks.Trajectory.remarks`) and end nothing; a frame at which the guard says stop is marked,
+    and the audit goes on.
+
+    A job that is submitted a second time, as Dask does when a worker is lost, goes on where the
+    first one was.
+
+    Args:
+        trajectories: one or more files; `forcedelta.audit.reading.open_source` says of what kind.
+        model: a name, the path of a file, or a model in memory (without an executor only).
+        out: file or folder, see above.
+        executor: runs a job for each trajectory, e.g. a ProcessPoolExecutor, or Dask's
+            ``client.get_executor(retries=2)``; None: one after the other, here.
+        mode: "create" refuses files that exist, "restart" goes on with them, "overwrite" replaces
+            them.
+        progress: show it.
+        **settings: those of `AuditSettings`, in its units.
+
+    Returns:
+        A result for each trajectory, in their order.
+
+    Raises:
+        ForceDeltaError, HookError: input that is not right. With an executor the other jobs are
+            finished first.
+    """
+    paths = [trajectories] if isinstance(trajectories, str | Path) else list(trajectories)
+    loaded = model if isinstance(model, LoadedModel) else None
+    if loaded is not None and executor is not None:
+        raise ForceDeltaError("a model in memory does not go to other processes: give its name or file")
+    name = model.name if isinstance(model, LoadedModel) else os.fspath(model)
+    jobs = plan([str(path) for path in paths], str(out), model=name, **settings)
+    prepare(jobs, mode, None)
+    command = shlex.join(sys.argv)
+    if executor is not None:
+        return run_jobs(jobs, executor, command, overwrite=mode == "overwrite", progress=progress)
+    resume = mode != "overwrite"
+    return [audit_one(job, command, loaded, resume=resume, progress=progress) for job in jobs]
+
+
+def plan(trajectories: Sequence[str], out: str, **settings: Any) -> list[AuditSettings]:
+    """The audit of each trajectory.
+
+    Raises:
+        ForceDeltaError: no trajectory, or two that would have one file.
+    """
+    if not trajectories:
+        raise ForceDeltaError("no trajectory: give one or more files")
+    if len(trajectories) == 1:
+        return [AuditSettings(trajectories[0], out=out, **settings)]
+    flags = settings.pop("flags", None)
+    jobs: dict[str, AuditSettings] = {}
+    for trajectory in trajectories:
+        stem = Path(trajectory).stem
+        if stem in jobs:
+            raise ForceDeltaError(
+                f"{jobs[stem].trajectory} and {trajectory} would both become {out}/{stem}.h5: "
+                "rename one, or audit them apart"
+            )
+        jobs[stem] = AuditSettings(
+            trajectory,
+            out=str(Path(out) / f"{stem}.h5"),
+            flags=None if flags is None else str(Path(out) / f"{stem}.xyz"),
+            **settings,
+        )
+    return list(jobs.values())
+
+
+def prepare(
+    jobs: list[AuditSettings], mode: Mode, given: set[str] | None
+) -> None:
+    """Look at the files before anything is computed; jobs become those of a restart in place.
+
+    Args:
+        jobs: of one call.
+        mode: see `audit`.
+        given: the settings that the user gave; None: all of them.
+
+    Raises:
+        ForceDeltaError: files that exist or cannot be written, or are of other audits.
+    """
+    for k, job in enumerate(jobs):
+        job.check()
+        out = Path(job.out)
+        if len(jobs) > 1:
+            out.parent.mkdir(parents=True, exist_ok=True)
+        if not out.parent.is_dir():
+            raise ForceDeltaError(f"{out} cannot be written: make the folder {out.parent} first")
+        if out.is_dir() or not os.access(out if out.exists() else out.parent, os.W_OK):
+            raise ForceDeltaError(f"{out} cannot be written: choose a file in a folder of yours")
+        if not out.exists():
+            continue
+        if mode == "create":
+            raise ForceDeltaError(
+                f"{out} exists: say --restart to go on with it, --overwrite to replace it, or give "
+                "another --out"
+            )
+        if os.path.samefile(out, job.trajectory):
+            raise ForceDeltaError(f"{out} is the trajectory itself: give another --out")
+        if mode == "restart" and not just_created(out):
+            stored = Trajectory(out).metadata.get("settings", {})
+            jobs[k] = continued(job, given, stored)
+
+
+def audit_one(
+    settings: AuditSettings,
+    command: str,
+    model: LoadedModel | None = None,
+    *,
+    resume: bool = True,
+    progress: bool = False,
+) -> AuditResult:
+    """One audit, which goes on in its file where it has one. The job that executors run."""
+    import torch
+
+    from forcedelta.audit.replay import Audit
+
+    torch.set_num_threads(settings.threads)
+    return Audit(settings, model, resume=resume, command=command).run(progress)
+
+
+def run_jobs(
+    jobs: list[AuditSettings], executor: Executor, command: str, *, overwrite: bool, progress: bool
+) -> list[AuditResult]:
+    """All jobs through an executor, with a bar that counts trajectories.
+
+    Raises:
+        ForceDeltaError, HookError: the first error of a job, after the others; a broken executor.
+    """
+    for job in jobs:
+        open_source(job.trajectory, job.topology)  # before files are replaced
+    if overwrite:  # now: a job that is submitted again has to find what the first one wrote
+        for job in jobs:
+            Path(job.out).unlink(missing_ok=True)
+    futures: dict[Future[AuditResult], int] = {
+        executor.submit(audit_one, job, command): k for k, job in enumerate(jobs)
+    }
+    results: list[AuditResult | None] = [None] * len(jobs)
+    first: Exception | None = None
+    bar = tqdm(total=len(jobs), unit="trajectory", disable=not progress or not sys.stderr.isatty())
+    with bar:
+        for future in as_completed(futures):
+            k = futures[future]
+            try:
+                result = results[k] = future.result()
+            except BrokenExecutor as error:
+                raise ForceDeltaError(
+                    "a worker process died, killed or out of memory: say the same with --restart to "
+                    "go on, nothing that was written is lost"
+                ) from error
+            except Exception as error:
+                first = first or error
+                continue
+            bar.update()
+            if progress and bar.disable:
+                print(result.line, file=sys.stderr, flush=True)
+    if first is not None:
+        raise first
+    return [result for result in results if result is not None]

@@ -1,0 +1,378 @@
+"""The audit of one trajectory: its frames, evaluated in batches, go through the hooks of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import ase
+import numpy as np
+import torch
+from ase import Atoms
+
+from forcedelta import __version__
+from forcedelta.ase import usable_device
+from forcedelta.audit.batches import BatchEvaluator, BatchSize, Evaluation
+from forcedelta.audit.continuity import Continuity
+from forcedelta.audit.frames import Source, StoredFrame, Unreadable
+from forcedelta.audit.reading import open_source
+from forcedelta.audit.result import AuditResult, Tally
+from forcedelta.audit.settings import AuditSettings, just_created
+from forcedelta.checks import check_supported
+from forcedelta.errors import ForceDeltaError
+from forcedelta.graph import charge_and_spin
+from forcedelta.models import LoadedModel, load_model
+from md_hooks import (
+    Action,
+    Checkpoint,
+    FlagStore,
+    Frame,
+    HookChain,
+    Progress,
+    Recorder,
+    Remark,
+    RunInfo,
+    RunResult,
+    Trajectory,
+    Verdict,
+    load_checkpoint,
+)
+from md_hooks.signals import end_after_the_step
+
+STORED_FRAMES = 10_000
+"""So many frames are stored of a long trajectory, besides those that the guard picks out."""
+
+_AUTO_ENDED = (
+    "the trajectory ends within the burn-in of {0} steps, so that 'auto' has chosen no threshold: give a "
+    "shorter --burn-in, or thresholds as numbers, with --overwrite"
+)
+
+
+class Audit:
+    """One trajectory, one model, one file.
+
+    Args:
+        settings: see `AuditSettings`.
+        model: in memory already; None: loaded as the settings say.
+        resume: go on with the file of the settings where it is one of this audit.
+        command: the command line, for the record.
+
+    Raises:
+        ForceDeltaError, HookError: input that is not right; nothing was overwritten then.
+    """
+
+    def __init__(
+        self,
+        settings: AuditSettings,
+        model: LoadedModel | None = None,
+        *,
+        resume: bool = False,
+        command: str = "",
+    ) -> None:
+        settings.check()
+        self._settings = settings
+        self._command = command
+        self._source: Source = open_source(settings.trajectory, settings.topology)
+        self._frames = len(self._source)
+        if self._frames == 0:
+            raise ForceDeltaError(f"{settings.trajectory} holds no frame: give one that does")
+        self._device = usable_device(settings.device)
+        dtype = getattr(torch, settings.dtype)
+        self._model = model or load_model(
+            settings.model, dtype, self._device, architecture=settings.architecture,
+            trust=settings.trust, compile=settings.compile,
+        )  # fmt: skip
+        self._evaluate = BatchEvaluator(self._model, dtype, self._device)
+        self._size = BatchSize(self._device)
+        self._supported: dict[Any, str] = {}
+        self._continuity = Continuity()
+        self._next = settings.start
+        self._shown = -1
+        self._tally = Tally()
+        self._ending = ""
+        self._interrupt = ""
+        self._last: Frame | None = None
+        self._guard = settings.guard()
+        self._checkpoint = self._find_checkpoint() if resume else None
+
+    def _find_checkpoint(self) -> Checkpoint | None:
+        """Where the file ends; None where there is no file, or one without an audited frame."""
+        out = Path(self._settings.out)
+        if not out.exists() or just_created(out):
+            return None
+        if not len(Trajectory(self._settings.out).series["step"]):
+            return None
+        found = load_checkpoint(self._settings.out)
+        index = int(found.state["frame"])
+        self._check_same(found, index)
+        self._next = index + self._settings.every
+        self._continuity.load(found.state["continuity"])
+        return found
+
+    def _check_same(self, checkpoint: Checkpoint, index: int) -> None:
+        """Refuse a trajectory that is not the one of which the file has the beginning."""
+        stored = next(iter(self._source.frames(index, index + 1, 1)), None)
+        if not isinstance(stored, StoredFrame) or not np.array_equal(
+            stored.atoms.positions, checkpoint.positions, equal_nan=True
+        ):
+            raise ForceDeltaError(
+                f"frame {index} of {self._settings.trajectory} is not the one that was audited last "
+                f"in {self._settings.out}: the trajectory is another; make a new audit"
+            )
+
+    # --- the whole -----------------------------------------------------------------------------
+
+    def run(self, progress: bool = True) -> AuditResult:
+        """Audit what has not been audited yet.
+
+        Ctrl-C and SIGTERM end it after the batch at hand, with the file closed.
+        """
+        settings = self._settings
+        planned = len(range(settings.start, min(self._frames, settings.stop or self._frames), settings.every))
+        record_every = settings.record_every or max(1, planned // STORED_FRAMES)
+        self._recorder = Recorder(
+            settings.out,
+            every=record_every,
+            mode="overwrite" if self._checkpoint is None else "append",
+            replay=True,
+        )
+        hooks: list[Any] = [self._guard, self._tally, self._recorder]
+        if progress:
+            hooks.append(Progress())
+        if settings.flags is not None:
+            hooks.append(FlagStore(settings.flags))
+        self._chain = HookChain(hooks)
+        if self._checkpoint is not None:
+            self._chain.load_state_dict(self._checkpoint.hooks)
+        self._chain.open(self._info(planned, record_every))
+        try:
+            with end_after_the_step(self._ask_to_end), np.errstate(over="ignore", invalid="ignore"):
+                stopped = self._replay()
+        except BaseException as error:
+            self._close("error", str(error) or type(error).__name__, error)
+            raise
+        reason = "stopped" if stopped is not None else "interrupted" if self._interrupt else "finished"
+        message = self._interrupt if stopped is None else stopped.reason
+        self._close(reason, message or self._ending)
+        return self._result(reason, message)
+
+    def _ask_to_end(self, why: str) -> None:
+        self._interrupt = why
+
+    def _info(self, planned: int, record_every: int) -> RunInfo:
+        settings, checkpoint = self._settings, self._checkpoint
+        model = self._model
+        return RunInfo(
+            model={
+                "name": model.name,
+                "weights_hash": model.weights_hash,
+                "library": model.library,
+                "device": str(self._device),
+                "dtype": settings.dtype,
+                "metadata": dict(model.metadata),
+            },
+            command=self._command,
+            settings={
+                **settings.stored(),
+                "trajectory": settings.trajectory,
+                "format": self._source.kind,
+                "record_every": record_every,
+            },
+            versions={
+                "forcedelta": __version__, "torch": torch.__version__, "ase": ase.__version__,
+                "numpy": version("numpy"), "h5py": version("h5py"),
+            },
+            planned_frames=planned,
+            frames_before=self._tally.counts["audited"],
+            restart_step=None if checkpoint is None else checkpoint.step,
+            restart_time=0.0 if checkpoint is None else checkpoint.time,
+            checkpoint=self._state,
+        )  # fmt: skip
+
+    def _state(self) -> dict[str, Any]:
+        """How far the trajectory was read, with the frame that is being dispatched."""
+        return {"frame": self._shown, "continuity": self._continuity.state()}
+
+    def _close(self, reason: str, message: str, error: BaseException | None = None) -> None:
+        last = self._last
+        result = RunResult(
+            reason=reason,
+            step=-1 if last is None else last.step,
+            time=0.0 if last is None else last.time,
+            force_delta=None if last is None else last.force_delta,
+            worst_atom=None if last is None else last.worst_atom,
+            message=message,
+        )
+        try:
+            self._chain.close(result)
+        except Exception as second:
+            if error is None:
+                raise
+            error.add_note(f"while closing: {second}")
+
+    def _result(self, reason: str, message: str) -> AuditResult:
+        tally = self._tally
+        return AuditResult(
+            trajectory=self._settings.trajectory,
+            out=self._settings.out,
+            reason=reason,
+            frames=self._frames,
+            audited=tally.counts["audited"],
+            flagged=tally.counts["flagged"],
+            stops=tally.counts["stops"],
+            first_stop=tally.first_stop,
+            largest=tally.largest,
+            largest_step=tally.largest_step,
+            last_step=tally.last_step,
+            stop_threshold=self._guard.stop_threshold,
+            flag_threshold=self._guard.flag_threshold,
+            remarks=dict(tally.remarks),
+            ending=self._ending,
+            message=message,
+            problem=self._problem() if reason == "finished" else "",
+        )
+
+    def _problem(self) -> str:
+        if not self._tally.counts["audited"]:
+            return f"none of its frames could be audited ({self._tally.first_reason})"
+        if self._guard.burning_in:
+            return _AUTO_ENDED.format(self._settings.burn_in)
+        return ""
+
+    # --- frame by frame ------------------------------------------------------------------------
+
+    def _replay(self) -> Verdict | None:
+        """All frames through the hooks; the verdict that ended the audit, if one did."""
+        for batch in self._batches():
+            answers = self._evaluate_all(batch)
+            for item, answer in zip(batch, answers, strict=True):
+                verdict = self._show(item, answer)
+                if verdict is not None and verdict.action == Action.STOP:
+                    if self._settings.end_at_stop:
+                        return verdict
+            if self._interrupt:
+                return None
+        return None
+
+    def _batches(self) -> Iterator[list[StoredFrame | Unreadable]]:
+        """What the trajectory gives, in lists that hold about as many atoms as pay off."""
+        settings = self._settings
+        batch: list[StoredFrame | Unreadable] = []
+        atoms = 0
+        for item in self._source.frames(self._next, settings.stop, settings.every):
+            size = len(item.atoms) if isinstance(item, StoredFrame) else 0
+            if batch and atoms + size > self._size.atoms:
+                yield batch
+                batch, atoms = [], 0
+            batch.append(item)
+            atoms += size
+        if batch:
+            yield batch
+
+    def _evaluate_all(
+        self, batch: list[StoredFrame | Unreadable]
+    ) -> list[Evaluation | str | None]:
+        """For each item what the model says of it, or why it cannot; None: positions not finite."""
+        answers: list[Evaluation | str | None] = [self._refusal(item) for item in batch]
+        good = [k for k, answer in enumerate(answers) if answer == ""]
+        structures = [batch[k].atoms for k in good]  # type: ignore[union-attr]
+        if not structures:
+            return answers
+        self._size.start()
+        try:
+            found: list[Any] = list(self._evaluate(structures))
+        except ForceDeltaError:
+            found = [self._alone(atoms) for atoms in structures]
+        else:
+            self._size.done(sum(len(atoms) for atoms in structures))
+        for k, evaluation in zip(good, found, strict=True):
+            answers[k] = evaluation
+        return answers
+
+    def _alone(self, atoms: Atoms) -> Evaluation | str:
+        try:
+            return self._evaluate([atoms])[0]
+        except ForceDeltaError as error:
+            return str(error)
+
+    def _refusal(self, item: StoredFrame | Unreadable) -> str | None:
+        """Why a frame cannot be evaluated; empty where it can, None where it is not finite."""
+        if isinstance(item, Unreadable):
+            return item.reason
+        atoms = item.atoms
+        given = {"charge": self._settings.charge, "spin": self._settings.spin}
+        atoms.info.update({name: value for name, value in given.items() if value is not None})
+        key = (atoms.numbers.tobytes(), tuple(atoms.pbc))
+        if key not in self._supported:
+            if len(self._supported) > 1000:  # a file in which each frame is of another system
+                self._supported.clear()
+            self._supported[key] = _why_not(lambda: check_supported(atoms.numbers, atoms.pbc, self._model))
+        reason = self._supported[key] or _why_not(lambda: charge_and_spin(atoms, self._model))
+        if reason:
+            return reason
+        return "" if np.isfinite(atoms.positions).all() else None
+
+    def _show(self, item: StoredFrame | Unreadable, answer: Evaluation | str | None) -> Verdict | None:
+        """Hand one frame to the hooks, or note why there is none."""
+        if isinstance(item, Unreadable):
+            if item.last:
+                self._ending = f"it ends at frame {item.index}, which cannot be read: {item.reason}"
+                self._remark(Remark(item.index, None, "end", self._ending))
+            else:
+                self._remark(Remark(item.index, None, "unreadable", item.reason))
+            return None
+        step, remarks = self._continuity.number(item)
+        for remark in remarks:
+            self._remark(remark)
+        if isinstance(answer, str):
+            self._remark(Remark(item.index, step, "not audited", answer))
+            return None
+        if answer is None:
+            self._remark(Remark(item.index, step, "not finite", "positions are not finite"))
+            answer = _not_finite(len(item.atoms))
+        self._last = _frame(item, step, answer)
+        self._shown = item.index
+        return self._chain.dispatch(self._last)
+
+    def _remark(self, remark: Remark) -> None:
+        self._tally.remark(remark)
+        self._recorder.remark(remark)
+
+
+def _why_not(check: Callable[[], object]) -> str:
+    try:
+        check()
+    except ForceDeltaError as error:
+        return str(error)
+    return ""
+
+
+def _frame(stored: StoredFrame, step: int, evaluation: Evaluation) -> Frame:
+    atoms = stored.atoms
+    return Frame(
+        step=step,
+        time=0.0 if stored.time is None else stored.time,
+        numbers=atoms.numbers,
+        positions=atoms.positions,
+        velocities=stored.velocities,
+        masses=atoms.get_masses(),
+        cell=atoms.cell.array,
+        pbc=atoms.pbc,
+        energy=evaluation.energy,
+        forces=evaluation.direct_forces,
+        temperature=stored.temperature,
+        force_delta=evaluation.force_delta,
+        force_deltas=evaluation.force_deltas,
+        direct_forces=evaluation.direct_forces,
+        conservative_forces=evaluation.conservative_forces,
+        stress=evaluation.stress,
+        extra={"source_frame": float(stored.index), **Frame.scalars(evaluation.expected_errors)},
+    )
+
+
+def _not_finite(atoms: int) -> Evaluation:
+    """What a run has at such a step, so that the guard judges as it does there."""
+    vectors = np.full((atoms, 3), np.nan)
+    return Evaluation(np.nan, vectors, vectors, np.full(atoms, np.nan), np.nan)

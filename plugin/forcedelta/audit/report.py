@@ -1,0 +1,111 @@
+"""A report on recorded files: one HTML page that needs nothing else, and its picture as PNG."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from forcedelta.audit.digest import MOST_REMARKS, MOST_ROWS, Digest
+from forcedelta.audit.figures import overview, png, structure
+from forcedelta.errors import ForceDeltaError
+from md_hooks import Action, Trajectory
+
+_FACTS = (
+    ("training_set", "training set"),
+    ("level_of_theory", "level of theory"),
+    ("regime", "trained on"),
+    ("licence", "licence of the weights"),
+)
+_ROUNDED = ("XTC", "TNG")
+
+
+def write_report(files: Sequence[str | Path], report: Path) -> None:
+    """Write a report on audits or runs.
+
+    Args:
+        files: recorded files, in the order in which they are to appear.
+        report: the HTML page. The first picture of the first file goes beside it, with ``.png``.
+
+    Raises:
+        ForceDeltaError: there is nothing to report, or the page cannot be written.
+        HookError: a file cannot be read.
+    """
+    digests = []
+    for file in files:
+        trajectory = Trajectory(file)
+        if len(trajectory.series["step"]):
+            digests.append(Digest(trajectory))
+    if not digests:
+        raise ForceDeltaError(f"{report}: not written, as there are no frames to report")
+    pictures = [_pictures(digest) for digest in digests]
+    environment = Environment(
+        loader=PackageLoader("forcedelta.audit", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["inline"] = _inline
+    page = environment.get_template("report.html").render(
+        sections=[
+            _section(digest, found) for digest, found in zip(digests, pictures, strict=True)
+        ],
+        version=_version(),
+        most_rows=MOST_ROWS,
+        most_remarks=MOST_REMARKS,
+    )
+    try:
+        report.write_text(page, encoding="utf-8")
+        report.with_suffix(".png").write_bytes(pictures[0]["overview"])
+    except OSError as error:
+        raise ForceDeltaError(
+            f"{report} cannot be written ({error.strerror}): choose another --report"
+        ) from error
+
+
+def _pictures(digest: Digest) -> dict[str, bytes]:
+    found = {"overview": png(overview(digest))}
+    if digest.worst is not None:
+        found["worst"] = png(structure(digest.worst))
+    if digest.stopped is not None:
+        found["stopped"] = png(structure(digest.stopped))
+    return found
+
+
+def _section(digest: Digest, pictures: dict[str, bytes]) -> dict[str, Any]:
+    model = digest.trajectory.metadata.get("model", {})
+    metadata = model.get("metadata", {})
+    return {
+        "digest": digest,
+        "pictures": pictures,
+        "frames": len(digest.series["step"]),
+        "stored": len(digest.trajectory),
+        "flagged": digest.marked(Action.FLAG),
+        "stops": digest.marked(Action.STOP),
+        "thresholds": digest.trajectory.thresholds,
+        "policies": digest.trajectory.policies,
+        "outcome": digest.trajectory.outcome,
+        "quantiles": digest.quantiles(),
+        "model": model,
+        "facts": [(title, metadata[key]) for key, title in _FACTS if metadata.get(key)],
+        "rounded": str(digest.settings.get("format", "")) in _ROUNDED,
+        "not_audited": sum(
+            digest.remark_counts.get(kind, 0) for kind in ("not audited", "unreadable", "end")
+        ),
+    }
+
+
+def _inline(picture: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(picture).decode()}"
+
+
+def _version() -> str:
+    try:
+        return version("forcedelta")
+    except PackageNotFoundError:  # imported from a source tree
+        return "unknown"

@@ -1,0 +1,129 @@
+"""What came out of an audit, in numbers and in words."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from md_hooks import Action, Frame, Remark, Verdict
+
+_SEVERAL = {"other atoms": "changes of the atoms", "gap": "gaps", "not audited": "not audited",
+            "not finite": "not finite", "unreadable": "unreadable", "step back": "steps that go back"}  # fmt: skip
+
+
+class Tally:
+    """A hook that counts, so that the sums of a long audit need not be read from its file.
+
+    Attributes:
+        counts: of "audited", "flagged" and "stops".
+        remarks: by kind.
+        first_stop, last_step, largest, largest_step: as in `AuditResult`.
+        first_reason: why the first frame that was left out was left out.
+    """
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.remarks: Counter[str] = Counter()
+        self.first_stop: int | None = None
+        self.last_step = -1
+        self.largest: float | None = None
+        self.largest_step: int | None = None
+        self.first_reason = ""
+
+    def observe(self, frame: Frame, verdict: Verdict) -> None:
+        """Count a frame."""
+        self.counts["audited"] += 1
+        self.last_step = frame.step
+        if verdict.action == Action.FLAG:
+            self.counts["flagged"] += 1
+        elif verdict.action == Action.STOP:
+            self.counts["stops"] += 1
+            if self.first_stop is None:
+                self.first_stop = frame.step
+        u = frame.force_delta
+        if u is not None and np.isfinite(u) and (self.largest is None or u > self.largest):
+            self.largest, self.largest_step = float(u), frame.step
+
+    def remark(self, remark: Remark) -> None:
+        """Count a remark."""
+        self.remarks[remark.kind] += 1
+        if not self.first_reason and remark.kind in ("not audited", "unreadable", "end"):
+            self.first_reason = remark.text
+
+    def state_dict(self) -> dict[str, Any]:
+        """JSON-able, for a restart."""
+        return {name: dict(v) if isinstance(v, Counter) else v for name, v in vars(self).items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up a state of `state_dict`."""
+        for name, value in state.items():
+            setattr(self, name, Counter(value) if isinstance(value, dict) else value)
+
+
+@dataclass(frozen=True)
+class AuditResult:
+    """The outcome of the audit of one trajectory.
+
+    Attributes:
+        trajectory: the file that was audited.
+        out: the audit's file.
+        reason: "finished", "stopped" (with ``end_at_stop``) or "interrupted".
+        frames: frames that the trajectory seemed to have when it was opened.
+        audited: frames in the audit's file, those of earlier parts included.
+        flagged: frames between the thresholds.
+        stops: frames at which the guard said stop: above the threshold, or not finite.
+        first_stop: step of the first of them.
+        largest: the largest U, eV/Å; None where there is none.
+        largest_step: its step.
+        last_step: the last step that was audited; -1 where there is none.
+        stop_threshold, flag_threshold: in force at the end, eV/Å.
+        remarks: number of remarks by kind (`md_hooks.Remark`).
+        ending: why the trajectory could not be read to its end.
+        message: the guard's words, where it ended the audit, or what interrupted it.
+        problem: what the user has to put right: nothing could be audited, or no threshold chosen.
+    """
+
+    trajectory: str
+    out: str
+    reason: str
+    frames: int
+    audited: int = 0
+    flagged: int = 0
+    stops: int = 0
+    first_stop: int | None = None
+    largest: float | None = None
+    largest_step: int | None = None
+    last_step: int = -1
+    stop_threshold: float | None = None
+    flag_threshold: float | None = None
+    remarks: Mapping[str, int] = field(default_factory=dict)
+    ending: str = ""
+    message: str = ""
+    problem: str = ""
+
+    @property
+    def line(self) -> str:
+        """One line for people."""
+        parts = [f"{self.audited} frames audited"]
+        if self.largest is not None:
+            parts.append(f"largest U {self.largest:.4g} eV/Å at step {self.largest_step}")
+        if self.flag_threshold is not None:
+            parts.append(f"{self.flagged} flagged (above {self.flag_threshold:.4g} eV/Å)")
+        if self.stops:
+            above = "not finite"
+            if self.stop_threshold is not None:
+                above = f"above {self.stop_threshold:.4g} eV/Å or not finite"
+            parts.append(f"{self.stops} {above}, the first at step {self.first_stop}")
+        parts += [f"{n} {_SEVERAL[kind]}" for kind, n in self.remarks.items() if kind in _SEVERAL]
+        if self.ending:
+            parts.append(self.ending)
+        state = {"interrupted": "interrupted: ", "stopped": "ended at the stop threshold: "}
+        return f"{self.trajectory}: {state.get(self.reason, '')}{', '.join(parts)}; in {self.out}"
+
+    def facts(self) -> dict[str, Any]:
+        """The same for machines, JSON-able; U and thresholds in eV/Å."""
+        return {**asdict(self), "remarks": dict(self.remarks)}

@@ -1,0 +1,243 @@
+"""``forcedelta audit``: the guard and the recorder of a run, over trajectories that exist already."""
+
+from __future__ import annotations
+
+import json as json_module
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from .model_options import PANEL, Architecture, Charge, Compile, Spin, Trust
+from .run import source_of
+
+EPILOG = (
+    "Exit status: 0 audited, and no frame at which a guard says stop; 3 there are such frames (above "
+    "--stop-above, or not finite); 2 bad input, nothing could be audited, or 'auto' found no threshold; "
+    "130 interrupted by Ctrl-C or SIGTERM, with --out closed and ready for --restart. Frames that "
+    "cannot be read or that the model does not know are counted, and do not change the status."
+)
+_READING, _GUARD, _OUTPUT, _MACHINE = "Reading", "Guard", "Output", "Machine"
+_ONLY_HERE = {"context", "trajectories", "restart", "overwrite", "report", "workers", "json", "out"}
+
+
+def audit(
+    context: typer.Context,
+    trajectories: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[TRAJ]...",
+            help="Trajectories: files that ASE reads (.traj, extended XYZ, ...), that MDAnalysis reads "
+            "with --topology (DCD, XTC, TRR, H5MD, ...), or runs of ours. May be left out with "
+            "--restart.",
+            show_default=False,
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Name of a model (see 'forcedelta models') or path of its file.",
+            rich_help_panel=PANEL,
+            show_default=False,
+        ),
+    ] = None,
+    architecture: Architecture = None,
+    trust: Trust = False,
+    compile: Compile = False,
+    charge: Charge = None,
+    spin: Spin = None,
+    topology: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Which elements the atoms are: PDB with its element column, PRMTOP, TPR, PSF, or a "
+            "structure that ASE reads. With it MDAnalysis reads TRAJ.",
+            rich_help_panel=_READING,
+            show_default=False,
+        ),
+    ] = None,
+    start: Annotated[
+        int,
+        typer.Option(min=0, help="First frame, counted from 0.", rich_help_panel=_READING),
+    ] = 0,
+    stop: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="First frame that is left out.",
+            rich_help_panel=_READING,
+            show_default="none",
+        ),
+    ] = None,
+    every: Annotated[
+        int, typer.Option(min=1, help="Audit each so many frames.", rich_help_panel=_READING)
+    ] = 1,
+    stop_above: Annotated[
+        str | None,
+        typer.Option(
+            metavar="eV/Å|auto|FILE",
+            help="Mark frames above this as those at which a run would be stopped. auto: "
+            "--stop-factor times the largest value of the burn-in; a FILE of 'forcedelta "
+            "calibrate'. Frames that are not finite are always marked.",
+            rich_help_panel=_GUARD,
+            show_default="none",
+        ),
+    ] = None,
+    flag_above: Annotated[
+        str | None,
+        typer.Option(
+            metavar="eV/Å|auto|FILE",
+            help="Flag frames above this and not above --stop-above. auto as there, with --flag-factor.",
+            rich_help_panel=_GUARD,
+            show_default="auto with --stop-above auto, else none",
+        ),
+    ] = None,
+    on: Annotated[
+        Literal["force_delta", "worst_atom"],
+        typer.Option(
+            help="What the thresholds are for: U of the frame, or the largest u_i of its atoms.",
+            rich_help_panel=_GUARD,
+        ),
+    ] = "force_delta",
+    patience: Annotated[
+        str,
+        typer.Option(
+            metavar="K/N",
+            help="Stop frames are those at which K of the last N frames are above.",
+            rich_help_panel=_GUARD,
+        ),
+    ] = "1/1",
+    stop_factor: Annotated[
+        float, typer.Option(help="Of --stop-above auto.", rich_help_panel=_GUARD)
+    ] = 2.0,
+    flag_factor: Annotated[
+        float, typer.Option(help="Of --flag-above auto.", rich_help_panel=_GUARD)
+    ] = 1.5,
+    burn_in: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Steps of the burn-in for auto, by the steps of the trajectory; frames, where it has "
+            "none.",
+            rich_help_panel=_GUARD,
+        ),
+    ] = 1000,
+    end_at_stop: Annotated[
+        bool,
+        typer.Option(
+            "--end-at-stop",
+            help="End at the first frame at which a run would be stopped. Without it, they are all "
+            "marked and the audit goes on.",
+            rich_help_panel=_GUARD,
+        ),
+    ] = False,
+    out: Annotated[
+        str,
+        typer.Option(
+            help="File to write, H5MD; with several TRAJ a folder, for one file each.",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = "audit.h5",
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace --out.", rich_help_panel=_OUTPUT)
+    ] = False,
+    restart: Annotated[
+        bool,
+        typer.Option(
+            "--restart",
+            help="Go on in --out where an audit was interrupted or killed, or where its trajectory has "
+            "grown since.",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = False,
+    record_every: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Store positions and forces of each so many audited frames, besides the marked ones. "
+            "Energy, temperature and U are stored for all.",
+            rich_help_panel=_OUTPUT,
+            show_default="so that about 10000 are stored",
+        ),
+    ] = None,
+    flags: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE.xyz",
+            help="Collect flagged frames in an extended XYZ file too; with several TRAJ, in one beside "
+            "each audit.",
+            rich_help_panel=_OUTPUT,
+            show_default=False,
+        ),
+    ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.html",
+            help="Write a report as one HTML file, and its first picture beside it as PNG.",
+            rich_help_panel=_OUTPUT,
+            show_default=False,
+        ),
+    ] = None,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print the result as JSON.", rich_help_panel=_OUTPUT)
+    ] = False,
+    workers: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Processes; each audits one trajectory at a time.",
+            rich_help_panel=_MACHINE,
+        ),
+    ] = 1,
+    device: Annotated[str, typer.Option(help="cpu, cuda, ...", rich_help_panel=_MACHINE)] = "cpu",
+    dtype: Annotated[
+        Literal["float32", "float64"],
+        typer.Option(help="Precision of the model.", rich_help_panel=_MACHINE),
+    ] = "float32",
+    threads: Annotated[
+        int,
+        typer.Option(
+            min=1, help="Threads of the model on the CPU, per worker.", rich_help_panel=_MACHINE
+        ),
+    ] = 1,
+) -> int:
+    """Audit trajectories: U (eV/Å) of their frames, which of them to doubt, and a report.
+
+    Any trajectory will do, whatever made it: the model judges its structures. They are evaluated in
+    batches, and go through the same guard and recorder as those of a run.
+    """
+    values = {name: value for name, value in locals().items() if name not in _ONLY_HERE}
+    given = {name for name in values if source_of(context, name) == "COMMANDLINE"}
+    from ..audit.command import perform
+
+    results, status = perform(
+        trajectories or [], out, values, given, mode(restart, overwrite), workers, report,
+        shlex.join(["forcedelta", *sys.argv[1:]]),
+    )  # fmt: skip
+    lines = "\n".join(result.line for result in results)
+    if json:
+        facts = {"status": status, "audits": [result.facts() for result in results]}
+        print(json_module.dumps(facts, ensure_ascii=False))
+        print(lines, file=sys.stderr)
+    else:
+        print(lines)
+    for result in results:
+        if result.problem:
+            print(f"error: {result.trajectory}: {result.problem}", file=sys.stderr)
+    return status
+
+
+def mode(restart: bool, overwrite: bool) -> Literal["create", "restart", "overwrite"]:
+    """What is to happen to a file that exists.
+
+    Raises:
+        ForceDeltaError: both were said.
+    """
+    from ..errors import ForceDeltaError
+
+    if restart and overwrite:
+        raise ForceDeltaError("--restart continues --out and --overwrite replaces it: give one")
+    return "restart" if restart else "overwrite" if overwrite else "create"

@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from forcedelta.errors import ForceDeltaError
 
 _ROUNDING = 1e-6  # Å: pairs at the very edge are kept whatever the rounding of the build
-_FARTHEST = 1e6  # Å; matscipy wraps periodic positions cell by cell
+FARTHEST = 1e6
+"""Å; matscipy wraps periodic positions cell by cell. A position beyond is taken for wreckage."""
 _FLATTEST = 1e-3  # volume over the product of the lengths
 _EMPTIEST = 1e8  # cell volume over cutoff^3; matscipy keeps an array of that size
 _MOST_NEIGHBOURS = 5000  # per atom; diamond has 123 within 5.5 Å
@@ -168,16 +169,16 @@ def _checked_box(
     cutoff: float,
 ) -> NDArray[np.float64]:
     """Three cell vectors of which those that are not periodic are of no account."""
-    usable = (np.abs(positions) < _FARTHEST).all(axis=1)  # False for NaN, too
+    usable = (np.abs(positions) < FARTHEST).all(axis=1)  # False for NaN, too
     if not usable.all():
         raise ForceDeltaError(
             f"the position of atom {int(np.argmin(usable))}, counted from 0, is not a finite "
-            f"number within {_FARTHEST:.0e} Å; correct the structure"
+            f"number within {FARTHEST:.0e} Å; correct the structure"
         )
     if not pbc.any():
         return np.eye(3)
     lengths = np.linalg.norm(cell[pbc], axis=1)
-    if not ((lengths > 0) & (lengths < _FARTHEST)).all():
+    if not ((lengths > 0) & (lengths < FARTHEST)).all():
         raise ForceDeltaError(
             "the cell vectors of periodic directions are missing or not finite; set a cell in Å, "
             "or pbc=False for a molecule"

@@ -101,6 +101,10 @@ class TrajSource(RandomAccess):
         """See `RandomAccess`."""
         return from_atoms(index, self._trajectory[index])
 
+    def close(self) -> None:
+        """Close the file."""
+        self._trajectory.close()
+
 
 class RecordedSource(RandomAccess):
     """A file that a Recorder wrote: a run, or an audit."""

@@ -40,11 +40,7 @@ def overview(digest: Digest) -> Figure:
     _force_delta(delta, digest, x)
     _distribution(spread, series["force_delta"], delta.get_yscale() == "log", digest)
     energy = figure.add_subplot(grid[1, 0], sharex=delta)
-    known = series["potential_energy"][np.isfinite(series["potential_energy"])]
-    offset = float(np.median(known)) if len(known) else 0.0
-    line(energy, x, series["potential_energy"] - offset, color="#555555", linewidth=0.8)
-    energy.set_ylabel("energy (eV)")
-    energy.set_title(f"predicted energy, less {offset:.6g} eV", fontsize=8, loc="left")
+    _energy(energy, digest, x)
     last = energy
     if hot:
         last = figure.add_subplot(grid[2, 0], sharex=delta)
@@ -60,6 +56,18 @@ def overview(digest: Digest) -> Figure:
     last.set_xlabel(label)
     figure.align_ylabels([delta, energy, last])
     return figure
+
+
+def _energy(axes: Any, digest: Digest, x: NDArray[np.float64]) -> None:
+    values, unit = digest.series["potential_energy"], "eV"
+    atoms = digest.series.get("atoms")
+    if atoms is not None and (atoms != atoms[0]).any():
+        values, unit = values / atoms, "eV/atom"
+    known = values[np.isfinite(values)]
+    offset = float(np.median(known)) if len(known) else 0.0
+    line(axes, x, values - offset, color="#555555", linewidth=0.8)
+    axes.set_ylabel(f"energy ({unit})")
+    axes.set_title(f"predicted energy, relative to {offset:.6g} {unit}", fontsize=8, loc="left")
 
 
 def _abscissa(digest: Digest) -> tuple[NDArray[np.float64], str]:
@@ -123,8 +131,9 @@ def _distribution(axes: Any, u: NDArray[np.float64], logarithmic: bool, digest: 
         axes.hist(u, bins=bins, orientation="horizontal", color=U_COLOUR, alpha=0.7)
     _thresholds(axes, digest, labelled=False)
     axes.tick_params(labelleft=False)
-    axes.set_xlabel("frames")
-    axes.set_title("distribution of $U$", fontsize=8)
+    # inside, so that the panels below need not make room for it
+    axes.tick_params(axis="x", direction="in", pad=-14, labelsize=7)
+    axes.set_title("frames at this $U$", fontsize=8)
     axes.grid(alpha=0.25)
 
 

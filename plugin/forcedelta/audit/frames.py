@@ -69,6 +69,9 @@ class Source(ABC):
     def frames(self, start: int, stop: int | None, every: int) -> Iterator[StoredFrame | Unreadable]:
         """Each ``every``-th frame from ``start`` to before ``stop``, all there are with None."""
 
+    def close(self) -> None:  # noqa: B027 - not every source holds a file open
+        """Close the file."""
+
 
 class RandomAccess(Source):
     """A trajectory that gives any of its frames."""

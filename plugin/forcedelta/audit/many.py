@@ -132,7 +132,7 @@ def prepare(
                 f"{out} exists: say --restart to go on with it, --overwrite to replace it, or give "
                 "another --out"
             )
-        if os.path.samefile(out, job.trajectory):
+        if Path(job.trajectory).exists() and os.path.samefile(out, job.trajectory):
             raise ForceDeltaError(f"{out} is the trajectory itself: give another --out")
         if mode == "restart" and not just_created(out):
             stored = Trajectory(out).metadata.get("settings", {})
@@ -165,7 +165,7 @@ def run_jobs(
         ForceDeltaError, HookError: the first error of a job, after the others; a broken executor.
     """
     for job in jobs:
-        open_source(job.trajectory, job.topology)  # before files are replaced
+        open_source(job.trajectory, job.topology).close()  # before files are replaced
     if overwrite:  # now: a job that is submitted again has to find what the first one wrote
         for job in jobs:
             Path(job.out).unlink(missing_ok=True)

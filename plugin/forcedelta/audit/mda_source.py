@@ -86,6 +86,10 @@ class MDAnalysisSource(RandomAccess):
     def __len__(self) -> int:
         return int(self._universe.trajectory.n_frames)
 
+    def close(self) -> None:
+        """Close the file."""
+        self._universe.trajectory.close()
+
     def read(self, index: int) -> StoredFrame:
         """See `RandomAccess`."""
         with warnings.catch_warnings():

@@ -24,6 +24,7 @@ from forcedelta.checks import check_supported
 from forcedelta.errors import ForceDeltaError
 from forcedelta.graph import charge_and_spin
 from forcedelta.models import LoadedModel, load_model
+from forcedelta.neighbours import FARTHEST
 from md_hooks import (
     Action,
     Checkpoint,
@@ -44,6 +45,7 @@ from md_hooks.signals import end_after_the_step
 STORED_FRAMES = 10_000
 """So many frames are stored of a long trajectory, besides those that the guard picks out."""
 
+_NOT_FINITE = f"positions are not finite, or farther away than {FARTHEST:.0e} Å"
 _AUTO_ENDED = (
     "the trajectory ends within the burn-in of {0} steps, so that 'auto' has chosen no threshold: give a "
     "shorter --burn-in, or thresholds as numbers, with --overwrite"
@@ -77,7 +79,11 @@ class Audit:
         self._source: Source = open_source(settings.trajectory, settings.topology)
         self._frames = len(self._source)
         if self._frames == 0:
-            raise ForceDeltaError(f"{settings.trajectory} holds no frame: give one that does")
+            first = next(iter(self._source.frames(0, None, 1)), None)
+            why = f" ({first.reason})" if isinstance(first, Unreadable) else ""
+            raise ForceDeltaError(
+                f"{settings.trajectory} holds no frame that can be read{why}: give one that does"
+            )
         self._device = usable_device(settings.device)
         dtype = getattr(torch, settings.dtype)
         self._model = model or load_model(
@@ -129,6 +135,12 @@ class Audit:
 
         Ctrl-C and SIGTERM end it after the batch at hand, with the file closed.
         """
+        try:
+            return self._run(progress)
+        finally:
+            self._source.close()
+
+    def _run(self, progress: bool) -> AuditResult:
         settings = self._settings
         planned = len(range(settings.start, min(self._frames, settings.stop or self._frames), settings.every))
         record_every = settings.record_every or max(1, planned // STORED_FRAMES)
@@ -312,7 +324,7 @@ class Audit:
         reason = self._supported[key] or _why_not(lambda: charge_and_spin(atoms, self._model))
         if reason:
             return reason
-        return "" if np.isfinite(atoms.positions).all() else None
+        return "" if (np.abs(atoms.positions) < FARTHEST).all() else None  # False for NaN, too
 
     def _show(self, item: StoredFrame | Unreadable, answer: Evaluation | str | None) -> Verdict | None:
         """Hand one frame to the hooks, or note why there is none."""
@@ -330,7 +342,7 @@ class Audit:
             self._remark(Remark(item.index, step, "not audited", answer))
             return None
         if answer is None:
-            self._remark(Remark(item.index, step, "not finite", "positions are not finite"))
+            self._remark(Remark(item.index, step, "not finite", _NOT_FINITE))
             answer = _not_finite(len(item.atoms))
         self._last = _frame(item, step, answer)
         self._shown = item.index
@@ -368,7 +380,11 @@ def _frame(stored: StoredFrame, step: int, evaluation: Evaluation) -> Frame:
         direct_forces=evaluation.direct_forces,
         conservative_forces=evaluation.conservative_forces,
         stress=evaluation.stress,
-        extra={"source_frame": float(stored.index), **Frame.scalars(evaluation.expected_errors)},
+        extra={
+            "source_frame": float(stored.index),
+            "atoms": float(len(atoms)),
+            **Frame.scalars(evaluation.expected_errors),
+        },
     )
 
 

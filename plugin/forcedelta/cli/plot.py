@@ -25,15 +25,31 @@ def plot(
     ],
     out: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.png", help="Picture to write.", show_default="RUN.png"),
+        typer.Option(
+            metavar="FILE.png|FILE.html",
+            help="Picture to write; with .html a report, with its picture beside it.",
+            show_default="RUN.png",
+        ),
     ] = None,
 ) -> int:
     """Draw temperature (K), Force Delta (eV/Å) and worst atom of a run over time (fs) as PNG."""
     trajectory = Trajectory(path)
     if not len(trajectory.series.get("step", ())):
         raise ForceDeltaError(f"{path} holds no steps yet: wait for the first to be recorded")
+    if out is not None and out.suffix == ".html":
+        from ..audit.report import write_report
+
+        write_report([path], out)
+        print(out)
+        return 0
     picture = path.with_suffix(".png") if out is None else out
-    figure = draw(trajectory)
+    if "trajectory" in trajectory.metadata.get("settings", {}):  # an audit, which may have no times
+        from ..audit.digest import Digest
+        from ..audit.figures import overview
+
+        figure = overview(Digest(trajectory))
+    else:
+        figure = draw(trajectory)
     try:
         figure.savefig(picture, dpi=150, format="png")
     except OSError as error:

@@ -66,8 +66,9 @@ def snapshot(trajectory: Trajectory) -> str:
     parts = [
         f"step {step}{total}",
         f"{series['time'][-1]:.1f} fs",
-        f"T {series['temperature'][-1]:.0f} K",
     ]
+    if np.isfinite(series["temperature"][-1]):  # an audited trajectory may have no velocities
+        parts.append(f"T {series['temperature'][-1]:.0f} K")
     known = np.flatnonzero(np.isfinite(series["force_delta"]))
     if len(known):
         row = known[-1]

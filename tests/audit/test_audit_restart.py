@@ -1,0 +1,184 @@
+"""Kill -9, Ctrl-C, a trajectory that grows: nothing is audited twice, nothing is lost."""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+
+import ase.io
+import numpy as np
+import pytest
+from shaken import moving
+
+from forcedelta.audit import audit
+from md_hooks import HookError, Trajectory, recorder
+
+MANY = 12000
+
+
+@pytest.fixture(scope="module")
+def long(tmp_path_factory) -> Path:
+    """A long trajectory with a gap, broken frames and another molecule here and there."""
+    path = tmp_path_factory.mktemp("long") / "long.traj"
+    images = moving(40)
+    images[7].positions[0] = np.nan
+    water = ase.build.molecule("H2O")
+    gold = ase.Atoms("Au2", [[0, 0, 0], [0, 0, 2.5]])
+    with ase.io.Trajectory(path, "w") as out:
+        for k in range(MANY):
+            atoms = images[k % 40].copy()
+            if k % 1000 == 500:
+                atoms = water
+            if k % 3000 == 2000:
+                atoms = gold.copy()
+            atoms.info["step"] = 5 * k + (1000 if k > 4000 else 0)
+            out.write(atoms)
+    return path
+
+
+def rows(path: str) -> int:
+    try:
+        return len(Trajectory(path).series["step"])
+    except HookError:  # not there yet
+        return 0
+
+
+def same(one: str, other: str) -> None:
+    a, b = Trajectory(one), Trajectory(other)
+    for name in ("step", "source_frame", "worst_atom", "action", "atoms", "time"):
+        np.testing.assert_array_equal(a.series[name], b.series[name], err_msg=name)
+    # batches are cut elsewhere, so that sums are rounded otherwise
+    np.testing.assert_allclose(a.series["force_delta"], b.series["force_delta"], rtol=1e-4)
+    assert a.remarks() == b.remarks()
+    assert a.thresholds == pytest.approx(b.thresholds, rel=1e-4)
+
+
+def test_kill_minus_nine(forcedelta, start, files, long, here):
+    settings = [
+        long, "--model", files / "wet.safetensors", "--flag-above", "auto", "--burn-in", 6000,
+        "--flag-factor", 0.9, "--flags", "flags.xyz", "--record-every", 100,
+    ]  # fmt: skip
+    rng = np.random.default_rng()
+    kills, done = 0, 0
+    while kills < 4:
+        again = ["--restart"] if kills else []
+        process = start("audit", *settings, *again)
+        end = time.monotonic() + 60
+        while rows("audit.h5") <= done and process.poll() is None and time.monotonic() < end:
+            time.sleep(0.02)
+        time.sleep(rng.uniform(0, 0.4))
+        if process.poll() is not None:
+            break
+        process.kill()
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
+        kills += 1
+        assert rows("audit.h5") > done  # what was written stays, and the next one goes on there
+        done = rows("audit.h5")
+        assert Trajectory("audit.h5").outcome["reason"] == "running"
+    assert kills >= 2
+    code, out, err = forcedelta("audit", "--restart")  # the rest is taken from the file
+    assert code == 3, err
+    assert f"{MANY - 4} frames audited" in out
+    assert forcedelta("audit", *settings[:-4], "--record-every", 100, "--out", "straight.h5")[0] == 3
+    same("audit.h5", "straight.h5")
+    flagged = [int(atoms.info["step"]) for atoms in ase.io.read("flags.xyz", ":")]
+    assert flagged == Trajectory("audit.h5").flags.tolist()
+    assert len(flagged) > 100
+
+
+def test_interrupted_from_the_keyboard(forcedelta, start, files, long, here):
+    process = start("audit", long, "--model", files / "wet.safetensors")
+    while not rows("audit.h5"):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted: " in out
+    assert "Traceback" not in err
+    done = rows("audit.h5")
+    assert Trajectory("audit.h5").outcome["reason"] == "interrupted"
+    assert 0 < done < MANY - 4
+    code, out, _ = forcedelta("audit", "--restart", "--stop", done + 100)
+    assert code == 3
+    assert done < rows("audit.h5") <= done + 100
+
+
+def test_progress_in_lines_with_the_time_left(start, files, long, here, monkeypatch):
+    process = start("audit", long, "--model", files / "wet.safetensors", "--stop", 2000)
+    _, err = process.communicate(timeout=60)
+    lines = err.splitlines()
+    assert lines[0].startswith("frame 1/2000  step 0  ")
+    assert lines[-1].startswith("frame 2000/2000  step 9995  ")
+
+
+def test_a_trajectory_that_grows(files, here):
+    wet = files / "wet.safetensors"
+    ase.io.write("move.traj", moving()[:10])
+    audit("move.traj", wet, "a.h5")
+    assert rows("a.h5") == 10
+    ase.io.write("move.traj", moving()[10:], append=True)
+    [result] = audit("move.traj", wet, "a.h5", mode="restart")
+    assert result.audited == len(moving()) == rows("a.h5")
+    audit("move.traj", wet, "b.h5")
+    same("a.h5", "b.h5")
+    before = Path("a.h5").stat().st_size
+    [result] = audit("move.traj", wet, "a.h5", mode="restart")
+    assert result.audited == len(moving()) == rows("a.h5")
+    assert Path("a.h5").stat().st_size < before + 20_000
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (["--every", 2], "every 2 differs from the audit in audit.h5, which has 1"),
+        (["--flag-above", "0.5"], "flag-above 0.5 differs"),
+        (["--dtype", "float64"], "dtype float64 differs"),
+        (["--model", "acac"], "model acac differs"),
+    ],
+)
+def test_other_settings_are_refused(forcedelta, files, here, change, said):
+    wet = files / "wet.safetensors"
+    assert forcedelta("audit", files / "move.xyz", "--model", wet, "--stop", 9)[0] == 0
+    code, _, err = forcedelta("audit", files / "move.xyz", "--restart", *change)
+    assert code == 2
+    assert said in err
+    assert rows("audit.h5") == 9
+
+
+def test_another_trajectory_or_a_run_is_refused(forcedelta, files, here):
+    wet = files / "wet.safetensors"
+    ase.io.write("move.traj", moving())
+    assert forcedelta("audit", "move.traj", "--model", wet, "--stop", 9)[0] == 0
+    ase.io.write("move.traj", moving(seed=1))
+    code, _, err = forcedelta("audit", "--restart")
+    assert code == 2
+    assert "the trajectory is another" in err
+    ase.io.write("start.xyz", moving(1), columns=["symbols", "positions"])
+    assert forcedelta("run", "start.xyz", "--model", wet, "--steps", 3)[0] == 0
+    code, _, err = forcedelta("audit", "move.traj", "--model", wet, "--out", "run.h5", "--restart")
+    assert code == 2
+    assert "the file of a run, not of an audit" in err
+
+
+def test_a_disk_that_is_full(files, here, monkeypatch):
+    """What was written before can be read, and the audit goes on once there is space."""
+    wet = files / "wet.safetensors"
+    monkeypatch.setattr(recorder, "MAX_FRAMES", 4)
+    real = recorder.H5MDFile.reserve
+    calls = []
+
+    def full(self, *args):
+        calls.append(1)
+        if len(calls) == 4:
+            raise OSError(28, "No space left on device")
+        real(self, *args)
+
+    monkeypatch.setattr(recorder.H5MDFile, "reserve", full)
+    with pytest.raises(HookError, match="free some space"):
+        audit(files / "move.xyz", wet, "a.h5")
+    assert 8 <= rows("a.h5") < 24
+    audit(files / "move.xyz", wet, "a.h5", mode="restart")
+    audit(files / "move.xyz", wet, "b.h5")
+    same("a.h5", "b.h5")

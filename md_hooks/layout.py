@@ -151,7 +151,11 @@ SERIES_STEP = f"{PER_STEP}/step"
 
 CORE = frozenset(
     [FRAME_STEP, FRAME_TIME, SERIES_STEP, f"{PER_STEP}/time", f"{ACTION}/value"]
-    + [f"{element.path}/value" for element in PARTICLE_ELEMENTS if not (element.optional or element.replayed)]
+    + [
+        f"{element.path}/value"
+        for element in PARTICLE_ELEMENTS
+        if not (element.optional or element.replayed)
+    ]
     + [f"{PER_STEP}/{name}/value" for name, *_ in SERIES]
 )
 """The datasets that have a row for each frame or step; the shortest of them counts. Others may

@@ -228,6 +228,10 @@ def _read_frames(file: h5py.File, indices: range) -> list[Frame]:
 
     def one(i: int) -> Frame:
         atoms = slice(0, int((species[i] >= 0).sum()))
+        given: dict[str, Any] = {
+            name: None if array is None else _optional(array[i][atoms])
+            for name, array in per_atom.items()
+        }
         return Frame(
             step=int(steps[i]), time=float(times[i]), numbers=species[i][atoms],
             positions=position[i][atoms], velocities=_optional(velocity[i][atoms]),
@@ -236,7 +240,7 @@ def _read_frames(file: h5py.File, indices: range) -> list[Frame]:
             forces=force[i][atoms], temperature=_optional(float(temperature[i])),
             force_delta=_optional(float(u[i])),
             stress=None if stress is None else _optional(stress[i]),
-            **{name: None if a is None else _optional(a[i][atoms]) for name, a in per_atom.items()},
+            **given,
         )  # fmt: skip
 
     return [one(index - low) for index in indices]

@@ -14,6 +14,7 @@ from shaken import PROGRAM, moving, network
 
 from forcedelta.cli import status
 
+
 @pytest.fixture(scope="session")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the models wet.safetensors (H, C, O) and any.safetensors, and move.xyz."""

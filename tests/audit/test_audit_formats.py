@@ -19,15 +19,12 @@ from forcedelta.audit.reading import open_source
 from forcedelta.errors import ForceDeltaError
 from md_hooks import Trajectory
 
-
 H5MD_UNITS = {"timeunit": "ps", "lengthunit": "Angstrom", "velocityunit": "Angstrom/ps"}
 
 
 def universe():
     images = moving()
-    made = MDAnalysis.Universe.empty(
-        len(images[0]), trajectory=True, velocities=True
-    )
+    made = MDAnalysis.Universe.empty(len(images[0]), trajectory=True, velocities=True)
     made.add_TopologyAttr("elements", images[0].get_chemical_symbols())
     made.add_TopologyAttr("names", images[0].get_chemical_symbols())
     made.add_TopologyAttr("masses", images[0].get_masses())
@@ -95,7 +92,9 @@ def test_every_format_gives_the_same(folder, files, here, expected, name, silent
     np.testing.assert_array_equal(trajectory.series["source_frame"], range(FRAMES))
     frame = trajectory.frame(5)
     assert frame.numbers.tolist() == moving()[5].numbers.tolist()
-    np.testing.assert_allclose(frame.positions, moving()[5].positions, atol=0.006 if "xtc" in name else 1e-6)
+    np.testing.assert_allclose(
+        frame.positions, moving()[5].positions, atol=0.006 if "xtc" in name else 1e-6
+    )
     assert not frame.pbc.any()
 
 
@@ -105,13 +104,20 @@ def test_velocities_and_temperature(folder, name):
     with closing(open_source(folder / name, topology and folder / topology)) as source:
         frames = list(source.frames(0, None, 1))
     for stored, atoms in zip(frames, moving(), strict=True):
-        np.testing.assert_allclose(stored.velocities, atoms.get_velocities() * units.fs, rtol=1e-4, atol=1e-7)
+        np.testing.assert_allclose(
+            stored.velocities, atoms.get_velocities() * units.fs, rtol=1e-4, atol=1e-7
+        )
         assert stored.temperature == pytest.approx(atoms.get_temperature(), rel=1e-3)
 
 
 @pytest.mark.parametrize("name", ["plain.xyz", "move.dcd", "move.xtc"])
 def test_a_format_without_velocities_has_no_temperature(folder, files, here, name):
-    audit(folder / name, files / "wet.safetensors", "a.h5", topology=FORMATS[name] and str(folder / FORMATS[name]))
+    audit(
+        folder / name,
+        files / "wet.safetensors",
+        "a.h5",
+        topology=FORMATS[name] and str(folder / FORMATS[name]),
+    )
     trajectory = Trajectory("a.h5")
     assert np.isnan(trajectory.series["temperature"]).all()
     assert (trajectory.series["action"] == 0).all()  # an unknown temperature is not a broken one
@@ -151,7 +157,10 @@ def test_some_of_the_frames(folder, name):
 def test_cells(here):
     silicon = [ase.build.bulk("Si", cubic=True) for _ in range(3)]
     for k, atoms in enumerate(silicon):
-        atoms.set_cell(atoms.cell.array * (1 + 0.01 * k) + np.array([[0, 0, 0], [0.3, 0, 0], [0, 0.2, 0]]), True)
+        atoms.set_cell(
+            atoms.cell.array * (1 + 0.01 * k) + np.array([[0, 0, 0], [0.3, 0, 0], [0, 0.2, 0]]),
+            True,
+        )
     ase.io.write("si.xyz", silicon)
     ase.io.write("one.cif", silicon[0])
     made = MDAnalysis.Universe.empty(8, trajectory=True)
@@ -164,7 +173,9 @@ def test_cells(here):
     for stored, atoms in zip(open_source("si.xyz").frames(0, None, 1), silicon, strict=True):
         np.testing.assert_allclose(stored.atoms.cell, atoms.cell)
         assert stored.atoms.pbc.all()
-    for stored, atoms in zip(open_source("si.xtc", "one.cif").frames(0, None, 1), silicon, strict=True):
+    for stored, atoms in zip(
+        open_source("si.xtc", "one.cif").frames(0, None, 1), silicon, strict=True
+    ):
         np.testing.assert_allclose(stored.atoms.cell.cellpar(), atoms.cell.cellpar(), rtol=1e-4)
         assert stored.atoms.pbc.all()
         assert set(stored.atoms.symbols) == {"Si"}

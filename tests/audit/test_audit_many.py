@@ -19,6 +19,7 @@ from shaken import moving
 from forcedelta.audit import audit
 from md_hooks import HookError, Trajectory
 
+
 def write(folder: Path, names: str, frames: int) -> list[str]:
     paths = []
     for seed, name in enumerate(names):
@@ -86,7 +87,7 @@ if __name__ == "__main__":
 
 
 def test_dask_and_a_worker_that_is_killed(files, here):
-    frames = 6000
+    frames = 3000
     paths = write(here, "abcd", frames)
     Path("cluster.py").write_text(CLUSTER)
     process = subprocess.Popen(

@@ -14,7 +14,7 @@ from shaken import moving
 from forcedelta.audit import audit
 from md_hooks import HookError, Trajectory, recorder
 
-MANY = 12000
+MANY = 5000
 
 
 @pytest.fixture(scope="module")
@@ -30,9 +30,9 @@ def long(tmp_path_factory) -> Path:
             atoms = images[k % 40].copy()
             if k % 1000 == 500:
                 atoms = water
-            if k % 3000 == 2000:
+            if k % 1250 == 1000:
                 atoms = gold.copy()
-            atoms.info["step"] = 5 * k + (1000 if k > 4000 else 0)
+            atoms.info["step"] = 5 * k + (1000 if k > 2000 else 0)
             out.write(atoms)
     return path
 
@@ -56,12 +56,12 @@ def same(one: str, other: str) -> None:
 
 def test_kill_minus_nine(forcedelta, start, files, long, here):
     settings = [
-        long, "--model", files / "wet.safetensors", "--flag-above", "auto", "--burn-in", 6000,
+        long, "--model", files / "wet.safetensors", "--flag-above", "auto", "--burn-in", 2500,
         "--flag-factor", 0.9, "--flags", "flags.xyz", "--record-every", 100,
     ]  # fmt: skip
     rng = np.random.default_rng()
     kills, done = 0, 0
-    while kills < 4:
+    while kills < 3:
         again = ["--restart"] if kills else []
         process = start("audit", *settings, *again)
         end = time.monotonic() + 60
@@ -81,7 +81,9 @@ def test_kill_minus_nine(forcedelta, start, files, long, here):
     code, out, err = forcedelta("audit", "--restart")  # the rest is taken from the file
     assert code == 3, err
     assert f"{MANY - 4} frames audited" in out
-    assert forcedelta("audit", *settings[:-4], "--record-every", 100, "--out", "straight.h5")[0] == 3
+    assert (
+        forcedelta("audit", *settings[:-4], "--record-every", 100, "--out", "straight.h5")[0] == 3
+    )
     same("audit.h5", "straight.h5")
     flagged = [int(atoms.info["step"]) for atoms in ase.io.read("flags.xyz", ":")]
     assert flagged == Trajectory("audit.h5").flags.tolist()

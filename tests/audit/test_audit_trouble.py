@@ -29,9 +29,16 @@ def test_frames_of_other_molecules(forcedelta, wet, here):
     """A data set: each frame may be of another size, and some have elements that nobody knows."""
     gold = Atoms("Au2", [[0, 0, 0], [0, 0, 2.5]])
     turned = molecule("CH3OH")[::-1]
-    frames = [molecule("H2O"), molecule("CH3OH"), turned, gold, molecule("CH3CH2OH"), molecule("CO")]
+    frames = [
+        molecule("H2O"),
+        molecule("CH3OH"),
+        turned,
+        gold,
+        molecule("CH3CH2OH"),
+        molecule("CO"),
+    ]
     ase.io.write("set.xyz", frames)
-    code, out, err = forcedelta("audit", "set.xyz", "--model", wet)
+    code, out, _ = forcedelta("audit", "set.xyz", "--model", wet)
     assert code == 0
     assert "5 frames audited" in out
     assert "1 not audited" in out
@@ -47,7 +54,9 @@ def test_frames_of_other_molecules(forcedelta, wet, here):
     assert trajectory.series["step"].tolist() == [0, 1, 2, 4, 5]
     assert trajectory.series["atoms"].tolist() == [3, 6, 6, 9, 2]
     read = ase.io.read("audit.h5", ":")
-    for frame, stored, atoms in zip(trajectory.frames(), read, [*frames[:3], *frames[4:]], strict=True):
+    for frame, stored, atoms in zip(
+        trajectory.frames(), read, [*frames[:3], *frames[4:]], strict=True
+    ):
         assert frame.numbers.tolist() == atoms.numbers.tolist()
         np.testing.assert_allclose(frame.positions, atoms.positions, atol=1e-7)
         np.testing.assert_allclose(frame.masses, atoms.get_masses())
@@ -69,7 +78,9 @@ def test_crystals_of_many_sizes(files, here):
     [result] = audit("set.xyz", files / "solid.safetensors", "audit.h5")
     assert result.audited == 3
     assert result.remarks["not audited"] == 2
-    texts = [remark.text for remark in Trajectory("audit.h5").remarks() if remark.kind == "not audited"]
+    texts = [
+        remark.text for remark in Trajectory("audit.h5").remarks() if remark.kind == "not audited"
+    ]
     assert "cell vectors" in texts[0]
     assert "not in 2" in texts[1]
     for frame, atoms in zip(Trajectory("audit.h5").frames(), cells, strict=False):
@@ -207,7 +218,9 @@ def test_what_exists_is_not_replaced_by_what_fails(forcedelta, files, here):
     Path("audit.h5").write_bytes(b"precious")
     for arguments in (["missing.xyz", "--overwrite"], [files / "move.xyz"]):
         assert forcedelta("audit", *arguments, "--model", files / "wet.safetensors")[0] == 2
-    code, _, err = forcedelta("audit", files / "move.xyz", "--model", "no-such-model", "--overwrite")
+    code, _, err = forcedelta(
+        "audit", files / "move.xyz", "--model", "no-such-model", "--overwrite"
+    )
     assert code == 2
     assert "no model is called" in err
     assert Path("audit.h5").read_bytes() == b"precious"

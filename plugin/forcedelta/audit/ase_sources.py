@@ -6,14 +6,21 @@ import io
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, Any
 
 import ase.io
 from ase import Atoms
 from ase.io.extxyz import read_extxyz
 from ase.io.formats import open_with_compression
 
-from forcedelta.audit.frames import InSequence, RandomAccess, Source, StoredFrame, from_atoms, reason_of
+from forcedelta.audit.frames import (
+    InSequence,
+    RandomAccess,
+    Source,
+    StoredFrame,
+    from_atoms,
+    reason_of,
+)
 from forcedelta.errors import ForceDeltaError
 from md_hooks import Trajectory
 
@@ -48,7 +55,7 @@ class XYZSource(InSequence):
                 yield partial(_parse, text)
 
 
-def _split(file: BinaryIO) -> Iterator[bytes]:
+def _split(file: IO[Any]) -> Iterator[bytes]:
     """The text of each frame.
 
     Raises:

@@ -8,7 +8,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -118,45 +117,55 @@ def _out_of_memory(error: RuntimeError) -> bool:
 class BatchSize:
     """How many atoms to put into a batch: as many as pay off.
 
-    The size is doubled as long as that makes an atom cheaper by some per cent, a batch takes less
-    than about a second and its memory, by the growth of the process so far, leaves most of the
-    machine's free. All of it is learned from batches that have to be evaluated anyway.
+    The size is doubled until that has twice not made an atom cheaper by some per cent, or a batch
+    takes about a second, or another doubling might, by the growth of the process so far, take too
+    much of the machine's free memory. All of it is learned from batches that have to be evaluated
+    anyway. On one thread of a CPU its own time counts, so that what else runs there does not.
 
     Attributes:
         atoms: so many atoms are to be in the next batch, or a single structure.
+        settled: the size is found.
     """
 
     def __init__(self, device: torch.device) -> None:
         self.atoms = 1
+        self.settled = False
         self._device = device
+        own = device.type == "cpu" and torch.get_num_threads() == 1
+        self._clock = time.thread_time if own else time.perf_counter
         self._best: tuple[float, int] = (np.inf, 1)
+        self._failures = 0
         self._times: list[float] = []
-        self._searching = True
         self._started = 0.0
         self._memory = 0.0
 
     def start(self) -> None:
         """Before a batch is evaluated."""
-        self._started, self._memory = time.perf_counter(), self._used()
+        self._started, self._memory = self._clock(), self._used()
 
     def done(self, atoms: int) -> None:
         """After a batch of so many atoms was evaluated."""
-        if not self._searching:
+        if self.settled:
             return
-        elapsed = time.perf_counter() - self._started
+        elapsed = self._clock() - self._started
         self._times.append(elapsed / atoms)
         if len(self._times) < _ROUNDS and elapsed < _LONGEST:
             return
         pace, size = min(self._times), max(self.atoms, atoms)
         self._times = []
         if pace < _WORTH * self._best[0]:
-            self._best = (pace, size)
-            grown = self._used() - self._memory
-            if elapsed < _LONGEST / 2 and 2 * grown < _MOST_MEMORY * self._free():
-                self.atoms = 2 * size
-                return
-        self._searching = False
-        self.atoms = self._best[1]
+            self._best, self._failures = (pace, size), 0
+        else:
+            self._failures += 1
+        grown = self._used() - self._memory
+        if (
+            self._failures < 2
+            and elapsed < _LONGEST / 2
+            and grown < _MOST_MEMORY * self._free() / 2
+        ):
+            self.atoms = 2 * size
+        else:
+            self.atoms, self.settled = self._best[1], True
 
     def _used(self) -> float:
         """The most bytes that were in use so far."""

@@ -6,7 +6,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import count
-from typing import ClassVar
 
 import numpy as np
 from ase import Atoms, units
@@ -58,7 +57,7 @@ class Unreadable:
 class Source(ABC):
     """A stored trajectory. No more than a frame, or a small block of them, is held in memory."""
 
-    kind: ClassVar[str]
+    kind: str
     """What the format is called, with what is to be known about its numbers."""
 
     @abstractmethod
@@ -66,7 +65,9 @@ class Source(ABC):
         """The number of frames that seem to be there."""
 
     @abstractmethod
-    def frames(self, start: int, stop: int | None, every: int) -> Iterator[StoredFrame | Unreadable]:
+    def frames(
+        self, start: int, stop: int | None, every: int
+    ) -> Iterator[StoredFrame | Unreadable]:
         """Each ``every``-th frame from ``start`` to before ``stop``, all there are with None."""
 
     def close(self) -> None:  # noqa: B027 - not every source holds a file open
@@ -80,7 +81,9 @@ class RandomAccess(Source):
     def read(self, index: int) -> StoredFrame:
         """One frame; may raise anything."""
 
-    def frames(self, start: int, stop: int | None, every: int) -> Iterator[StoredFrame | Unreadable]:
+    def frames(
+        self, start: int, stop: int | None, every: int
+    ) -> Iterator[StoredFrame | Unreadable]:
         """See `Source`."""
         end = len(self) if stop is None else min(stop, len(self))
         broken: list[Unreadable] = []
@@ -107,7 +110,9 @@ class InSequence(Source):
     def parts(self) -> Iterator[Callable[[], Atoms]]:
         """For each frame a function that makes it; may raise anything where the frames end."""
 
-    def frames(self, start: int, stop: int | None, every: int) -> Iterator[StoredFrame | Unreadable]:
+    def frames(
+        self, start: int, stop: int | None, every: int
+    ) -> Iterator[StoredFrame | Unreadable]:
         """See `Source`."""
         parts = self.parts()
         for index in count():

@@ -7,7 +7,6 @@ import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, as_completed
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -64,7 +63,9 @@ def audit(
     paths = [trajectories] if isinstance(trajectories, str | Path) else list(trajectories)
     loaded = model if isinstance(model, LoadedModel) else None
     if loaded is not None and executor is not None:
-        raise ForceDeltaError("a model in memory does not go to other processes: give its name or file")
+        raise ForceDeltaError(
+            "a model in memory does not go to other processes: give its name or file"
+        )
     name = model.name if isinstance(model, LoadedModel) else os.fspath(model)
     jobs = plan([str(path) for path in paths], str(out), model=name, **settings)
     prepare(jobs, mode, None)
@@ -103,9 +104,7 @@ def plan(trajectories: Sequence[str], out: str, **settings: Any) -> list[AuditSe
     return list(jobs.values())
 
 
-def prepare(
-    jobs: list[AuditSettings], mode: Mode, given: set[str] | None
-) -> None:
+def prepare(jobs: list[AuditSettings], mode: Mode, given: set[str] | None) -> None:
     """Look at the files before anything is computed; jobs become those of a restart in place.
 
     Args:

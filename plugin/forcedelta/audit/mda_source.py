@@ -36,7 +36,7 @@ class MDAnalysisSource(RandomAccess):
 
     def __init__(self, path: Path, topology: Path) -> None:
         try:
-            import MDAnalysis  # noqa: N813 - the name under which it is known
+            import MDAnalysis
         except ModuleNotFoundError as error:
             raise ForceDeltaError(
                 f"{path} needs MDAnalysis to be read: pip install MDAnalysis"
@@ -107,7 +107,9 @@ class MDAnalysisSource(RandomAccess):
         velocities = temperature = None
         if frame.has_velocities:
             velocities = frame.velocities.astype(float) / _FS
-            kinetic = 0.5 * np.vdot(velocities**2, self._masses[:, None] + np.zeros(3)) / units.fs**2
+            kinetic = (
+                0.5 * np.vdot(velocities**2, self._masses[:, None] + np.zeros(3)) / units.fs**2
+            )
             temperature = float(2.0 * kinetic / (3 * len(atoms) * units.kB))
         step = None if self.kind == "DCD" else frame.data.get("step")
         return StoredFrame(

@@ -142,7 +142,9 @@ class Audit:
 
     def _run(self, progress: bool) -> AuditResult:
         settings = self._settings
-        planned = len(range(settings.start, min(self._frames, settings.stop or self._frames), settings.every))
+        planned = len(
+            range(settings.start, min(self._frames, settings.stop or self._frames), settings.every)
+        )
         record_every = settings.record_every or max(1, planned // STORED_FRAMES)
         self._recorder = Recorder(
             settings.out,
@@ -165,7 +167,9 @@ class Audit:
         except BaseException as error:
             self._close("error", str(error) or type(error).__name__, error)
             raise
-        reason = "stopped" if stopped is not None else "interrupted" if self._interrupt else "finished"
+        reason = (
+            "stopped" if stopped is not None else "interrupted" if self._interrupt else "finished"
+        )
         message = self._interrupt if stopped is None else stopped.reason
         self._close(reason, message or self._ending)
         return self._result(reason, message)
@@ -261,9 +265,9 @@ class Audit:
             answers = self._evaluate_all(batch)
             for item, answer in zip(batch, answers, strict=True):
                 verdict = self._show(item, answer)
-                if verdict is not None and verdict.action == Action.STOP:
-                    if self._settings.end_at_stop:
-                        return verdict
+                stops = verdict is not None and verdict.action == Action.STOP
+                if stops and self._settings.end_at_stop:
+                    return verdict
             if self._interrupt:
                 return None
         return None
@@ -283,9 +287,7 @@ class Audit:
         if batch:
             yield batch
 
-    def _evaluate_all(
-        self, batch: list[StoredFrame | Unreadable]
-    ) -> list[Evaluation | str | None]:
+    def _evaluate_all(self, batch: list[StoredFrame | Unreadable]) -> list[Evaluation | str | None]:
         """For each item what the model says of it, or why it cannot; None: positions not finite."""
         answers: list[Evaluation | str | None] = [self._refusal(item) for item in batch]
         good = [k for k, answer in enumerate(answers) if answer == ""]
@@ -320,13 +322,17 @@ class Audit:
         if key not in self._supported:
             if len(self._supported) > 1000:  # a file in which each frame is of another system
                 self._supported.clear()
-            self._supported[key] = _why_not(lambda: check_supported(atoms.numbers, atoms.pbc, self._model))
+            self._supported[key] = _why_not(
+                lambda: check_supported(atoms.numbers, atoms.pbc, self._model)
+            )
         reason = self._supported[key] or _why_not(lambda: charge_and_spin(atoms, self._model))
         if reason:
             return reason
         return "" if (np.abs(atoms.positions) < FARTHEST).all() else None  # False for NaN, too
 
-    def _show(self, item: StoredFrame | Unreadable, answer: Evaluation | str | None) -> Verdict | None:
+    def _show(
+        self, item: StoredFrame | Unreadable, answer: Evaluation | str | None
+    ) -> Verdict | None:
         """Hand one frame to the hooks, or note why there is none."""
         if isinstance(item, Unreadable):
             if item.last:

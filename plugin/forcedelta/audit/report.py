@@ -52,9 +52,7 @@ def write_report(files: Sequence[str | Path], report: Path) -> None:
     )
     environment.filters["inline"] = _inline
     page = environment.get_template("report.html").render(
-        sections=[
-            _section(digest, found) for digest, found in zip(digests, pictures, strict=True)
-        ],
+        sections=[_section(digest, found) for digest, found in zip(digests, pictures, strict=True)],
         version=_version(),
         most_rows=MOST_ROWS,
         most_remarks=MOST_REMARKS,

@@ -1,0 +1,33 @@
+"""Audits trajectories on a Slurm cluster: python audit_slurm.py TRAJ...
+
+Each worker is a Slurm job of one core. Without arguments the batch script of such a job is printed,
+so that queue, account and environment can be put right first.
+"""
+
+import sys
+
+from dask_jobqueue import SLURMCluster
+from distributed import Client
+
+from forcedelta.audit import audit
+
+if __name__ == "__main__":
+    with SLURMCluster(
+        queue="standard",
+        account="my-project",
+        cores=1,
+        memory="4GB",
+        walltime="04:00:00",
+        job_script_prologue=["export OMP_NUM_THREADS=1", "source ~/forcedelta/bin/activate"],
+        scheduler_options={"dashboard_address": None},
+    ) as cluster:
+        if len(sys.argv) == 1:
+            print(cluster.job_script())
+        else:
+            cluster.adapt(maximum_jobs=20)
+            with Client(cluster) as client, client.get_executor(retries=2) as executor:
+                # "restart": the same call again goes on where a time limit ended this one
+                for result in audit(
+                    sys.argv[1:], "acac", "audits", executor=executor, mode="restart"
+                ):
+                    print(result.line)

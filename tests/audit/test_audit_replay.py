@@ -96,12 +96,12 @@ def test_the_guard_judges_as_in_a_run(run, wet, here):
 
 def test_automatic_thresholds_and_their_burn_in(forcedelta, run, wet, here):
     code, out, err = forcedelta(
-        "audit", run, "--model", wet, "--stop-above", "auto", "--burn-in", 20, "--stop-factor", 1.1,
-        "--flag-factor", 1.0,
+        "audit", run, "--model", wet, "--stop-above", "auto", "--burn-in", 20, "--stop-factor", 0.9,
+        "--flag-factor", 0.5,
     )  # fmt: skip
     assert code == 3
     largest = Trajectory(run).series["force_delta"][:20].max()
-    assert Trajectory("audit.h5").thresholds["stop"] == pytest.approx(1.1 * largest, rel=1e-4)
+    assert Trajectory("audit.h5").thresholds["stop"] == pytest.approx(0.9 * largest, rel=1e-4)
     assert "the first at step" in out
     code, out, err = forcedelta(
         "audit", run, "--model", wet, "--stop-above", "auto", "--out", "b.h5"

@@ -49,9 +49,9 @@ def perform(
     given = given | {"trajectory"}
     if report is not None and not report.parent.is_dir():
         raise ForceDeltaError(f"{report} cannot be written: make the folder {report.parent} first")
-    if mode == "restart" and not trajectories:
+    if mode == "restart" and len(trajectories) < 2 and (not trajectories or Path(out).is_file()):
         stored = Trajectory(out).metadata.get("settings", {})
-        trajectories = [str(stored.get("trajectory", ""))]
+        trajectories = trajectories or [str(stored.get("trajectory", ""))]
         settings["model"] = settings["model"] or stored.get("model")
     if settings["model"] is None:
         raise ForceDeltaError("no model: give --model with a name of 'forcedelta models' or a path")

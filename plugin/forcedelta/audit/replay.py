@@ -77,6 +77,14 @@ class Audit:
         self._settings = settings
         self._command = command
         self._source: Source = open_source(settings.trajectory, settings.topology)
+        try:
+            self._prepare(model, resume)
+        except BaseException:
+            self._source.close()
+            raise
+
+    def _prepare(self, model: LoadedModel | None, resume: bool) -> None:
+        settings = self._settings
         self._frames = len(self._source)
         if self._frames == 0:
             first = next(iter(self._source.frames(0, None, 1)), None)

@@ -66,9 +66,7 @@ def guarded(model: LoadedModel, atoms: ase.Atoms, steps: int, out: Path) -> tupl
     rng = np.random.default_rng(1)
     MaxwellBoltzmannDistribution(atoms, temperature_K=300, rng=rng)
     Stationary(atoms)
-    dynamics = Langevin(
-        atoms, 0.5 * units.fs, temperature_K=300, friction=0.01 / units.fs, rng=rng
-    )
+    dynamics = Langevin(atoms, 0.5 * units.fs, temperature_K=300, friction=0.01 / units.fs, rng=rng)
     start = time.process_time()
     result = run(dynamics, steps, [Guard(stop_above="auto", burn_in=steps // 2), Recorder(out)])
     return result, (time.process_time() - start) / max(1, result.step)

@@ -83,6 +83,7 @@ class Family:
         published: the models.
         architectures: what ``--architecture`` may say about a local file.
         apart: why it cannot be installed beside another library; empty where it can.
+        conservative: the library's models without direct forces, which are refused.
     """
 
     key: str
@@ -94,6 +95,7 @@ class Family:
     published: tuple[Published, ...]
     architectures: tuple[str, ...] = ()
     apart: str = ""
+    conservative: tuple[str, ...] = ()
 
     def problem(self) -> str:
         """Why the library cannot be used here; empty where it can. Nothing is imported."""
@@ -135,7 +137,8 @@ def families() -> tuple[Family, ...]:
     return tuple(found)
 
 
-_CATALOGUES: tuple[str, ...] = ("fairchem.catalogue", "metatomic.catalogue")
+_CATALOGUES: tuple[str, ...] = ("fairchem.catalogue", "metatomic.catalogue", "orb.catalogue")
+
 """Modules of this package that hold a ``FAMILY``; none of them imports its library."""
 
 
@@ -147,12 +150,28 @@ def family_of(published: str) -> Family | None:
     return None
 
 
+def check_direct(name: str) -> None:
+    """Refuses published models that predict no direct forces.
+
+    Raises:
+        ForceDeltaError: it is one.
+    """
+    for family in families():
+        if name in family.conservative:
+            others = ", ".join(model.name for model in family.published)
+            raise ForceDeltaError(
+                f"'{name}' predicts no direct forces beside the gradient of its energy, so that "
+                f"there is nothing to compare: take one of {others}"
+            )
+
+
 def family_for(architecture: str) -> Family:
     """The family of an architecture, or of a published name that stands for it.
 
     Raises:
-        ForceDeltaError: no adapter knows it.
+        ForceDeltaError: no adapter knows it, or it has no direct forces.
     """
+    check_direct(architecture)
     known = {name: family for family in families() for name in family.architectures}
     known |= {model.name: family for family in families() for model in family.published}
     if architecture in known:

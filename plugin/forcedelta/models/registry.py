@@ -24,7 +24,7 @@ from torch import nn
 from forcedelta import __version__
 from forcedelta.errors import ForceDeltaError
 from forcedelta.force_delta import ForceDelta
-from forcedelta.models.catalogue import LoadRequest, families, family_for, family_of
+from forcedelta.models.catalogue import LoadRequest, check_direct, families, family_for, family_of
 from forcedelta.models.files import hash_of, load_network
 
 ENTRY_POINTS = "forcedelta.models"
@@ -148,6 +148,7 @@ def load_model(
     path = Path(name)
     if path.is_file() or path.suffix or len(path.parts) > 1:
         return _from_path(path, replace(request, name=path.stem, file=path))
+    check_direct(name)
     names = model_names()
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
     hint = f"did you mean {' or '.join(near)}? " if near else ""

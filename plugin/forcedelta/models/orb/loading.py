@@ -1,0 +1,205 @@
+"""Orb models from orb-models' own loaders, after a look into their files."""
+
+from __future__ import annotations
+
+import logging
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from importlib.metadata import version
+from inspect import signature
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from forcedelta.errors import ForceDeltaError
+from forcedelta.models.catalogue import LoadRequest
+from forcedelta.models.files import hash_of_tensors
+from forcedelta.models.isolation import torch_state_kept
+from forcedelta.models.orb.catalogue import ARCHITECTURES, FAMILY
+from forcedelta.models.registry import LoadedModel
+
+if TYPE_CHECKING:
+    from orb_models.forcefield.direct_regressor import DirectForcefieldRegressor
+
+_BISMUTH, _ACTINIDES = 83, range(89, 95)
+_PRECISIONS = {torch.float32: "float32-highest", torch.float64: "float64"}
+
+
+def load(request: LoadRequest) -> LoadedModel:
+    """A published direct model, or one from a local checkpoint.
+
+    Raises:
+        ForceDeltaError: weights that cannot be downloaded; a file that is not a checkpoint, or one
+            of another architecture, or without heads for energy and direct forces.
+    """
+    if request.dtype not in _PRECISIONS:
+        raise ForceDeltaError(f"Orb models run in float32 or float64, not {request.dtype}")
+    architecture = request.name if request.file is None else request.architecture
+    if architecture is None:
+        raise ForceDeltaError(
+            f"{request.file}: say which network it holds with --architecture "
+            f"({', '.join(ARCHITECTURES)})"
+        )
+    with torch_state_kept(), _quiet():
+        from orb_models.forcefield.pretrained import ORB_PRETRAINED_MODELS
+
+        from forcedelta.models.orb.module import OrbModel
+        from forcedelta.models.orb.network import OrbNetwork
+        from forcedelta.models.orb.reference import calculator
+        from forcedelta.models.orb.scripted import scripted
+
+        # constants of the network are rounded to it, whatever the process has
+        torch.set_default_dtype(torch.float32)
+        builder = ORB_PRETRAINED_MODELS[ARCHITECTURES.get(architecture, architecture)]
+        file = request.file
+        if file is None:
+            file = _downloaded(architecture, signature(builder).parameters["weights_path"].default)
+        weights = _read(file)
+        _check_direct(file, weights)
+        try:
+            regressor = builder(
+                weights_path=str(file),
+                device=request.device,
+                precision=_PRECISIONS[request.dtype],
+                compile=request.compile,
+            )
+        except RuntimeError as error:  # keys or shapes that do not fit
+            raise _misfit(file, architecture, weights, str(error)) from error
+        _check_heads(file, regressor, weights)
+        model = OrbModel(OrbNetwork(regressor), compiled=request.compile).eval()
+    published = next((one for one in FAMILY.published if one.name == architecture), None)
+    metadata: dict[str, Any] = {
+        "architecture": architecture,
+        "neighbours": model.network.most,
+        "parameters": sum(parameter.numel() for parameter in regressor.parameters()),
+    }
+    if published is not None:
+        metadata |= {"licence": published.licence, "note": published.note}
+    actinides = set() if model.takes_charge_spin else set(_ACTINIDES)
+    return LoadedModel(
+        module=model,
+        name=request.name,
+        weights_hash=hash_of_tensors(weights),
+        elements=frozenset({*range(1, _BISMUTH + 1), *actinides}),
+        cutoff=model.cutoff,
+        periodic=None,
+        library=f"orb-models {version('orb-models')}",
+        metadata=metadata,
+        script=partial(scripted, model),
+        calculator=partial(calculator, regressor, request.device, request.dtype),
+    )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what orb-models says about settings that are put back, or logs about a download."""
+    log = logging.getLogger("cached_path")
+    level = log.level
+    log.setLevel(logging.CRITICAL)  # what matters of it is in our own error
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Setting global torch default dtype", UserWarning)
+            warnings.filterwarnings("ignore", "Consider passing 'precision", UserWarning)
+            # a client of a cloud that its downloader imports
+            warnings.filterwarnings("ignore", "Please install grpcio-status", ImportWarning)
+            # it compiles its spherical harmonics when it is imported
+            warnings.filterwarnings("ignore", ".*torch.jit.*", DeprecationWarning)
+            warnings.filterwarnings("ignore", ".*torch.jit.*", FutureWarning)
+            yield
+    finally:
+        log.setLevel(level)
+
+
+def _downloaded(name: str, address: str) -> Path:
+    """The file at an address, from the cache of orb-models' loaders where it is there already."""
+    from cached_path import cached_path
+
+    weights = address.rsplit("/", 1)[-1]
+    try:
+        return Path(cached_path(address))
+    except Exception as error:  # of whichever client: network, server, disk
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ForceDeltaError(
+            f"the weights of '{name}' cannot be downloaded ({first:.120}): fetch {weights} from "
+            f"{address} where there is a network, and say --model {weights} --architecture {name}"
+        ) from error
+
+
+def _read(file: Path) -> dict[str, Tensor]:
+    """All weights of a checkpoint; no code of the file is run."""
+    try:
+        weights = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # zip, pickle and torch have no common base
+        raise ForceDeltaError(
+            f"{file}: not a complete checkpoint ({type(error).__name__}); fetch it again, and give "
+            "the file that orb-models publishes or its training wrote"
+        ) from error
+    if not isinstance(weights, Mapping) or not all(
+        isinstance(value, Tensor) for value in weights.values()
+    ):
+        raise ForceDeltaError(
+            f"{file}: no weights of orb-models, which are tensors by name; give the file that it "
+            "publishes or its training wrote"
+        )
+    return dict(weights)
+
+
+def _check_direct(file: Path, weights: Mapping[str, Tensor]) -> None:
+    """Refuses conservative models by the keys of their weights (``node_head`` is that of v2)."""
+    if any(key.startswith(("heads.forces.", "node_head.")) for key in weights):
+        return
+    heads = sorted({key.split(".")[1] for key in weights if key.startswith("heads.")})
+    raise ForceDeltaError(
+        f"{file} has no head for direct forces (its heads: {', '.join(heads) or 'none'}): "
+        "conservative models have none, so that there is nothing to compare; take a direct model"
+    )
+
+
+def _check_heads(
+    file: Path, regressor: DirectForcefieldRegressor, weights: Mapping[str, Tensor]
+) -> None:
+    """Refuses what the loader lets pass: it leaves random weights in heads that a file lacks."""
+    from orb_models.forcefield.load import load_forcefield_state_dict
+
+    missing = load_forcefield_state_dict(regressor, weights, strict=False).missing_keys
+    lost = {key.split(".")[1] for key in missing}
+    if lost & {"energy", "forces"}:
+        raise ForceDeltaError(
+            f"{file}: the heads for energy and forces are not complete ({missing[0]} is missing); "
+            "give another file"
+        )
+    for name in lost:  # neither stress nor expected errors are needed
+        del regressor.heads[name]
+
+
+def _misfit(
+    file: Path, architecture: str, weights: Mapping[str, Tensor], message: str
+) -> ForceDeltaError:
+    fitting = _architectures_like(weights)
+    advice = f"say --architecture {' or '.join(fitting)}"
+    if not fitting or ARCHITECTURES.get(architecture, architecture) in fitting:
+        advice = "give another file"
+    last = message.strip().splitlines()[-1].partition(": copying")[0].strip()
+    return ForceDeltaError(f"{file} does not hold the network of {architecture} ({last}): {advice}")
+
+
+def _architectures_like(weights: Mapping[str, Tensor]) -> list[str]:
+    """Those whose number of layers and kind of basis a checkpoint has."""
+    found = (re.search(r"gnn_stacks\.(\d+)\.", key) for key in weights)
+    layers = 1 + max((int(match[1]) for match in found if match), default=-1)
+    if not any(key.endswith("bessel_weights") for key in weights):
+        return {
+            15: ["orb-v2", "orb-d3-v2"],
+            10: ["orb-d3-sm-v2"],
+            5: ["orb-d3-xs-v2"],
+        }.get(layers, [])
+    if layers != 5:
+        return []
+    if any("conditioner" in key for key in weights):
+        return ["orb-v3-direct-omol"]
+    return ["orb-v3-direct-20", "orb-v3-direct-inf"]

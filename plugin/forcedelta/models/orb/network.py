@@ -1,0 +1,108 @@
+"""The network of an Orb model and its heads, called with tensors instead of orb-models' graphs."""
+
+import torch
+from orb_models.forcefield.base import AtomGraphs
+from orb_models.forcefield.direct_regressor import DirectForcefieldRegressor
+from torch import Tensor, nn
+
+
+class OrbNetwork(nn.Module):
+    """A `DirectForcefieldRegressor` from edge vectors to energy, forces and expected errors.
+
+    The head for stress is left out: the stress that agrees with the energy comes from its gradient.
+    The net torque of the direct forces stays in: its removal depends on the structure and is done
+    outside (`graph.without_torque`).
+
+    Attributes:
+        most: neighbours that each atom sends to.
+        charged: whether total charge and spin multiplicity are needed.
+        confident: whether there is a head for expected errors.
+    """
+
+    def __init__(self, regressor: DirectForcefieldRegressor) -> None:
+        super().__init__()
+        self.regressor = regressor
+        self.most = int(regressor.system_config.max_num_neighbors)
+        self.charged = regressor.model.conditioner is not None
+        self.confident = "confidence" in regressor.heads
+
+    def forward(
+        self,
+        vectors: Tensor,
+        numbers: Tensor,
+        senders: Tensor,
+        receivers: Tensor,
+        atoms: Tensor,
+        edges: Tensor,
+        charge_spin: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """One pass.
+
+        Args:
+            vectors: [E, 3] Å, from the sender to the receiver of each edge.
+            numbers: [N] int64.
+            senders: [E] int64, the atom whose neighbour an edge is to.
+            receivers: [E] int64, the neighbour.
+            atoms: [S] int64, how many each structure has.
+            edges: [S] int64, likewise.
+            charge_spin: [S, 2], total charge in e and spin multiplicity; read by models that are
+                conditioned on them.
+
+        Returns:
+            energies [S] eV without the reference energies of the elements, direct forces [N, 3]
+            eV/Å without net force, expected errors [N] eV/Å (empty where there is no such head).
+        """
+        regressor = self.regressor
+        one_hot = nn.functional.one_hot(numbers, 118).to(vectors.dtype)
+        # as in a crystal, where the head for forces leaves the torque, and with a volume by which
+        # the repulsion divides a stress that nobody reads; where the atoms are plays no part then
+        cell = torch.eye(3).to(vectors).expand(len(atoms), 3, 3)
+        nowhere = vectors.new_zeros(1, 3)
+        graph = AtomGraphs(
+            senders=senders,
+            receivers=receivers,
+            n_node=atoms,
+            n_edge=edges,
+            node_features={
+                "positions": nowhere,
+                "atomic_numbers": numbers,
+                "atomic_numbers_embedding": one_hot,
+            },
+            edge_features={"vectors": vectors},
+            system_features={
+                "cell": cell,
+                "total_charge": charge_spin[:, 0],
+                "total_spin": charge_spin[:, 1],
+            },
+            node_targets=None,
+            edge_targets=None,
+            system_targets=None,
+            system_id=None,
+            fix_atoms=None,
+            tags=None,
+            radius=6.0,
+            max_num_neighbors=torch.full_like(atoms, self.most),
+        )
+        nodes = regressor.model(graph)["node_features"]
+        heads = regressor.heads
+        energy = heads["energy"].normalizer.inverse(heads["energy"](nodes, graph))
+        if heads["energy"].atom_avg:
+            energy = energy * atoms
+        forces = heads["forces"].predict(nodes, graph)
+        if regressor.pair_repulsion:
+            repulsion = regressor.pair_repulsion_fn(graph)
+            energy = energy + repulsion["energy"]
+            forces = forces + repulsion["forces"]
+        expected = vectors.new_zeros(0)
+        if self.confident:
+            expected = self._expected_errors(heads["confidence"].predict(nodes, graph))
+        return energy, forces, expected
+
+    def _expected_errors(self, probabilities: Tensor) -> Tensor:
+        """[N] eV/Å from the probabilities [N, bins] of the confidence head.
+
+        Its bins are of the mean absolute error of the three components of an atom's force. Errors
+        beyond the last edge were left out of its training, so that it never expects more.
+        """
+        edges = self.regressor.heads["confidence"].bin_edges
+        return probabilities @ (0.5 * (edges[1:] + edges[:-1]))

@@ -9,11 +9,10 @@ def edge_vectors(
 ) -> Tensor:
     """Vectors [E, 3] Å from the centre to the neighbour of each pair; arguments as of a model."""
     centre, neighbour = edge_index[0], edge_index[1]
+    vectors = positions[neighbour] - positions[centre]
     if cell.shape[0] == 1:
-        shift = edge_shift @ cell[0]
-    else:
-        shift = torch.bmm(edge_shift[:, None], cell[batch[centre]])[:, 0]
-    return positions[neighbour] - positions[centre] + shift
+        return vectors + edge_shift @ cell[0]
+    return vectors + torch.bmm(edge_shift[:, None], cell[batch[centre]])[:, 0]
 
 
 def nearest(vectors: Tensor, centre: Tensor, atoms: int, most: int) -> Tensor:

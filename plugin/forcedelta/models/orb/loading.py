@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from importlib.metadata import version
@@ -53,31 +53,21 @@ def load(request: LoadRequest) -> LoadedModel:
         from forcedelta.models.orb.reference import calculator
         from forcedelta.models.orb.scripted import scripted
 
-        # constants of the network are rounded to it, whatever the process has
-        torch.set_default_dtype(torch.float32)
         builder = ORB_PRETRAINED_MODELS[ARCHITECTURES.get(architecture, architecture)]
         file = request.file
         if file is None:
             file = _downloaded(architecture, signature(builder).parameters["weights_path"].default)
         weights = _read(file)
         _check_direct(file, weights)
+        build = partial(_build, builder, file, request)
         try:
-            regressor = builder(
-                weights_path=str(file),
-                device=request.device,
-                precision=_PRECISIONS[request.dtype],
-                compile=request.compile,
-            )
+            regressor = build()
         except RuntimeError as error:  # keys or shapes that do not fit
             raise _misfit(file, architecture, weights, str(error)) from error
         _check_heads(file, regressor, weights)
         model = OrbModel(OrbNetwork(regressor), compiled=request.compile).eval()
     published = next((one for one in FAMILY.published if one.name == architecture), None)
-    metadata: dict[str, Any] = {
-        "architecture": architecture,
-        "neighbours": model.network.most,
-        "parameters": sum(parameter.numel() for parameter in regressor.parameters()),
-    }
+    metadata: dict[str, Any] = {"architecture": architecture, "neighbours": model.network.most}
     if published is not None:
         metadata |= {"licence": published.licence, "note": published.note}
     actinides = set() if model.takes_charge_spin else set(_ACTINIDES)
@@ -91,8 +81,23 @@ def load(request: LoadRequest) -> LoadedModel:
         library=f"orb-models {version('orb-models')}",
         metadata=metadata,
         script=partial(scripted, model),
-        calculator=partial(calculator, regressor, request.device, request.dtype),
+        calculator=partial(calculator, build, request.device, request.dtype),
     )
+
+
+def _build(
+    builder: Callable[..., DirectForcefieldRegressor], file: Path, request: LoadRequest
+) -> DirectForcefieldRegressor:
+    """What orb-models' loader makes of the file."""
+    with torch_state_kept(), _quiet():
+        # some constants of the network are rounded to it before they are converted
+        torch.set_default_dtype(torch.float32)
+        return builder(
+            weights_path=str(file),
+            device=request.device,
+            precision=_PRECISIONS[request.dtype],
+            compile=request.compile,
+        )
 
 
 @contextmanager

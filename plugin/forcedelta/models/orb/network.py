@@ -5,9 +5,13 @@ from orb_models.forcefield.base import AtomGraphs
 from orb_models.forcefield.direct_regressor import DirectForcefieldRegressor
 from torch import Tensor, nn
 
+from forcedelta.models.orb.interaction import with_fewer_products
+
 
 class OrbNetwork(nn.Module):
     """A `DirectForcefieldRegressor` from edge vectors to energy, forces and expected errors.
+
+    It keeps the regressor and changes its layers (`interaction.Interaction`).
 
     The head for stress is left out: the stress that agrees with the energy comes from its gradient.
     The net torque of the direct forces stays in: its removal depends on the structure and is done
@@ -21,6 +25,7 @@ class OrbNetwork(nn.Module):
 
     def __init__(self, regressor: DirectForcefieldRegressor) -> None:
         super().__init__()
+        with_fewer_products(regressor.model)
         self.regressor = regressor
         self.most = int(regressor.system_config.max_num_neighbors)
         self.charged = regressor.model.conditioner is not None

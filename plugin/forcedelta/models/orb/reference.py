@@ -1,11 +1,11 @@
 """orb-models' own calculator with the weights of a loaded model, to compare with."""
 
-from collections.abc import Sequence
-from typing import Any
+import warnings
+from collections.abc import Callable, Sequence
 
 import torch
 from ase import Atoms
-from ase.calculators.calculator import all_changes
+from ase.calculators.calculator import Calculator, all_changes
 from orb_models.forcefield.calculator import ORBCalculator
 from orb_models.forcefield.direct_regressor import DirectForcefieldRegressor
 
@@ -27,12 +27,14 @@ class _Calculator(ORBCalculator):
         properties: Sequence[str] | None = None,
         system_changes: Sequence[str] = all_changes,
     ) -> None:
-        with default_dtype(self._dtype):
+        with default_dtype(self._dtype), warnings.catch_warnings():
+            # orb-models hands tensors to numpy the old way
+            warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
             super().calculate(atoms, properties, system_changes)
 
 
 def calculator(
-    regressor: DirectForcefieldRegressor, device: torch.device, dtype: torch.dtype
-) -> Any:
-    """An `ORBCalculator` that shares the network."""
-    return _Calculator(regressor, device, dtype)
+    build: Callable[[], DirectForcefieldRegressor], device: torch.device, dtype: torch.dtype
+) -> Calculator:
+    """An `ORBCalculator` with a network of its own."""
+    return _Calculator(build(), device, dtype)

@@ -1,0 +1,60 @@
+"""A message-passing layer of Orb, with the same weights and fewer products."""
+
+import torch
+from orb_models.forcefield.gns import AttentionInteractionNetwork, MoleculeGNS
+from torch import Tensor, nn
+
+
+class Interaction(nn.Module):
+    """What `AttentionInteractionNetwork` computes, to rounding.
+
+    Its first linear layer multiplies the features of both atoms for each edge. Here they are
+    multiplied for each atom, and the products are gathered: of the three parts of that layer two
+    are then done once per atom instead of once per edge. An evaluation with U takes a sixth to a
+    fifth less time, and with the library's layers it takes more than twice that of its calculator.
+    """
+
+    def __init__(self, layer: AttentionInteractionNetwork) -> None:
+        super().__init__()
+        first, *rest = layer._edge_mlp.mlp
+        width = layer.latent_dim
+        for name, part in zip(("edge", "sent", "received"), first.weight.split(width, 1), strict=True):
+            self.register_buffer(f"{name}_weight", part.detach().contiguous())
+        self.bias = nn.Buffer(first.bias.detach())
+        self.rest = nn.Sequential(*rest, layer._edge_mlp.layer_norm)
+        self.node_mlp = layer._node_mlp
+        self.receive = layer._receive_attn
+        self.send = layer._send_attn
+        self.condition = layer._cond_node_proj if layer._node_cond == "additive" else None
+
+    def forward(
+        self,
+        nodes: Tensor,
+        edges: Tensor,
+        senders: Tensor,
+        receivers: Tensor,
+        cutoff: Tensor,
+        cond_nodes: Tensor | None = None,
+        cond_edges: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """nodes [N, F], edges [E, F], senders and receivers [E], cutoff [E, 1], cond_nodes [N, F]."""
+        linear, embedding = nn.functional.linear, nn.functional.embedding
+        if self.condition is not None:
+            nodes = nodes + self.condition(cond_nodes)
+        received = cutoff * torch.sigmoid(self.receive(edges))
+        sent = cutoff * torch.sigmoid(self.send(edges))
+        hidden = linear(edges, self.edge_weight, self.bias)
+        hidden += embedding(senders, linear(nodes, self.sent_weight))
+        hidden += embedding(receivers, linear(nodes, self.received_weight))
+        messages = self.rest(hidden)
+        nothing = torch.zeros_like(nodes)
+        to_receivers = nothing.index_add(0, receivers, messages * received)
+        to_senders = nothing.index_add(0, senders, messages * sent)
+        change = self.node_mlp(torch.cat([nodes, to_receivers, to_senders], 1))
+        return nodes + change, edges + messages
+
+
+def with_fewer_products(network: MoleculeGNS) -> None:
+    """Replaces the layers of a network of a published architecture."""
+    for number, layer in enumerate(network.gnn_stacks):
+        network.gnn_stacks[number] = Interaction(layer)

@@ -1,7 +1,7 @@
 """Orb networks with random weights: small ones in memory, real ones in orb-models' own files."""
 
 import warnings
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -82,31 +82,30 @@ def expected(
     return calculator.results
 
 
-BUILDERS = {
-    "orb-v2": lambda: pretrained.orb_v2_architecture(device="cpu"),
-    "orb-d3-v2": lambda: pretrained.orb_v2_architecture(device="cpu"),
-    "orb-d3-sm-v2": lambda: pretrained.orb_v2_architecture(10, device="cpu"),
-    "orb-d3-xs-v2": lambda: pretrained.orb_v2_architecture(5, device="cpu"),
-    "orb-v3-direct-20": lambda: pretrained.orb_v3_direct_architecture(device="cpu"),
-    "orb-v3-direct-inf": lambda: pretrained.orb_v3_direct_architecture(device="cpu"),
-    "orb-v3-direct-omol": lambda: pretrained.orb_v3_direct_architecture(
-        has_charge_spin_cond=True, has_stress=False, device="cpu"
+NETWORKS = {
+    "orb-v2": partial(pretrained.orb_v2_architecture),
+    "orb-d3-sm-v2": partial(pretrained.orb_v2_architecture, 10),
+    "orb-d3-xs-v2": partial(pretrained.orb_v2_architecture, 5),
+    "orb-v3-direct-20": partial(pretrained.orb_v3_direct_architecture),
+    "orb-v3-direct-omol": partial(
+        pretrained.orb_v3_direct_architecture, has_charge_spin_cond=True, has_stress=False
     ),
-    "conservative": lambda: pretrained.orb_v3_conservative_architecture(device="cpu"),
+    "conservative": partial(pretrained.orb_v3_conservative_architecture),
 }
+SAME = {"orb-d3-v2": "orb-v2", "orb-v3-direct-inf": "orb-v3-direct-20"}
 
 
 @cache
-def weights(architecture: str) -> dict[str, Tensor]:
+def weights(network: str) -> dict[str, Tensor]:
     """Random weights of real size, as orb-models' training writes them."""
     with torch.random.fork_rng(), default_dtype(torch.float32):
         torch.manual_seed(7)
-        return dict(BUILDERS[architecture]().state_dict())
+        return dict(NETWORKS[network](device="cpu").state_dict())
 
 
 def checkpoint(folder: Path, architecture: str) -> Path:
     path = folder / f"{architecture}.ckpt"
-    torch.save(weights(architecture), path)
+    torch.save(weights(SAME.get(architecture, architecture)), path)
     return path
 
 

@@ -18,7 +18,9 @@ class Interaction(nn.Module):
         super().__init__()
         first, *rest = layer._edge_mlp.mlp
         width = layer.latent_dim
-        for name, part in zip(("edge", "sent", "received"), first.weight.split(width, 1), strict=True):
+        for name, part in zip(
+            ("edge", "sent", "received"), first.weight.split(width, 1), strict=True
+        ):
             self.register_buffer(f"{name}_weight", part.detach().contiguous())
         self.bias = nn.Buffer(first.bias.detach())
         self.rest = nn.Sequential(*rest, layer._edge_mlp.layer_norm)

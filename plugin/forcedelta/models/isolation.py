@@ -35,7 +35,8 @@ def torch_state_kept() -> Iterator[None]:
         random.setstate(python_state)
         torch.set_grad_enabled(grad)
         torch.set_default_dtype(dtype)
-        torch.set_default_device(None if device == torch.device("cpu") else device)
+        if torch.get_default_device() != device:  # None confuses get_default_device of torch 2.9
+            torch.set_default_device(None if device == torch.device("cpu") else device)
         if torch.get_num_threads() != threads:
             torch.set_num_threads(threads)
         torch.backends.cudnn.benchmark = benchmark

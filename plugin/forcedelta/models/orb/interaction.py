@@ -10,8 +10,9 @@ class Interaction(nn.Module):
 
     Its first linear layer multiplies the features of both atoms for each edge. Here they are
     multiplied for each atom, and the products are gathered: of the three parts of that layer two
-    are then done once per atom instead of once per edge. An evaluation with U takes a sixth to a
-    fifth less time, and with the library's layers it takes more than twice that of its calculator.
+    are then done once per atom instead of once per edge. In one measurement an evaluation with
+    U took 1.80 (64 atoms) and 1.68 (200 atoms) times as long as orb-models' calculator, which has
+    no gradient, and 2.07 and 2.08 times with its own layers.
     """
 
     def __init__(self, layer: AttentionInteractionNetwork) -> None:

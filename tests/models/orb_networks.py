@@ -23,11 +23,11 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from orb_models.forcefield import pretrained
     from orb_models.forcefield.atomic_system import SystemConfig
-    from orb_models.forcefield.calculator import ORBCalculator
     from orb_models.forcefield.direct_regressor import DirectForcefieldRegressor
 
 from forcedelta.models.orb.module import OrbModel, default_dtype
 from forcedelta.models.orb.network import OrbNetwork
+from forcedelta.models.orb.reference import calculator
 from forcedelta.models.orb.scripted import scripted
 
 KINDS = ("v2", "v3", "omol")
@@ -67,7 +67,10 @@ def small(kind: str, most: int = 20, dtype: torch.dtype = torch.float64) -> Load
         cutoff=model.cutoff,
         periodic=None,
         library="tests",
-        script=lambda: scripted(model),
+        script=partial(scripted, model),
+        calculator=partial(
+            calculator, partial(regressor, kind, most, dtype), torch.device("cpu"), dtype
+        ),
     )
 
 
@@ -75,11 +78,9 @@ def expected(
     kind: str, atoms: Atoms, most: int = 20, dtype: torch.dtype = torch.float64
 ) -> dict[str, Any]:
     """What orb-models' own calculator says, with the same weights."""
-    with default_dtype(dtype), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
-        calculator = ORBCalculator(regressor(kind, most, dtype), device="cpu")
-        calculator.calculate(atoms)
-    return calculator.results
+    theirs = calculator(partial(regressor, kind, most, dtype), torch.device("cpu"), dtype)
+    theirs.calculate(atoms)
+    return theirs.results
 
 
 NETWORKS = {

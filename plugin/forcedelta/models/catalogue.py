@@ -138,7 +138,6 @@ def families() -> tuple[Family, ...]:
 
 
 _CATALOGUES: tuple[str, ...] = ("fairchem.catalogue", "metatomic.catalogue", "orb.catalogue")
-
 """Modules of this package that hold a ``FAMILY``; none of them imports its library."""
 
 

@@ -18,11 +18,10 @@ class Interaction(nn.Module):
     def __init__(self, layer: AttentionInteractionNetwork) -> None:
         super().__init__()
         first, *rest = layer._edge_mlp.mlp
-        width = layer.latent_dim
-        for name, part in zip(
-            ("edge", "sent", "received"), first.weight.split(width, 1), strict=True
-        ):
-            self.register_buffer(f"{name}_weight", part.detach().contiguous())
+        edge, sent, received = first.weight.detach().split(layer.latent_dim, 1)
+        self.edge_weight = nn.Buffer(edge.contiguous())
+        self.sent_weight = nn.Buffer(sent.contiguous())
+        self.received_weight = nn.Buffer(received.contiguous())
         self.bias = nn.Buffer(first.bias.detach())
         self.rest = nn.Sequential(*rest, layer._edge_mlp.layer_norm)
         self.node_mlp = layer._node_mlp

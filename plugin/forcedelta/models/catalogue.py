@@ -137,7 +137,7 @@ def families() -> tuple[Family, ...]:
     return tuple(found)
 
 
-_CATALOGUES: tuple[str, ...] = ("fairchem.catalogue", "metatomic.catalogue", "orb.catalogue")
+_CATALOGUES: tuple[str, ...] = ("orb.catalogue", "eqv2.catalogue", "fairchem.catalogue", "metatomic.catalogue")
 """Modules of this package that hold a ``FAMILY``; none of them imports its library."""
 
 

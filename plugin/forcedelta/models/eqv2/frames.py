@@ -1,0 +1,219 @@
+"""Frames of the edges of EquiformerV2, with the derivative that the library leaves out.
+
+EquiformerV2 turns the features of each edge into a frame whose y axis lies along the edge, and back
+again: ``D(R) x`` with the Wigner matrix of a rotation R. The library takes R and D out of the
+autograd graph, so that the gradient of its energy lacks everything that comes from edges changing
+their direction; differentiating through its formulas instead gives NaN for edges along y.
+
+Here R and D stay as the library computes them, outside of the graph, and the derivative is added
+from what rotations are. When the edge r moves by dr, its frame turns by
+
+    w = r x dr / |r|^2 + t n,    n = r / |r|
+
+and with the generators X_k of rotations (e3nn's, antisymmetric)
+
+    dR = -R [w]x,    dD = -D (w . X),    dD^T = (w . X) D^T.
+
+The first part of w turns the edge itself. The second turns the frame about the edge, by which a
+network with finitely many grid points is changed too, if little: the library builds the frame from
+a random vector u, z = n x u / |n x u|, and with that vector held fixed,
+
+    t = -(n . u) / |n x u| * (z . dr) / |r|.
+
+Products of Wigner matrices and features are functions of their own, because then the gradient with
+respect to w needs no gradient of the matrices: for y = D x with the gradient g of y it is
+``-(D^T g) . X_k x``, and D^T g is needed anyway.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from e3nn.o3 import so3_generators
+from fairchem.core.models.equiformer_v2.edge_rot_mat import init_edge_rot_mat
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+
+@contextmanager
+def random_numbers(seed: int, device: torch.device) -> Iterator[None]:
+    """torch's random numbers from a seed, and afterwards as if nobody had drawn any."""
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.default_generator.manual_seed(seed)
+        for each in devices:
+            with torch.cuda.device(each):
+                torch.cuda.manual_seed(seed)
+        yield
+
+
+@contextmanager
+def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+class EdgeFrames:
+    """The rotations of all edges of one evaluation, and how they turn when atoms move.
+
+    Attributes:
+        seed: of the random vectors that the frames are built from.
+        live: False leaves the derivative out, as the library does; the gradient of the energy is
+            then wrong.
+        turn: [E, 3] the vector w of the module's description, of value 0; its gradient leads to the
+            edges.
+    """
+
+    def __init__(self, seed: int = 0) -> None:
+        self.seed = seed
+        self.live = True
+        self.turn = torch.empty(0, 3)
+
+    def rotations(self, data: Any, edge_index: Tensor, vectors: Tensor) -> Tensor:
+        """[E, 3, 3] R, without a graph: the library's, from the seed. In place of its
+        ``_init_edge_rot_mat``.
+
+        Args:
+            data: not looked at.
+            edge_index: not looked at.
+            vectors: [E, 3] Å, the edges.
+        """
+        edges = vectors.detach()
+        if len(edges) == 0:  # the library's function takes a minimum over them
+            self.turn = vectors
+            return edges.new_zeros(0, 3, 3)
+        with random_numbers(self.seed, edges.device):
+            rotations: Tensor = init_edge_rot_mat(edges)
+        with random_numbers(self.seed, edges.device):
+            random = torch.rand_like(edges) - 0.5  # what it has drawn
+        moved = vectors if self.live else edges
+        self.turn = _turn(moved - edges, edges, rotations[:, 1], rotations[:, 0], random)
+        return rotations
+
+
+def _turn(move: Tensor, edges: Tensor, along: Tensor, z: Tensor, random: Tensor) -> Tensor:
+    """[E, 3] w of the module's description for moves [E, 3] Å of the edges; linear in these."""
+    x, y, w = (random / random.norm(dim=1, keepdim=True)).unbind(1)
+    # the library takes one of three vectors, so that none is close to its edge: z is normal to it
+    three = torch.stack(
+        [
+            torch.stack([x, y, w], 1),
+            torch.stack([-y, x, w], 1),
+            torch.stack([x, -w, y], 1),
+        ]
+    )
+    taken = (three * z).sum(2).abs().argmin(0)
+    cosine = (three[taken, torch.arange(len(edges), device=edges.device)] * along).sum(1)
+    cotangent = cosine / (1 - cosine * cosine).sqrt()
+    length = edges.norm(dim=1, keepdim=True)
+    across = torch.linalg.cross(edges, move) / length**2
+    about = -cotangent[:, None] * (z * move).sum(1, keepdim=True) / length
+    return across + about * along
+
+
+class LiveRotation(nn.Module):
+    """The library's ``SO3_Rotation`` with the derivative of its Wigner matrices.
+
+    Has the three methods that the library calls, and computes the same numbers to the last bit.
+    """
+
+    def __init__(self, rotation: nn.Module, frames: EdgeFrames, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.rotation = rotation
+        self.frames = frames
+        for degree in range(1, rotation.lmax + 1):
+            with _default_dtype(torch.float64):
+                generators = so3_generators(degree).to(dtype)
+            self.register_buffer(f"generators_{degree}", generators, persistent=False)
+        self._forth: dict[tuple[int, int], Tensor] = {}
+        self._back: dict[tuple[int, int], Tensor] = {}
+
+    def set_wigner(self, rotations: Tensor) -> None:
+        """Takes the rotations [E, 3, 3] of an evaluation."""
+        # the library makes its matrices in torch's default dtype, whatever that of the positions is
+        with _default_dtype(rotations.dtype):
+            self.rotation.set_wigner(rotations)
+        self._forth, self._back = {}, {}
+
+    def rotate(self, embedding: Tensor, degree: int, order: int) -> Tensor:
+        """Features [E, A, C] of the edges in their frames, [E, B, C], up to an order of m."""
+        key = degree, order
+        if key not in self._forth:
+            kept = self.rotation.mapping.coefficient_idx(degree, order)
+            self._forth[key] = self.rotation.wigner[:, kept, :]
+        rotated: Tensor = _Rotate.apply(
+            embedding, self.frames.turn, self._forth[key], *self._generators()
+        )
+        return rotated
+
+    def rotate_inv(self, embedding: Tensor, degree: int, order: int) -> Tensor:
+        """Back again: [E, B, C] to [E, A, C]."""
+        key = degree, order
+        if key not in self._back:
+            mapping = self.rotation.mapping
+            kept = mapping.coefficient_idx(degree, order)
+            scale = mapping.get_rotate_inv_rescale(degree, order)
+            self._back[key] = self.rotation.wigner_inv[:, :, kept] * scale
+        rotated: Tensor = _RotateBack.apply(
+            embedding, self.frames.turn, self._back[key], *self._generators()
+        )
+        return rotated
+
+    def _generators(self) -> list[Tensor]:
+        return [buffer for name, buffer in self.named_buffers() if name.startswith("generators_")]
+
+
+class _Rotate(torch.autograd.Function):
+    """y = D x, with the derivative of D."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, embedding: Tensor, turn: Tensor, wigner: Tensor, *generators: Tensor
+    ) -> Tensor:
+        ctx.save_for_backward(embedding, wigner, *generators)
+        return torch.bmm(wigner, embedding)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        embedding, wigner, *generators = ctx.saved_tensors
+        back = torch.bmm(wigner.transpose(1, 2), gradient)
+        turn = -_torques(back, embedding, generators) if ctx.needs_input_grad[1] else None
+        return (back, turn, None, *(None for _ in generators))
+
+
+class _RotateBack(torch.autograd.Function):
+    """x = D^T y, with the derivative of D; ``wigner`` is D^T, its columns scaled."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, embedding: Tensor, turn: Tensor, wigner: Tensor, *generators: Tensor
+    ) -> Tensor:
+        rotated = torch.bmm(wigner, embedding)
+        ctx.save_for_backward(rotated, wigner, *generators)
+        return rotated
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        rotated, wigner, *generators = ctx.saved_tensors
+        back = torch.bmm(wigner.transpose(1, 2), gradient)
+        turn = _torques(gradient, rotated, generators) if ctx.needs_input_grad[1] else None
+        return (back, turn, None, *(None for _ in generators))
+
+
+def _torques(left: Tensor, right: Tensor, generators: list[Tensor]) -> Tensor:
+    """[E, 3] ``left . X_k right`` for features [E, A, C], degree by degree."""
+    torques = left.new_zeros(len(left), 3)
+    for degree, generator in enumerate(generators, start=1):
+        first, width = degree * degree, 2 * degree + 1
+        products = torch.bmm(
+            left.narrow(1, first, width), right.narrow(1, first, width).transpose(1, 2)
+        )
+        torques += products.flatten(1) @ generator.flatten(1).T
+    return torques

@@ -8,7 +8,7 @@ import pytest
 import torch
 from ase import Atoms
 from ase.build import bulk, molecule
-from eqv2_files import network, write_checkpoint
+from eqv2_files import write_checkpoint
 from systems import acetaldehyde, graph_of, small_crystal
 
 from forcedelta import ForceDelta
@@ -67,11 +67,14 @@ STRUCTURES = [molecule_at_origin, crystal, tiny_crystal]
 
 @pytest.mark.parametrize("make", STRUCTURES)
 def test_forces_are_the_librarys_to_the_last_bit(
-    model: LoadedModel, make: Callable[[], Atoms]
+    model: LoadedModel, make: Callable[[], Atoms], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """From the same random numbers, and with the graph that the library makes itself."""
     atoms = make()
     atoms.calc = model.calculator()
+    # torch rounds otherwise when it records what weights do, as the library lets it
+    atoms.calc.network.requires_grad_(False)
+    monkeypatch.setattr(model.module.frames, "tilt", torch.eye(3))
     with torch.random.fork_rng():
         torch.manual_seed(model.module.frame_seed)
         energy = atoms.get_potential_energy()
@@ -127,7 +130,7 @@ def test_batch_equals_single_structures(double: LoadedModel) -> None:
     ]
     first = alone[0]  # the first structure draws the same numbers in both
     for key in ("direct_forces", "conservative_forces"):
-        assert torch.allclose(together[key][:7], first[key], atol=1e-12), key
+        assert (together[key][:7] - first[key]).abs().max() < 1e-12, key
         expected = torch.cat([result[key] for result in alone])
         assert (together[key] - expected).abs().max() < 0.05 * expected.abs().max(), key
     energies = torch.cat([result["energy"] for result in alone])
@@ -206,4 +209,3 @@ def test_stress_head_of_the_library_runs_with_the_lent_scatter() -> None:
         rank2.scatter(source.T, index, reduce="sum"),
         torch.stack([source[0] + source[3], source[1] + source[2]], 1),
     )
-    assert network is not None

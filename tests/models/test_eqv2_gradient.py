@@ -129,9 +129,10 @@ def test_stress_is_the_strain_derivative(model: LoadedModel, live: bool) -> None
 
 
 def test_edges_along_each_axis(model: LoadedModel) -> None:
-    """Along y, where frames lie as they are, naive derivatives of their angles are NaN."""
-    atoms = Atoms("OH2Si", [[0, 0, 0], [0, 1.1, 0], [0, -1.2, 0], [1.6, 0, 0]])
-    assert error_of_forces(model, atoms, fixed=True, directions=12) < DERIVATIVE
+    """Along y, where frames lie as they are, naive derivatives of their angles are NaN, and angles
+    have half of the digits; along x and z the library's choice of frames jumps."""
+    atoms = Atoms("OH3Si", [[0, 0, 0], [0, 1.1, 0], [0, -1.2, 0], [0, 0, 1.0], [1.6, 0, 0]])
+    assert error_of_forces(model, atoms, fixed=True, directions=15) < 10 * DERIVATIVE
 
 
 def test_turning_a_structure_changes_little(model: LoadedModel) -> None:
@@ -143,7 +144,7 @@ def test_turning_a_structure_changes_little(model: LoadedModel) -> None:
     second = ForceDelta(model.module)(*graph_of([turned], cutoff=model.cutoff))
     for key in ("direct_forces", "conservative_forces"):
         expected = first[key].numpy() @ rotation.T
-        assert np.abs(second[key].numpy() - expected).max() < 0.05 * np.abs(expected).max(), key
+        assert np.abs(second[key].numpy() - expected).max() < 0.1 * np.abs(expected).max(), key
 
 
 def test_second_derivatives_are_refused(model: LoadedModel) -> None:
@@ -184,11 +185,5 @@ def test_turning_the_frames_about_their_edges_is_part_of_the_gradient(
     """Without it an error of the size of the noise remains."""
     from forcedelta.models.eqv2 import frames
 
-    complete = frames._turn
-
-    def across(move, edges, along, z, random):  # type: ignore[no-untyped-def]
-        turn = complete(move, edges, along, z, random)
-        return turn - (turn * along).sum(1, keepdim=True) * along
-
-    monkeypatch.setattr(frames, "_turn", across)
+    monkeypatch.setattr(frames, "_cotangents", lambda random, along, z: torch.zeros(len(z)))
     assert 1e-4 < error_of_forces(model, acetaldehyde(), fixed=True) < 1e-2

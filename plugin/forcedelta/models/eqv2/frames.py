@@ -30,7 +30,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from e3nn.o3 import so3_generators
+from e3nn.o3 import angles_to_matrix, so3_generators
 from fairchem.core.models.equiformer_v2.edge_rot_mat import init_edge_rot_mat
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
@@ -65,6 +65,9 @@ class EdgeFrames:
         seed: of the random vectors that the frames are built from.
         live: False leaves the derivative out, as the library does; the gradient of the energy is
             then wrong.
+        tilt: [3, 3], a rotation. The library's choice of frames jumps for edges along the x and z
+            axes, which ideal crystals have, so it is asked for those of edges that are rotated by
+            this; the frames are as good as any. With a unit matrix they are the library's own.
         turn: [E, 3] the vector w of the module's description, of value 0; its gradient leads to the
             edges.
     """
@@ -72,6 +75,7 @@ class EdgeFrames:
     def __init__(self, seed: int = 0) -> None:
         self.seed = seed
         self.live = True
+        self.tilt = angles_to_matrix(*torch.tensor([0.4, 0.9, 1.3], dtype=torch.float64))
         self.turn = torch.empty(0, 3)
 
     def rotations(self, data: Any, edge_index: Tensor, vectors: Tensor) -> Tensor:
@@ -87,33 +91,40 @@ class EdgeFrames:
         if len(edges) == 0:  # the library's function takes a minimum over them
             self.turn = vectors
             return edges.new_zeros(0, 3, 3)
+        tilt = self.tilt.to(edges)
         with random_numbers(self.seed, edges.device):
-            rotations: Tensor = init_edge_rot_mat(edges)
+            tilted = init_edge_rot_mat(edges @ tilt.T)
         with random_numbers(self.seed, edges.device):
             random = torch.rand_like(edges) - 0.5  # what it has drawn
+        rotations: Tensor = tilted @ tilt
         moved = vectors if self.live else edges
-        self.turn = _turn(moved - edges, edges, rotations[:, 1], rotations[:, 0], random)
+        self.turn = _turn(
+            moved - edges,
+            edges,
+            rotations[:, 0],
+            _cotangents(random, tilted[:, 1], tilted[:, 0]),
+        )
         return rotations
 
 
-def _turn(move: Tensor, edges: Tensor, along: Tensor, z: Tensor, random: Tensor) -> Tensor:
-    """[E, 3] w of the module's description for moves [E, 3] Å of the edges; linear in these."""
+def _cotangents(random: Tensor, along: Tensor, z: Tensor) -> Tensor:
+    """[E] (n . u) / |n x u| of the edges' directions n and the vectors u that z are made from."""
     x, y, w = (random / random.norm(dim=1, keepdim=True)).unbind(1)
     # the library takes one of three vectors, so that none is close to its edge: z is normal to it
     three = torch.stack(
-        [
-            torch.stack([x, y, w], 1),
-            torch.stack([-y, x, w], 1),
-            torch.stack([x, -w, y], 1),
-        ]
+        [torch.stack([x, y, w], 1), torch.stack([-y, x, w], 1), torch.stack([x, -w, y], 1)]
     )
     taken = (three * z).sum(2).abs().argmin(0)
-    cosine = (three[taken, torch.arange(len(edges), device=edges.device)] * along).sum(1)
-    cotangent = cosine / (1 - cosine * cosine).sqrt()
+    cosine = (three[taken, torch.arange(len(z), device=z.device)] * along).sum(1)
+    return cosine / (1 - cosine * cosine).sqrt()
+
+
+def _turn(move: Tensor, edges: Tensor, z: Tensor, cotangents: Tensor) -> Tensor:
+    """[E, 3] w of the module's description for moves [E, 3] Å of the edges; linear in these."""
     length = edges.norm(dim=1, keepdim=True)
     across = torch.linalg.cross(edges, move) / length**2
-    about = -cotangent[:, None] * (z * move).sum(1, keepdim=True) / length
-    return across + about * along
+    about = -cotangents[:, None] * (z * move).sum(1, keepdim=True) / length
+    return across + about * edges / length
 
 
 class LiveRotation(nn.Module):

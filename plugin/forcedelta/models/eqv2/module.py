@@ -134,6 +134,8 @@ class EquiformerV2(nn.Module):
             without one.
         """
         edge_index, edge_shift = self.select(positions, cell, edge_index, edge_shift, batch)
+        if edge_index.shape[1] == 0:
+            return self._of_lone_atoms(positions, numbers, cell, batch)
         data = SimpleNamespace(
             pos=positions,
             atomic_numbers=numbers,
@@ -154,6 +156,24 @@ class EquiformerV2(nn.Module):
             mean, scale = self.scales.get("forces", (0.0, 1.0))
             forces = _only(self.force_head(data, embedding)) * scale + mean
         return energy, forces
+
+    def _of_lone_atoms(
+        self, positions: Tensor, numbers: Tensor, cell: Tensor, batch: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Without any edge the library fails: beside a pair, a structure of its own, it does not."""
+        first = len(numbers)
+        edges = torch.tensor([[first, first + 1], [first + 1, first]], device=batch.device)
+        pair = positions.new_zeros(2, 3)
+        pair[1, 0] = 0.5 * self.cutoff
+        energy, forces = self(
+            torch.cat([positions, pair]),
+            torch.cat([numbers, numbers[:1].repeat(2)]),
+            torch.cat([cell, torch.zeros_like(cell[:1])]),
+            edges,
+            positions.new_zeros(2, 3),
+            torch.cat([batch, torch.full_like(batch[:1], cell.shape[0]).repeat(2)]),
+        )
+        return energy[:-1], forces[:first]
 
 
 def _only(outputs: dict[str, Tensor]) -> Tensor:

@@ -1,11 +1,14 @@
 """Checkpoints of EquiformerV2 with random weights, in the format of the library's own trainers.
 
+`python eqv2_files.py 31M eqV2_31M_random.pt` writes one, for benchmarks.
+
 The configurations are those that fairchem published for the models of OMat24; the small ones differ
 in sizes only. Weights that a network begins its training with make energies that jump at every
 0.02 Å, the width of its Gaussians, and hardly depend on directions. Here the weights of the
 Gaussians are smooth functions of the distance instead, as training makes them.
 """
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -176,3 +179,7 @@ def write_checkpoint(
 
 def _normalizer(mean: float, rmsd: float) -> dict[str, torch.Tensor]:
     return {"mean": torch.tensor(mean), "rmsd": torch.tensor(rmsd)}
+
+
+if __name__ == "__main__":
+    write_checkpoint(Path(sys.argv[2]), sys.argv[1])

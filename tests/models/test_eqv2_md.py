@@ -39,6 +39,7 @@ def langevin(model: LoadedModel, atoms: Atoms) -> Langevin:
         0.5 * units.fs,
         temperature_K=300,
         friction=0.01 / units.fs,
+        fixcm=False,
         rng=np.random.RandomState(2),
     )
 

@@ -5,8 +5,8 @@ from forcedelta.models.catalogue import Family, Published
 HUB = "facebook/OMAT24"
 PAGE = f"https://huggingface.co/{HUB}"
 
-_ELEMENTS = "89 elements, H to Pu"
-_LICENCE = f"gated: to be accepted at {PAGE}"
+_ELEMENTS = "most elements, as found in inorganic crystals"
+_LICENCE = f"Meta Research, to be accepted at {PAGE}"
 _TRAINED = {
     "mp": "PBE(+U), crystals of the Materials Project (MPtrj)",
     "omat": "PBE(+U) with the pseudopotentials of OMat24: not to be mixed with Materials Project energies",

@@ -37,9 +37,10 @@ _HEADS = (*_ENERGY_HEADS, *_FORCE_HEADS, Rank2SymmetricTensorHead)
 _OLD_NAMES = {"target": "energy", "grad_target": "forces"}
 
 # numbers of numpy, such as those of the validation, under both of the names that numpy gave them
+_MAKE_NUMBER = np.float64().__reduce__()[0]
 _HARMLESS: list[Any] = [
-    (np._core.multiarray.scalar, "numpy._core.multiarray.scalar"),
-    (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),
+    (_MAKE_NUMBER, "numpy._core.multiarray.scalar"),
+    (_MAKE_NUMBER, "numpy.core.multiarray.scalar"),
     np.dtype,
     *(type(np.dtype(name)) for name in ("float64", "float32", "int64", "int32", "bool")),
 ]
@@ -57,7 +58,7 @@ class Checkpoint:
         references: [Z] eV, float64, the energy of each element by atomic number; None without.
     """
 
-    network: nn.Module
+    network: Any
     energy: str
     forces: str
     scales: Mapping[str, tuple[float, float]]
@@ -152,7 +153,7 @@ def _content_with_code(path: Path, foreign: str, trust: bool) -> Any:
         ) from error
 
 
-def _network(path: Path, model: dict[str, Any]) -> nn.Module:
+def _network(path: Path, model: dict[str, Any]) -> Any:
     """The network that the configuration describes, with random weights."""
     kind = model.get("name")
     backbone, heads = model.get("backbone"), model.get("heads")
@@ -176,7 +177,7 @@ def _network(path: Path, model: dict[str, Any]) -> nn.Module:
                 f"{path}: its head '{name}' is of the kind '{module}', which is none of EquiformerV2"
             )
     try:
-        network: nn.Module = HydraModel(
+        return HydraModel(
             backbone=backbone,
             heads=heads,
             pass_through_head_outputs=bool(model.get("pass_through_head_outputs", False)),
@@ -186,7 +187,6 @@ def _network(path: Path, model: dict[str, Any]) -> nn.Module:
         raise ForceDeltaError(
             f"{path}: fairchem-core 1.10 cannot build the network of its config ({first})"
         ) from error
-    return network
 
 
 def _is_a(name: Any, classes: tuple[type, ...]) -> bool:
@@ -203,7 +203,7 @@ def _is_a(name: Any, classes: tuple[type, ...]) -> bool:
     return isinstance(found, type) and issubclass(found, classes)
 
 
-def _head(path: Path, network: nn.Module, output: str, classes: tuple[type, ...]) -> str:
+def _head(path: Path, network: Any, output: str, classes: tuple[Any, ...]) -> str:
     names = [
         name
         for name, head in network.output_heads.items()

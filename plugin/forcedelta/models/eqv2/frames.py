@@ -133,9 +133,9 @@ class LiveRotation(nn.Module):
     Has the three methods that the library calls, and computes the same numbers to the last bit.
     """
 
-    def __init__(self, rotation: nn.Module, frames: EdgeFrames, dtype: torch.dtype) -> None:
+    def __init__(self, rotation: Any, frames: EdgeFrames, dtype: torch.dtype) -> None:
         super().__init__()
-        self.rotation = rotation
+        self.rotation: Any = rotation
         self.frames = frames
         for degree in range(1, rotation.lmax + 1):
             with _default_dtype(torch.float64):

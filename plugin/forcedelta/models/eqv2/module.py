@@ -1,5 +1,6 @@
 """EquiformerV2 as a module of forcedelta: our edges in, energy and direct forces out."""
 
+from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -30,13 +31,14 @@ class EquiformerV2(nn.Module):
     """
 
     first_order_only = True
+    references: Tensor | None
 
     def __init__(
         self,
-        network: nn.Module,
+        network: Any,
         energy: nn.Module,
         forces: nn.Module,
-        scales: dict[str, tuple[float, float]],
+        scales: Mapping[str, tuple[float, float]],
         references: Tensor | None,
     ) -> None:
         """Takes the network over: its frames, graph and heads are called from here from now on.

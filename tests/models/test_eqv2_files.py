@@ -1,7 +1,11 @@
 """Checkpoints of EquiformerV2: the real size, what is refused, and names that need a download."""
 
 import logging
+import subprocess
+import sys
+import threading
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -250,6 +254,62 @@ def test_without_a_network_the_error_says_where_the_weights_are(
     assert "eqV2_dens_31M_mp.pt of facebook/OMAT24" in text
     assert "https://huggingface.co/facebook/OMAT24" in text
     assert "--model PATH/eqV2_dens_31M_mp.pt --architecture eqV2" in text
+
+
+class _Gate(BaseHTTPRequestHandler):
+    """Answers as the hub does to those who have not accepted a licence."""
+
+    def do_HEAD(self) -> None:
+        self.send_response(403)
+        self.send_header("X-Error-Code", "GatedRepo")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+def test_gated_weights_say_where_the_licence_is(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from huggingface_hub import constants
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Gate) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setattr(
+            constants,
+            "HUGGINGFACE_CO_URL_TEMPLATE",
+            f"http://127.0.0.1:{server.server_port}/{{repo_id}}/resolve/{{revision}}/{{filename}}",
+        )
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+        with pytest.raises(ForceDeltaError) as caught:
+            load_model("eqV2_86M_omat")
+        server.shutdown()
+    text = str(caught.value)
+    assert "the licence to be accepted first" in text
+    assert "accept it at https://huggingface.co/facebook/OMAT24" in text
+    assert "hf auth login" in text
+    assert "--model PATH/eqV2_86M_omat.pt --architecture eqV2" in text
+
+
+def test_a_package_that_fairchem_needs_is_missing(written: tuple[Path, Content]) -> None:
+    """Somebody installed fairchem-core alone."""
+    program = (
+        "import sys\n"
+        "sys.modules['torch_geometric'] = None\n"
+        "from forcedelta import ForceDeltaError\n"
+        "from forcedelta.models.registry import load_model\n"
+        "try:\n"
+        "    load_model(sys.argv[1], architecture='eqV2')\n"
+        "except ForceDeltaError as error:\n"
+        "    print(error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, written[0]], capture_output=True, text=True, check=True
+    )
+    assert "torch_geometric" in done.stdout
+    assert "pip install 'forcedelta[eqv2]' && pip install --no-deps" in done.stdout
 
 
 def test_logging_is_left_alone(written: tuple[Path, Content]) -> None:

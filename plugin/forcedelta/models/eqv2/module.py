@@ -157,6 +157,7 @@ class EquiformerV2(nn.Module):
         with torch.no_grad():
             mean, scale = self.scales.get("forces", (0.0, 1.0))
             forces = _only(self.force_head(data, embedding)) * scale + mean
+        self.frames.turn = positions.new_empty(0, 3)  # a graph is not to live here until next time
         return energy, forces
 
     def _of_lone_atoms(

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from forcedelta.graph import Graph
 from forcedelta.verify.probe import Probe, seen_pairs
 
-STEPS = {torch.float64: (1e-3, 1e-2, 5e-2), torch.float32: (2e-2, 5e-2)}
+STEPS = {torch.float64: (2e-5, 1e-3, 1e-2, 5e-2), torch.float32: (2e-2, 5e-2)}
 """Å that each atom moves (root mean square), or strain in units of 1/Å of it; larger if noisy."""
 
 NARROWER = (1.0, 0.1, 0.01)

@@ -4,6 +4,8 @@ The package knows frames, not models: engines make a `Frame` of each step and ha
 through a `HookChain`. `run` and `attach` do that for ASE.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from .ase_md import Attachment, attach, run
 from .ase_state import restore
 from .chain import HookChain, RunInfo, RunResult
@@ -13,11 +15,13 @@ from .flags import FlagStore
 from .frame import Frame
 from .guard import Guard
 from .progress import Progress
-from .recalculation import RecalculationQueue
 from .recorder import Recorder
 from .remark import Remark
 from .trajectory import Trajectory
 from .verdict import Action, Verdict
+
+if TYPE_CHECKING:
+    from .recalculation import RecalculationQueue
 
 __all__ = [
     "Action",
@@ -42,3 +46,12 @@ __all__ = [
     "restore",
     "run",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # it needs ase.io, which itself imports this package to register the reader of recorded files
+    if name == "RecalculationQueue":
+        from .recalculation import RecalculationQueue
+
+        return RecalculationQueue
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

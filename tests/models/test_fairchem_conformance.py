@@ -69,7 +69,7 @@ class OwnGraph(OfFairchem):
                 energies.append(probe.energy(probe.graph(strained)))
             slope = (energies[0] - energies[1]) / (2 * step) / periodic.get_volume()
             error = abs(slope - (stress * strain).sum())
-            record_property("error (eV/Å^3)", error)
+            record_property("error (eV/Å^3)", float(error))
             assert error < 1e-8
 
 

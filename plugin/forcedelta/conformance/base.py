@@ -92,16 +92,16 @@ class ModelTests:
     def check_derivative(
         found: DerivativeError, tolerance: float, unit: str, record_property: Record
     ) -> None:
-        record_property(f"error ({unit})", found.error)
-        record_property("relative error", found.relative)
-        record_property(f"uncertainty ({unit})", found.uncertainty)
+        record_property(f"error ({unit})", float(found.error))
+        record_property("relative error", float(found.relative))
+        record_property(f"uncertainty ({unit})", float(found.uncertainty))
         assert found.verdict(tolerance) == "right", found
 
     def check(
         self, found: Change, atoms: Atoms, tolerance: float | None, record_property: Record
     ) -> None:
         for name, value in named(found):
-            record_property(name, value)
+            record_property(name, float(value))
             assert np.isfinite(value), name
         if tolerance is None:
             return

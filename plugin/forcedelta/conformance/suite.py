@@ -85,7 +85,7 @@ class Conformance(ErrorTests):
         assert len(found) > 1, "no neighbour comes or goes: take another structure"
         for jump in found:
             for name, value in named(jump.change):
-                record_property(name, value)
+                record_property(name, float(value))
             assert np.isfinite(jump.energy)
             if self.tolerances.jump is not None:
                 assert jump.energy <= self.tolerances.jump, jump

@@ -20,7 +20,6 @@ import numpy as np
 import torch
 from ase import units
 from ase.md.langevin import Langevin
-from ase.md.velocitydistribution import MaxwellBoltzmannDistribution, Stationary
 
 from forcedelta import ForceDeltaError, LoadedModel, load_model
 from forcedelta.ase import ForceDeltaCalculator

@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from ase import Atoms
-from ase.build import molecule
+from doubtful_frames import ACETYLACETONE
 
 from forcedelta.cli import status
-
-PROGRAM = [sys.executable, "-c", "from forcedelta.cli import main; main()"]
-ACETYLACETONE = Path(__file__).parents[2] / "examples" / "acetylacetone.xyz"
 
 
 @pytest.fixture(scope="session")
@@ -30,21 +24,6 @@ def run_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )  # fmt: skip
     assert code == 0
     return path
-
-
-def doubtful(seed: int, step: int | None = None, force_delta: float = 0.1) -> Atoms:
-    """A distorted water molecule as a flagged frame: with what a model said about it."""
-    rng = np.random.default_rng(seed)
-    atoms = molecule("H2O")
-    atoms.rattle(0.05, rng=rng)
-    atoms.info.update(
-        step=step if step is not None else seed, time=100.0 * seed, force_delta=force_delta,
-        model_energy=-14.0, source="run.h5", model="wet", weights_hash="hash:12",
-    )  # fmt: skip
-    for name in ("direct_forces", "conservative_forces"):
-        atoms.set_array(name, rng.normal(size=(3, 3)))
-    atoms.set_array("force_deltas", np.abs(rng.normal(size=3)))
-    return atoms
 
 
 Forcedelta = Callable[..., tuple[int, str, str]]

@@ -15,7 +15,7 @@ from ase import units
 from ase.build import bulk
 from ase.md.langevin import Langevin
 from ase.md.velocitydistribution import thermalize_momenta
-from conftest import ACETYLACETONE
+from doubtful_frames import ACETYLACETONE
 from references import Spring
 
 from md_hooks import Guard, HookError, RecalculationQueue, Recorder, Trajectory, run

@@ -13,7 +13,7 @@ import ase.io
 import numpy as np
 import pytest
 from ase.calculators.calculator import compare_atoms
-from conftest import PROGRAM, doubtful
+from doubtful_frames import PROGRAM, doubtful
 from typer.testing import CliRunner
 
 from forcedelta import ForceDeltaError, load_model

@@ -15,7 +15,7 @@ import pytest
 from ase.build import bulk, molecule
 from ase.calculators.emt import EMT
 from ase.io.jsonio import decode
-from conftest import doubtful
+from doubtful_frames import doubtful
 from references import Spring, Threads, Wrong
 
 from md_hooks import HookError

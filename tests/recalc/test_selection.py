@@ -6,7 +6,7 @@ import ase.io
 import numpy as np
 import pytest
 from ase.build import bulk, molecule
-from conftest import doubtful
+from doubtful_frames import doubtful
 
 from forcedelta.errors import ForceDeltaError
 from forcedelta.selection import open_source, select

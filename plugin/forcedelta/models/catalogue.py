@@ -137,7 +137,12 @@ def families() -> tuple[Family, ...]:
     return tuple(found)
 
 
-_CATALOGUES: tuple[str, ...] = ("orb.catalogue", "eqv2.catalogue", "fairchem.catalogue", "metatomic.catalogue")
+_CATALOGUES: tuple[str, ...] = (
+    "orb.catalogue",
+    "eqv2.catalogue",
+    "fairchem.catalogue",
+    "metatomic.catalogue",
+)
 """Modules of this package that hold a ``FAMILY``; none of them imports its library."""
 
 

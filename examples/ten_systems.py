@@ -63,9 +63,11 @@ def guarded(model: LoadedModel, atoms: ase.Atoms, steps: int, out: Path) -> tupl
     """Result, and the mean time of a step in s."""
     atoms.calc = ForceDeltaCalculator(model)
     rng = np.random.default_rng(1)
-    MaxwellBoltzmannDistribution(atoms, temperature_K=300, rng=rng)
-    Stationary(atoms)
-    dynamics = Langevin(atoms, 0.5 * units.fs, temperature_K=300, friction=0.01 / units.fs, rng=rng)
+    atoms.set_constraint([*atoms.constraints, FixCom()])
+    thermalize_momenta(atoms, temperature_K=300, rng=rng)
+    dynamics = Langevin(
+        atoms, 0.5 * units.fs, temperature_K=300, friction=0.01 / units.fs, rng=rng, fixcm=False
+    )
     start = time.process_time()
     result = run(dynamics, steps, [Guard(stop_above="auto", burn_in=steps // 2), Recorder(out)])
     return result, (time.process_time() - start) / max(1, result.step)

@@ -19,7 +19,9 @@ import ase.io
 import numpy as np
 import torch
 from ase import units
+from ase.constraints import FixCom
 from ase.md.langevin import Langevin
+from ase.md.velocitydistribution import thermalize_momenta
 
 from forcedelta import ForceDeltaError, LoadedModel, load_model
 from forcedelta.ase import ForceDeltaCalculator

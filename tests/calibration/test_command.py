@@ -1,4 +1,4 @@
-"""The command, its file, and the runs that use it."""
+"""The command, its file, and the runs and audits that use it."""
 
 import json
 from pathlib import Path
@@ -232,3 +232,62 @@ def test_files_that_are_no_calibration(here, forcedelta, start, text, said):
         Path("cal.json").write_text(text)
     assert said in fails(forcedelta(*start, "--stop-above", "cal.json"))
     assert not Path("run.h5").exists()
+
+
+# --- audits that use it ------------------------------------------------------------------------
+
+
+def audit_of(files, *change):
+    return ["audit", files / "plain.xyz", "--model", files / "wet.safetensors", *change]
+
+
+def test_an_audit_flags_above_it_and_goes_on_without_the_file(forcedelta, files, calibrated):
+    threshold = read_calibration("cal.json").threshold
+    flags = ["--flag-above", "cal.json"]
+    code, _, err = forcedelta(*audit_of(files, *flags, "--stop", 60, "--report", "a.html"))
+    assert code == 0
+    assert "With a confidence of 0.9" in err
+    first = Trajectory("audit.h5")
+    assert first.thresholds["flag"] == threshold
+    kept = first.metadata["settings"]["calibrations"]
+    assert set(kept) == {"flag_above"}
+    assert kept["flag_above"]["model"]["name"] == "wet"
+    assert kept["flag_above"]["labels"]["used"] == 120
+    assert "With a confidence of 0.9" in Path("a.html").read_text()
+    # the same file may be said again, or be gone
+    assert forcedelta(*audit_of(files, *flags, "--stop", 90, "--restart"))[0] == 0
+    Path("cal.json").unlink()
+    assert forcedelta("audit", "--restart", "--stop", 120)[0] == 0
+    trajectory = Trajectory("audit.h5")
+    assert len(trajectory.series["step"]) == 120
+    above = trajectory.series["force_delta"] > threshold
+    assert trajectory.flags.tolist() == trajectory.series["step"][above].tolist()
+    # what calibrated it says the same of these frames
+    labelled = read_labels([files / "full.xyz"]).force_delta > threshold
+    assert labelled.sum() > 4
+    assert abs(int(above.sum()) - int(labelled.sum())) <= 1  # one of them is at the threshold
+    assert trajectory.metadata["settings"]["calibrations"] == kept
+
+
+def test_an_audit_stops_above_it_and_only_with_its_model(forcedelta, files, calibrated):
+    with_threshold(1e-3)
+
+    def refused(*change):
+        return fails(forcedelta(*audit_of(files, "--stop-above", "cal.json", *change)))
+
+    other = files / "other.safetensors"
+    assert "the calibration is for the weights" in refused("--model", other)
+    Path("copy.safetensors").write_bytes((files / "wet.safetensors").read_bytes())
+    assert "for the model 'wet', not for 'copy'" in refused("--model", "copy.safetensors")
+    assert "leave --on away" in refused("--on", "worst_atom")
+    assert not Path("audit.h5").exists()
+    Path("text.json").write_text("[1]")
+    assert "text.json is no calibration" in fails(
+        forcedelta(*audit_of(files, "--flag-above", "text.json"))
+    )
+    Path("audit.h5").write_bytes(b"precious")
+    refused("--overwrite", "--model", other)
+    assert Path("audit.h5").read_bytes() == b"precious"
+    Path("audit.h5").unlink()
+    assert forcedelta(*audit_of(files, "--stop-above", "cal.json"))[0] == 3
+    assert len(Trajectory("audit.h5").stops) == 120

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import sys
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -65,6 +66,8 @@ def perform(
                 break
     else:
         results = _with_processes(jobs, command, min(workers, len(jobs)), mode)
+    for found in jobs[0].calibrations.values():
+        print(found.guarantee, file=sys.stderr)
     status = max((_status(result) for result in results), default=DONE)
     if report is not None and status != INTERRUPTED:
         write_report([result.out for result in results if result.audited], report)

@@ -7,6 +7,7 @@ import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, as_completed
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ from tqdm import tqdm
 from forcedelta.audit.reading import open_source
 from forcedelta.audit.result import AuditResult
 from forcedelta.audit.settings import AuditSettings, continued, just_created
+from forcedelta.cli.settings import with_calibrations
 from forcedelta.errors import ForceDeltaError
 from forcedelta.models.registry import LoadedModel
 from md_hooks import Trajectory
@@ -77,15 +79,16 @@ def audit(
 
 
 def plan(trajectories: Sequence[str], out: str, **settings: Any) -> list[AuditSettings]:
-    """The audit of each trajectory.
+    """The audit of each trajectory; thresholds that are files of calibrations become numbers.
 
     Raises:
-        ForceDeltaError: no trajectory, or two that would have one file.
+        ForceDeltaError: no trajectory, or two that would have one file; a file that is no
+            calibration.
     """
     if not trajectories:
         raise ForceDeltaError("no trajectory: give one or more files")
     if len(trajectories) == 1:
-        return [AuditSettings(trajectories[0], out=out, **settings)]
+        return [_calibrated(AuditSettings(trajectories[0], out=out, **settings))]
     flags = settings.pop("flags", None)
     jobs: dict[str, AuditSettings] = {}
     for trajectory in trajectories:
@@ -95,13 +98,19 @@ def plan(trajectories: Sequence[str], out: str, **settings: Any) -> list[AuditSe
                 f"{jobs[stem].trajectory} and {trajectory} would both become {out}/{stem}.h5: "
                 "rename one, or audit them apart"
             )
-        jobs[stem] = AuditSettings(
+        job = AuditSettings(
             trajectory,
             out=str(Path(out) / f"{stem}.h5"),
             flags=None if flags is None else str(Path(out) / f"{stem}.xyz"),
             **settings,
         )
+        jobs[stem] = _calibrated(job)
     return list(jobs.values())
+
+
+def _calibrated(settings: AuditSettings) -> AuditSettings:
+    settings, found = with_calibrations(settings)
+    return replace(settings, calibrations=found)
 
 
 def prepare(jobs: list[AuditSettings], mode: Mode, given: set[str] | None) -> None:

@@ -98,6 +98,8 @@ class Audit:
             settings.model, dtype, self._device, architecture=settings.architecture,
             trust=settings.trust, compile=settings.compile,
         )  # fmt: skip
+        for found in settings.calibrations.values():
+            found.check_use(self._model.name, self._model.weights_hash, settings.on)
         self._evaluate = BatchEvaluator(self._model, dtype, self._device)
         self._size = BatchSize(self._device)
         self._supported: dict[Any, str] = {}
@@ -108,6 +110,7 @@ class Audit:
         self._ending = ""
         self._interrupt = ""
         self._last: Frame | None = None
+        self._known_calibrations: dict[str, Any] = {}
         self._guard = settings.guard()
         self._checkpoint = self._find_checkpoint() if resume else None
 
@@ -116,8 +119,10 @@ class Audit:
         out = Path(self._settings.out)
         if not out.exists() or just_created(out):
             return None
-        if not len(Trajectory(self._settings.out).series["step"]):
+        begun = Trajectory(out)
+        if not len(begun.series["step"]):
             return None
+        self._known_calibrations = begun.metadata.get("settings", {}).get("calibrations", {})
         found = load_checkpoint(self._settings.out)
         index = int(found.state["frame"])
         self._check_same(found, index)
@@ -188,6 +193,7 @@ class Audit:
     def _info(self, planned: int, record_every: int) -> RunInfo:
         settings, checkpoint = self._settings, self._checkpoint
         model = self._model
+        calibrations = {name: found.record() for name, found in settings.calibrations.items()}
         return RunInfo(
             model={
                 "name": model.name,
@@ -203,6 +209,7 @@ class Audit:
                 "trajectory": settings.trajectory,
                 "format": self._source.kind,
                 "record_every": record_every,
+                "calibrations": {**self._known_calibrations, **calibrations},
             },
             versions={
                 "forcedelta": __version__, "torch": torch.__version__, "ase": ase.__version__,

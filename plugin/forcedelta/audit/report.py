@@ -90,6 +90,7 @@ def _section(digest: Digest, pictures: dict[str, bytes]) -> dict[str, Any]:
         "outcome": digest.trajectory.outcome,
         "quantiles": digest.quantiles(),
         "model": model,
+        "calibrations": digest.settings.get("calibrations", {}),
         "facts": [(title, metadata[key]) for key, title in _FACTS if metadata.get(key)],
         "rounded": str(digest.settings.get("format", "")) in _ROUNDED,
         "not_audited": sum(

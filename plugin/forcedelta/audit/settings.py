@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from forcedelta.calibration.result import Calibration
 from forcedelta.cli.settings import patience, threshold
 from forcedelta.errors import ForceDeltaError
 from md_hooks import Guard, HookError, Trajectory
@@ -48,6 +49,7 @@ class AuditSettings:
         device: of torch.
         dtype: "float32" or "float64".
         threads: of torch, on the CPU.
+        calibrations: where thresholds come from, by the name of the setting (`many.plan`).
     """
 
     trajectory: str
@@ -75,6 +77,7 @@ class AuditSettings:
     device: str = "cpu"
     dtype: str = "float32"
     threads: int = 1
+    calibrations: Mapping[str, Calibration] = field(default_factory=dict)
 
     def stored(self) -> dict[str, Any]:
         """What goes into the audit's file."""

@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from ..calibration.result import Calibration, read_calibration
 from ..errors import ForceDeltaError
@@ -22,6 +22,9 @@ DEFINING = (
 CONTINUED = ("device", "record_every", "threads", "stop_above", "flag_above", "on", "patience",
              "stop_factor", "flag_factor", "steps")  # fmt: skip
 """What a continued run takes over unless it is given anew."""
+
+Settings = TypeVar("Settings")
+"""A dataclass with ``stop_above`` and ``flag_above`` as the user gave them."""
 
 
 @dataclass(frozen=True)
@@ -163,10 +166,10 @@ def calibration(text: str | None) -> Calibration | None:
     return read_calibration(text)
 
 
-def with_calibrations(settings: RunSettings) -> tuple[RunSettings, dict[str, Calibration]]:
+def with_calibrations(settings: Settings) -> tuple[Settings, dict[str, Calibration]]:
     """Settings whose thresholds are numbers, and the calibrations that these come from, by setting.
 
-    The numbers are what a run stores: one that is continued needs the files no more.
+    The numbers are what a run or an audit stores: one that is continued needs the files no more.
 
     Raises:
         ForceDeltaError: a file cannot be read as a calibration.
@@ -174,7 +177,7 @@ def with_calibrations(settings: RunSettings) -> tuple[RunSettings, dict[str, Cal
     named = {name: calibration(getattr(settings, name)) for name in ("stop_above", "flag_above")}
     found = {name: entry for name, entry in named.items() if entry is not None}
     numbers: dict[str, Any] = {name: repr(entry.threshold) for name, entry in found.items()}
-    return replace(settings, **numbers), found
+    return replace(settings, **numbers), found  # type: ignore[type-var]
 
 
 def patience(text: str) -> tuple[int, int]:

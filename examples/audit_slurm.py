@@ -4,6 +4,8 @@ Each worker is a Slurm job of one core. Without arguments the batch script of su
 so that queue, account and environment can be put right first.
 """
 
+# ci: skip (needs a Slurm cluster)
+
 import sys
 
 from dask_jobqueue import SLURMCluster

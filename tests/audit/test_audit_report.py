@@ -1,0 +1,219 @@
+"""The report: one page that needs nothing else, and says of the frames what the file says."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import ase.io
+import numpy as np
+import pytest
+from ase import Atoms
+from matplotlib.image import imread
+from shaken import moving
+
+from forcedelta.audit import audit
+from md_hooks import Trajectory
+
+VOID = {"meta", "img", "br"}
+
+
+class Page(HTMLParser):
+    """Tags, tables and text of a page; every element has to be closed where it should."""
+
+    def __init__(self, path: str | Path) -> None:
+        super().__init__()
+        self.source = Path(path).read_text(encoding="utf-8")
+        self.attributes: list[tuple[str, str, str]] = []
+        self.tables: list[list[list[str]]] = []
+        self.words: list[str] = []
+        self._open: list[str] = []
+        self.feed(self.source)
+        self.close()
+        assert self._open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+        if tag not in VOID:
+            self._open.append(tag)
+        if tag == "table":
+            self.tables.append([])
+        elif tag == "tr":
+            self.tables[-1].append([])
+        elif tag in ("td", "th"):
+            self.tables[-1][-1].append("")
+
+    def handle_endtag(self, tag):
+        assert self._open.pop() == tag
+
+    def handle_data(self, data):
+        self.words.append(data)
+        if "td" in self._open or "th" in self._open:
+            self.tables[-1][-1][-1] += data
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+    def table(self, *heads: str) -> list[dict[str, str]]:
+        """The rows of the one table that has these heads."""
+        [table] = [table for table in self.tables if set(heads) <= set(table[0])]
+        return [dict(zip(table[0], row, strict=True)) for row in table[1:]]
+
+    def pictures(self) -> list[np.ndarray]:
+        """Its images as arrays; each has to lie in the page itself."""
+        found = []
+        for tag, name, value in self.attributes:
+            if (tag, name) == ("img", "src"):
+                head, data = value.split(",", 1)
+                assert head == "data:image/png;base64"
+                found.append(imread(io.BytesIO(base64.b64decode(data, validate=True))))
+        return found
+
+
+def is_drawn(picture: np.ndarray) -> bool:
+    """Whether a picture has a size and more on it than its background."""
+    return min(picture.shape[:2]) > 400 and float(picture[..., :3].std()) > 0.02
+
+
+@pytest.fixture(scope="module")
+def shaken(tmp_path_factory) -> Path:
+    """Ethanol that is shaken, with steps and times; one frame is another molecule, one is broken."""
+    folder = tmp_path_factory.mktemp("shaken")
+    images = moving()
+    images[4] = Atoms("Au2", [[0, 0, 0], [0, 0, 2.5]])
+    images[23].positions[2] = np.nan
+    for k, atoms in enumerate(images):
+        atoms.info.update(step=10 * k, time=5.0 * k)
+    ase.io.write(folder / "move.traj", images)
+    return folder / "move.traj"
+
+
+@pytest.fixture
+def audited(shaken, files, here, forcedelta):
+    """audit.h5 with flagged frames and one at which a run would stop, and its report audit.html."""
+    wet = files / "wet.safetensors"
+    audit(shaken, wet, "try.h5")
+    u = Trajectory("try.h5").series["force_delta"]
+    flag = float(np.nanquantile(u, 0.7))
+    code, _, err = forcedelta(
+        "audit", shaken, "--model", wet, "--start", 1, "--every", 2, "--flag-above", flag,
+        "--report", "audit.html",
+    )  # fmt: skip
+    assert code == 3, err
+    return Trajectory("audit.h5")
+
+
+def test_it_needs_nothing_else(audited):
+    page = Page("audit.html")
+    used = {name for _, name, _ in page.attributes}
+    tags = {tag for tag, _, _ in page.attributes}
+    assert "http" not in page.source
+    assert not tags & {"script", "link", "iframe", "object"}
+    assert not used & {"srcset", "onload", "action"}
+    assert "url(" not in page.source
+    assert "@import" not in page.source
+    assert all(value.startswith("#") for _, name, value in page.attributes if name == "href")
+    assert len(page.source) < 2_000_000
+
+
+def test_its_pictures(audited):
+    pictures = Page("audit.html").pictures()
+    assert len(pictures) == 2  # over time, and the worst frame: one that is not finite is not drawn
+    assert all(map(is_drawn, pictures))
+    np.testing.assert_array_equal(imread("audit.png"), pictures[0])
+
+
+def test_marked_frames_are_those_of_the_file(audited, shaken):
+    rows = Page("audit.html").table("step", "frame in file", "worst atom")
+    series = audited.series
+    marked = np.flatnonzero(series["action"])
+    assert len(marked) > 3
+    assert [int(row["step"]) for row in rows] == series["step"][marked].tolist()
+    assert [int(row["frame in file"]) for row in rows] == series["source_frame"][marked].tolist()
+    images = ase.io.read(shaken, ":")
+    for k, row in zip(marked, rows, strict=True):
+        assert row["file"] == str(shaken)
+        assert row[""] == {1: "flagged", 2: "stop"}[int(series["action"][k])]
+        assert float(row["time (fs)"]) == images[int(row["frame in file"])].info["time"]
+        if row[""] == "flagged":
+            assert float(row["U (eV/Å)"]) == pytest.approx(series["force_delta"][k], abs=6e-5)
+            assert float(row["T (K)"]) == pytest.approx(series["temperature"][k], abs=0.6)
+            atom = int(series["worst_atom"][k])
+            assert row["worst atom"] == f"{images[int(row['frame in file'])].symbols[atom]}{atom}"
+    assert rows[-1][""] == "stop"  # not finite
+
+
+def test_elements(audited):
+    rows = Page("audit.html").table("element", "largest")
+    assert {row["element"]: int(row["atoms"]) for row in rows} == {"H": 6, "C": 2, "O": 1}
+    deltas = {symbol: [] for symbol in "HCO"}
+    for frame in audited.frames():
+        if np.isfinite(frame.force_deltas).all():
+            for number, symbol in ((1, "H"), (6, "C"), (8, "O")):
+                deltas[symbol] += frame.force_deltas[frame.numbers == number].tolist()
+    for row in rows:
+        found = np.array(deltas[row["element"]])
+        rms = float(row["rms ui (eV/Å)"])
+        assert rms == pytest.approx(np.sqrt((found**2).mean()), abs=6e-5)
+        assert float(row["largest"]) == pytest.approx(found.max(), abs=6e-5)
+
+
+def test_its_words(audited, files):
+    text = Page("audit.html").text
+    assert "U ranks structures, it does not measure their error" in re.sub(" +", " ", text)
+    assert "only reference calculations tell" in text
+    assert audited.metadata["model"]["weights_hash"] in text
+    assert "random numbers" not in text  # where weights come from is no fact for a chemist
+    assert "level of theory" in text
+    assert f"{audited.thresholds['flag']:.4g} eV/Å" in text
+    assert "not finite" in text
+    remarks = Page("audit.html").table("frame", "what")
+    assert ("23", "not finite") in [(row["frame"], row["what"]) for row in remarks]
+
+
+def test_names_are_escaped(files, here, forcedelta):
+    name = "a<b>&c.xyz"
+    Path(name).write_bytes((files / "move.xyz").read_bytes())
+    wet = files / "wet.safetensors"
+    assert forcedelta("audit", name, "--model", wet, "--report", "r.html")[0] == 0
+    page = Page("r.html")
+    assert name in page.text
+    assert "No threshold was set" in page.text
+
+
+def test_plot_writes_the_same_of_a_stored_file(audited, forcedelta):
+    code, out, _ = forcedelta("plot", "audit.h5", "--out", "plot.html")
+    assert (code, out) == (0, "plot.html\n")
+    assert Path("plot.html").read_text() == Path("audit.html").read_text()
+    assert is_drawn(imread("plot.png"))
+    code, out, _ = forcedelta("plot", "audit.h5")
+    assert (code, out) == (0, "audit.png\n")
+    assert is_drawn(imread("audit.png"))
+
+
+def test_a_report_of_a_run(files, here, forcedelta):
+    ase.io.write("start.xyz", moving(1)[0], columns=["symbols", "positions"])
+    wet = files / "wet.safetensors"
+    assert forcedelta(
+        "run", "start.xyz", "--model", wet, "--steps", 40, "--seed", 1, "--flag-above", 0.01,
+    )[0] == 0  # fmt: skip
+    assert forcedelta("plot", "run.h5", "--out", "run.html")[0] == 0
+    page = Page("run.html")
+    assert all(map(is_drawn, page.pictures()))
+    rows = page.table("step", "worst atom")
+    trajectory = Trajectory("run.h5")
+    assert [int(row["step"]) for row in rows] == trajectory.flags.tolist()
+    assert len(rows) == 41
+    assert {row["file"] for row in rows} == {"run.h5"}
+    assert "frame in file" not in rows[0]
+
+
+def test_a_report_that_cannot_be_written(audited, forcedelta):
+    Path("folder.html").mkdir()
+    code, _, err = forcedelta("plot", "audit.h5", "--out", "folder.html")
+    assert code == 2
+    assert "folder.html cannot be written" in err.splitlines()[-1]

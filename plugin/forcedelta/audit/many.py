@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, as_completed
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from tqdm import tqdm
 
@@ -18,8 +18,10 @@ from forcedelta.audit.result import AuditResult
 from forcedelta.audit.settings import AuditSettings, continued, just_created
 from forcedelta.cli.settings import with_calibrations
 from forcedelta.errors import ForceDeltaError
-from forcedelta.models.registry import LoadedModel
 from md_hooks import Trajectory
+
+if TYPE_CHECKING:  # PyTorch is imported where a model is, which may be in another process
+    from forcedelta.models.registry import LoadedModel
 
 Mode = Literal["create", "restart", "overwrite"]
 
@@ -63,12 +65,12 @@ def audit(
             finished first.
     """
     paths = [trajectories] if isinstance(trajectories, str | Path) else list(trajectories)
-    loaded = model if isinstance(model, LoadedModel) else None
+    loaded = None if isinstance(model, str | Path) else model
     if loaded is not None and executor is not None:
         raise ForceDeltaError(
             "a model in memory does not go to other processes: give its name or file"
         )
-    name = model.name if isinstance(model, LoadedModel) else os.fspath(model)
+    name = os.fspath(model) if isinstance(model, str | Path) else model.name
     jobs = plan([str(path) for path in paths], str(out), model=name, **settings)
     prepare(jobs, mode, None)
     command = shlex.join(sys.argv)

@@ -118,7 +118,11 @@ class AuditResult:
             if self.stop_threshold is not None:
                 above = f"above {self.stop_threshold:.4g} eV/Å or not finite"
             parts.append(f"{self.stops} {above}, the first at step {self.first_stop}")
-        parts += [f"{n} {_SEVERAL[kind]}" for kind, n in self.remarks.items() if kind in _SEVERAL]
+        parts += [
+            f"{n} {_SEVERAL[kind]}"
+            for kind, n in self.remarks.items()
+            if kind in _SEVERAL and (kind != "not finite" or self.stop_threshold is not None)
+        ]
         if self.ending:
             parts.append(self.ending)
         state = {"interrupted": "interrupted: ", "stopped": "ended at the stop threshold: "}

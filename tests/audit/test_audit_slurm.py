@@ -15,11 +15,8 @@ def test_the_batch_script_of_a_worker(here):
         [sys.executable, EXAMPLE], capture_output=True, text=True, timeout=120, check=True
     )
     lines = done.stdout.splitlines()
-    asked = dict(
-        line.removeprefix("#SBATCH ").split(maxsplit=1)
-        for line in lines
-        if "BATCH -" in line and "=" not in line
-    )
+    flags = [line.split() for line in lines if line.startswith("#SBATCH -") and "=" not in line]
+    asked = {name: value for _, name, value in flags}
     assert (asked["-p"], asked["-A"], asked["-n"], asked["-t"]) == (
         "standard", "my-project", "1", "04:00:00",
     )  # fmt: skip

@@ -21,7 +21,9 @@ def trajectory(temperature: float) -> str:
     atoms = ase.io.read(__file__.replace("audit_dask.py", "acetylacetone.xyz"))
     atoms.calc = ForceDeltaCalculator("acac")
     thermalize_momenta(atoms, temperature)
-    dynamics = Langevin(atoms, 0.5 * units.fs, temperature_K=temperature, friction=0.01 / units.fs)
+    dynamics = Langevin(
+        atoms, 0.5 * units.fs, temperature_K=temperature, friction=0.01 / units.fs, fixcm=False
+    )
     path = f"at_{temperature:.0f}K.traj"
     with ase.io.Trajectory(path, "w", atoms) as out:
         dynamics.attach(out.write, interval=2)

@@ -66,7 +66,8 @@ class Digest:
     Attributes:
         trajectory: the file.
         series: its scalars.
-        elements: by symbol, the largest mean first.
+        elements: of the stored frames at which no guard says stop, the largest mean first.
+        counted: the number of these frames.
         worst: the stored frame with the largest U that is finite and below the stop threshold.
         stopped: the first stored frame at which the guard said stop and U is finite.
         rows: marked frames for the table, by step.
@@ -80,6 +81,7 @@ class Digest:
         self.worst: Frame | None = None
         self.stopped: Frame | None = None
         self.rows: list[Row] = []
+        self.counted = 0
         shares: dict[int, ElementShare] = {}
         kept = self._rows_to_show()
         for frame in trajectory.frames():
@@ -100,9 +102,11 @@ class Digest:
         u, deltas = frame.force_delta, frame.force_deltas
         if u is None or deltas is None or not np.isfinite(deltas).all():
             return
-        if action == Action.STOP:
+        if action == Action.STOP:  # wreckage, which would drown everything else
             self.stopped = self.stopped or frame
-        elif self.worst is None or u > (self.worst.force_delta or 0.0):
+            return
+        self.counted += 1
+        if self.worst is None or u > (self.worst.force_delta or 0.0):
             self.worst = frame
         worst = frame.numbers[deltas.argmax()]
         for number in np.unique(frame.numbers):
@@ -144,6 +148,11 @@ class Digest:
     def marked(self, action: Action) -> int:
         """Number of frames with this verdict."""
         return int((self.series["action"] == action).sum())
+
+    @property
+    def intact(self) -> NDArray[np.bool_]:
+        """Of each frame whether no guard says stop there."""
+        return np.asarray(self.series["action"] != Action.STOP)
 
     @property
     def timed(self) -> bool:

@@ -25,6 +25,7 @@ _MOST_ATOMS = 1500  # more are not drawn, but those around the worst
 _AROUND = 9.0  # Å
 _LONGEST_BOND = 3.5  # Å; those to a periodic image would cross the picture
 _LOG_ABOVE = 20.0  # times the median
+_WRECKED = 100.0  # times the largest U below the stop threshold; more is above the picture
 
 
 def overview(digest: Digest) -> Figure:
@@ -46,6 +47,7 @@ def overview(digest: Digest) -> Figure:
         last = figure.add_subplot(grid[2, 0], sharex=delta)
         line(last, x, series["temperature"], color="#555555", linewidth=0.8)
         last.set_ylabel("temperature (K)")
+        _leave_out_wreckage(last, digest, series["temperature"])
         last.set_ylim(bottom=0)
     for axes in {delta, energy, last}:
         _shade(axes, digest, x)
@@ -66,8 +68,20 @@ def _energy(axes: Any, digest: Digest, x: NDArray[np.float64]) -> None:
     known = values[np.isfinite(values)]
     offset = float(np.median(known)) if len(known) else 0.0
     line(axes, x, values - offset, color="#555555", linewidth=0.8)
+    _leave_out_wreckage(axes, digest, values - offset)
     axes.set_ylabel(f"energy ({unit})")
     axes.set_title(f"predicted energy, relative to {offset:.6g} {unit}", fontsize=8, loc="left")
+
+
+def _leave_out_wreckage(axes: Any, digest: Digest, values: NDArray[np.float64]) -> None:
+    """Scale an axis for the frames before an explosion, where there was one."""
+    known = np.isfinite(values)
+    calm = values[known & digest.intact]
+    if not len(calm) or len(calm) == known.sum():
+        return
+    low, high = calm.min(), calm.max()
+    margin = 0.15 * (high - low) or 1.0
+    axes.set_ylim(max(axes.get_ylim()[0], low - margin), min(axes.get_ylim()[1], high + margin))
 
 
 def _abscissa(digest: Digest) -> tuple[NDArray[np.float64], str]:
@@ -95,6 +109,9 @@ def _force_delta(axes: Any, digest: Digest, x: NDArray[np.float64]) -> None:
     shown = shown[np.isfinite(shown) & (shown > 0)]
     if len(shown) and shown.max() > _LOG_ABOVE * np.median(shown):
         axes.set_yscale("log")
+        calm = largest[digest.intact & np.isfinite(largest)]
+        if len(calm) and 0 < _WRECKED * calm.max() < shown.max():
+            axes.set_ylim(top=_WRECKED * calm.max())
     else:
         axes.set_ylim(0, 1.05 * axes.get_ylim()[1])
     _thresholds(axes, digest, labelled=True)
@@ -122,12 +139,12 @@ def _shade(axes: Any, digest: Digest, x: NDArray[np.float64]) -> None:
 
 
 def _distribution(axes: Any, u: NDArray[np.float64], logarithmic: bool, digest: Digest) -> None:
-    u = u[np.isfinite(u) & (u > 0)]
+    u = u[np.isfinite(u) & (u > 0) & (u < axes.get_ylim()[1])]
     if len(u):
         low, high = u.min(), u.max()
-        bins: Any = 40
+        bins: Any = int(np.clip(2 * np.sqrt(len(u)), 8, 40))
         if logarithmic and high > low:
-            bins = np.geomspace(low, high, 41)
+            bins = np.geomspace(low, high, bins + 1)
         axes.hist(u, bins=bins, orientation="horizontal", color=U_COLOUR, alpha=0.7)
     _thresholds(axes, digest, labelled=False)
     axes.tick_params(labelleft=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -10,21 +9,18 @@ from typing import Any
 import ase
 import numpy as np
 import torch
-from ase import Atoms
 
 from forcedelta import __version__
 from forcedelta.ase import usable_device
-from forcedelta.audit.batches import BatchEvaluator, BatchSize, Evaluation
+from forcedelta.audit.batches import Evaluation
 from forcedelta.audit.continuity import Continuity
+from forcedelta.audit.evaluate import NOT_FINITE, FrameEvaluator, not_finite
 from forcedelta.audit.frames import Source, StoredFrame, Unreadable
 from forcedelta.audit.reading import open_source
 from forcedelta.audit.result import AuditResult, Tally
 from forcedelta.audit.settings import AuditSettings, just_created
-from forcedelta.checks import check_supported
 from forcedelta.errors import ForceDeltaError
-from forcedelta.graph import charge_and_spin
 from forcedelta.models import LoadedModel, load_model
-from forcedelta.neighbours import FARTHEST
 from md_hooks import (
     Action,
     Checkpoint,
@@ -45,7 +41,6 @@ from md_hooks.signals import end_after_the_step
 STORED_FRAMES = 10_000
 """So many frames are stored of a long trajectory, besides those that the guard picks out."""
 
-_NOT_FINITE = f"positions are not finite, or farther away than {FARTHEST:.0e} Å"
 _AUTO_ENDED = (
     "the trajectory ends within the burn-in of {0} steps, so that 'auto' has chosen no threshold: give a "
     "shorter --burn-in, or thresholds as numbers, with --overwrite"
@@ -100,9 +95,9 @@ class Audit:
         )  # fmt: skip
         for found in settings.calibrations.values():
             found.check_use(self._model.name, self._model.weights_hash, settings.on)
-        self._evaluate = BatchEvaluator(self._model, dtype, self._device)
-        self._size = BatchSize(self._device)
-        self._supported: dict[Any, str] = {}
+        self._evaluate = FrameEvaluator(
+            self._model, dtype, self._device, settings.charge, settings.spin
+        )
         self._continuity = Continuity()
         self._next = settings.start
         self._shown = -1
@@ -276,74 +271,17 @@ class Audit:
 
     def _replay(self) -> Verdict | None:
         """All frames through the hooks; the verdict that ended the audit, if one did."""
-        for batch in self._batches():
-            answers = self._evaluate_all(batch)
-            for item, answer in zip(batch, answers, strict=True):
+        settings = self._settings
+        items = self._source.frames(self._next, settings.stop, settings.every)
+        for batch in self._evaluate.batches(items):
+            for item, answer in zip(batch, self._evaluate(batch), strict=True):
                 verdict = self._show(item, answer)
                 stops = verdict is not None and verdict.action == Action.STOP
-                if stops and self._settings.end_at_stop:
+                if stops and settings.end_at_stop:
                     return verdict
             if self._interrupt:
                 return None
         return None
-
-    def _batches(self) -> Iterator[list[StoredFrame | Unreadable]]:
-        """What the trajectory gives, in lists that hold about as many atoms as pay off."""
-        settings = self._settings
-        batch: list[StoredFrame | Unreadable] = []
-        atoms = 0
-        for item in self._source.frames(self._next, settings.stop, settings.every):
-            size = len(item.atoms) if isinstance(item, StoredFrame) else 0
-            if batch and atoms + size > self._size.atoms:
-                yield batch
-                batch, atoms = [], 0
-            batch.append(item)
-            atoms += size
-        if batch:
-            yield batch
-
-    def _evaluate_all(self, batch: list[StoredFrame | Unreadable]) -> list[Evaluation | str | None]:
-        """For each item what the model says of it, or why it cannot; None: positions not finite."""
-        answers: list[Evaluation | str | None] = [self._refusal(item) for item in batch]
-        good = [k for k, answer in enumerate(answers) if answer == ""]
-        structures = [batch[k].atoms for k in good]  # type: ignore[union-attr]
-        if not structures:
-            return answers
-        self._size.start()
-        try:
-            found: list[Any] = list(self._evaluate(structures))
-        except ForceDeltaError:
-            found = [self._alone(atoms) for atoms in structures]
-        else:
-            self._size.done(sum(len(atoms) for atoms in structures))
-        for k, evaluation in zip(good, found, strict=True):
-            answers[k] = evaluation
-        return answers
-
-    def _alone(self, atoms: Atoms) -> Evaluation | str:
-        try:
-            return self._evaluate([atoms])[0]
-        except ForceDeltaError as error:
-            return str(error)
-
-    def _refusal(self, item: StoredFrame | Unreadable) -> str | None:
-        """Why a frame cannot be evaluated; empty where it can, None where it is not finite."""
-        if isinstance(item, Unreadable):
-            return item.reason
-        atoms = item.atoms
-        given = {"charge": self._settings.charge, "spin": self._settings.spin}
-        atoms.info.update({name: value for name, value in given.items() if value is not None})
-        key = (atoms.numbers.tobytes(), tuple(atoms.pbc))
-        if key not in self._supported:
-            if len(self._supported) > 1000:  # a file in which each frame is of another system
-                self._supported.clear()
-            self._supported[key] = _why_not(
-                lambda: check_supported(atoms.numbers, atoms.pbc, self._model)
-            )
-        reason = self._supported[key] or _why_not(lambda: charge_and_spin(atoms, self._model))
-        if reason:
-            return reason
-        return "" if (np.abs(atoms.positions) < FARTHEST).all() else None  # False for NaN, too
 
     def _show(
         self, item: StoredFrame | Unreadable, answer: Evaluation | str | None
@@ -363,8 +301,8 @@ class Audit:
             self._remark(Remark(item.index, step, "not audited", answer))
             return None
         if answer is None:
-            self._remark(Remark(item.index, step, "not finite", _NOT_FINITE))
-            answer = _not_finite(len(item.atoms))
+            self._remark(Remark(item.index, step, "not finite", NOT_FINITE))
+            answer = not_finite(len(item.atoms))
         self._last = _frame(item, step, answer)
         self._shown = item.index
         return self._chain.dispatch(self._last)
@@ -372,14 +310,6 @@ class Audit:
     def _remark(self, remark: Remark) -> None:
         self._tally.remark(remark)
         self._recorder.remark(remark)
-
-
-def _why_not(check: Callable[[], object]) -> str:
-    try:
-        check()
-    except ForceDeltaError as error:
-        return str(error)
-    return ""
 
 
 def _frame(stored: StoredFrame, step: int, evaluation: Evaluation) -> Frame:
@@ -407,9 +337,3 @@ def _frame(stored: StoredFrame, step: int, evaluation: Evaluation) -> Frame:
             **Frame.scalars(evaluation.expected_errors),
         },
     )
-
-
-def _not_finite(atoms: int) -> Evaluation:
-    """What a run has at such a step, so that the guard judges as it does there."""
-    vectors = np.full((atoms, 3), np.nan)
-    return Evaluation(np.nan, vectors, vectors, np.full(atoms, np.nan), np.nan)

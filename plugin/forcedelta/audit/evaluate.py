@@ -1,0 +1,121 @@
+"""What a model says of stored frames: evaluated in batches, or why they cannot be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from ase import Atoms
+
+from forcedelta.audit.batches import BatchEvaluator, BatchSize, Evaluation
+from forcedelta.audit.frames import StoredFrame, Unreadable
+from forcedelta.checks import check_supported
+from forcedelta.errors import ForceDeltaError
+from forcedelta.graph import charge_and_spin
+from forcedelta.models.registry import LoadedModel
+from forcedelta.neighbours import FARTHEST
+
+NOT_FINITE = f"positions are not finite, or farther away than {FARTHEST:.0e} Å"
+
+_MOST_FRAMES = 1000  # in a batch: those that cannot be read have no atoms
+_MOST_KINDS = 1000  # of systems that are remembered
+
+
+class FrameEvaluator:
+    """Evaluates frames side by side, and says of each that cannot be evaluated why.
+
+    Args:
+        model: as loaded.
+        dtype: of positions and weights.
+        device: of torch.
+        charge: total charge in e, for models that take one; None: that of each frame.
+        spin: spin multiplicity, likewise.
+    """
+
+    def __init__(
+        self,
+        model: LoadedModel,
+        dtype: torch.dtype,
+        device: torch.device,
+        charge: int | None = None,
+        spin: int | None = None,
+    ) -> None:
+        self._model = model
+        self._evaluate = BatchEvaluator(model, dtype, device)
+        self._size = BatchSize(device)
+        self._given = {"charge": charge, "spin": spin}
+        self._supported: dict[Any, str] = {}
+
+    def batches(
+        self, items: Iterable[StoredFrame | Unreadable]
+    ) -> Iterator[list[StoredFrame | Unreadable]]:
+        """What a trajectory gives, in lists that hold about as many atoms as pay off."""
+        batch: list[StoredFrame | Unreadable] = []
+        atoms = 0
+        for item in items:
+            size = len(item.atoms) if isinstance(item, StoredFrame) else 0
+            if batch and (atoms + size > self._size.atoms or len(batch) == _MOST_FRAMES):
+                yield batch
+                batch, atoms = [], 0
+            batch.append(item)
+            atoms += size
+        if batch:
+            yield batch
+
+    def __call__(self, batch: list[StoredFrame | Unreadable]) -> list[Evaluation | str | None]:
+        """For each item what the model says of it, or why it cannot; None: positions not finite."""
+        answers: list[Evaluation | str | None] = [self._refusal(item) for item in batch]
+        good = [k for k, answer in enumerate(answers) if answer == ""]
+        structures = [batch[k].atoms for k in good]  # type: ignore[union-attr]
+        if not structures:
+            return answers
+        self._size.start()
+        try:
+            found: list[Any] = list(self._evaluate(structures))
+        except ForceDeltaError:
+            found = [self._alone(atoms) for atoms in structures]
+        else:
+            self._size.done(sum(len(atoms) for atoms in structures))
+        for k, evaluation in zip(good, found, strict=True):
+            answers[k] = evaluation
+        return answers
+
+    def _alone(self, atoms: Atoms) -> Evaluation | str:
+        try:
+            return self._evaluate([atoms])[0]
+        except ForceDeltaError as error:
+            return str(error)
+
+    def _refusal(self, item: StoredFrame | Unreadable) -> str | None:
+        """Why a frame cannot be evaluated; empty where it can, None where it is not finite."""
+        if isinstance(item, Unreadable):
+            return item.reason
+        atoms = item.atoms
+        atoms.info.update({name: value for name, value in self._given.items() if value is not None})
+        key = (atoms.numbers.tobytes(), tuple(atoms.pbc))
+        if key not in self._supported:
+            if len(self._supported) == _MOST_KINDS:  # a file in which each frame is another system
+                self._supported.clear()
+            self._supported[key] = _why_not(
+                lambda: check_supported(atoms.numbers, atoms.pbc, self._model)
+            )
+        reason = self._supported[key] or _why_not(lambda: charge_and_spin(atoms, self._model))
+        if reason:
+            return reason
+        return "" if (np.abs(atoms.positions) < FARTHEST).all() else None  # False for NaN, too
+
+
+def _why_not(check: Callable[[], object]) -> str:
+    try:
+        check()
+    except ForceDeltaError as error:
+        return str(error)
+    return ""
+
+
+def not_finite(atoms: int) -> Evaluation:
+    """What a run has at such a step of so many atoms, so that the guard judges as it does there."""
+    vectors = np.full((atoms, 3), np.nan)
+    return Evaluation(np.nan, vectors, vectors, np.full(atoms, np.nan), np.nan)

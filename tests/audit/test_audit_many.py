@@ -18,6 +18,8 @@ import pytest
 from shaken import moving
 
 from forcedelta.audit import audit
+from forcedelta.audit.many import audit_one, plan, version_of
+from forcedelta.errors import ForceDeltaError
 from md_hooks import HookError, Trajectory
 
 
@@ -69,6 +71,27 @@ def test_workers(forcedelta, files, here):
     assert code == 0, err
     assert [one["audited"] for one in json.loads(out)["audits"]] == [30, 30]
     assert Path("all.html").read_text().count("<h2") == 2
+
+
+def test_jobs_that_replace_files(files, here):
+    """They do once they have a model, and a job that is submitted again goes on."""
+    paths = write(here, "ab", 20)
+    wet = files / "wet.safetensors"
+    audit(paths, wet, "many")
+    before = Path("many/a.h5").read_bytes()
+    with ThreadPoolExecutor(1) as executor:
+        with pytest.raises(ForceDeltaError, match="no model is called"):
+            audit(paths, "no-such-model", "many", executor=executor, mode="overwrite")
+        assert Path("many/a.h5").read_bytes() == before
+        audit(paths, wet, "many", executor=executor, mode="overwrite", every=2)
+    assert len(Trajectory("many/a.h5").series["step"]) == 10
+    first = Trajectory("many/a.h5").runs
+    [job] = plan([paths[0]], "many/a.h5", model=str(wet), every=2)
+    stale = version_of("many/b.h5")
+    assert audit_one(job, "", replaces=stale).audited == 10
+    assert len(Trajectory("many/a.h5").runs) == len(first) + 1
+    assert audit_one(job, "", replaces=version_of("many/a.h5")).audited == 10
+    assert len(Trajectory("many/a.h5").runs) == 1
 
 
 CLUSTER = """

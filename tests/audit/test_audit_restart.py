@@ -70,7 +70,7 @@ def test_kill_minus_nine(forcedelta, start, files, long, here):
         end = time.monotonic() + 60
         while rows("audit.h5") <= done and process.poll() is None and time.monotonic() < end:
             time.sleep(0.02)
-        time.sleep(rng.uniform(0, 0.3))
+        time.sleep(rng.uniform(0, 0.2))
         process.kill()
         process.communicate()
         assert process.returncode == -signal.SIGKILL
@@ -90,7 +90,7 @@ def test_kill_minus_nine(forcedelta, start, files, long, here):
 
 def test_interrupted_from_the_keyboard(forcedelta, start, files, long, here):
     process = start("audit", long, "--model", files / "wet.safetensors")
-    while not rows("audit.h5"):
+    while not rows("audit.h5") and process.poll() is None:
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)

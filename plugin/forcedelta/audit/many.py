@@ -155,15 +155,37 @@ def audit_one(
     model: LoadedModel | None = None,
     *,
     resume: bool = True,
+    replaces: tuple[int, int] | None = None,
     progress: bool = False,
 ) -> AuditResult:
-    """One audit, which goes on in its file where it has one. The job that executors run."""
+    """One audit, which goes on in its file where it has one. The job that executors run.
+
+    Args:
+        settings: of the audit.
+        command: the command line, for the record.
+        model: in memory already.
+        resume: go on in the file.
+        replaces: `version_of` a file that is not gone on with, but replaced. A job that is submitted
+            again finds what the first one wrote, which is another version.
+        progress: show it.
+    """
     import torch
 
     from forcedelta.audit.replay import Audit
 
+    if replaces is not None and version_of(settings.out) == replaces:
+        resume = False
     torch.set_num_threads(settings.threads)
     return Audit(settings, model, resume=resume, command=command).run(progress)
+
+
+def version_of(path: str | Path) -> tuple[int, int] | None:
+    """Size in bytes and time of the last change in ns of a file; None where there is none."""
+    try:
+        stat = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return stat.st_size, stat.st_mtime_ns
 
 
 def run_jobs(
@@ -176,12 +198,10 @@ def run_jobs(
     """
     for job in jobs:
         open_source(job.trajectory, job.topology).close()  # before files are replaced
-    if overwrite:  # now: a job that is submitted again has to find what the first one wrote
-        for job in jobs:
-            Path(job.out).unlink(missing_ok=True)
-    futures: dict[Future[AuditResult], int] = {
-        executor.submit(audit_one, job, command): k for k, job in enumerate(jobs)
-    }
+    futures: dict[Future[AuditResult], int] = {}
+    for k, job in enumerate(jobs):
+        replaces = version_of(job.out) if overwrite else None
+        futures[executor.submit(audit_one, job, command, replaces=replaces)] = k
     results: list[AuditResult | None] = [None] * len(jobs)
     first: Exception | None = None
     bar = tqdm(total=len(jobs), unit="trajectory", disable=not progress or not sys.stderr.isatty())

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from forcedelta import ForceDelta, ForceDeltaError, LoadedModel, load_model
 from forcedelta.ase import ForceDeltaCalculator
-from forcedelta.verify import agreement
+from forcedelta.verify import agreement, judge_behaviour
 from forcedelta.verify.cost import cost
 from forcedelta.verify.derivatives import gradient_error, stress_error
 from forcedelta.verify.inspection import Inspection, Inspector
@@ -284,3 +284,13 @@ def test_model_that_runs_in_float32_only() -> None:
     found = {f.key: f for step in inspector.steps for f in inspector.run(step)}
     assert found["gradient_rebuilt"].level == "ok"
     assert "precision" not in found
+
+
+def test_the_library_draws_random_frames_of_its_own() -> None:
+    """What they change is no difference of two models; more than that is."""
+    noise = agreement.Change(energy=1e-3, direct=0.01, conservative=0.01, force_delta=1e-3)
+    apart = agreement.Change(energy=1.3e-3, direct=0.01)
+    assert judge_behaviour.library(apart, noise, size=1.0, atoms=21).level == "ok"
+    assert judge_behaviour.library(apart, agreement.Change(), size=1.0, atoms=21).level == "bad"
+    other = agreement.Change(energy=1e-3, direct=0.06)
+    assert judge_behaviour.library(other, noise, size=1.0, atoms=21).level == "bad"

@@ -103,6 +103,7 @@ class Inspector:
         self._given = atoms
         self.exact = self.used if dtype == torch.float64 else self._in_float64(load, device)
         self._done: list[Finding] = []
+        self._frame_noise = agreement.Change()
 
     def _in_float64(
         self, load: Callable[[torch.dtype], LoadedModel], device: torch.device | str
@@ -226,7 +227,10 @@ class Inspector:
 
     def _frames(self) -> list[Finding]:
         found = agreement.frame_noise(self.exact, self.atoms)
-        return [] if found is None else [judge_behaviour.frames(found, self._u)]
+        if found is None:
+            return []
+        self._frame_noise = found
+        return [judge_behaviour.frames(found, self._u)]
 
     def _neighbours(self) -> list[Finding]:
         found = neighbour_change(self.exact, self.atoms, CHANGE_REACH)
@@ -239,7 +243,8 @@ class Inspector:
     def _library(self) -> list[Finding]:
         assert self.used.model.calculator is not None
         found = agreement.library(self.used, self.used.model.calculator(), self.atoms)
-        return [judge_behaviour.library(found, self._size, len(self.atoms))]
+        noise = self._frame_noise
+        return [judge_behaviour.library(found, noise, self._size, len(self.atoms))]
 
     def _passes(self) -> list[Finding]:
         free = sum(p.requires_grad for p in self.used.model.module.parameters())

@@ -95,10 +95,10 @@ def test_unconverged_frames_are_reported_and_taken_up_again(forcedelta, water, t
     assert "1 of 1 were labelled before" in out
 
 
-def start_recalc(start):
+def start_recalc(start, basis="sto-3g"):
     environment = dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path))
     return start(
-        *PROGRAM, "recalc", "flagged.xyz", "--calculator", "pyscf", "--basis", "sto-3g", *BAND,
+        *PROGRAM, "recalc", "flagged.xyz", "--calculator", "pyscf", "--basis", basis, *BAND,
         env=environment,
     )  # fmt: skip
 
@@ -147,7 +147,7 @@ def test_kill_9_loses_one_calculation_and_the_same_command_goes_on(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_ends_it_with_130_and_keeps_what_is_done(water, tmp_path, start, number):
-    process = start_recalc(start)
+    process = start_recalc(start, basis="def2-tzvp")  # slow enough to be interrupted
     wait_for_labels(tmp_path / "labelled.xyz.journal", 1)
     process.send_signal(number)
     _, err = process.communicate(timeout=60)

@@ -9,6 +9,8 @@ parameters) with random weights and loads it as any other. Clusters of ammonia o
 processor time on one thread, medians over rounds in which all take turns.
 """
 
+# ci: skip (minutes)
+
 import argparse
 import copy
 import statistics

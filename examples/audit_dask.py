@@ -34,7 +34,7 @@ def trajectory(temperature: float) -> str:
 if __name__ == "__main__":
     paths = [trajectory(temperature) for temperature in (300, 600, 1200)]
     with (
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
         Client(cluster) as client,
         client.get_executor(retries=2) as executor,
     ):

@@ -21,7 +21,8 @@ if __name__ == "__main__":
         memory="4GB",
         walltime="04:00:00",
         job_script_prologue=["export OMP_NUM_THREADS=1", "source ~/forcedelta/bin/activate"],
-        scheduler_options={"dashboard_address": None},
+        # any free port: on a login node someone else has the usual one
+        scheduler_options={"dashboard_address": ":0"},
     ) as cluster:
         if len(sys.argv) == 1:
             print(cluster.job_script())

@@ -102,7 +102,7 @@ from distributed import Client, LocalCluster
 from forcedelta.audit import audit
 
 if __name__ == "__main__":
-    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster:
         with Client(cluster) as client, client.get_executor(retries=2) as executor:
             print(*client.run(os.getpid).values(), flush=True)
             for result in audit(sys.argv[2:], sys.argv[1], "many", executor=executor):

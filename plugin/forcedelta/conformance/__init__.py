@@ -27,7 +27,10 @@ differences.
 import pytest
 
 pytest.register_assert_rewrite(
-    "forcedelta.conformance.base", "forcedelta.conformance.errors", "forcedelta.conformance.suite"
+    "forcedelta.conformance.base",
+    "forcedelta.conformance.engines",
+    "forcedelta.conformance.errors",
+    "forcedelta.conformance.suite",
 )
 
 from forcedelta.conformance.structures import (  # noqa: E402

@@ -6,6 +6,7 @@ import torch
 from ase import Atoms
 
 from forcedelta.conformance.base import Record, named
+from forcedelta.conformance.engines import EngineTests
 from forcedelta.conformance.errors import ErrorTests
 from forcedelta.verify import agreement
 from forcedelta.verify.counting import Count, count_passes
@@ -15,7 +16,7 @@ from forcedelta.verify.probe import displaced
 from forcedelta.verify.torch_state import changed, torch_state
 
 
-class Conformance(ErrorTests):
+class Conformance(EngineTests, ErrorTests):
     """Base of a test class for one model; `load` is all that has to be written.
 
     Attributes:

@@ -11,7 +11,9 @@ and the fourth difference
 
 bounds what g is good for: independent errors of size s in the energies make D = s sqrt(70) and an
 error of 0.950 s/t in g (Fornberg, Math. Comp. 51, 699 (1988), for the weights of both formulae).
-Since t^3 E^(4)/8 exceeds t^4 E^(5)/30 at the steps in use, that bound covers truncation, too.
+Since t^3 E^(4)/8 exceeds t^4 E^(5)/30 at the steps in use, that bound covers truncation, too. A few
+directions may by chance have small D in spite of the noise; since that does not depend on the step,
+what shorter steps showed of it is the least that is assumed at longer ones.
 
 For orthonormal directions, sqrt(mean_d (g_d + F_c.d)^2) estimates, and for all 3N coordinates is,
 
@@ -43,6 +45,9 @@ FINE = 1e-4
 _POINTS = (-2, -1, 1, 2)
 _NOISE = float(np.sqrt(70.0))
 _SPREAD = float(np.sqrt(130.0) / 12.0)
+
+Row = tuple[float, float, float, float]
+"""Of one direction: error, uncertainty and value of the derivative, and spread of the energy."""
 
 
 @dataclass(frozen=True)
@@ -119,20 +124,23 @@ def gradient_error(
         return all(seen_pairs(probe, moved(way, x)) == seen for x in (-2 * at, -at, at, 2 * at))
 
     energy = probe.energy(base)
-    results = []
+    results: list[DerivativeError] = []
+    noise = 0.0
     for step in STEPS[probe.dtype]:
-        rows, narrowest = [], step
+        rows: list[Row] = []
+        narrowest = step
         for way, along in zip(ways, ways @ forces, strict=True):
             for fraction in NARROWER if probe.selects and not fixed else (1.0,):
                 at = fraction * step * scale
                 if not (probe.selects and not fixed) or same_pairs(way, at):
-                    slope, bound = _slope(
+                    slope, spread = _slope(
                         {k: probe.energy(moved(way, k * at)) - energy for k in _POINTS}, at
                     )
-                    rows.append((slope + along, bound, slope))
+                    rows.append((slope + along, _SPREAD * max(spread, noise) / at, slope, spread))
                     narrowest = min(narrowest, fraction * step)
                     break
         results.append(_summary(rows, narrowest, complete, len(ways) - len(rows)))
+        noise = max(noise, _rms_spread(rows))
         if not rows or results[-1].uncertainty <= FINE * results[-1].size:
             break
     return min(results, key=lambda result: result.uncertainty)
@@ -164,17 +172,20 @@ def stress_error(probe: Probe, atoms: Atoms) -> DerivativeError:
         return probe.energy(probe.graph(other))
 
     energy = strained(np.zeros((3, 3)), 0.0)
-    results = []
+    results: list[DerivativeError] = []
+    noise = 0.0
     for step in STEPS[probe.dtype]:
-        rows = []
+        rows: list[Row] = []
         for a, b in ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1)):
             way = np.zeros((3, 3))
             way[a, b] += 0.5
             way[b, a] += 0.5
-            slope, bound = _slope({k: strained(way, k * step) - energy for k in _POINTS}, step)
-            row = ((slope / volume - stress[a, b]), bound / volume, slope / volume)
+            slope, spread = _slope({k: strained(way, k * step) - energy for k in _POINTS}, step)
+            bound = _SPREAD * max(spread, noise) / step / volume
+            row = (slope / volume - stress[a, b], bound, slope / volume, spread)
             rows += [row] * (1 if a == b else 2)
         results.append(_summary(rows, step, True, 0))
+        noise = max(noise, _rms_spread(rows))
         if results[-1].uncertainty <= FINE * results[-1].size:
             break
     return min(results, key=lambda result: result.uncertainty)
@@ -189,16 +200,23 @@ def _directions(size: int, count: int, seed: int) -> NDArray[np.float64]:
 
 
 def _slope(e: dict[int, float], at: float) -> tuple[float, float]:
-    """Derivative at 0 and its uncertainty, from E(k at) - E(0) by k."""
+    """Derivative at 0, and the size of errors that would make the fourth difference, eV.
+
+    Args:
+        e: E(k at) - E(0) by k.
+        at: the step.
+    """
     slope = (8.0 * (e[1] - e[-1]) - (e[2] - e[-2])) / (12.0 * at)
     fourth = e[-2] - 4.0 * e[-1] - 4.0 * e[1] + e[2]
-    return slope, _SPREAD * abs(fourth) / (_NOISE * at)
+    return slope, abs(fourth) / _NOISE
 
 
-def _summary(
-    rows: list[tuple[float, float, float]], step: float, complete: bool, crossed: int
-) -> DerivativeError:
-    table = np.array(rows, dtype=float).reshape(-1, 3)
+def _rms_spread(rows: list[Row]) -> float:
+    return float(np.sqrt(np.mean([row[3] ** 2 for row in rows]))) if rows else 0.0
+
+
+def _summary(rows: list[Row], step: float, complete: bool, crossed: int) -> DerivativeError:
+    table = np.array(rows, dtype=float).reshape(-1, 4)[:, :3]
     error, uncertainty, size = np.sqrt((table**2).mean(0)) if rows else (np.nan, np.inf, np.nan)
     return DerivativeError(
         float(error), float(uncertainty), float(size), step, len(rows), complete, crossed

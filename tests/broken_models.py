@@ -3,6 +3,7 @@
 Not collected by itself: `test_conformance.py` runs it and looks at what fails.
 """
 
+import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -158,6 +159,16 @@ class Twice(Sound):
         return self.network(*graph)[0], self.network(*graph)[1]
 
 
+class TwiceScripted(Twice):
+    """The same with a network of TorchScript, which takes no hooks."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__(dtype)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "`torch.jit", DeprecationWarning)
+            self.network = torch.jit.script(self.network)
+
+
 class Averaging(Sound):
     """Structures of a batch see each other."""
 
@@ -220,7 +231,7 @@ class Suite(Conformance):
 
 
 CRYSTAL_KINDS = (DetachedPart, DetachedCell, WrongSign, Oriented, Anchored, Trainable, Meddling,
-                 Twice, Writing, Rounding)  # fmt: skip
+                 Twice, TwiceScripted, Writing, Rounding)  # fmt: skip
 MOLECULE_KINDS = (Ordered, Noisy, Remembering, Nearest, SecretlyNearest, Averaging, Silent)
 
 

@@ -53,6 +53,7 @@ CAUGHT = {
     "Trainable": {"test_parameters_are_frozen"},
     "Meddling": {"test_loading_changes_no_setting_of_torch", SETTINGS},
     "Twice": {"test_one_forward_and_one_backward"},
+    "TwiceScripted": {"test_one_forward_and_one_backward"},
     "Averaging": {BATCH, LIBRARY},
     "Writing": {"test_arguments_are_left_alone"},
     "Silent": {"test_lonely_atom"},

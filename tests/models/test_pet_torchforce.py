@@ -1,6 +1,5 @@
 """A PET in the real TorchForce. Runs where openmmtorch, its torch and metatrain are installed."""
 
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,8 @@ from forcedelta.openmm.force import add_force_delta
 
 pytest.importorskip("openmmtorch", reason="needs openmmtorch and torch 2.9")
 pytest.importorskip("metatrain", reason="needs metatrain")
+from random_pet import random_pet
+
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:.*torch.jit.*:FutureWarning"),
@@ -28,41 +29,8 @@ KJ = units.kJ / units.mol  # eV
 
 @pytest.fixture(scope="module")
 def pet(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
-    """Random weights; energies of atoms and scales are those of no training: 0 and 1."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from metatrain.pet import PET
-        from metatrain.utils.architectures import get_default_hypers
-        from metatrain.utils.data import DatasetInfo
-        from metatrain.utils.data.target_info import (
-            get_energy_target_info,
-            get_generic_target_info,
-        )
-        from omegaconf import OmegaConf
-
-        small = dict.fromkeys(("d_pet", "d_head", "d_node", "d_feedforward"), 16)
-        hypers = get_default_hypers("pet")["model"] | small | {"cutoff": 4.0, "num_heads": 2}
-        force = {
-            "quantity": "force",
-            "unit": "eV/Angstrom",
-            "type": {"cartesian": {"rank": 1}},
-            "num_subtargets": 1,
-            "sample_kind": "atom",
-            "per_atom": True,
-            "description": "",
-        }
-        name = "non_conservative_force"
-        targets = {
-            "energy": get_energy_target_info("energy", {"unit": "eV"}),
-            name: get_generic_target_info(name, OmegaConf.create(force)),
-        }
-        info = DatasetInfo(length_unit="angstrom", atomic_types=[1, 6, 8, 29], targets=targets)
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            made = PET(hypers, info).double().eval()
-        path = tmp_path_factory.mktemp("pet") / "pet.pt"
-        made.export().save(path)
-        return load_model(path, torch.float64)
+    path = tmp_path_factory.mktemp("pet") / "pet.pt"
+    return load_model(random_pet(path), torch.float64)
 
 
 def crystal() -> Atoms:

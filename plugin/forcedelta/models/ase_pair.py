@@ -82,7 +82,7 @@ def from_calculators(
     described = {"direct": _describe(direct), "conservative": _describe(conservative)}
     named = name or f"{_label(direct)} / {_label(conservative)}"
     return LoadedModel(
-        module=CalculatorPair(direct, conservative, charge_spin),
+        module=CalculatorPair(direct, conservative, charge_spin).eval(),
         name=f"{named} (two ASE calculators, slow)",
         weights_hash=hashlib.sha256(repr(sorted(described.items())).encode()).hexdigest()[:16],
         elements=None if symbols is None else frozenset(atomic_numbers[s] for s in symbols),

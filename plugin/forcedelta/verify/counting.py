@@ -6,6 +6,7 @@ from typing import Any
 
 from ase import Atoms
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook
 
 from forcedelta.verify.probe import Probe
 
@@ -30,39 +31,37 @@ class Count:
 
 
 def count_passes(probe: Probe, atoms: Atoms) -> Count:
-    """Counts the passes of one evaluation, by hooks on the module and on its energy.
+    """Counts the passes of one evaluation, by a hook on all modules and one on the energy.
 
-    TorchScript calls its own parts without Python, where hooks see nothing: `repeated` is then
-    empty.
+    What Python calls is seen, TorchScript included; a part that TorchScript itself calls is not.
     """
     module = probe.model.module
     graph = probe.graph(atoms)
     calls: Counter[str] = Counter()
 
-    def seen(name: str) -> Any:
-        def hook(child: nn.Module, arguments: Any, output: Any) -> None:
-            calls[name] += 1
+    def size(part: nn.Module) -> int:
+        return sum(parameter.numel() for parameter in part.parameters())
 
-        return hook
+    large = {
+        id(part): name for name, part in module.named_modules() if size(part) > MOST * size(module)
+    }
 
     def arrived(gradient: Tensor) -> None:
         calls["backward"] += 1
 
-    def outer(child: nn.Module, arguments: Any, output: Any) -> None:
-        calls["forward"] += 1
-        if output[0].requires_grad:
-            output[0].register_hook(arrived)
+    def called(part: nn.Module, arguments: Any, output: Any) -> None:
+        if part is module:
+            calls["forward"] += 1
+            if output[0].requires_grad:
+                output[0].register_hook(arrived)
+        elif id(part) in large:
+            calls[f"part {large[id(part)]}"] += 1
 
-    whole = sum(parameter.numel() for parameter in module.parameters())
-    handles = [module.register_forward_hook(outer)]
-    for name, child in module.named_modules():
-        inside = sum(parameter.numel() for parameter in child.parameters())
-        if name and inside > MOST * whole:
-            handles.append(child.register_forward_hook(seen(f"part {name}")))
+    # of all modules, as those of TorchScript take no hooks of their own
+    handle = register_module_forward_hook(called)
     try:
         probe.evaluate_graph(graph)
     finally:
-        for handle in handles:
-            handle.remove()
+        handle.remove()
     repeated = tuple(n.removeprefix("part ") for n, k in calls.items() if n[0] == "p" and k > 1)
     return Count(calls["forward"], calls["backward"], repeated)

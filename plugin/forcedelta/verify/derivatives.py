@@ -40,7 +40,7 @@ NARROWER = (1.0, 0.1, 0.01)
 """Fractions of the step that are tried where neighbours change within it."""
 
 FINE = 1e-4
-"""A difference this good, relative to the gradient, needs no larger step."""
+"""A difference this good, relative to the gradient, needs no larger step, unless more is wanted."""
 
 _POINTS = (-2, -1, 1, 2)
 _NOISE = float(np.sqrt(70.0))
@@ -88,7 +88,12 @@ class DerivativeError:
 
 
 def gradient_error(
-    probe: Probe, atoms: Atoms, fixed: bool = False, directions: int = 24, seed: int = 0
+    probe: Probe,
+    atoms: Atoms,
+    fixed: bool = False,
+    directions: int = 24,
+    seed: int = 0,
+    fine: float = FINE,
 ) -> DerivativeError:
     """Error of the conservative forces, in the measure of U, eV/Å.
 
@@ -99,6 +104,7 @@ def gradient_error(
             at each displacement.
         directions: random orthonormal directions; all coordinates, if there are no more of them.
         seed: of the directions.
+        fine: larger steps are tried as long as the differences are worse than this, relatively.
     """
     base = probe.graph(atoms)
     forces = probe.evaluate_graph(base)[0].conservative.ravel()
@@ -141,16 +147,17 @@ def gradient_error(
                     break
         results.append(_summary(rows, narrowest, complete, len(ways) - len(rows)))
         noise = max(noise, _rms_spread(rows))
-        if not rows or results[-1].uncertainty <= FINE * results[-1].size:
+        if not rows or results[-1].uncertainty <= fine * results[-1].size:
             break
     return min(results, key=lambda result: result.uncertainty)
 
 
-def stress_error(probe: Probe, atoms: Atoms) -> DerivativeError:
+def stress_error(probe: Probe, atoms: Atoms, fine: float = FINE) -> DerivativeError:
     """Error of the conservative stress, root mean square over its nine components, eV/Å^3.
 
     ``sigma_ab = 1/V dE/d(eps_ab)`` with positions and cell deformed by the symmetric strain eps.
-    Models that see only some of the pairs keep those, as a strain moves all of them.
+    Models that see only some of the pairs keep those, as a strain moves all of them. ``fine`` as in
+    `gradient_error`.
     """
     stress = probe.evaluate(atoms, stress=True).stress
     assert stress is not None
@@ -186,7 +193,7 @@ def stress_error(probe: Probe, atoms: Atoms) -> DerivativeError:
             rows += [row] * (1 if a == b else 2)
         results.append(_summary(rows, step, True, 0))
         noise = max(noise, _rms_spread(rows))
-        if results[-1].uncertainty <= FINE * results[-1].size:
+        if results[-1].uncertainty <= fine * results[-1].size:
             break
     return min(results, key=lambda result: result.uncertainty)
 

@@ -26,7 +26,7 @@ from ase import Atoms
 from ase.build import molecule
 from ase.calculators.calculator import all_changes
 
-from forcedelta import ForceDelta, load_model
+from forcedelta import load_model
 from forcedelta.ase import ForceDeltaCalculator
 from forcedelta.models import LoadedModel
 from forcedelta.models.fairchem.library import import_library, quiet_loading
@@ -118,10 +118,17 @@ def measure(model: LoadedModel, atoms: Atoms, rounds: int) -> None:
     ours = ForceDeltaCalculator(model)
     library = model.calculator()
     module: Any = model.module
-    force_delta = ForceDelta(module)
-    graph = ours._graph(atoms)
-    inside = {"network": 0.0, "adapter": 0.0}
+    force_delta = ours._force_delta
+    inside = {"network": 0.0, "adapter": 0.0, "passes": 0.0}
     started = dict.fromkeys(inside, 0.0)
+
+    def both_passes(*graph: Any, **options: Any) -> Any:
+        started["passes"] = time.process_time()
+        result = force_delta(*graph, **options)
+        inside["passes"] = time.process_time() - started["passes"]
+        return result
+
+    ours._force_delta = both_passes  # type: ignore[assignment]
 
     def watch(part: torch.nn.Module, name: str) -> None:
         def begin(*_: Any) -> None:
@@ -146,7 +153,6 @@ def measure(model: LoadedModel, atoms: Atoms, rounds: int) -> None:
     ways: dict[str, Callable[[], object]] = {
         "library": lambda: library.calculate(atoms, ["energy", "forces"], all_changes),
         "own": own,
-        "exact": lambda: force_delta(*graph),
     }
     generator = np.random.default_rng(1)
     rows: list[dict[str, float]] = []
@@ -157,7 +163,7 @@ def measure(model: LoadedModel, atoms: Atoms, rounds: int) -> None:
             start = time.process_time()
             way()
             row[name] = time.process_time() - start
-        row["adapter"] = inside["adapter"] - inside["network"]  # of the last way
+        row["around"] = row["own"] - inside["passes"] + inside["adapter"] - inside["network"]
         rows.append(row)
     rows = rows[1:]  # the first one warms up
 
@@ -166,7 +172,7 @@ def measure(model: LoadedModel, atoms: Atoms, rounds: int) -> None:
 
     step = median(lambda row: row["own"])
     ratio = median(lambda row: row["own"] / row["library"])
-    around = median(lambda row: row["own"] - row["exact"]) + median(lambda row: row["adapter"])
+    around = median(lambda row: row["around"])
     start = time.process_time()
     for _ in range(20):
         ours._graph(atoms)
@@ -174,7 +180,7 @@ def measure(model: LoadedModel, atoms: Atoms, rounds: int) -> None:
     print(
         f"{len(atoms):4d} atoms  fairchem's step {1e3 * median(lambda row: row['library']):7.0f} ms"
         f"  with exact U {1e3 * step:7.0f} ms  ratio {ratio:.2f}"
-        f"  around the network {1e3 * around:6.1f} ms ({100 * around / step:.1f} %,"
+        f"  around the network {1e3 * around:6.1f} ms ({100 * around / step:.2f} %,"
         f" graph {1e3 * graphs:.2f} ms)",
         flush=True,
     )

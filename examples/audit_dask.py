@@ -39,7 +39,7 @@ if __name__ == "__main__":
         client.get_executor(retries=2) as executor,
     ):
         results = audit(
-            paths, "acac", "audits", executor=executor, mode="overwrite", flag_above="0.06"
+            paths, "acac", "audits", executor=executor, mode="overwrite", flag_above=0.06
         )
     for result in results:
         print(result.line)

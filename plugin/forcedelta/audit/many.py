@@ -55,7 +55,8 @@ def audit(
         mode: "create" refuses files that exist, "restart" goes on with them, "overwrite" replaces
             them.
         progress: show it.
-        **settings: those of `AuditSettings`, in its units.
+        **settings: those of `AuditSettings`, in its units; thresholds and patience also as a
+            `md_hooks.Guard` takes them, in numbers.
 
     Returns:
         A result for each trajectory, in their order.
@@ -71,13 +72,26 @@ def audit(
             "a model in memory does not go to other processes: give its name or file"
         )
     name = os.fspath(model) if isinstance(model, str | Path) else model.name
-    jobs = plan([str(path) for path in paths], str(out), model=name, **settings)
+    jobs = plan([str(path) for path in paths], str(out), model=name, **_in_words(settings))
     prepare(jobs, mode, None)
     command = shlex.join(sys.argv)
     if executor is not None:
         return run_jobs(jobs, executor, command, overwrite=mode == "overwrite", progress=progress)
     resume = mode != "overwrite"
     return [audit_one(job, command, loaded, resume=resume, progress=progress) for job in jobs]
+
+
+def _in_words(settings: dict[str, Any]) -> dict[str, Any]:
+    """Thresholds and patience as on the command line, which is how an audit is stored."""
+    words = dict(settings)
+    for name in ("stop_above", "flag_above"):
+        value = words.get(name)
+        if value is not None:
+            words[name] = os.fspath(value) if isinstance(value, str | Path) else repr(float(value))
+    if "patience" in words and not isinstance(words["patience"], str):
+        k, n = words["patience"]
+        words["patience"] = f"{k}/{n}"
+    return words
 
 
 def plan(trajectories: Sequence[str], out: str, **settings: Any) -> list[AuditSettings]:

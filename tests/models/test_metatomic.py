@@ -1,5 +1,7 @@
 """Exported metatomic models of any kind: lists, units, variants, inputs, and what is refused."""
 
+import json
+import subprocess
 import sys
 import warnings
 from collections.abc import Callable
@@ -275,3 +277,16 @@ def test_elements_that_the_model_does_not_know(saved: Save) -> None:
     calculator = ForceDeltaCalculator(saved(), dtype="float64")
     with pytest.raises(ForceDeltaError, match="does not know N"):
         calculator.get_potential_energy(Atoms("N2", [[0, 0, 0], [1.1, 0, 0]]))
+
+
+def test_check_prints_nothing_but_its_report(saved: Save, tmp_path: Path) -> None:
+    """In a process of its own, where the library is imported for the first time."""
+    acetaldehyde().write(tmp_path / "molecule.xyz")
+    command = [str(Path(sys.executable).with_name("forcedelta")), "check"]
+    files = [saved(dtype="float32"), tmp_path / "molecule.xyz"]
+    done = subprocess.run(
+        [*command, *files, "--quick", "--json"], capture_output=True, text=True, timeout=300
+    )
+    findings = {finding["key"]: finding for finding in json.loads(done.stdout)["findings"]}
+    assert findings["library"]["level"] == "ok"
+    assert findings["passes"]["level"] == "ok"

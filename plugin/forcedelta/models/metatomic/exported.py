@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -91,7 +93,8 @@ def describe(
     elements = sorted(capabilities.atomic_types)
 
     def calculator() -> Any:
-        from metatomic_ase import MetatomicCalculator
+        with contextlib.redirect_stdout(io.StringIO()):  # NVIDIA's warp prints about the GPU
+            from metatomic_ase import MetatomicCalculator
 
         return MetatomicCalculator(
             model,

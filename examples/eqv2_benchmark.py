@@ -21,7 +21,8 @@ from ase.build import bulk
 
 from forcedelta import ForceDelta
 from forcedelta.graph import Graphs
-from forcedelta.models.registry import LoadedModel, load_model
+from forcedelta.models.loaded import LoadedModel
+from forcedelta.models.registry import load_model
 
 
 def silicon(atoms: int) -> Atoms:

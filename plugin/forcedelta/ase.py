@@ -21,7 +21,8 @@ from forcedelta.checks import check_supported
 from forcedelta.errors import ForceDeltaError
 from forcedelta.force_delta import ForceDelta
 from forcedelta.graph import Graph, Graphs, charge_and_spin
-from forcedelta.models.registry import LoadedModel, load_model
+from forcedelta.models.loaded import LoadedModel
+from forcedelta.models.registry import load_model
 
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
 _NEED_GRADIENT = ("force_delta", "force_deltas", "conservative_forces", "stress")

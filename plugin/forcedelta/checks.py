@@ -6,7 +6,7 @@ from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
 from forcedelta.errors import ForceDeltaError
-from forcedelta.models.registry import LoadedModel
+from forcedelta.models.loaded import LoadedModel
 from forcedelta.neighbours import neighbour_pairs
 
 OVERLAP = 0.3  # Å, less than half of the shortest bond there is (H2, 0.74 Å)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from forcedelta.errors import ForceDeltaError
-from forcedelta.models.registry import LoadedModel
+from forcedelta.models.loaded import LoadedModel
 from forcedelta.neighbours import NeighbourList, neighbour_pairs
 
 Graph = tuple[Tensor, ...]

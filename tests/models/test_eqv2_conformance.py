@@ -15,7 +15,8 @@ from eqv2_files import write_checkpoint
 
 from forcedelta.conformance import Conformance, Tolerances
 from forcedelta.models.eqv2.catalogue import FAMILY
-from forcedelta.models.registry import LoadedModel, load_model
+from forcedelta.models.loaded import LoadedModel
+from forcedelta.models.registry import load_model
 
 if FAMILY.problem():
     pytest.skip(f"EquiformerV2: {FAMILY.problem()}", allow_module_level=True)

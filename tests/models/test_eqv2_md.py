@@ -15,7 +15,8 @@ from systems import acetaldehyde
 import md_hooks
 from forcedelta.ase import ForceDeltaCalculator
 from forcedelta.models.eqv2.catalogue import FAMILY
-from forcedelta.models.registry import LoadedModel, load_model
+from forcedelta.models.loaded import LoadedModel
+from forcedelta.models.registry import load_model
 from md_hooks import FlagStore, Guard, Recorder
 
 if FAMILY.problem():

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from forcedelta.errors import ForceDeltaError
 from forcedelta.force_delta import ForceDelta
 from forcedelta.graph import Graphs
-from forcedelta.models.registry import LoadedModel
+from forcedelta.models.loaded import LoadedModel
 
 _VOIGT = ([0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1])
 _WORTH = 0.97  # a larger batch has to be at least this much faster

@@ -14,7 +14,7 @@ from forcedelta.audit.frames import StoredFrame, Unreadable
 from forcedelta.checks import check_supported
 from forcedelta.errors import ForceDeltaError
 from forcedelta.graph import charge_and_spin
-from forcedelta.models.registry import LoadedModel
+from forcedelta.models.loaded import LoadedModel
 from forcedelta.neighbours import FARTHEST
 
 NOT_FINITE = f"positions are not finite, or farther away than {FARTHEST:.0e} Å"

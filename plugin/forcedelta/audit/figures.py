@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from forcedelta.audit.digest import Digest, intervals
-from forcedelta.cli.plot import ATOM_COLOUR, FLAG_COLOUR, STOP_COLOUR, U_COLOUR, line
+from forcedelta.pictures import ATOM_COLOUR, FLAG_COLOUR, STOP_COLOUR, U_COLOUR, line
 from md_hooks import Action, Frame
 
 DPI = 160

@@ -21,7 +21,7 @@ from forcedelta.errors import ForceDeltaError
 from md_hooks import Trajectory
 
 if TYPE_CHECKING:  # PyTorch is imported where a model is, which may be in another process
-    from forcedelta.models.registry import LoadedModel
+    from forcedelta.models.loaded import LoadedModel
 
 Mode = Literal["create", "restart", "overwrite"]
 

@@ -13,7 +13,7 @@ from forcedelta.ase import ForceDeltaCalculator
 from forcedelta.conformance import structures as samples
 from forcedelta.conformance.tolerances import Tolerances
 from forcedelta.errors import ForceDeltaError
-from forcedelta.models.registry import LoadedModel
+from forcedelta.models.loaded import LoadedModel
 from forcedelta.verify.agreement import Change
 from forcedelta.verify.derivatives import DerivativeError
 from forcedelta.verify.probe import Evaluation, Probe

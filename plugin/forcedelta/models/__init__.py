@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from forcedelta.models.ase_pair import from_calculators
-    from forcedelta.models.registry import LoadedModel, load_model, model_names
+    from forcedelta.models.loaded import LoadedModel
+    from forcedelta.models.registry import load_model, model_names
 
 __all__ = ["LoadedModel", "from_calculators", "load_model", "model_names"]
 

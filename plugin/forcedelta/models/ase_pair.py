@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from forcedelta.errors import ForceDeltaError
-from forcedelta.models.registry import LoadedModel
+from forcedelta.models.loaded import LoadedModel
 
 CUTOFF = 1.0
 """Å; the calculators have neighbour lists of their own, and do not look at ours."""

@@ -20,7 +20,7 @@ from forcedelta.errors import ForceDeltaError
 if TYPE_CHECKING:
     import torch
 
-    from forcedelta.models.registry import LoadedModel
+    from forcedelta.models.loaded import LoadedModel
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ from forcedelta.errors import ForceDeltaError
 from forcedelta.models.catalogue import LoadRequest
 from forcedelta.models.files import hash_of
 from forcedelta.models.isolation import torch_state_kept
-from forcedelta.models.registry import LoadedModel
+from forcedelta.models.loaded import LoadedModel
 
 FACTS = "model.json"
 """Name of the extra file that describes a model."""

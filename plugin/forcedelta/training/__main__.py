@@ -12,8 +12,9 @@ from ase import Atoms
 
 from forcedelta.errors import ForceDeltaError
 from forcedelta.models.files import save_network
+from forcedelta.models.loaded import LoadedModel
 from forcedelta.models.network import DirectForceNetwork
-from forcedelta.models.registry import LoadedModel, load_model
+from forcedelta.models.registry import load_model
 from forcedelta.training.data import Batch, read_frames, read_labelled, reference_energies, to_batch
 from forcedelta.training.loop import train
 from forcedelta.training.quality import Evaluation, evaluate, join, predictors, ranking, summary

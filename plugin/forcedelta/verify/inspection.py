@@ -9,7 +9,7 @@ import torch
 from ase import Atoms
 
 from forcedelta.errors import ForceDeltaError
-from forcedelta.models.registry import LoadedModel
+from forcedelta.models.loaded import LoadedModel
 from forcedelta.verify import agreement, findings, judge_behaviour, judge_forces
 from forcedelta.verify.cost import cost
 from forcedelta.verify.counting import count_passes

@@ -11,7 +11,7 @@ from torch import Tensor
 from forcedelta.checks import check_structure
 from forcedelta.force_delta import ForceDelta
 from forcedelta.graph import Graph, Graphs
-from forcedelta.models.registry import LoadedModel
+from forcedelta.models.loaded import LoadedModel
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from forcedelta.models.fairchem.checkpoint import find_checkpoint, kind_of, read
 from forcedelta.models.fairchem.library import import_library, quiet_loading
 from forcedelta.models.files import hash_of_tensors
 from forcedelta.models.isolation import torch_state_kept
-from forcedelta.models.registry import LoadedModel
+from forcedelta.models.loaded import LoadedModel
 
 if TYPE_CHECKING:
     from forcedelta.models.fairchem.network import FairchemModel

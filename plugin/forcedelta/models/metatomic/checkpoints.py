@@ -18,9 +18,9 @@ import torch
 from forcedelta.errors import ForceDeltaError
 from forcedelta.models.catalogue import LoadRequest, Published
 from forcedelta.models.isolation import torch_state_kept
+from forcedelta.models.loaded import LoadedModel
 from forcedelta.models.metatomic import exported
 from forcedelta.models.metatomic.catalogue import FAMILY
-from forcedelta.models.registry import LoadedModel
 
 _REPOSITORY, _FOLDER = "lab-cosmo/upet", "models"
 

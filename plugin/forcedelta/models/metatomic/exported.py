@@ -15,7 +15,7 @@ from forcedelta.errors import ForceDeltaError
 from forcedelta.models.catalogue import LoadRequest
 from forcedelta.models.files import hash_of
 from forcedelta.models.isolation import torch_state_kept
-from forcedelta.models.registry import LoadedModel
+from forcedelta.models.loaded import LoadedModel
 
 INSTALL = "pip install 'metatomic-torch>=0.1.19,<0.2'"
 EXTENSIONS = "extensions"

@@ -20,8 +20,8 @@ from forcedelta.errors import ForceDeltaError
 from forcedelta.models.catalogue import LoadRequest
 from forcedelta.models.files import hash_of_tensors
 from forcedelta.models.isolation import torch_state_kept
+from forcedelta.models.loaded import LoadedModel
 from forcedelta.models.orb.catalogue import ARCHITECTURES, FAMILY
-from forcedelta.models.registry import LoadedModel
 
 if TYPE_CHECKING:
     from orb_models.forcefield.direct_regressor import DirectForcefieldRegressor

@@ -1,0 +1,52 @@
+"""What a model that has been loaded knows about itself."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ase.data import chemical_symbols
+from torch import nn
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model, ready to be wrapped in ForceDelta, and what it was made for.
+
+    Attributes:
+        module: the model; its call is described in ``ForceDelta``.
+        name: how it was asked for.
+        weights_hash: the same for the same weights, recorded with every run.
+        elements: atomic numbers it knows; None where it cannot say.
+        cutoff: Å.
+        periodic: True: only structures that are periodic in three directions; False: only
+            molecules; None: any.
+        library: name and version of the package whose model it is.
+        metadata: whatever else is known (training set, level of theory, test numbers, ...).
+        stress: whether autograd can follow the energy back to the cell.
+        script: makes a form of the module that ``torch.jit.script`` accepts, with the same
+            arguments, which returns energy and direct forces only; None: the module is one itself.
+        calculator: makes the ASE calculator of the model's own library with the same weights, to
+            compare with; None where there is none.
+    """
+
+    module: nn.Module
+    name: str
+    weights_hash: str
+    elements: frozenset[int] | None
+    cutoff: float
+    periodic: bool | None
+    library: str
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    stress: bool = True
+    script: Callable[[], nn.Module] | None = None
+    calculator: Callable[[], Any] | None = None
+
+    @property
+    def takes_charge_spin(self) -> bool:
+        """Whether the module wants a total charge and a spin multiplicity (`ForceDelta`)."""
+        return bool(getattr(self.module, "takes_charge_spin", False))
+
+    @property
+    def symbols(self) -> list[str]:
+        """Element symbols by atomic number; empty where the model cannot say."""
+        return [chemical_symbols[number] for number in sorted(self.elements or ())]

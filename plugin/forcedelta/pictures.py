@@ -1,0 +1,130 @@
+"""Pictures of recorded runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from ase.data import chemical_symbols
+from numpy.typing import NDArray
+
+from md_hooks import Trajectory
+
+FLAG_COLOUR, STOP_COLOUR, U_COLOUR, ATOM_COLOUR = "#e08a00", "#c1272d", "#1f5a99", "#8fb8de"
+MOST_POINTS = 4000
+"""More points than this are drawn as the range of each block, which looks the same."""
+
+
+def draw(trajectory: Trajectory) -> Any:
+    """The figure, a `matplotlib.figure.Figure` that no window belongs to."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 7), layout="constrained")
+    hot, delta, worst = figure.subplots(3, 1, sharex=True, gridspec_kw={"height_ratios": [2, 3, 2]})
+    series = trajectory.series
+    time = series["time"]
+    _temperature(hot, trajectory)
+    _force_delta(delta, trajectory)
+    _worst_atom(worst, trajectory)
+    for step in trajectory.stops:
+        at = time[np.searchsorted(series["step"], step)]
+        for axes in (hot, delta, worst):
+            axes.axvline(at, color=STOP_COLOUR, linewidth=1.2)
+        delta.annotate(
+            f"stopped at {at:g} fs", (at, 1), xycoords=("data", "axes fraction"),
+            xytext=(-5, -6), textcoords="offset points", ha="right", va="top", color=STOP_COLOUR,
+        )  # fmt: skip
+    for axes in (hot, delta, worst):
+        axes.grid(alpha=0.25)
+    margin = 0.02 * (time[-1] - time[0]) or 1.0
+    worst.set_xlim(time[0] - margin, time[-1] + margin)
+    worst.set_xlabel("time (fs)")
+    figure.suptitle(_title(trajectory), fontsize=10)
+    figure.align_ylabels()
+    return figure
+
+
+def _title(trajectory: Trajectory) -> str:
+    settings = trajectory.metadata.get("settings", {})
+    model = trajectory.metadata.get("model", {}).get("name", "unknown model")
+    parts = [trajectory.path.name, str(model)]
+    if "ensemble" in settings:
+        parts.append(f"{settings['ensemble']}, {settings['forces']} forces")
+    parts.append(str(trajectory.outcome.get("reason", "")))
+    return "  ·  ".join(part for part in parts if part)
+
+
+def _temperature(axes: Any, trajectory: Trajectory) -> None:
+    series = trajectory.series
+    line(axes, series["time"], series["temperature"], color="#555555", linewidth=0.8)
+    settings = trajectory.metadata.get("settings", {})
+    if settings.get("ramp_to") is not None and "ramp_steps" in settings:
+        # interpolated, so that it ends where the run does
+        marks = np.array(settings["ramp_steps"]) * settings["timestep"]
+        time = np.linspace(series["time"][0], series["time"][-1], 200)
+        target = np.interp(time, marks, [settings["temperature"], settings["ramp_to"]])
+        axes.plot(time, target, color="black", linestyle="--", linewidth=1, label="target")
+        axes.legend(loc="upper left", fontsize=8)
+    axes.set_ylabel("temperature (K)")
+    axes.set_ylim(bottom=0)
+
+
+def _force_delta(axes: Any, trajectory: Trajectory) -> None:
+    series = trajectory.series
+    time, u, largest = series["time"], series["force_delta"], series["force_delta_max"]
+    line(axes, time, largest, color=ATOM_COLOUR, linewidth=0.8, label="largest $u_i$")
+    line(axes, time, u, color=U_COLOUR, linewidth=1.0, label="$U$")
+    thresholds = trajectory.thresholds
+    watched = largest if thresholds["on"] == "worst_atom" else u
+    for kind, colour in (("stop", STOP_COLOUR), ("flag", FLAG_COLOUR)):
+        value = thresholds[kind]
+        if value is not None:
+            axes.axhline(
+                value, color=colour, linestyle="--", linewidth=1, label=f"{kind} above {value:.3g}"
+            )
+    for steps, colour, size, label in (
+        (trajectory.flags, FLAG_COLOUR, 14, "flagged"), (trajectory.stops, STOP_COLOUR, 30, None),
+    ):  # fmt: skip
+        rows = np.searchsorted(series["step"], steps)
+        if len(rows):
+            axes.scatter(time[rows], watched[rows], s=size, color=colour, zorder=3, label=label)
+    shown = np.concatenate([u, largest])
+    shown = shown[np.isfinite(shown) & (shown > 0)]
+    if len(shown) and shown.max() > 20 * np.median(shown):
+        axes.set_yscale("log")
+        axes.set_ylim(top=5 * axes.get_ylim()[1])  # room for the legend
+    else:
+        axes.set_ylim(0, 1.25 * axes.get_ylim()[1])
+    axes.set_ylabel("Force Delta (eV/Å)")
+    axes.legend(loc="upper left", fontsize=8, ncols=3)
+
+
+def _worst_atom(axes: Any, trajectory: Trajectory) -> None:
+    series = trajectory.series
+    known = series["worst_atom"] >= 0
+    axes.set_ylabel("worst atom")
+    if not known.any():
+        return
+    atoms = series["worst_atom"][known]
+    axes.scatter(series["time"][known], atoms, s=3, color=U_COLOUR, linewidths=0)
+    numbers = trajectory.frame(-1).numbers
+    seen = np.unique(atoms)
+    ticks = np.arange(len(numbers)) if len(numbers) <= 20 else seen
+    if len(ticks) <= 20:
+        labels = [f"{chemical_symbols[int(numbers[atom])]}{atom}" for atom in ticks]
+        axes.set_yticks(ticks, labels, fontsize=6 if len(ticks) > 10 else 8)
+        axes.set_ylim(ticks[0] - 0.7, ticks[-1] + 0.7)
+    else:
+        axes.set_ylabel("worst atom (index)")
+
+
+def line(axes: Any, time: NDArray[Any], values: NDArray[Any], **style: Any) -> None:
+    """Draw the values that are finite, a long series as the range of each block."""
+    known = np.isfinite(values)
+    time, values = time[known], values[known]
+    if len(values) > MOST_POINTS:
+        blocks = np.array_split(np.arange(len(values)), MOST_POINTS // 2)
+        rows = [[b[values[b].argmin()], b[values[b].argmax()]] for b in blocks]
+        keep = np.sort(np.array(rows), axis=1).ravel()
+        time, values = time[keep], values[keep]
+    axes.plot(time, values, **style)

@@ -111,6 +111,18 @@ def test_held_out_frames_are_not_trained_on(folder: Path) -> None:
     assert not seen & {atoms.positions.tobytes() for atoms in held_out}
 
 
+def test_held_out_frames_are_written_with_their_labels(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "held_out.xyz"
+    command = ["held-out", str(folder / "recipe.toml"), "--data", str(folder), "--out", str(out)]
+    result = CliRunner().invoke(app, command, catch_exceptions=False)
+    assert result.output == f"6 frames in {out}\n"
+    expected = split(read_recipe(str(folder / "recipe.toml")), folder)[1]
+    for atoms, other in zip(read_labelled(out), expected, strict=True):
+        np.testing.assert_allclose(atoms.positions, other.positions, atol=1e-7)
+        np.testing.assert_allclose(atoms.get_forces(), other.get_forces(), atol=1e-7)
+        assert atoms.get_potential_energy() == pytest.approx(other.get_potential_energy())
+
+
 def test_a_batch_has_the_loss_of_its_structures(folder: Path) -> None:
     parts = [to_batch(atoms, 4.0) for atoms in read_labelled(folder / "copper.xyz")[:4]]
     network = DirectForceNetwork([29], cutoff=4.0, features=16, channels=8)

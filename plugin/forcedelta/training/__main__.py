@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
+import ase.io
 import numpy as np
 import torch
 import typer
@@ -101,6 +102,22 @@ def train_command(
     metadata["training_frames"] = len(parts)
     metadata["tests"] = {"held_out": summary(evaluate(averaged, tests))} if tests else {}
     save_network(out, averaged, metadata)
+
+
+@app.command("held-out")
+def held_out_command(
+    recipe_name: Annotated[
+        str, typer.Argument(metavar="RECIPE", help="TOML file, or the name of a shipped one")
+    ],
+    out: Annotated[Path, typer.Option(help="extended XYZ file to write")],
+    data: Data = Path("."),
+) -> None:
+    """Write the labelled frames that a recipe keeps out of training, to calibrate with."""
+    held_out = split(read_recipe(recipe_name), data)[1]
+    if not held_out:
+        raise ForceDeltaError(f"recipe {recipe_name} trains on all frames: none are held out")
+    ase.io.write(out, held_out, format="extxyz")
+    typer.echo(f"{len(held_out)} frames in {out}")
 
 
 def network_of(model: LoadedModel) -> DirectForceNetwork:

@@ -8,11 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ase import Atoms
 from ase.build import bulk, molecule
+from ase.data import chemical_symbols
 
 from forcedelta.errors import ForceDeltaError
 from forcedelta.recalculation import engine
 from forcedelta.recalculation.engines.base import charge_and_multiplicity
+from forcedelta.recalculation.engines.magnetism import moments
 from forcedelta.recalculation.level import difference
 from md_hooks.recalculation import Failure, Job, Label, run_job
 
@@ -104,6 +107,29 @@ def test_espresso_labels_silicon_and_says_when_it_does_not_converge(tmp_path):
     failure = label(tmp_path, silicon(), "espresso", **ESPRESSO, max_cycle=2)
     assert isinstance(failure, Failure)
     assert failure.message == "convergence NOT achieved after 2 iterations: stopping"
+
+
+@needs_espresso
+def test_a_crystal_may_be_magnetic(tmp_path):
+    """Atoms far apart have the spin of free ones, which only a polarised calculation can have."""
+    apart = bulk("Si", "sc", a=6.0)
+    settings = ESPRESSO | {"kpt_density": 0.1}
+    polarised = label(tmp_path / "a", apart, "espresso", **settings)
+    not_so = label(tmp_path / "b", apart, "espresso", **settings, spin_polarised=False)
+    assert -1.0 < polarised.energy - not_so.energy < -0.3
+
+
+def test_moments_to_start_from_are_those_of_the_materials_project():
+    from pymatgen.io.vasp.sets import MPRelaxSet
+
+    theirs = MPRelaxSet.CONFIG["INCAR"]["MAGMOM"]
+    for symbol in chemical_symbols[1:]:
+        assert moments(Atoms(symbol), polarised=True) == [theirs.get(symbol, 0.6)]
+    iron = bulk("Fe", cubic=True)
+    assert moments(iron, polarised=True).tolist() == [2.3, 2.3]  # those that ASE gave it
+    iron.set_initial_magnetic_moments(None)
+    assert moments(iron, polarised=True).tolist() == [5.0, 5.0]
+    assert not moments(iron, polarised=False).any()
 
 
 # --- settings and what is refused --------------------------------------------------------------

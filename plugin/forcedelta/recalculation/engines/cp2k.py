@@ -9,17 +9,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 from ase import Atoms, units
 from ase.calculators.calculator import Calculator
 
 from forcedelta.recalculation.engines.base import Engine, executable, k_points, need_crystal
+from forcedelta.recalculation.engines.magnetism import moments, words
 
 LABEL = "cp2k"
 
 
 @dataclass(frozen=True)
 class CP2K(Engine):
-    """DFT with MOLOPT functions and GTH pseudopotentials; not spin-polarised.
+    """DFT with MOLOPT functions and GTH pseudopotentials.
 
     Attributes:
         xc: functional, in CP2K's words; its GTH pseudopotentials are taken.
@@ -30,6 +32,8 @@ class CP2K(Engine):
         smearing: electronic temperature of the Fermi-Dirac distribution as an energy, eV.
         conv_tol: of the SCF (EPS_SCF).
         max_cycle: SCF cycles.
+        spin_polarised: whether spins may differ (`forcedelta.recalculation.engines.magnetism`);
+            twice the time.
         command: the program, in its shell mode.
     """
 
@@ -45,6 +49,7 @@ class CP2K(Engine):
     smearing: float = 0.05
     conv_tol: float = 1e-7
     max_cycle: int = 100
+    spin_polarised: bool = True
     command: str = "cp2k_shell"
 
     @property
@@ -58,7 +63,7 @@ class CP2K(Engine):
         return (
             f"GTH pseudopotentials, grid to {self.cutoff:g} eV ({self.relative_cutoff:g} eV "
             f"relative), {self.kpt_density:g} k-points per Å⁻¹, Fermi-Dirac {self.smearing:g} eV, "
-            f"no spin polarisation, SCF to {self.conv_tol:g}"
+            f"{words(self.spin_polarised)}, SCF to {self.conv_tol:g}"
         )
 
     @cached_property
@@ -93,8 +98,13 @@ class CP2K(Engine):
             cutoff=self.cutoff,
             max_scf=self.max_cycle,
             stress_tensor=True,
+            uks=self.spin_polarised,
+            multiplicity=_multiplicity(atoms) if self.spin_polarised else 0,
             inp=f"""
                 &FORCE_EVAL
+                  &SUBSYS
+                    {_kinds(atoms) if self.spin_polarised else ""}
+                  &END SUBSYS
                   &DFT
                     &MGRID
                       REL_CUTOFF [eV] {self.relative_cutoff}
@@ -106,7 +116,7 @@ class CP2K(Engine):
                     &END KPOINTS
                     &SCF
                       EPS_SCF {self.conv_tol}
-                      ADDED_MOS 20
+                      ADDED_MOS {"20 20" if self.spin_polarised else "20"}
                       &DIAGONALIZATION ON
                       &END DIAGONALIZATION
                       &MIXING
@@ -132,6 +142,22 @@ class CP2K(Engine):
         if said := _own_words():
             raise RuntimeError(said)
         return results
+
+
+def _kinds(atoms: Atoms) -> str:
+    """Moments to start from, which CP2K takes by element: their means."""
+    start = moments(atoms, polarised=True)
+    return "\n".join(
+        f"&KIND {symbol}\nMAGNETIZATION {start[atoms.symbols == symbol].mean():g}\n&END KIND"
+        for symbol in sorted(set(atoms.symbols))
+    )
+
+
+def _multiplicity(atoms: Atoms) -> int:
+    """Of the start, which is without moments otherwise; with smearing it does not stay."""
+    moment = int(np.ceil(np.abs(moments(atoms, polarised=True).sum())))
+    # cores have even numbers of electrons
+    return moment + (moment + int(atoms.numbers.sum())) % 2 + 1
 
 
 def _own_words() -> str | None:

@@ -13,6 +13,7 @@ from ase.calculators.calculator import Calculator
 
 from forcedelta.errors import ForceDeltaError
 from forcedelta.recalculation.engines.base import Engine, executable, k_points, need_crystal
+from forcedelta.recalculation.engines.magnetism import with_moments, words
 
 OUTPUT = "espresso.pwo"
 RULE = "%%%%%%"
@@ -20,7 +21,7 @@ RULE = "%%%%%%"
 
 @dataclass(frozen=True)
 class Espresso(Engine):
-    """Plane-wave DFT with the functional of the pseudopotentials; not spin-polarised.
+    """Plane-wave DFT with the functional of the pseudopotentials.
 
     Attributes:
         pseudo_dir: folder of UPF files. Debian packages the program without them.
@@ -33,6 +34,8 @@ class Espresso(Engine):
         smearing: width of the Marzari-Vanderbilt smearing, eV.
         conv_tol: of the SCF, Ry.
         max_cycle: SCF cycles.
+        spin_polarised: whether spins may differ (`forcedelta.recalculation.engines.magnetism`);
+            twice the time.
         command: the program.
     """
 
@@ -48,6 +51,7 @@ class Espresso(Engine):
     smearing: float = 0.05
     conv_tol: float = 1e-9
     max_cycle: int = 100
+    spin_polarised: bool = True
     command: str = "pw.x"
 
     @property
@@ -62,8 +66,8 @@ class Espresso(Engine):
         """See `Engine.details`."""
         return (
             f"plane waves to {self.cutoff:g} eV, density to {self.density_factor:g} times that, "
-            f"{self.kpt_density:g} k-points per Å⁻¹, cold smearing {self.smearing:g} eV, no spin "
-            f"polarisation, SCF to {self.conv_tol:g} Ry"
+            f"{self.kpt_density:g} k-points per Å⁻¹, cold smearing {self.smearing:g} eV, "
+            f"{words(self.spin_polarised)}, SCF to {self.conv_tol:g} Ry"
         )
 
     @cached_property
@@ -142,7 +146,7 @@ class Espresso(Engine):
     def calculate(self, atoms: Atoms, threads: int) -> dict[str, Any]:
         """See `Engine.calculate`; the SCF has to converge."""
         try:
-            results = super().calculate(atoms, threads)
+            results = super().calculate(with_moments(atoms, self.spin_polarised), threads)
         except Exception as error:  # ASE tells the exit status, pw.x tells why in its output
             said = _own_words(Path(OUTPUT))
             raise RuntimeError(said or str(error)) from error

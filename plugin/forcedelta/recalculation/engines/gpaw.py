@@ -11,11 +11,12 @@ from ase.calculators.calculator import Calculator
 
 from forcedelta.errors import ForceDeltaError
 from forcedelta.recalculation.engines.base import Engine, k_points, need_crystal
+from forcedelta.recalculation.engines.magnetism import with_moments, words
 
 
 @dataclass(frozen=True)
 class GPAW(Engine):
-    """Plane-wave DFT; not spin-polarised.
+    """Plane-wave DFT.
 
     Attributes:
         xc: functional, in GPAW's words.
@@ -25,6 +26,8 @@ class GPAW(Engine):
         energy_tolerance: of the SCF, eV per valence electron.
         density_tolerance: of the SCF, electrons per valence electron.
         max_cycle: SCF cycles.
+        spin_polarised: whether spins may differ (`forcedelta.recalculation.engines.magnetism`);
+            twice the time.
     """
 
     key: ClassVar[str] = "gpaw"
@@ -43,6 +46,7 @@ class GPAW(Engine):
     energy_tolerance: float = 1e-5
     density_tolerance: float = 1e-5
     max_cycle: int = 200
+    spin_polarised: bool = True
 
     @property
     def level(self) -> str:
@@ -54,7 +58,7 @@ class GPAW(Engine):
         """See `Engine.details`."""
         return (
             f"PAW, plane waves to {self.cutoff:g} eV, {self.kpt_density:g} k-points per Å⁻¹, "
-            f"Fermi-Dirac {self.smearing:g} eV, no spin polarisation, SCF to "
+            f"Fermi-Dirac {self.smearing:g} eV, {words(self.spin_polarised)}, SCF to "
             f"{self.energy_tolerance:g} eV and {self.density_tolerance:g} electrons per electron"
         )
 
@@ -85,6 +89,7 @@ class GPAW(Engine):
             kpts={"size": k_points(atoms, self.kpt_density), "gamma": True},
             occupations=gpaw.FermiDirac(self.smearing),
             convergence={"energy": self.energy_tolerance, "density": self.density_tolerance},
+            spinpol=self.spin_polarised,
             maxiter=self.max_cycle,
             txt="-",
         )
@@ -95,6 +100,6 @@ class GPAW(Engine):
         from gpaw import KohnShamConvergenceError
 
         try:
-            return super().calculate(atoms, threads)
+            return super().calculate(with_moments(atoms, self.spin_polarised), threads)
         except KohnShamConvergenceError as error:  # it has no text of its own
             raise RuntimeError(f"SCF not converged within max_cycle={self.max_cycle}") from error

@@ -80,7 +80,12 @@ class Loop:
         for row in np.argsort(u):
             print(f"{frames[row].info['step']:<8} {u[row]:<9.4f} {error[row]:.4f}")
         if len(frames) > 2:
-            print(f"r_s(U, true error) = {spearmanr(u, error).statistic:.2f}, {len(frames)} frames")
+            energy = [atoms.info["model_energy"] / len(atoms) for atoms in frames]
+            ranks = [spearmanr(values, error).statistic for values in (u, energy)]
+            print(
+                f"r_s with the true error: U {ranks[0]:.2f}, predicted energy {ranks[1]:.2f}, "
+                f"{len(frames)} frames"
+            )
 
     def call(self, arguments: str, run: str | None = None) -> int:
         """Run a command of forcedelta, as it is typed, or look up how a run ended; its exit status.

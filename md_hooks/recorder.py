@@ -31,7 +31,7 @@ from .verdict import Action, Verdict
 
 WRITE_OUT_SECONDS = 1.0
 MAX_ROWS = 4096
-MAX_FRAMES = 64
+MAX_FRAMES = 512
 MAX_FRAME_VALUES = 1_000_000  # atoms x frames held back: about 130 MB
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from .errors import HookError
 from .frame import Frame
+from .run_id import new_run_id
 from .verdict import CONTINUE, Action, Verdict
 
 
@@ -38,6 +39,8 @@ class RunInfo:
         restart_step: step of the checkpoint from which the run continues; None for a new run.
             Hooks drop what they stored after it and expect the next frame at a later step.
         restart_time: time of that checkpoint, fs.
+        run_id: tells the frames of this run from those of others (`md_hooks.run_id`). One is drawn
+            for a new run; of a run that continues in a file, the one in the file counts.
         numbers: [N] atomic numbers of the system, so that a wrong file is refused early.
         run_file: the file in which the trajectory is recorded.
         checkpoint: gives the engine's state after the frame being dispatched as a dict of JSON
@@ -58,6 +61,7 @@ class RunInfo:
     frames_before: int = 0
     restart_step: int | None = None
     restart_time: float = 0.0
+    run_id: str = ""
     numbers: NDArray[np.integer] | None = None
     run_file: str | None = None
     checkpoint: Callable[[], Mapping[str, Any] | None] | None = None
@@ -74,6 +78,7 @@ class RunInfo:
             "versions": dict(self.versions),
             "planned_steps": self.planned_steps,
             "restart_step": self.restart_step,
+            "run_id": self.run_id,
         }
 
 
@@ -143,6 +148,8 @@ class HookChain:
         info = replace(info, run_file=run_file, policies=self.policies, hook_states=self.state_dict)
         # the other way round: a recorder that refuses the run does so before others touch files
         for hook in sorted(self.hooks, key=_records, reverse=True):
+            if not (info.run_id or _records(hook) or info.restart_step is not None):
+                info = replace(info, run_id=new_run_id())
             try:
                 if hasattr(hook, "open"):
                     hook.open(info)
@@ -150,6 +157,7 @@ class HookChain:
                 self._close_after(error)
                 raise
             self._opened.append(hook)
+            info = replace(info, run_id=getattr(hook, "run_id", "") or info.run_id)
 
     def _close_after(self, error: BaseException) -> None:
         try:

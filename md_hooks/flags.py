@@ -48,6 +48,8 @@ class FlagStore:
         self._provenance = {}
         if info.run_file is not None:
             self._provenance["run"] = info.run_file
+        if info.run_id:
+            self._provenance["run_id"] = info.run_id
         if "name" in info.model:
             self._provenance["model"] = str(info.model["name"])
         if "weights_hash" in info.model:

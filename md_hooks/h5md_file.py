@@ -16,6 +16,7 @@ from . import layout
 from .errors import HookError
 from .frame import Frame
 from .remark import ROW, Remark
+from .run_id import stored_run_id
 
 _REMARKS_CHUNK = 64
 _MARGIN = 262144  # bytes kept free beyond the data of a write-out: chunk indices, headers
@@ -110,6 +111,11 @@ class H5MDFile:
             return {}
         run = self._runs[str(len(self._runs) - 1)]
         return json.loads(run.attrs["info"]).get("model", {})
+
+    @property
+    def run_id(self) -> str:
+        """The id of the run in the file; empty in a new file."""
+        return stored_run_id(self._file)
 
     # --- growing -----------------------------------------------------------------------------
 

@@ -32,9 +32,10 @@ def read_forcedelta_h5md(filename: str | Path, index: int | slice = -1) -> Itera
 
     The energy (eV) and the forces (eV/Å) that drove the run are the results of the attached
     single-point calculator, as in ASE's own trajectories: they are a model's predictions. With
-    them come the momenta, ``info["step"]``, ``info["time"]`` (fs), ``info["model"]`` and, where
-    they were computed, ``info["force_delta"]`` (U, eV/Å), ``info["worst_atom"]`` and the arrays
-    ``force_deltas`` [N], ``direct_forces`` and ``conservative_forces`` [N, 3] in eV/Å.
+    them come the momenta, ``info["step"]``, ``info["time"]`` (fs), ``info["run_id"]``
+    (`md_hooks.run_id`), ``info["model"]`` and, where they were computed, ``info["force_delta"]``
+    (U, eV/Å), ``info["worst_atom"]`` and the arrays ``force_deltas`` [N], ``direct_forces`` and
+    ``conservative_forces`` [N, 3] in eV/Å.
 
     Args:
         filename: the file; it may still be growing.
@@ -51,8 +52,11 @@ def read_forcedelta_h5md(filename: str | Path, index: int | slice = -1) -> Itera
         chosen = range(len(trajectory))[index]
         indices = range(chosen, chosen + 1)
     model = trajectory.metadata.get("model", {}).get("name")
+    run_id = trajectory.run_id
     for frame in trajectory.frames(indices):
-        yield to_atoms(frame, model)
+        atoms = to_atoms(frame, model)
+        atoms.info["run_id"] = run_id
+        yield atoms
 
 
 def to_atoms(frame: Frame, model: str | None = None) -> Atoms:

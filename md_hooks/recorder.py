@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,6 +28,7 @@ from .errors import HookError
 from .frame import Frame
 from .h5md_file import H5MDFile
 from .remark import Remark
+from .run_id import new_run_id
 from .verdict import Action, Verdict
 
 WRITE_OUT_SECONDS = 1.0
@@ -74,6 +76,8 @@ class Recorder:
         self.replay = replay
         self._file: H5MDFile | None = None
         self._info = RunInfo()
+        self.run_id = ""
+        """Of the run in the file (`md_hooks.run_id`), once the recorder was opened."""
 
     @property
     def run_file(self) -> str:
@@ -105,7 +109,8 @@ class Recorder:
         try:
             if appending:
                 self._check(file, info)
-            file.begin_run(info.summary())
+            self.run_id = file.run_id or info.run_id or new_run_id()
+            file.begin_run(replace(info, run_id=self.run_id).summary())
         except OSError as error:
             file.close()
             raise self._no_space(error) from error

@@ -17,6 +17,7 @@ from .errors import HookError
 from .frame import Frame
 from .reading import open_to_read
 from .remark import Remark
+from .run_id import stored_run_id
 from .verdict import Action
 
 BLOCK_VALUES = 200_000  # atoms x frames that are read at a time
@@ -120,6 +121,11 @@ class Trajectory:
     def metadata(self) -> dict[str, Any]:
         """What the last run said about itself: model, command, seed, settings, versions."""
         return self.runs[-1]["info"] if self.runs else {}
+
+    @property
+    def run_id(self) -> str:
+        """What tells the frames of this run from those of others, see `md_hooks.run_id`."""
+        return open_to_read(self.path, stored_run_id)
 
     @property
     def outcome(self) -> dict[str, Any]:

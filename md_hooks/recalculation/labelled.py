@@ -20,7 +20,8 @@ from .job import Label
 
 PREDICTIONS = ("direct_forces", "conservative_forces", "force_deltas")
 PROVENANCE = (
-    "force_delta", "worst_atom", "model_energy", "step", "time", "source", "model", "weights_hash", "charge", "spin",
+    "force_delta", "worst_atom", "model_energy", "step", "time", "source", "run_id", "model", "weights_hash",
+    "charge", "spin",
 )  # fmt: skip
 
 
@@ -29,12 +30,13 @@ def candidate(
     source: str | None = None,
     model: str | None = None,
     weights_hash: str | None = None,
+    run_id: str | None = None,
 ) -> Atoms:
     """A frame as a structure to be labelled, with where it comes from and what the model said.
 
     Returns:
         atoms without momenta and calculator, with ``info`` (step, time in fs, force_delta in
-        eV/Å, model_energy in eV, source, model, weights_hash) and arrays (direct_forces,
+        eV/Å, model_energy in eV, source, run_id, model, weights_hash) and arrays (direct_forces,
         conservative_forces, force_deltas in eV/Å), as far as they are known.
     """
     atoms = bare_atoms(frame)
@@ -42,6 +44,8 @@ def candidate(
     atoms.info["model_energy"] = frame.energy
     if source is not None:
         atoms.info["source"] = source
+    if run_id:
+        atoms.info["run_id"] = run_id
     if model is not None:
         atoms.info["model"] = model
     if weights_hash is not None:

@@ -84,6 +84,7 @@ class RecalculationQueue:
     def open(self, info: RunInfo) -> None:
         """Open the journal and start what an earlier run has left in it."""
         self._source = info.run_file
+        self._run_id = info.run_id
         self._model = info.model.get("name")
         self._hash = info.model.get("weights_hash")
         self._row = []
@@ -125,7 +126,7 @@ class RecalculationQueue:
         campaign = self._open_campaign
         if self.queued >= self.max_calls:
             return
-        atoms = candidate(best, self._source, self._model, self._hash)
+        atoms = candidate(best, self._source, self._model, self._hash, self._run_id)
         if wreckage(atoms) is not None:
             return
         known = self.queued

@@ -59,6 +59,7 @@ def test_the_best_of_each_flagged_row_is_labelled_while_the_run_goes_on(tmp_path
         np.testing.assert_allclose(atoms.positions, frame.positions, atol=1e-7)
         np.testing.assert_allclose(atoms.arrays["direct_forces"], frame.direct_forces, atol=1e-6)
         assert atoms.info["source"] == str(tmp_path / "run.h5")
+        assert atoms.info["run_id"] == Trajectory(tmp_path / "run.h5").run_id
         assert atoms.info["model"] == "acac"
         # no neighbour of its row, within 20 fs, has a larger U
         for side in (-1, 1):

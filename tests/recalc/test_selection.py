@@ -40,6 +40,7 @@ def test_the_highest_of_the_band_apart_in_time_and_all_others_accounted_for(run_
         assert atoms.info["force_delta"] == frame.force_delta == u[index]
         assert atoms.info["step"] == frame.step
         assert atoms.info["model"] == "acac"
+        assert atoms.info["run_id"] == Trajectory(run_file).run_id
         assert atoms.info["weights_hash"].startswith("hash:")
 
 

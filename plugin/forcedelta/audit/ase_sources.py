@@ -126,6 +126,10 @@ class RecordedSource(RandomAccess):
     def __len__(self) -> int:
         return len(self._trajectory)
 
+    def run_id(self) -> str:
+        """See `Source`: that of the run in the file."""
+        return self._trajectory.run_id
+
     def read(self, index: int) -> StoredFrame:
         """See `RandomAccess`."""
         return next(self._stored(range(index, index + 1)))

@@ -5,16 +5,21 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import count
+from itertools import count, islice
 
 import numpy as np
 from ase import Atoms, units
 from numpy.typing import NDArray
 
 from forcedelta.errors import ForceDeltaError
+from md_hooks.run_id import id_of_content, is_run_id
 
 MOST_BROKEN = 8
 """A trajectory of which so many frames in a row cannot be read is taken to end there."""
+
+
+_IDENTIFYING = 2
+"""So many frames tell a trajectory from others: several runs may begin at one structure."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +74,19 @@ class Source(ABC):
         self, start: int, stop: int | None, every: int
     ) -> Iterator[StoredFrame | Unreadable]:
         """Each ``every``-th frame from ``start`` to before ``stop``, all there are with None."""
+
+    def run_id(self) -> str:
+        """The id of the run that made the trajectory (`md_hooks.run_id`).
+
+        Frames of our own runs may carry it. Of others it is made from the first frames, so that it
+        does not depend on the name of the file, and stays when the trajectory grows.
+        """
+        peeked = islice(self.frames(0, None, 1), MOST_BROKEN)
+        first = list(islice((f for f in peeked if isinstance(f, StoredFrame)), _IDENTIFYING))
+        known = {frame.atoms.info.get("run_id") for frame in first}
+        if len(known) == 1 and is_run_id(found := known.pop()):
+            return str(found)
+        return id_of_content(part for frame in first for part in _content(frame))
 
     def close(self) -> None:  # noqa: B027 - not every source holds a file open
         """Close the file."""
@@ -131,6 +149,15 @@ class InSequence(Source):
                 yield from_atoms(index, make())
             except Exception as error:
                 yield Unreadable(index, reason_of(error))
+
+
+def _content(frame: StoredFrame) -> Iterator[bytes]:
+    atoms = frame.atoms
+    yield np.asarray(atoms.numbers, dtype="<i8").tobytes()
+    for array in (atoms.positions, atoms.cell.array, frame.velocities):
+        if array is not None:
+            yield np.asarray(array, dtype="<f8").tobytes()
+    yield repr((frame.step, frame.time)).encode()
 
 
 def from_atoms(index: int, atoms: Atoms) -> StoredFrame:

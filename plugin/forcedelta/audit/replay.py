@@ -212,6 +212,7 @@ class Audit:
             },
             planned_frames=planned,
             frames_before=self._tally.counts["audited"],
+            run_id=self._source.run_id(),
             restart_step=None if checkpoint is None else checkpoint.step,
             restart_time=0.0 if checkpoint is None else checkpoint.time,
             checkpoint=self._state,

@@ -91,11 +91,16 @@ def _recorded(path: Path) -> Source:
     steps = trajectory.frame_steps
     at = np.searchsorted(series["step"], steps)
     model = dict(trajectory.metadata.get("model", {}))
+    run_id = trajectory.run_id
 
     def read(indices: list[int]) -> list[Atoms]:
         return [
             candidate(
-                trajectory.frame(index), path.name, model.get("name"), model.get("weights_hash")
+                trajectory.frame(index),
+                path.name,
+                model.get("name"),
+                model.get("weights_hash"),
+                run_id,
             )
             for index in indices
         ]

@@ -7,17 +7,18 @@ from dataclasses import dataclass
 
 import numpy as np
 from ase import Atoms, units
-from ase.constraints import FixCom
+from ase.constraints import FixAtoms, FixCom, FixConstraint
 from ase.md.bussi import Bussi
 from ase.md.langevin import Langevin
 from ase.md.langevinbaoab import LangevinBAOAB
 from ase.md.md import MolecularDynamics
-from ase.md.velocitydistribution import Stationary, thermalize_momenta
+from ase.md.velocitydistribution import thermalize_momenta
 from ase.md.verlet import VelocityVerlet
 
 from md_hooks import Frame, Verdict
 
 from .errors import ForceDeltaError
+from .free_rotation import FixRotation
 
 ENSEMBLES = ("nve", "langevin", "bussi", "npt")
 
@@ -105,33 +106,81 @@ def prepare(atoms: Atoms, settings: EnsembleSettings) -> str:
     """Fix the centre of mass and give the atoms their initial velocities, in place.
 
     The centre of mass is held by a constraint where the structure has no constraints of its own,
-    because a direct force field need not have zero net force. The three degrees of freedom then
-    count neither in the temperature nor in the thermostat. Velocities are Maxwell-Boltzmann
-    distributed at the start temperature without net momentum; a free molecule keeps the rotation
-    that it has at this temperature. A structure that carries momenta keeps them.
+    because a direct force field need not have zero net force; with "bussi" the rotation of a
+    structure without periodicity is held as well (`forcedelta.free_rotation`). These degrees of
+    freedom then count neither in the temperature nor in the thermostat. Velocities are
+    Maxwell-Boltzmann distributed at the start temperature in all others; with "nve" and "langevin"
+    a free molecule keeps the rotation that it has at this temperature. A structure that carries
+    momenta keeps them, less what the constraints hold.
 
-    ASE's "npt" integrator moves atoms past constraints: there only the initial momentum is zero.
+    ASE's "npt" integrator moves atoms past constraints and thermalises the motion of the centre of
+    mass with the rest: it is neither held nor removed there, and all 3N count.
 
     Returns:
         A sentence that says where the velocities come from.
 
     Raises:
-        ForceDeltaError: "npt" with constraints.
+        ForceDeltaError: "npt" with constraints; "bussi" with constraints that leave a molecule
+            free to turn.
     """
     if settings.name == "npt" and atoms.constraints:
         raise ForceDeltaError(
             "ensemble npt cannot hold the constraints of the structure: remove them, or choose "
             "langevin or bussi"
         )
+    if settings.name == "bussi":
+        _check_rotation(atoms)
     if settings.name != "npt" and not atoms.constraints and len(atoms) > 1:
-        atoms.set_constraint(FixCom())
-    temperature = settings.ramp.start
+        atoms.set_constraint(_held(atoms, settings))
     if atoms.has("momenta") and atoms.get_momenta().any():
-        return f"velocities from the structure ({atoms.get_temperature():.1f} K)"
+        given, less = atoms.get_momenta(), ""
+        atoms.set_momenta(given)  # now, or the first step would take out what is held
+        if np.allclose(atoms.get_momenta(), given, rtol=0, atol=1e-9):
+            atoms.set_momenta(given, apply_constraint=False)  # to the last bit
+        else:
+            less = _less(atoms)
+        return f"velocities from the structure{less} ({atoms.get_temperature():.1f} K)"
+    temperature = settings.ramp.start
     thermalize_momenta(atoms, temperature, rng=_generator(settings.seed, 0))
-    if settings.name == "npt" and len(atoms) > 1:
-        Stationary(atoms, preserve_temperature=False)
     return f"velocities drawn at {temperature:g} K"
+
+
+def _held(atoms: Atoms, settings: EnsembleSettings) -> list[FixConstraint]:
+    """What is held of a structure without constraints of its own."""
+    held: list[FixConstraint] = [FixCom()]
+    if settings.name == "bussi" and not atoms.pbc.any():
+        held.append(FixRotation(atoms))
+    return held
+
+
+def _less(atoms: Atoms) -> str:
+    """What the constraints took out of the momenta of a structure, in words."""
+    kinds = {type(constraint) for constraint in atoms.constraints}
+    if kinds <= {FixCom, FixRotation}:
+        return (
+            " without net momentum and rotation"
+            if FixRotation in kinds
+            else " without net momentum"
+        )
+    return " less what its constraints hold"
+
+
+def _check_rotation(atoms: Atoms) -> None:
+    """Refuse a molecule whose constraints leave it free to turn: rescaling would spin it up.
+
+    Raises:
+        ForceDeltaError: its own constraints hold neither three atoms off one line nor all rotation.
+    """
+    if atoms.pbc.any() or not atoms.constraints:
+        return
+    fixed = sorted({int(i) for c in atoms.constraints if isinstance(c, FixAtoms) for i in c.index})
+    places = atoms.positions[fixed]
+    if len(fixed) < 3 or np.linalg.matrix_rank(places - places[0], tol=1e-3) < 2:
+        raise ForceDeltaError(
+            "ensemble bussi rescales velocities, and the constraints of this structure leave it "
+            "free to rotate, which would spin it up: choose langevin, or fix three atoms that are "
+            "not on one line"
+        )
 
 
 class Ensemble:

@@ -12,7 +12,7 @@ pytest.importorskip("openmm", reason="needs OpenMM")
 
 import openmm
 import torch
-from ase import Atoms
+from ase import Atoms, units
 from ase.build import bulk
 from openmm import app, unit
 from torch import Tensor, nn
@@ -153,6 +153,15 @@ def state_of(made: app.Simulation) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         state.getVelocities(asNumpy=True)._value.copy(),
         state.getPeriodicBoxVectors(asNumpy=True)._value.copy(),
     )
+
+
+def openmm_velocities(frame: Any, made: app.Simulation) -> np.ndarray:
+    """What OpenMM has for a frame's velocities, Å/fs: with leapfrog, those of half a step before."""
+    integrator = made.integrator
+    if "Brownian" in type(integrator).__name__:
+        return frame.velocities
+    step = integrator.getStepSize().value_in_unit(unit.femtosecond)
+    return frame.velocities - 0.5 * step * units.fs**2 * frame.forces / frame.masses[:, None]
 
 
 class Frames(list):

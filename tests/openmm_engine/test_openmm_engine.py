@@ -1,8 +1,10 @@
 """Ensembles by name: OpenMM as the engine of the command."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
-from ase import Atoms
+from ase import Atoms, units
 from ase.build import bulk
 from ase.constraints import FixAtoms, FixBondLengths
 from simulations import Frames, cluster, crystal, loaded, state_of
@@ -12,6 +14,7 @@ from forcedelta.ase import ForceDeltaCalculator
 from forcedelta.ensembles import EnsembleSettings, Ramp, prepare
 from forcedelta.openmm.engine import OpenMMEngine, to_openmm_cell
 from md_hooks import HookChain, Recorder, RunInfo, Trajectory, load_checkpoint
+from md_hooks.h5md_io import bare_atoms
 
 
 def settings(name: str = "langevin", ramp: Ramp | None = None, **changes) -> EnsembleSettings:
@@ -72,6 +75,37 @@ def test_fixed_atoms_do_not_move(frames):
     made.run(20, HookChain([frames]), RunInfo())
     moved = np.abs(frames[-1].positions - frames[0].positions).max(axis=1)
     assert set(np.flatnonzero(moved < 1e-12)) == {0, 3}
+    # OpenMM's own mass of a fixed atom, 0, would be no mass for a reader of the file
+    np.testing.assert_allclose(frames[0].masses, atoms.get_masses())
+    assert np.isfinite(bare_atoms(frames[-1]).get_velocities()).all()
+
+
+def test_momenta_of_fixed_atoms_do_not_count_in_the_temperature(frames):
+    atoms = cluster()
+    atoms.set_momenta(np.full((8, 3), 5.0))
+    atoms.set_constraint(FixAtoms([0, 1, 2, 3]))
+    made = OpenMMEngine(atoms, settings("nve"), loaded())
+    made.run(0, HookChain([frames]), RunInfo())
+    momenta = atoms.get_momenta()[4:]
+    kinetic = (momenta**2 / (2 * atoms.get_masses()[4:, None])).sum()
+    assert frames[0].temperature == pytest.approx(2 * kinetic / (12 * units.kB), rel=1e-4)
+
+
+@pytest.mark.parametrize("engine_name", ["ase", "openmm"])
+def test_npt_starts_at_the_temperature_asked_for(engine_name, frames):
+    """Two atoms: the three degrees of freedom of the centre of mass are half of all."""
+    temperatures = []
+    for seed in range(60):
+        atoms = bulk("Si")
+        chosen = replace(settings("npt"), seed=seed)
+        prepare(atoms, chosen)
+        if engine_name == "ase":
+            temperatures.append(atoms.get_temperature())
+            continue
+        seen = Frames()
+        OpenMMEngine(atoms, chosen, loaded()).run(0, HookChain([seen]), RunInfo())
+        temperatures.append(seen[0].temperature)
+    assert np.mean(temperatures) == pytest.approx(300, abs=3.5 * 300 * np.sqrt(2 / 3 / 60))
 
 
 @pytest.mark.parametrize("handed", [1, -1])

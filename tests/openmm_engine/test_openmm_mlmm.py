@@ -89,6 +89,8 @@ def test_mixed_system(model, water, interpolate, tmp_path, frames):
     assert monitor.evaluations - before <= 11
     molecule = frames[-1]
     assert molecule.numbers.tolist() == [8, 1, 1]
+    # what the other forces do to these atoms is not known here, so the velocities are OpenMM's
+    assert Trajectory(path).metadata["settings"]["velocity_offset"] == -0.5
     alone = ForceDeltaCalculator(model, dtype="float64")
     from ase import Atoms
 

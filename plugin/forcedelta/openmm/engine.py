@@ -8,6 +8,7 @@ import numpy as np
 import openmm
 from ase import Atoms, units
 from ase.constraints import FixAtoms, FixCom
+from ase.md.velocitydistribution import Stationary
 from numpy.typing import NDArray
 from openmm import app
 
@@ -66,6 +67,8 @@ class OpenMMEngine:
         spin: int | None = None,
     ) -> None:
         _check(atoms, settings)
+        if settings.name == "npt" and len(atoms) > 1:
+            Stationary(atoms, preserve_temperature=False)  # what OpenMM's remover does at each step
         if atoms.pbc.all():
             to_openmm_cell(atoms)
         self.settings = settings
@@ -84,14 +87,12 @@ class OpenMMEngine:
         context = self.simulation.context
         context.setPositions(atoms.positions / NM)
         velocities = atoms.get_velocities() * (units.fs * PS / NM)
-        if settings.name == "nve":
-            # the integrator takes the velocities of half a step before
-            forces_now = self.monitor.measure(context).openmm_forces
-            masses = _masses(atoms)[:, None]
-            pull = np.divide(forces_now, masses, out=np.zeros_like(forces_now), where=masses > 0)
-            velocities = velocities - 0.5 * settings.timestep / PS * pull
-        context.setVelocities(velocities)
-        self.monitor.measure(context)  # a model that cannot do this structure says so here
+        # the integrators take the velocities of half a step before; and a model that cannot do this
+        # structure says so here
+        forces_now = self.monitor.measure(context).openmm_forces
+        masses = _masses(atoms)[:, None]
+        pull = np.divide(forces_now, masses, out=np.zeros_like(forces_now), where=masses > 0)
+        context.setVelocities(velocities - 0.5 * settings.timestep / PS * pull)
         self._set_temperature(settings.ramp.temperature(1))
 
     def run(

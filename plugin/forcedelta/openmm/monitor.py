@@ -262,6 +262,11 @@ def _names(force: openmm.Force) -> list[str]:
     return names
 
 
+def holds(force: openmm.Force, monitor: Monitor) -> bool:
+    """Whether a force of a System is that of a monitor itself, not one that contains it."""
+    return str(force.getName()) == _NAME + monitor.token
+
+
 def find_monitor(system: openmm.System) -> Monitor:
     """The monitor of the force that `add_force_delta` put into a System.
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import openmm
-from ase import units
 from numpy.typing import NDArray
 
 from md_hooks import Action, Checkpoint, Frame, HookChain, RunInfo, RunResult, load_checkpoint
@@ -21,8 +20,9 @@ from md_hooks.signals import end_after_the_step
 
 from .evaluator import Evaluation
 from .monitor import Monitor, find_monitor
-from .state import capture, degrees_of_freedom, restore
-from .units import NM, PS
+from .state import capture, restore
+from .units import NM
+from .velocities import Velocities
 
 
 def run(
@@ -41,10 +41,12 @@ def run(
     are those of the frame that stopped it, and a run that goes on from there equals one that was
     never stopped. Reporters of the simulation work as usual and see the same steps.
 
-    The frame holds the atoms that the model sees, and the model's energy and forces. Its velocities
-    are those of OpenMM's state, which integrators of the leapfrog kind (Verlet, Langevin,
-    LangevinMiddle, NoseHoover) keep half a step behind the positions; its temperature is that of
-    these velocities.
+    The frame holds the atoms that the model sees, and the model's energy and forces. OpenMM's
+    integrators of the leapfrog kind (Verlet, Langevin, LangevinMiddle, NoseHoover) keep velocities
+    half a step behind the positions. Where the model's force is the only one in the System, the
+    frame has those of the step itself; next to other forces or constraints it has OpenMM's, and the
+    file says so: ``velocity_offset`` in the run's settings is then -0.5 (steps), else 0. The
+    temperature is that of the frame's velocities.
 
     Ctrl-C and SIGTERM end the run after the step that is being made; a second signal ends it in
     the middle of the step.
@@ -104,14 +106,10 @@ class _Session:
         self._last: Frame | None = None
         self._last_with_u: Frame | None = None
         self._evaluations = 0
-        system = simulation.system
-        masses = [
-            system.getParticleMass(int(i)).value_in_unit(openmm.unit.dalton) for i in monitor.atoms
-        ]
-        self._masses = _sealed(np.array(masses))
+        self._velocities = Velocities(simulation, monitor)
+        self._masses = _sealed(self._velocities.masses)
         self._numbers = _sealed(monitor.numbers)
         self._pbc = _sealed(np.full(3, monitor.periodic))
-        self._freedom = degrees_of_freedom(system, monitor.atoms)
         integrator = simulation.integrator
         settings = {
             "engine": "openmm",
@@ -120,6 +118,7 @@ class _Session:
             "timestep": integrator.getStepSize().value_in_unit(openmm.unit.femtosecond),
             "forces": monitor.forces,
             "every": monitor.every,
+            "velocity_offset": self._velocities.offset,
         }
         chain.open(
             replace(
@@ -169,15 +168,11 @@ class _Session:
             self._stop = verdict.reason
 
     def _make_frame(self, step: int, measured: Evaluation) -> Frame:
-        state = self.context.getState(velocities=True)
-        velocities = state.getVelocities(asNumpy=True)._value[self.monitor.atoms] * (NM / PS)
-        kinetic = 0.5 * float((self._masses[:, None] * (velocities / units.fs) ** 2).sum())
-        temperature = 2 * kinetic / (self._freedom * units.kB) if self._freedom > 0 else 0.0
+        time, velocities, temperature = self._velocities.read(measured)
         cell = np.zeros((3, 3)) if measured.box is None else measured.box * NM
         return Frame(
             step=step,
-            # rounded, because OpenMM adds up the time steps
-            time=round(state.getTime().value_in_unit(openmm.unit.femtosecond), 9),
+            time=time,
             numbers=self._numbers,
             positions=_sealed(measured.positions * NM),
             velocities=_sealed(velocities),

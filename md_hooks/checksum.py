@@ -31,13 +31,19 @@ def of_rows(name: str, rows: NDArray[Any], fill: Any) -> NDArray[np.uint64]:
     Returns:
         [F], modulo 2^64.
     """
-    word = f"u{rows.dtype.itemsize}"
+    size = rows.dtype.itemsize
     width = int(np.prod(rows.shape[1:], dtype=int))
-    words = np.ascontiguousarray(rows).view(word).reshape(len(rows), width)
-    filled = int(np.array(fill, dtype=rows.dtype).view(word)) * width
-    total = np.add.reduce(words, axis=1, dtype=np.uint64)
-    factor = zlib.crc32(name.encode()) | 1
-    return (total - np.uint64(filled % 2**64)) * np.uint64(factor)
+    words = np.ascontiguousarray(rows).view(f"u{size}").reshape(len(rows), width)
+    filled = int(np.array(fill, dtype=rows.dtype).view(f"u{size}"))
+    total = np.zeros(len(rows), dtype=np.uint64)
+    if size == 4 and width > 1:  # two at a time, which is twice as fast; the odd one is left
+        pairs = words[:, : width - width % 2].view(np.uint64)
+        total += np.add.reduce(pairs, axis=1)
+        total -= np.uint64(pairs.shape[1] * (filled * (2**32 + 1)) % 2**64)
+        words = words[:, width - width % 2 :]
+    total += np.add.reduce(words, axis=1, dtype=np.uint64)
+    total -= np.uint64(words.shape[1] * filled % 2**64)
+    return total * np.uint64(zlib.crc32(name.encode()) | 1)
 
 
 def stored(total: NDArray[np.uint64]) -> NDArray[np.int64]:

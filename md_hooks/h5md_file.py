@@ -22,6 +22,8 @@ from .storage import Storage
 from .validation import check, damaged
 
 _REMARKS_CHUNK = 64
+_POSITION = f"{layout.PARTICLES}/position"
+"""Its step and time are those of all elements of the frames."""
 
 
 class H5MDFile:
@@ -54,7 +56,10 @@ class H5MDFile:
             self._storage = Storage(self.place.fd)
             # 'earliest': opens after kill -9; files of newer formats carry an "open" mark
             self._file = h5py.File(
-                self._storage, "r+" if mode == "append" else "w", libver="earliest"
+                self._storage,
+                "r+" if mode == "append" else "w",
+                libver="earliest",
+                rdcc_nbytes=2 * layout.FRAME_CHUNK_BYTES,  # of each dataset: they stay open
             )
         except BaseException:
             self.place.discard()
@@ -68,6 +73,8 @@ class H5MDFile:
     def _begin(self, new: bool) -> None:
         if new:
             self._header()
+        self._data: dict[str, h5py.Dataset] = {}
+        """Growing datasets by path, once they are used."""
         self._slots = ckpt.Slots(self._file)
         self._series = self._file.require_group(layout.PER_STEP)
         self._runs = self._file.require_group(layout.RUNS)
@@ -114,19 +121,19 @@ class H5MDFile:
     @property
     def n_frames(self) -> int:
         """Frames that are complete."""
-        path = f"{layout.PARTICLES}/position/value"
-        return 0 if path not in self._file else int(self._file[path].shape[0])
+        data = self._found(f"{layout.PARTICLES}/position/value")
+        return 0 if data is None else int(data.shape[0])
 
     @property
     def n_steps(self) -> int:
         """Rows of the series."""
-        steps = self._series.get("step")
+        steps = self._found(layout.SERIES_STEP)
         return 0 if steps is None else int(steps.shape[0])
 
     @property
     def last_step(self) -> int | None:
         """The last step of the series; None in an empty file."""
-        steps = self._series.get("step")
+        steps = self._found(layout.SERIES_STEP)
         return None if steps is None or steps.shape[0] == 0 else int(steps[-1])
 
     @property
@@ -170,20 +177,20 @@ class H5MDFile:
     def append_series(self, rows: Sequence[tuple[Any, ...]], extra: Sequence[str]) -> None:
         """Append one row per step: step, time, the values of `layout.SERIES`, then ``extra``."""
         columns = list(zip(*rows, strict=True))
-        _shared(self._series)
-        start = int(self._series["step"].shape[0])
+        step, time = self._shared(layout.PER_STEP)
+        start = self.n_steps
         steps, times = np.array(columns[0], dtype="i8"), np.array(columns[1], dtype="f8")
-        _put(self._series["step"], start, steps)
-        _put(self._series["time"], start, times)
+        _put(step, start, steps)
+        _put(time, start, times)
         total = checksum.of_rows("step", steps, -1) + checksum.of_rows("time", times, np.nan)
         names = [*layout.SERIES, *((name, "f8", None) for name in extra)]
         for (name, dtype, unit), column in zip(names, columns[2:], strict=True):
-            data = self._element(f"{layout.PER_STEP}/{name}", self._series, dtype, unit, ())
+            data = self._element(f"{layout.PER_STEP}/{name}", layout.PER_STEP, dtype, unit, ())
             values = np.array(column, dtype=dtype)
             _put(data, start, values)
             total += checksum.of_rows(name, values, layout.fill_value(dtype))
         if self._with_checksums:
-            data = self._element(layout.SERIES_CHECKSUM, self._series, "i8", None, ())
+            data = self._element(layout.SERIES_CHECKSUM, layout.PER_STEP, "i8", None, ())
             _put(data, start, checksum.stored(total))
         for name in set(self._series) - {"step", "time", "checksum"} - {name for name, *_ in names}:
             self._series[name]["value"].resize(start + len(rows), axis=0)  # from an earlier run
@@ -195,23 +202,14 @@ class H5MDFile:
         frames by species and MDAnalysis goes on until the steps end, so that a reader of a file
         whose writer was killed in between does not look for a frame that is only half there.
         """
-        first = frames[0]
-        particles = self._file[layout.PARTICLES]
-        if layout.MASSES not in self._file:
-            masses = self._file.create_dataset(layout.MASSES, data=first.masses)
-            masses.attrs["unit"] = "amu"
-            box = particles.require_group("box")
-            box.attrs["dimension"] = 3
-            box.attrs["boundary"] = ["periodic" if p else "none" for p in first.pbc]
-            self._sign("masses", np.asarray(masses[()], dtype="f8").tobytes())
-            self._sign("boundary", " ".join(box.attrs["boundary"]))
-        position = particles.require_group("position")
+        if self._found(layout.MASSES) is None:
+            self._note_system(frames[0])
         start = self.n_frames
-        _shared(position)
+        step, time = self._shared(_POSITION)
         steps = np.array([f.step for f in frames], dtype="i8")
         times = np.array([f.time for f in frames], dtype="f8")
         done = np.array(actions, dtype="i1")
-        _put(self._element(layout.ACTION, position, "i1", None, ()), start, done)
+        _put(self._element(layout.ACTION, _POSITION, "i1", None, ()), start, done)
         total = checksum.of_rows("step", steps, -1) + checksum.of_rows("time", times, np.nan)
         total += checksum.of_rows(layout.ACTION, done, -1)
         late = []
@@ -224,18 +222,29 @@ class H5MDFile:
             if element.late:
                 late.append((element, rows))
             else:
-                self._append_element(element, rows, start + len(frames), position)
+                self._append_element(element, rows, start + len(frames))
         if self._with_checksums:
-            data = self._element(layout.CHECKSUM, position, "i8", None, ())
+            data = self._element(layout.CHECKSUM, _POSITION, "i8", None, ())
             _put(data, start, checksum.stored(total))
         self.commit()
         for element, rows in late:
-            self._append_element(element, rows, start + len(frames), position)
+            self._append_element(element, rows, start + len(frames))
         self.commit()
-        _put(position["time"], start, times)
+        _put(time, start, times)
         self.commit()
-        _put(position["step"], start, steps)
+        _put(step, start, steps)
         self.commit()
+
+    def _note_system(self, first: Frame) -> None:
+        """Masses and boundary, which have no rows."""
+        masses = np.asarray(first.masses, dtype="f8")
+        boundary = ["periodic" if p else "none" for p in first.pbc]
+        self._file.create_dataset(layout.MASSES, data=masses).attrs["unit"] = "amu"
+        box = self._file.require_group(f"{layout.PARTICLES}/box")
+        box.attrs["dimension"] = 3
+        box.attrs["boundary"] = boundary
+        self._sign("masses", masses.tobytes())
+        self._sign("boundary", " ".join(boundary))
 
     @staticmethod
     def _rows_of(element: layout.Element, frames: Sequence[Frame]) -> np.ndarray | None:
@@ -247,25 +256,20 @@ class H5MDFile:
             rows = np.full(shape, layout.fill_value(element.dtype), dtype=element.dtype)
         return rows
 
-    def _append_element(
-        self,
-        element: layout.Element,
-        rows: np.ndarray | None,
-        stop: int,
-        shared: h5py.Group,
-    ) -> None:
+    def _append_element(self, element: layout.Element, rows: np.ndarray | None, stop: int) -> None:
         """Let an element grow to ``stop`` rows, of which ``rows`` are the last."""
-        if f"{element.path}/value" in self._file:
-            data = self._file[element.path]["value"]
-        elif rows is not None:
-            data = self._element(element.path, shared, element.dtype, element.unit, rows.shape[1:])
-        else:
+        data = self._found(f"{element.path}/value")
+        if data is None:
+            if rows is None:
+                return
+            shape = rows.shape[1:]
+            data = self._element(element.path, _POSITION, element.dtype, element.unit, shape)
+        if rows is None:
+            data.resize(stop, axis=0)  # with what stands for "not computed"
             return
-        data.resize(stop, axis=0)  # without rows, with what stands for "not computed"
-        if rows is not None:
-            if element.per_atom and data.shape[1] < rows.shape[1]:
-                data.resize(rows.shape[1], axis=1)  # a replay met a larger system
-            data[(slice(stop - len(rows), stop), *map(slice, rows.shape[1:]))] = rows
+        if element.per_atom and data.shape[1] < rows.shape[1]:
+            data.resize(rows.shape[1], axis=1)  # a replay met a larger system
+        _put(data, stop - len(rows), rows)
 
     def append_remarks(self, remarks: Sequence[tuple[int, Remark]]) -> None:
         """Append remarks, each with the step of the frame before it."""
@@ -281,30 +285,47 @@ class H5MDFile:
         """Write a checkpoint; only after the frames up to its step."""
         self._slots.write(state)
 
+    def _found(self, path: str) -> h5py.Dataset | None:
+        """A dataset by its path; None where there is none (yet)."""
+        if path not in self._data:
+            if path not in self._file:
+                return None
+            self._data[path] = self._file[path]
+        return self._data[path]
+
+    def _shared(self, path: str) -> tuple[h5py.Dataset, h5py.Dataset]:
+        """The step and time datasets that the elements of a group share, made when needed."""
+        if self._found(f"{path}/step") is None:
+            group = self._file.require_group(path)
+            rows = {"shape": (0,), "maxshape": (None,), "chunks": (layout.SERIES_CHUNK_ROWS,)}
+            group.create_dataset("step", dtype="i8", fillvalue=-1, **rows)
+            group.create_dataset("time", dtype="f8", **rows).attrs["unit"] = "fs"
+        step, time = self._found(f"{path}/step"), self._found(f"{path}/time")
+        assert step is not None
+        assert time is not None
+        return step, time
+
     def _element(
-        self,
-        path: str,
-        shared: h5py.Group,
-        dtype: str,
-        unit: str | None,
-        shape: tuple[int, ...],
+        self, path: str, shared: str, dtype: str, unit: str | None, shape: tuple[int, ...]
     ) -> h5py.Dataset:
         """The value dataset of an element, made when it is first needed; older rows are empty."""
-        group = self._file.require_group(path)
-        if "value" in group:
-            return group["value"]
+        found = self._found(f"{path}/value")
+        if found is not None:
+            return found
         row = max(1, int(np.prod(shape, dtype=int))) * np.dtype(dtype).itemsize
         chunk = max(1, min(layout.SERIES_CHUNK_ROWS, layout.FRAME_CHUNK_BYTES // row))
         most = (None, *shape[1:]) if self._replay and shape else shape
+        group = self._file.require_group(path)
         value = group.create_dataset(
             "value", (0, *shape), dtype, maxshape=(None, *most), chunks=(chunk, *shape),
             fillvalue=layout.fill_value(dtype),
         )  # fmt: skip
         if unit is not None:
             value.attrs["unit"] = unit
-        for name in ("step", "time"):
+        for name, data in zip(("step", "time"), self._shared(shared), strict=True):
             if name not in group:
-                group[name] = shared[name]
+                group[name] = data
+        self._data[f"{path}/value"] = value
         return value
 
     # --- cutting back ------------------------------------------------------------------------
@@ -395,17 +416,13 @@ class H5MDFile:
             self.place.discard()
 
 
-def _shared(group: h5py.Group) -> None:
-    """Make the step and time datasets that the elements of a group share."""
-    if "step" not in group:
-        rows = {"shape": (0,), "maxshape": (None,), "chunks": (layout.SERIES_CHUNK_ROWS,)}
-        group.create_dataset("step", dtype="i8", fillvalue=-1, **rows)
-        group.create_dataset("time", dtype="f8", **rows).attrs["unit"] = "fs"
-
-
 def _put(data: h5py.Dataset, start: int, rows: np.ndarray) -> None:
-    data.resize(start + len(rows), axis=0)
-    data[start:] = rows
+    """Make rows the last ones of a dataset, which may be wider; `data[start:] = rows`, but faster."""
+    shape = data.shape
+    data.id.set_extent((start + len(rows), *shape[1:]))
+    place = data.id.get_space()
+    place.select_hyperslab((start, *(0 for _ in shape[1:])), rows.shape)
+    data.id.write(h5py.h5s.create_simple(rows.shape), place, np.ascontiguousarray(rows))
 
 
 def _version() -> str:

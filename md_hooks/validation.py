@@ -261,10 +261,13 @@ def _rows(file: h5py.File, path: str, dtype: str, shape: tuple[int, ...]) -> h5p
 
 
 def _require_held(file: h5py.File, core: list[h5py.Dataset | None], where: str) -> None:
-    """All of these are there, and the file is large enough for the rows that they claim."""
+    """All of these are there, and the file is large enough for the rows that they claim.
+
+    The first of them are the steps, which are written last: without one there may be less.
+    """
     lengths = [0 if data is None else data.shape[0] for data in core]
     missing = sum(data is None for data in core)
-    _require(not missing or max(lengths) == 0, f"{missing} datasets are missing in {where}")
+    _require(not missing or lengths[0] == 0, f"{missing} datasets are missing in {where}")
     count = min(lengths)
     for data in core:
         if data is not None and count:

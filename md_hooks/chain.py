@@ -139,13 +139,21 @@ class HookChain:
             hook for hook in sorted(self.hooks, key=_records) if hasattr(hook, "observe")
         ]
         self._opened: list[Hook] = []
+        self._failed = False
 
     def open(self, info: RunInfo) -> None:
         """Tell the hooks about the run. If one refuses, those already open are closed again."""
         run_file = info.run_file
         for hook in self.hooks:
             run_file = run_file or getattr(hook, "run_file", None)
-        info = replace(info, run_file=run_file, policies=self.policies, hook_states=self.state_dict)
+        self._failed = False
+        info = replace(
+            info,
+            run_file=run_file,
+            policies=self.policies,
+            hook_states=self.state_dict,
+            checkpoint=self._unless_failed(info.checkpoint),
+        )
         # the other way round: a recorder that refuses the run does so before others touch files
         for hook in sorted(self.hooks, key=_records, reverse=True):
             if not (info.run_id or _records(hook) or info.restart_step is not None):
@@ -191,8 +199,18 @@ class HookChain:
         opened, self._opened = self._opened, []
         self._each(sorted(opened, key=_records), "close", result)
 
-    @staticmethod
-    def _each(hooks: list[Hook], method: str, *args: Any) -> None:
+    def _unless_failed(
+        self, checkpoint: Callable[[], Mapping[str, Any] | None] | None
+    ) -> Callable[[], Mapping[str, Any] | None] | None:
+        """No checkpoint once a hook failed: it says that all have stored what led to it.
+
+        A restart then begins before the failure, and what the hook could not store is stored.
+        """
+        if checkpoint is None:
+            return None
+        return lambda: None if self._failed else checkpoint()
+
+    def _each(self, hooks: list[Hook], method: str, *args: Any) -> None:
         first: Exception | None = None
         for hook in hooks:
             function = getattr(hook, method, None)
@@ -201,6 +219,7 @@ class HookChain:
             try:
                 function(*args)
             except Exception as error:
+                self._failed = True
                 first = first or error
         if first is not None:
             raise first

@@ -20,8 +20,10 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from . import layout
 from .errors import HookError
 from .reading import open_to_read
+from .validation import check
 
 GROUP = "/checkpoint"
 _HEADER = struct.Struct("<QQI")
@@ -96,6 +98,31 @@ def decode(blob: bytes) -> tuple[int, Checkpoint] | None:
     payload = blob[_HEADER.size : _HEADER.size + length]
     if sequence == 0 or len(payload) != length or zlib.crc32(payload) != crc:
         return None
+    try:
+        checkpoint = _unpack(payload)
+    except (AttributeError, KeyError, TypeError, ValueError, IndexError, struct.error):
+        return None  # its checksum is right, but it is not one of ours
+    return (sequence, checkpoint) if _is_sound(checkpoint) else None
+
+
+def _is_sound(checkpoint: Checkpoint) -> bool:
+    """Whether the parts have the types and shapes that `Checkpoint` promises."""
+    positions, velocities, cell = checkpoint.positions, checkpoint.velocities, checkpoint.cell
+    shape = np.shape(positions)
+    return (
+        isinstance(checkpoint.step, int)
+        and isinstance(checkpoint.time, int | float)
+        and len(shape) == 2
+        and shape[1] == 3
+        and (velocities is None or np.shape(velocities) == shape)
+        and np.shape(cell) == (3, 3)
+        and all(a is None or a.dtype.kind == "f" for a in (positions, velocities, cell))
+        and isinstance(checkpoint.state, dict)
+        and isinstance(checkpoint.hooks, dict)
+    )
+
+
+def _unpack(payload: bytes) -> Checkpoint:
     (size,) = struct.unpack_from("<Q", payload)
     content = json.loads(payload[8 : 8 + size])
     arrays = []
@@ -115,7 +142,7 @@ def decode(blob: bytes) -> tuple[int, Checkpoint] | None:
             return [unpack(item) for item in value]
         return value
 
-    return sequence, Checkpoint(**unpack(content["tree"]))
+    return Checkpoint(**unpack(content["tree"]))
 
 
 class Slots:
@@ -164,10 +191,22 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     Raises:
         HookError: the file cannot be read or holds no checkpoint.
     """
-    checkpoint = open_to_read(path, newest)
-    if checkpoint is None:
+
+    def read(file: h5py.File) -> tuple[Checkpoint | None, bool, bool]:
+        check(file, path)
+        frames = file.get(layout.FRAME_STEP)
+        slots = file.get(GROUP)
+        return newest(file), frames is not None and frames.shape[0] > 0, bool(slots)
+
+    checkpoint, with_frames, with_slots = open_to_read(path, read)
+    if checkpoint is not None:
+        return checkpoint
+    what = "holds no checkpoint that is whole" if with_slots else "holds no checkpoint"
+    if not with_frames:
         raise HookError(
-            f"{path} holds no checkpoint, so a run cannot continue from it: start a new one from "
-            "its last frame"
+            f"{path} {what} and no frame, so a run cannot continue from it: begin the run anew, "
+            "and pass overwrite to replace the file"
         )
-    return checkpoint
+    raise HookError(
+        f"{path} {what}, so a run cannot continue from it: start a new one from its last frame"
+    )

@@ -8,10 +8,12 @@
         box/edges                      each with value, step and time
     /observables/trajectory/           the scalars of the recorded frames, same F rows
         potential_energy temperature force_delta force_delta_max worst_atom action [stress]
+        checksum                       of all that is stored of the frame (`md_hooks.checksum`)
     /per_step/                         the same scalars of *every* step, S rows, as elements with
                                        value, step and time
-    /parameters/                       masses, and in runs/<i> what each run was and how it ended
-                                       and, of replays, remarks (`md_hooks.remark`)
+    /parameters/                       masses, in runs/<i> what each run was and how it ended, in
+                                       checksums those of both, and, of replays, remarks
+                                       (`md_hooks.remark`)
     /checkpoint/                       two alternating slots, see `md_hooks.checkpoint`
 
 The per-step series stand outside /observables on purpose. Readers such as MDAnalysis and znh5md
@@ -127,13 +129,15 @@ PARTICLE_ELEMENTS = (
         f"{PARTICLES}/mass", "f8", "amu", _per_atom, lambda f: f.masses, replayed=True
     ),
     Element(f"{OBSERVABLES}/pbc", "i1", None, lambda n: (3,), lambda f: f.pbc, replayed=True),
+    Element(f"{PARTICLES}/position", "f8", "Angstrom", _vectors, lambda f: f.positions),
     Element(f"{PARTICLES}/species", "i2", None, _per_atom, lambda f: f.numbers, late=True),
-    Element(
-        f"{PARTICLES}/position", "f8", "Angstrom", _vectors, lambda f: f.positions, late=True
-    ),
 )  # fmt: skip
 
 ACTION = f"{OBSERVABLES}/action"
+CHECKSUM = f"{OBSERVABLES}/checksum"
+SERIES_CHECKSUM = f"{PER_STEP}/checksum"
+CHECKSUMS = "/parameters/checksums"
+"""Its attributes are the checksums of what has no rows; files of older versions lack all three."""
 FRAME_STEP = f"{PARTICLES}/position/step"
 FRAME_TIME = f"{PARTICLES}/position/time"
 
@@ -180,7 +184,7 @@ def stack(element: Element, frames: list[Frame], n_atoms: int) -> np.ndarray | N
         return None
     shape = element.shape(n_atoms)
     out = np.full((len(frames), *shape), fill_value(element.dtype), dtype=element.dtype)
-    with np.errstate(over="ignore", invalid="ignore"):  # wreckage may not fit into float32
+    with np.errstate(over="ignore", invalid="ignore"):  # may not fit into float32
         for row, value in enumerate(values):
             where = (row, slice(len(frames[row].numbers))) if element.per_atom else row
             if value is None:

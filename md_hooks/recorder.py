@@ -6,15 +6,16 @@ at most about once a second (a step that takes longer is written at once), and i
 the run stops or ends. A process that is killed loses that last second and nothing else.
 
 Why the file can be read while it grows, and after kill -9. The format is the oldest that HDF5
-knows (``libver="earliest"``), which carries no mark that a writer left behind. All writing happens
-in bursts that end with a flush, the datasets by which readers count frames come last, and the
-checkpoint after them. Readers in other processes switch HDF5's lock off and try again when they
-met a burst (`md_hooks.reading`); a second writer is refused by the lock.
+knows (``libver="earliest"``), which carries no mark that a writer left behind. What is written
+reaches the disk in steps that are made as a whole or not at all (`md_hooks.storage`), the datasets
+by which readers count frames come last, and the checkpoint after them. Readers in other processes
+need no switch and disturb nobody; a second writer is refused (`md_hooks.locking`).
 """
 
 from __future__ import annotations
 
-import contextlib
+import errno
+import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -34,6 +35,7 @@ from .verdict import Action, Verdict
 WRITE_OUT_SECONDS = 1.0
 MAX_ROWS = 4096
 MAX_FRAMES = 512
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 MAX_FRAME_VALUES = 1_000_000  # atoms x frames held back: about 130 MB
 
 
@@ -47,16 +49,16 @@ class Recorder:
         path: the file.
         every: a frame each so many steps, counted by the step number; scalars are kept each step.
         mode: "create" refuses an existing file, "append" continues it (or creates it),
-            "overwrite" replaces it.
+            "overwrite" replaces it once the first frames of the new run are on disk.
         replay: the frames are those of a stored trajectory. They may then be of different systems,
             ``every`` counts frames and not steps, a stop is not written at once, and the
             checkpoint, which says how far the trajectory was read, belongs to the last of all
             steps written, recorded or not.
 
     Raises:
-        HookError: ``every`` or ``mode`` makes no sense; on open, a file that exists, holds another
-            system or model, or is ahead of the run; while running, a full disk or steps that go
-            backwards.
+        HookError: ``every`` or ``mode`` makes no sense; on open, a file that exists, is in use,
+            holds another system or model, or is ahead of the run; while running, a full disk, a
+            file that another program moved, replaced or changed, or steps that go backwards.
     """
 
     def __init__(
@@ -69,7 +71,7 @@ class Recorder:
         if isinstance(every, bool) or int(every) != every or every < 1:
             raise HookError(f"every is {every!r}: give a whole number of steps, at least 1")
         if mode not in ("create", "append", "overwrite"):
-            raise HookError(f"mode is {mode!r}: say 'create', 'append' or 'overwrite'")
+            raise HookError(f"mode is {mode!r}: give 'create', 'append' or 'overwrite'")
         self.path = Path(path)
         self.every = int(every)
         self.mode = mode
@@ -88,10 +90,6 @@ class Recorder:
 
     def open(self, info: RunInfo) -> None:
         """Create or open the file and note the run in it."""
-        exists = self.path.exists()
-        if exists and self.mode == "create":
-            raise HookError(f"{self.path} exists: say append or overwrite, or choose another file")
-        appending = exists and self.mode == "append"
         self._info = info
         self._rows: list[tuple[Any, ...]] = []
         self._frames: list[Frame] = []
@@ -105,19 +103,33 @@ class Recorder:
         self._n_rows = 0
         self._recorded_step: int | None = None
         self._written = time.monotonic()
-        file = H5MDFile(self.path, create=not appending, replay=self.replay)
+        file = self._open_file()
         try:
-            if appending:
+            if not file.is_new:
                 self._check(file, info)
             self.run_id = file.run_id or info.run_id or new_run_id()
             file.begin_run(replace(info, run_id=self.run_id).summary())
-        except OSError as error:
+            if not file.replaces:
+                file.publish()
+        except (OSError, RuntimeError) as error:
             file.close()
-            raise self._no_space(error) from error
+            raise self._cannot_write(file.error or error) from error
         except BaseException:
             file.close()
             raise
         self._file = file
+
+    def _open_file(self) -> H5MDFile:
+        exists = os.path.lexists(os.path.realpath(self.path))
+        if exists and self.mode != "create":
+            mode: Literal["append", "replace"] = "append" if self.mode == "append" else "replace"
+            return H5MDFile(self.path, mode, self.replay)
+        try:
+            return H5MDFile(self.path, "create", self.replay)
+        except FileExistsError:
+            raise HookError(
+                f"{self.path} exists: pass append or overwrite, or choose another file"
+            ) from None
 
     def _check(self, file: H5MDFile, info: RunInfo) -> None:
         """Refuse a file that this run does not continue; cut it back to where it does."""
@@ -127,7 +139,7 @@ class Recorder:
             if key in old and key in new and old[key] != new[key]:
                 raise HookError(
                     f"{self.path} was recorded with another model ({key} {old[key]}, now "
-                    f"{new[key]}): choose another file, or say overwrite"
+                    f"{new[key]}): choose another file, or pass overwrite"
                 )
         last = file.last_step
         if info.restart_step is not None:
@@ -149,7 +161,7 @@ class Recorder:
             return
         raise HookError(
             f"{self.path} holds another system ({len(there)} atoms, this run has {len(numbers)}; "
-            "or other elements): choose another file, or say overwrite"
+            "or other elements): choose another file, or pass overwrite"
         )
 
     # --- recording ---------------------------------------------------------------------------
@@ -161,7 +173,7 @@ class Recorder:
         if frame.step <= self._last_step:
             raise HookError(
                 f"step {frame.step} after step {self._last_step} in {self.path}: steps must grow; "
-                "continue from load_checkpoint() with its step as restart_step, or say overwrite"
+                "continue from load_checkpoint() with its step as restart_step, or pass overwrite"
             )
         if self._last is None and not self.replay:
             self._same_system(self._file, frame.numbers)
@@ -226,10 +238,17 @@ class Recorder:
         file = self._file
         if file is None:
             return
+        where = file.place.whereabouts()
+        if not file.is_whole():
+            self._file = None
+            file.close()
+            raise HookError(
+                f"{self.path} was changed by another program while the run wrote to it, so that the "
+                "run cannot go on in it: what it holds may be damaged; begin the run anew in "
+                "another file"
+            )
         try:
             policies = self._info.policies()
-            if self._rows or self._checkpoint is not None or policies != self._policies:
-                file.reserve(len(self._rows), self._frames, len(self._remarks))
             if policies != self._policies:
                 file.note("policies", policies)
                 self._policies = policies
@@ -243,21 +262,55 @@ class Recorder:
                 file.append_frames(self._frames, self._actions)
                 self._frames.clear()
                 self._actions.clear()
+            file.commit()
             if self._checkpoint is not None:
                 file.checkpoint(self._checkpoint)
                 self._checkpoint = None
-            file.flush()
-        except OSError as error:
+                file.commit()
+            if where != "here":
+                raise self._lost(file, where)
+            if self._n_rows:
+                file.publish()
+        except (OSError, RuntimeError, ValueError, SystemError) as error:
             self._file = None
-            with contextlib.suppress(OSError, RuntimeError):
-                file.close()  # the full disk again; what was flushed before is on it
-            raise self._no_space(error) from error
+            file.close()
+            raise self._cannot_write(file.error or error) from error
+        except HookError:
+            self._file = None
+            file.close()
+            raise
         self._written = time.monotonic()
 
-    def _no_space(self, error: OSError) -> HookError:
+    def _lost(self, file: H5MDFile, where: str) -> HookError:
+        """The file is not where it was; what was recorded is saved where that is possible."""
+        what = f"{self.path} was {where} by another program while the run wrote to it"
+        if where == "moved":
+            name = file.place.name_now()
+            what += ", so that the run ends"
+            file.note("outcome", {"reason": "error", "message": what})
+            file.commit()
+            there = "the moved file" if name is None else name
+            return HookError(
+                f"{what}: everything up to step {self._last_step} is in {there}, from which it can "
+                "be continued"
+            )
+        file.note("outcome", {"reason": "error", "message": what})
+        file.commit()
+        copy = file.place.save_copy(file.size)
+        if copy is None:
+            return HookError(f"{what}, and no copy could be saved: what was recorded is lost")
         return HookError(
-            f"{self.path} cannot be written to ({error.strerror or error}): free some space, then "
-            "continue from the last checkpoint; what was recorded before can be read"
+            f"{what}: everything up to step {self._last_step} was saved in {copy}, from which it "
+            "can be continued"
+        )
+
+    def _cannot_write(self, error: Exception) -> HookError:
+        number = error.errno if isinstance(error, OSError) else None
+        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        cure = "free some space" if number in _FULL else "see to the disk"
+        return HookError(
+            f"{self.path} cannot be written to ({' '.join(why.split())}): {cure}, then continue "
+            "from the last checkpoint; what was recorded before can be read"
         )
 
     def flush(self) -> None:
@@ -277,8 +330,9 @@ class Recorder:
         outcome = {name: getattr(result, name) for name in result.__dataclass_fields__}
         try:
             file.note("outcome", outcome)
-            file.flush()
-        except OSError as error:
-            raise self._no_space(error) from error
+            file.commit()
+            file.close()
+        except (OSError, RuntimeError) as error:
+            raise self._cannot_write(file.error or error) from error
         finally:
             file.close()

@@ -12,8 +12,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from . import layout
-from .errors import HookError
+from . import checksum, layout, validation
 from .frame import Frame
 from .reading import open_to_read
 from .remark import Remark
@@ -36,6 +35,8 @@ class Trajectory:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._series: dict[str, NDArray[Any]] = {}
+        self._checked: tuple[int, int] | None = None
+        """Device and number of the file whose structure was looked at already."""
         self.refresh()
 
     def refresh(self) -> int:
@@ -47,10 +48,10 @@ class Trajectory:
         return open_to_read(self.path, self._read)
 
     def _read(self, file: h5py.File) -> int:
-        if file["h5md/creator"].attrs.get("name") != layout.CREATOR:
-            raise HookError(
-                f"{self.path} was not written by a Recorder: read it with the program that wrote it"
-            )
+        found = self.path.stat()
+        if self._checked != (found.st_dev, found.st_ino):
+            validation.check(file, self.path)
+            self._checked = (found.st_dev, found.st_ino)
         runs = file[layout.RUNS]
         self.runs = [
             {name: json.loads(text) for name, text in runs[key].attrs.items()}
@@ -59,38 +60,41 @@ class Trajectory:
         """One dict per run that wrote to the file: "info", "policies" and "outcome"."""
         self.creator_version = str(file["h5md/creator"].attrs["version"])
         self._frame_steps = _grown(file, layout.PARTICLES, layout.FRAME_STEP)
+        validation.check_steps(self.path, self._frame_steps, "frame")
         species = f"{layout.PARTICLES}/species/value"
         self._n_atoms = file[species].shape[1] if species in file else 0
         return self._read_series(file)
 
     def _read_series(self, file: h5py.File) -> int:
         steps = _grown(file, layout.PER_STEP, layout.SERIES_STEP)
+        validation.check_steps(self.path, steps, "row")
         old = self._series.get("step", steps[:0])
         start = len(old)
         if start > len(steps) or not np.array_equal(steps[:start], old):
             start = 0
-        stop = len(steps)
-        series = {"step": steps, "time": np.empty(0)}
-        series.update({name: np.empty(0, dtype) for name, dtype, _ in layout.SERIES})
-        group = file[layout.PER_STEP]
-        for name in group:
-            if name == "step":
-                continue
-            data = group[name] if name == "time" else group[name]["value"]
-            new = data[start:stop]
-            if len(new) < stop - start:  # not one of the core series, and not caught up yet
-                pad = np.full(
-                    stop - start - len(new), layout.fill_value(data.dtype.kind), new.dtype
-                )
-                new = np.concatenate([new, pad])
-            before = self._series.get(name)
-            if before is None or start == 0:
-                new = data[:stop] if start else new
-                series[name] = new
-            else:
-                series[name] = np.concatenate([before[:start], new])
-        self._series = series
-        return stop - start
+        added = _read_rows(file, start, len(steps))
+        self._verify(added, start)
+        self._series = {
+            name: new if start == 0 else np.concatenate([self._before(name, new, start), new])
+            for name, new in added.items()
+        }
+        return len(steps) - start
+
+    def _before(self, name: str, new: NDArray[Any], start: int) -> NDArray[Any]:
+        """The rows of a series that are known; empty ones of a series that came late."""
+        if name in self._series:
+            return self._series[name][:start]
+        return np.full(start, layout.fill_value(new.dtype.kind), new.dtype)
+
+    def _verify(self, rows: dict[str, NDArray[Any]], start: int) -> None:
+        """Check rows of the series, and take the checksums out of them."""
+        known = rows.pop("checksum", None)
+        if known is not None:
+            total = np.zeros(len(rows["step"]), dtype=np.uint64)
+            for name, values in rows.items():
+                total += checksum.of_rows(name, values, layout.fill_value(values.dtype.kind))
+            validation.check_checksums(self.path, "row", start, rows["step"], total, known)
+        validation.check_values(self.path, "step", start, rows, self._n_atoms)
 
     @property
     def series(self) -> dict[str, NDArray[Any]]:
@@ -184,72 +188,107 @@ class Trajectory:
         indices = range(len(self)) if indices is None else indices
         size = max(1, BLOCK_VALUES // max(1, self._n_atoms))
         for start in range(0, len(indices), size):
-            read = partial(_read_frames, indices=indices[start : start + size])
-            yield from open_to_read(self.path, read)
+            yield from open_to_read(
+                self.path, partial(self._read_frames, indices=indices[start : start + size])
+            )
+
+    def _read_frames(self, file: h5py.File, indices: range) -> list[Frame]:
+        low, high = min(indices), max(indices) + 1
+        stored = _stored_frames(file, slice(low, high))
+        known = stored.pop(layout.CHECKSUM, None)
+        if known is not None:
+            total = np.zeros(high - low, dtype=np.uint64)
+            for path, rows in stored.items():
+                total += checksum.of_rows(path, rows, layout.fill_value(rows.dtype.kind))
+            known = _filled(known, high - low, checksum.UNKNOWN)
+            validation.check_checksums(self.path, "frame", low, stored["step"], total, known)
+        named = {path.rsplit("/", 1)[-1]: rows for path, rows in stored.items()}
+        validation.check_values(self.path, "frame", low, named, self._n_atoms)
+        masses = file[layout.MASSES][()]
+        boundary = file[f"{layout.PARTICLES}/box"].attrs["boundary"]
+        pbc = np.array([_text(word) == "periodic" for word in boundary])
+        return [_frame(stored, index - low, masses, pbc) for index in indices]
 
 
 def _grown(file: h5py.File, root: str, steps: str) -> NDArray[np.int64]:
     """The steps of a group up to where all its core datasets reach."""
     if steps not in file:
         return np.empty(0, dtype=np.int64)
-    lengths = [file[path].shape[0] for path in layout.CORE if path.startswith(root)]
-    if root == layout.PARTICLES:
-        lengths += [
-            file[path].shape[0] for path in layout.CORE if path.startswith(layout.OBSERVABLES)
-        ]
+    roots = (root, layout.OBSERVABLES) if root == layout.PARTICLES else (root,)
+    core = [path for path in layout.CORE if path.startswith(roots)]
+    lengths = [file[path].shape[0] if path in file else 0 for path in core]
     values = file[steps][: min(lengths)]
     unwritten = np.flatnonzero(values < 0)
     return values[: unwritten[0]] if len(unwritten) else values
 
 
-def _read_frames(file: h5py.File, indices: range) -> list[Frame]:
-    low, high = min(indices), max(indices) + 1
-    rows = slice(low, high)
+def _read_rows(file: h5py.File, start: int, stop: int) -> dict[str, NDArray[Any]]:
+    """Rows of all series by name; those that are not caught up yet are filled up."""
+    rows: dict[str, NDArray[Any]] = {"step": np.empty(0, dtype="i8"), "time": np.empty(0)}
+    rows.update({name: np.empty(0, dtype) for name, dtype, _ in layout.SERIES})
+    group = file[layout.PER_STEP]
+    for name in group:
+        data = group[name] if name in ("step", "time") else group[name]["value"]
+        new = data[start:stop]
+        rows[name] = _filled(new, stop - start, layout.fill_value(new.dtype.kind))
+    return rows
 
-    def rows_of(path: str) -> Any:
-        name = f"{path}/value"
-        return file[name][rows] if name in file else None
 
+def _filled(rows: NDArray[Any], count: int, fill: Any) -> NDArray[Any]:
+    if len(rows) == count:
+        return rows
+    return np.concatenate([rows, np.full((count - len(rows), *rows.shape[1:]), fill, rows.dtype)])
+
+
+def _stored_frames(file: h5py.File, rows: slice) -> dict[str, NDArray[Any]]:
+    """What is stored of some frames, by path of the element."""
+    stored = {"step": file[layout.FRAME_STEP][rows], "time": file[layout.FRAME_TIME][rows]}
+    paths = [element.path for element in layout.PARTICLE_ELEMENTS]
+    for path in (*paths, layout.ACTION, layout.CHECKSUM):
+        if f"{path}/value" in file:
+            found = file[f"{path}/value"][rows]
+            fill = layout.fill_value(found.dtype.kind)
+            stored[path] = _filled(found, rows.stop - rows.start, fill)
+    return stored
+
+
+def _frame(
+    stored: dict[str, NDArray[Any]], row: int, masses: NDArray[Any], pbc: NDArray[np.bool_]
+) -> Frame:
     particles, observables = layout.PARTICLES, layout.OBSERVABLES
-    species = rows_of(f"{particles}/species").astype(int)
-    position = rows_of(f"{particles}/position")
-    velocity = rows_of(f"{particles}/velocity")
-    force = rows_of(f"{particles}/force").astype("f8") / layout.KJ_PER_MOL
-    edges = rows_of(f"{particles}/box/edges")
-    per_atom = {
-        name: rows_of(f"{particles}/{name}")
+    species = stored[f"{particles}/species"][row].astype(int)
+    atoms = slice(0, int((species >= 0).sum()))
+
+    def value_of(path: str, per_atom: bool = False) -> Any:
+        if path not in stored:
+            return None
+        found = stored[path][row]
+        return _optional(found[atoms] if per_atom else found)
+
+    given: dict[str, Any] = {
+        name: value_of(f"{particles}/{name}", per_atom=True)
         for name in ("direct_forces", "conservative_forces", "force_deltas")
     }
-    stress = rows_of(f"{observables}/stress")
-    energy = rows_of(f"{observables}/potential_energy")
-    temperature = rows_of(f"{observables}/temperature")
-    u = rows_of(f"{observables}/force_delta")
-    steps = file[layout.FRAME_STEP][rows]
-    times = file[layout.FRAME_TIME][rows]
-    boundary = file[f"{particles}/box"].attrs["boundary"]
-    pbc = np.array([_text(b) == "periodic" for b in boundary])
-    masses = file[layout.MASSES][()]
-    mass = rows_of(f"{particles}/mass")  # of replays, whose frames may be of different systems
-    periodic = rows_of(f"{observables}/pbc")
-
-    def one(i: int) -> Frame:
-        atoms = slice(0, int((species[i] >= 0).sum()))
-        given: dict[str, Any] = {
-            name: None if array is None else _optional(array[i][atoms])
-            for name, array in per_atom.items()
-        }
-        return Frame(
-            step=int(steps[i]), time=float(times[i]), numbers=species[i][atoms],
-            positions=position[i][atoms], velocities=_optional(velocity[i][atoms]),
-            masses=masses if mass is None else mass[i][atoms], cell=edges[i],
-            pbc=pbc if periodic is None else periodic[i].astype(bool), energy=float(energy[i]),
-            forces=force[i][atoms], temperature=_optional(float(temperature[i])),
-            force_delta=_optional(float(u[i])),
-            stress=None if stress is None else _optional(stress[i]),
-            **given,
-        )  # fmt: skip
-
-    return [one(index - low) for index in indices]
+    own_masses = stored.get(f"{particles}/mass")  # of replays, whose frames may be of
+    own_pbc = stored.get(f"{observables}/pbc")  # different systems
+    temperature = value_of(f"{observables}/temperature")
+    u = value_of(f"{observables}/force_delta")
+    return Frame(
+        step=int(stored["step"][row]),
+        time=float(stored["time"][row]),
+        numbers=species[atoms],
+        positions=stored[f"{particles}/position"][row][atoms],
+        velocities=value_of(f"{particles}/velocity", per_atom=True),
+        masses=masses if own_masses is None else own_masses[row][atoms],
+        cell=stored[f"{particles}/box/edges"][row],
+        pbc=pbc if own_pbc is None else own_pbc[row].astype(bool),
+        energy=float(stored[f"{observables}/potential_energy"][row]),
+        forces=stored[f"{particles}/force"][row][atoms].astype("f8") / layout.KJ_PER_MOL,
+        temperature=None if temperature is None else float(temperature),
+        force_delta=None if u is None else float(u),
+        stress=value_of(f"{observables}/stress"),
+        **given,
+    )
 
 
 def _optional(value: Any) -> Any:

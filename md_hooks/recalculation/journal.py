@@ -7,7 +7,6 @@ that was running and nothing else. A line that a kill cut off is dropped when th
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -19,6 +18,7 @@ from ase import Atoms
 from ase.io.jsonio import decode, encode
 
 from ..errors import HookError
+from ..locking import LockHeldError, lock_alone, warn_unlocked
 from .job import Failure, Label
 
 START = b'{"'
@@ -77,12 +77,13 @@ class Journal:
 
     def _lock(self) -> None:
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+            problem = lock_alone(self._file.fileno())
+        except LockHeldError as error:
             raise HookError(
                 f"{self.path} is in use by another process that labels frames: wait for it, or "
                 "give another file"
             ) from error
+        warn_unlocked(self.path, problem)
 
     def _read(self) -> None:
         self._file.seek(0)

@@ -116,7 +116,7 @@ def test_existing_output_is_refused(tmp_path):
     path = tmp_path / "run.h5"
     record(path, frames(0, 1))
     before = path.read_bytes()
-    with pytest.raises(HookError, match=r"run\.h5 exists: say append or overwrite"):
+    with pytest.raises(HookError, match=r"run\.h5 exists: pass append or overwrite"):
         record(path, frames(0))
     assert path.read_bytes() == before
     record(path, frames(0, 1, 2), mode="overwrite")
@@ -183,7 +183,7 @@ def test_files_of_others_are_refused(tmp_path):
         file["x"] = 1
     for path in (text, other):
         before = path.read_bytes()
-        with pytest.raises(HookError, match="say overwrite"):
+        with pytest.raises(HookError, match="pass overwrite"):
             record(path, frames(0), mode="append")
         assert path.read_bytes() == before
         with pytest.raises(HookError):

@@ -45,6 +45,11 @@ class QuietStream:
                 self._stream = None
         return len(text)
 
+    @property
+    def broken(self) -> bool:
+        """Whether what is written is dropped."""
+        return self._stream is None
+
     def flush(self) -> None:
         """Flush; after the first failure do nothing."""
         if self._stream is not None:

@@ -17,6 +17,7 @@ from ase.md.verlet import VelocityVerlet
 
 from md_hooks import Frame, Verdict
 
+from .checks import check_atoms
 from .errors import ForceDeltaError
 from .limits import check_number
 
@@ -110,8 +111,9 @@ def prepare(atoms: Atoms, settings: EnsembleSettings) -> str:
         A sentence that says where the velocities come from.
 
     Raises:
-        ForceDeltaError: "npt" with constraints.
+        ForceDeltaError: "npt" with constraints; atoms that are none (`forcedelta.checks.check_atoms`).
     """
+    check_atoms(atoms)
     if settings.name == "npt" and atoms.constraints:
         raise ForceDeltaError(
             "ensemble npt cannot hold the constraints of the structure: remove them, or choose "

@@ -51,7 +51,7 @@ def watch(
             out.write(f"{printable(text)}\n")
             out.flush()
             shown = text
-        if trajectory.outcome.get("reason") != "running":
+        if out.broken or trajectory.outcome.get("reason") != "running":
             return 0
         time.sleep(REFRESH_SECONDS)
         trajectory.refresh()

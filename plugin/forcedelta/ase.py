@@ -283,9 +283,11 @@ def usable_device(name: str) -> torch.device:
     """
     try:
         device = torch.device(name)
+        if device.type == "meta":
+            raise RuntimeError("it computes nothing")
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        first = str(error).splitlines()[0]
+    except Exception as error:  # torch raises of nearly every kind here
+        first = (str(error).splitlines() or [type(error).__name__])[0]
         raise ForceDeltaError(
             f"device '{name}' cannot be used here ({first}); try 'cpu'"
         ) from error

@@ -1,7 +1,9 @@
 """What a model can be asked for: checks of structures, before anything is computed."""
 
+from typing import Any
+
 import numpy as np
-from ase import Atoms
+from ase import Atoms, units
 from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
@@ -10,6 +12,64 @@ from forcedelta.models.loaded import LoadedModel
 from forcedelta.neighbours import neighbour_pairs
 
 OVERLAP = 0.3  # Å, less than half of the shortest bond there is (H2, 0.74 Å)
+FASTEST = 2998.0  # Å/fs, the speed of light
+LIGHTEST, HEAVIEST = 1e-3, 1e9  # amu, far beyond isotopes and weights that hold an atom in place
+
+
+def check_atoms(atoms: Atoms) -> None:
+    """Whether a structure is one at all, for any model: what no computation can begin with.
+
+    Raises:
+        ForceDeltaError: no atoms; an atom without an element, or with a position, momentum or mass
+            that is not finite or that no atom has; a cell that is not finite.
+    """
+    if len(atoms) == 0:
+        raise ForceDeltaError("the structure is empty: at least one atom is needed")
+    _check_each(
+        atoms, (atoms.numbers > 0) & (atoms.numbers < len(chemical_symbols)),
+        "has no element (atomic number {0})", atoms.numbers, "name its element",
+    )  # fmt: skip
+    _check_each(
+        atoms, np.isfinite(atoms.positions).all(axis=1),
+        "has a position that is not a finite number", None, "correct the structure",
+    )  # fmt: skip
+    if not np.isfinite(atoms.cell.array).all():
+        raise ForceDeltaError("the cell has entries that are not finite numbers: give it in Å")
+    masses = atoms.get_masses()
+    _check_each(
+        atoms, (masses >= LIGHTEST) & (masses <= HEAVIEST),
+        "has a mass of {0:g} amu", masses,
+        f"give {LIGHTEST:g} to {HEAVIEST:g} amu, or leave the masses out of the file",
+    )  # fmt: skip
+    if not atoms.has("momenta"):
+        return
+    momenta = atoms.arrays["momenta"]
+    leave = "correct the momenta (or velocities), or leave them out of the file"
+    _check_each(
+        atoms, np.isfinite(momenta).all(axis=1),
+        "has a momentum that is not a finite number", None, leave,
+    )  # fmt: skip
+    speeds = np.linalg.norm(momenta / masses[:, None], axis=1) * units.fs
+    _check_each(
+        atoms, speeds <= FASTEST, "moves with {0:.3g} Å/fs, faster than light", speeds, leave
+    )
+
+
+def _check_each(
+    atoms: Atoms, good: NDArray[np.bool_], what: str, values: NDArray[Any] | None, fix: str
+) -> None:
+    """Raises a ForceDeltaError that names the first atom for which something does not hold."""
+    if good.all():
+        return
+    atom = int(np.argmin(good))
+    value = None if values is None else values[atom]
+    number = int(atoms.numbers[atom])
+    symbol = chemical_symbols[number] if 0 < number < len(chemical_symbols) else "X"
+    others = int((~good).sum()) - 1
+    also = f", as {others} more" if others else ""
+    raise ForceDeltaError(
+        f"atom {atom} ({symbol}), counted from 0, {what.format(value)}{also}: {fix}"
+    )
 
 
 def check_supported(
@@ -27,6 +87,12 @@ def check_supported(
     """
     if len(numbers) == 0:
         raise ForceDeltaError("the structure is empty: at least one atom is needed")
+    unknown = np.flatnonzero((numbers < 1) | (numbers >= len(chemical_symbols)))
+    if len(unknown):
+        raise ForceDeltaError(
+            f"atom {unknown[0]}, counted from 0, has no element (atomic number "
+            f"{numbers[unknown[0]]}): name its element"
+        )
     if model.elements is not None:
         foreign = sorted(set(np.asarray(numbers).tolist()) - model.elements)
         if foreign:
@@ -61,9 +127,10 @@ def check_structure(atoms: Atoms, model: LoadedModel) -> None:
     it.
 
     Raises:
-        ForceDeltaError: what `check_supported` raises; positions that are not finite; periodic cell
-            vectors that are missing or span no volume; atoms closer than `OVERLAP`.
+        ForceDeltaError: what `check_atoms` and `check_supported` raise; periodic cell vectors that
+            are missing or span no volume; atoms closer than `OVERLAP`.
     """
+    check_atoms(atoms)
     check_supported(atoms.numbers, atoms.pbc, model)
     index, shift = neighbour_pairs(atoms.positions, atoms.cell.array, atoms.pbc, model.cutoff)
     vectors = atoms.positions[index[1]] - atoms.positions[index[0]] + shift @ atoms.cell.array

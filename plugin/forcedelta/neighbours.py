@@ -24,8 +24,9 @@ from forcedelta.errors import ForceDeltaError
 
 _ROUNDING = 1e-6  # Å: pairs at the very edge are kept whatever the rounding of the build
 FARTHEST = 1e6
-"""Å; matscipy wraps periodic positions cell by cell. A position beyond is taken for wreckage."""
+"""Å; matscipy wraps periodic positions cell by cell. A position beyond is unphysical."""
 _FLATTEST = 1e-3  # volume over the product of the lengths
+_FLAT = 1e-6  # the same, where rounding may be all that there is
 _EMPTIEST = 1e8  # cell volume over cutoff^3; matscipy keeps an array of that size
 _MOST_NEIGHBOURS = 5000  # per atom; diamond has 123 within 5.5 Å
 
@@ -177,18 +178,31 @@ def _checked_box(
         )
     if not pbc.any():
         return np.eye(3)
-    lengths = np.linalg.norm(cell[pbc], axis=1)
-    if not ((lengths > 0) & (lengths < FARTHEST)).all():
+    if not np.isfinite(cell[pbc]).all() or not cell[pbc].any(axis=1).all():
         raise ForceDeltaError(
             "the cell vectors of periodic directions are missing or not finite; set a cell in Å, "
             "or pbc=False for a molecule"
         )
+    longest = np.abs(cell[pbc]).max()
+    if longest >= FARTHEST:  # before lengths and volumes overflow
+        raise ForceDeltaError(
+            f"a cell vector of {longest:.3g} Å is too long for a neighbour list, which reaches "
+            f"{FARTHEST:.0e} Å; give the cell vectors in Å, or pbc=False for a molecule"
+        )
+    lengths = np.linalg.norm(cell[pbc], axis=1)
     box: NDArray[np.float64] = complete_cell(_periodic_part(cell, pbc))
     volume = abs(np.linalg.det(box))
-    if volume < _FLATTEST * lengths.prod():
+    if volume < _FLAT * lengths.prod():
         raise ForceDeltaError(
             "the cell vectors of periodic directions do not span a volume; "
             "give vectors that do not lie in a plane"
+        )
+    if volume < _FLATTEST * lengths.prod():
+        raise ForceDeltaError(
+            f"the cell is too skewed for a neighbour list: with vectors of "
+            f"{', '.join(f'{length:.4g}' for length in lengths)} Å it is {volume / lengths.prod():.1g} of a "
+            f"right-angled one, and {_FLATTEST:g} is needed; give shorter vectors of the same lattice "
+            "(ase.build.niggli_reduce)"
         )
     atoms = len(positions)
     if pbc.all() and atoms * (4.0 / 3.0) * np.pi * cutoff**3 > _MOST_NEIGHBOURS * volume:

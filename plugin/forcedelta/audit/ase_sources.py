@@ -64,7 +64,7 @@ def _split(file: IO[Any]) -> Iterator[bytes]:
     head = file.readline()
     while head.strip():
         try:
-            lines = [head, *(file.readline() for _ in range(1 + int(head)))]
+            lines = [head, *_next_lines(file, 1 + _count(head))]
         except ValueError:
             found = head[:40].decode(errors="replace").strip()
             raise ForceDeltaError(f"'{found}' stands where the number of atoms should") from None
@@ -78,6 +78,23 @@ def _split(file: IO[Any]) -> Iterator[bytes]:
             lines.append(head)
             head = file.readline()
         yield b"".join(lines)
+
+
+def _count(head: bytes) -> int:
+    """The number of atoms that a frame begins with. Raises ValueError where it is none."""
+    count = int(head)
+    if count < 0:
+        raise ValueError
+    return count
+
+
+def _next_lines(file: IO[Any], count: int) -> Iterator[bytes]:
+    """So many lines; where the file ends before, an empty one is the last."""
+    for _ in range(count):
+        line = file.readline()
+        yield line
+        if not line:
+            return
 
 
 def _full_width(lines: list[bytes]) -> bool:

@@ -173,8 +173,9 @@ def from_atoms(index: int, atoms: Atoms) -> StoredFrame:
         raise ForceDeltaError("it has no atoms")
     velocities = temperature = None
     if atoms.has("momenta"):
-        velocities = atoms.get_velocities() * units.fs
-        temperature = float(atoms.get_temperature())
+        with np.errstate(all="ignore"):  # masses of 0; what is not finite is remarked
+            velocities = atoms.get_velocities() * units.fs
+            temperature = float(atoms.get_temperature())
     step, time = number(atoms.info.get("step")), number(atoms.info.get("time"))
     return StoredFrame(
         index=index,

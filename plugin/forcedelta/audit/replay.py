@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -304,6 +305,9 @@ class Audit:
         if answer is None:
             self._remark(Remark(item.index, step, "not finite", NOT_FINITE))
             answer = not_finite(len(item.atoms))
+        item, left_out = _without_bad_motion(item)
+        if left_out:
+            self._remark(Remark(item.index, step, "velocities", left_out))
         self._last = _frame(item, step, answer)
         self._shown = item.index
         return self._chain.dispatch(self._last)
@@ -311,6 +315,27 @@ class Audit:
     def _remark(self, remark: Remark) -> None:
         self._tally.remark(remark)
         self._recorder.remark(remark)
+
+
+def _without_bad_motion(stored: StoredFrame) -> tuple[StoredFrame, str]:
+    """A frame without velocities or masses that no atom has, and what was left out of it.
+
+    U does not depend on them, so that such a frame is audited, and not taken for an explosion.
+    """
+    masses = stored.atoms.get_masses()
+    if not (np.isfinite(masses) & (masses >= 0)).all():  # 0: an atom that OpenMM holds in place
+        atoms = stored.atoms.copy()
+        atoms.set_masses("defaults")
+        return replace(stored, atoms=atoms, velocities=None, temperature=None), (
+            "its masses are not all finite and above 0: those of the elements and no velocities are "
+            "recorded"
+        )
+    known = [value for value in (stored.velocities, stored.temperature) if value is not None]
+    if not all(np.isfinite(value).all() for value in known):
+        return replace(stored, velocities=None, temperature=None), (
+            "its velocities are not finite numbers and are not recorded"
+        )
+    return stored, ""
 
 
 def _frame(stored: StoredFrame, step: int, evaluation: Evaluation) -> Frame:

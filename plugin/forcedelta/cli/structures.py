@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import warnings
 from typing import Any
 
 import ase.io
@@ -10,24 +12,35 @@ from ase import Atoms
 
 from md_hooks import Trajectory
 from md_hooks.h5md_io import bare_atoms
+from md_hooks.text import shortened
 
+from ..checks import check_atoms
 from ..errors import ForceDeltaError
+from ..reading_files import check_regular
 
 
 def read_structure(path: str | None) -> Atoms:
     """The last structure of a file in any format that ASE reads.
 
     Raises:
-        ForceDeltaError: there is none, or it has no atoms.
+        ForceDeltaError: there is none, it has no atoms, or one that no atom can be
+            (`forcedelta.checks.check_atoms`).
     """
     if path is None:
         raise ForceDeltaError("no structure: give a file that ASE reads, e.g. molecule.xyz")
+    file, at, _ = path.rpartition("@")  # ASE's way to name one of several frames
+    if path != "-":
+        file = file if at and not os.path.lexists(path) else path
+        check_regular(file, "give a structure file")
+        _check_xyz_counts(file)
     try:
-        atoms = ase.io.read(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what readers of formats remark is no error
+            atoms = ase.io.read(path)
     except FileNotFoundError:
         raise ForceDeltaError(f"{path} does not exist: give a structure file") from None
-    except Exception as error:  # readers of many formats, each with its own kinds of errors
-        reason = str(error) or type(error).__name__
+    except (Exception, SystemExit) as error:  # readers of many formats, each with its own errors
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise ForceDeltaError(
             f"{path} cannot be read as a structure ({reason}): give a file in a format that ASE "
             "knows ('ase info --formats')"
@@ -36,7 +49,30 @@ def read_structure(path: str | None) -> Atoms:
         raise ForceDeltaError(f"{path} names several structures: give one of them")
     if len(atoms) == 0:
         raise ForceDeltaError(f"{path} holds no atoms: give a structure file with at least one")
+    try:
+        check_atoms(atoms)
+    except ForceDeltaError as error:
+        raise ForceDeltaError(f"{path}: {error}") from None
     return atoms
+
+
+def _check_xyz_counts(path: str) -> None:
+    """Whether the first frame of an XYZ file can hold the atoms that it claims.
+
+    ASE counts to the number in the first line, whatever it is, and beyond the end of the file.
+
+    Raises:
+        ForceDeltaError: it cannot.
+    """
+    if os.path.isdir(path):
+        return
+    with open(path, "rb") as file:
+        first = file.readline(10_000).strip()
+    if first.isdigit() and (len(first) > 18 or int(first) > os.path.getsize(path)):
+        raise ForceDeltaError(
+            f"{path} is cut off: its first line names {shortened(first.decode(), 30)} atoms, and it has "
+            f"{os.path.getsize(path)} bytes; give a structure file that is whole"
+        )
 
 
 def continued_structure(path: str | None, run: str, constraints: Any) -> Atoms:
@@ -58,7 +94,7 @@ def continued_structure(path: str | None, run: str, constraints: Any) -> Atoms:
     if list(atoms.numbers) != list(stored.numbers) or list(atoms.pbc) != list(stored.pbc):
         raise ForceDeltaError(
             f"{run} holds another system ({stored.symbols}, periodic {stored.pbc}) than {path} "
-            f"({atoms.symbols}, periodic {atoms.pbc}): leave the structure away to continue that "
+            f"({atoms.symbols}, periodic {atoms.pbc}): omit the structure to continue that "
             "run, or give another --out"
         )
     if constraints_of(atoms) != (constraints or []):

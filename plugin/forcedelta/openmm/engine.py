@@ -14,6 +14,7 @@ from openmm import app
 
 from md_hooks import Checkpoint, HookChain, RunInfo, RunResult
 
+from ..checks import check_atoms
 from ..ensembles import EnsembleSettings
 from ..errors import ForceDeltaError
 from .force import add_force_delta
@@ -141,6 +142,7 @@ def to_openmm_cell(atoms: Atoms) -> None:
 
 
 def _check(atoms: Atoms, settings: EnsembleSettings) -> None:
+    check_atoms(atoms)
     if settings.name == "bussi":
         raise ForceDeltaError(
             "ensemble bussi does not exist in OpenMM: choose langevin, or --engine ase"

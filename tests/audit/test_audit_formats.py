@@ -7,9 +7,12 @@ from contextlib import closing
 from pathlib import Path
 
 import ase.io
-import MDAnalysis
 import numpy as np
 import pytest
+
+pytest.importorskip("MDAnalysis", reason="needs MDAnalysis")
+
+import MDAnalysis
 from ase import units
 from shaken import FRAMES, moving
 

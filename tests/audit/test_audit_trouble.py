@@ -166,7 +166,7 @@ def test_an_ase_trajectory_that_is_cut_off(wet, here):
 
 
 def test_binary_files_that_are_cut_off(wet, here):
-    import MDAnalysis
+    MDAnalysis = pytest.importorskip("MDAnalysis")
 
     ase.io.write("topology.xyz", moving(1))
     made = MDAnalysis.Universe.empty(9, trajectory=True)

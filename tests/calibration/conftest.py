@@ -1,80 +1,19 @@
-"""Water with a small untrained network.
-
-The reference is the gradient of the network's own energy: U is then the true error itself.
-"""
+"""Labelled water, and command lines that run in this process."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import ase.io
 import pytest
-import torch
-from ase import Atoms
 from ase.build import molecule
-from ase.calculators.singlepoint import SinglePointCalculator
+from labelled_water import label, predicted, water, write_network
 
 from forcedelta.ase import ForceDeltaCalculator
 from forcedelta.cli import status
-from forcedelta.models.files import save_network
-from forcedelta.models.network import DirectForceNetwork
 
 FRAMES = 120
-
-
-def write_network(path: Path, seed: int) -> Path:
-    torch.manual_seed(seed)
-    network = DirectForceNetwork([1, 8], 4.0, features=8, channels=4, layers=1, radial=4)
-    metadata = {
-        "name": path.stem,
-        "training_set": "none",
-        "source": "random numbers",
-        "level_of_theory": "none",
-        "periodic": False,
-        "regime": "untrained",
-        "tests": {},
-        "licence": "MIT",
-    }
-    save_network(path, network, metadata)
-    return path
-
-
-def water(count: int, seed: int = 0) -> list[Atoms]:
-    """Frames of growing disorder, without labels."""
-    frames = []
-    for index in range(count):
-        atoms = molecule("H2O")
-        atoms.rattle(0.02 + 0.1 * index / count, seed=seed + index)
-        frames.append(atoms)
-    return frames
-
-
-def label(atoms: Atoms, calculator: ForceDeltaCalculator) -> Atoms:
-    """Put energy and forces to a frame, as a reference calculation does."""
-    calculator.calculate(atoms, ["force_delta"])
-    copy, results = atoms.copy(), calculator.results
-    forces = results["conservative_forces"]
-    copy.calc = SinglePointCalculator(copy, energy=results["energy"], forces=forces)
-    return copy
-
-
-def predicted(atoms: Atoms, calculator: ForceDeltaCalculator, **info: Any) -> Atoms:
-    """A labelled frame with the predictions of a model, as 'forcedelta recalc' writes them."""
-    frame = label(atoms, calculator)
-    results = calculator.results
-    frame.info.update(
-        force_delta=results["force_delta"],
-        model_energy=results["energy"],
-        model=calculator.model.name,
-        weights_hash=f"hash:{calculator.model.weights_hash}",
-        reference="gradient",
-        **info,
-    )
-    for name in ("direct_forces", "conservative_forces", "force_deltas"):
-        frame.arrays[name] = results[name]
-    return frame
 
 
 @pytest.fixture(scope="session")

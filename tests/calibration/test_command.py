@@ -6,7 +6,7 @@ from pathlib import Path
 import ase.io
 import numpy as np
 import pytest
-from conftest import label, water
+from labelled_water import label, water
 
 from forcedelta.ase import ForceDeltaCalculator
 from forcedelta.calibration.labels import read_labels

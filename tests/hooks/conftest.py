@@ -1,13 +1,8 @@
-"""Makes the helpers beside the tests importable, and keeps the hooks from printing."""
+"""Keeps the hooks from printing."""
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""A small model with two force predictions, and the dynamics that the tests of the hooks run."""
+"""A small model with two force predictions, the dynamics that the tests run, and lone frames."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from ase.build import bulk
 from ase.calculators.lj import LennardJones
 from ase.md.langevin import Langevin
 from ase.md.velocitydistribution import Stationary, thermalize_momenta
+
+from md_hooks import Frame
 
 
 class TwoForces(LennardJones):
@@ -80,3 +82,28 @@ def langevin(atoms: Atoms, seed: int = 1, **settings) -> Langevin:
         fixcm=False,
         **settings,
     )
+
+
+def frame(step=0, u=0.1, worst=None, atom=2, **changes) -> Frame:
+    """Formaldehyde with every atom at the origin; U is ``u`` and the worst of all is ``atom``."""
+    n = 4
+    deltas = None
+    if u is not None:
+        deltas = np.full(n, 0.5 * u)
+        deltas[atom] = 2 * u if worst is None else worst
+    values = {
+        "step": step,
+        "time": 0.5 * step,
+        "numbers": np.array([6, 1, 8, 1]),
+        "positions": np.zeros((n, 3)),
+        "velocities": np.zeros((n, 3)),
+        "masses": np.ones(n),
+        "cell": np.zeros((3, 3)),
+        "pbc": np.zeros(3, bool),
+        "energy": -1.0,
+        "forces": np.zeros((n, 3)),
+        "temperature": 300.0,
+        "force_delta": u,
+        "force_deltas": deltas,
+    }
+    return Frame(**{**values, **changes})

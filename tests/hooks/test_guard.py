@@ -7,32 +7,9 @@ import math
 
 import numpy as np
 import pytest
+from helpers import frame
 
-from md_hooks import Action, Frame, Guard, HookChain, HookError, Verdict
-
-
-def frame(step=0, u=0.1, worst=None, atom=2, **changes):
-    n = 4
-    deltas = None
-    if u is not None:
-        deltas = np.full(n, 0.5 * u)
-        deltas[atom] = 2 * u if worst is None else worst
-    values = {
-        "step": step,
-        "time": 0.5 * step,
-        "numbers": np.array([6, 1, 8, 1]),
-        "positions": np.zeros((n, 3)),
-        "velocities": np.zeros((n, 3)),
-        "masses": np.ones(n),
-        "cell": np.zeros((3, 3)),
-        "pbc": np.zeros(3, bool),
-        "energy": -1.0,
-        "forces": np.zeros((n, 3)),
-        "temperature": 300.0,
-        "force_delta": u,
-        "force_deltas": deltas,
-    }
-    return Frame(**{**values, **changes})
+from md_hooks import Action, Guard, HookChain, HookError, Verdict
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,7 @@ from dataclasses import replace
 import h5py
 import numpy as np
 import pytest
-from helpers import argon, langevin
-from test_guard import frame
+from helpers import argon, frame, langevin
 
 from md_hooks import (
     Action,

@@ -3,8 +3,11 @@
 from typing import Any
 
 import numpy as np
-import openmm
 import pytest
+
+pytest.importorskip("openmm", reason="needs OpenMM")
+
+import openmm
 import torch
 from ase import Atoms, units
 from ase.build import bulk, molecule

@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import openmm
 import pytest
+
+pytest.importorskip("openmm", reason="needs OpenMM")
+
+import openmm
 from ase import Atoms
 from openmm import app
 from orb_networks import acetaldehyde, checkpoint, graph, rock_salt, small

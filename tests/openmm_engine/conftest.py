@@ -1,9 +1,15 @@
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
-from simulations import Frames
+
+if TYPE_CHECKING:
+    from simulations import Frames
 
 
 @pytest.fixture
 def frames() -> Frames:
+    from simulations import Frames  # it needs OpenMM, without which its tests are skipped
+
     return Frames()

@@ -6,6 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pytest
+
+pytest.importorskip("openmm", reason="needs OpenMM")
+
 import openmm
 import torch
 from ase import Atoms

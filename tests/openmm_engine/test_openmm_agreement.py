@@ -1,8 +1,11 @@
 """The same physics as with ASE, from the same model."""
 
 import numpy as np
-import openmm
 import pytest
+
+pytest.importorskip("openmm", reason="needs OpenMM")
+
+import openmm
 from ase import units
 from ase.md.velocitydistribution import thermalize_momenta
 from ase.md.verlet import VelocityVerlet

@@ -3,8 +3,11 @@
 import json
 
 import numpy as np
-import openmm
 import pytest
+
+pytest.importorskip("openmm", reason="needs OpenMM")
+
+import openmm
 import torch
 from simulations import MorsePairs, cluster, crystal, loaded, triclinic
 

@@ -3,8 +3,11 @@
 import io
 
 import numpy as np
-import openmm
 import pytest
+
+pytest.importorskip("openmm", reason="needs OpenMM")
+
+import openmm
 from ase import Atoms
 from openmm import app
 from simulations import (

@@ -4,8 +4,11 @@ import os
 import signal
 
 import numpy as np
-import openmm
 import pytest
+
+pytest.importorskip("openmm", reason="needs OpenMM")
+
+import openmm
 from simulations import Frames, MorsePairs, cluster, crystal, loaded, simulation, state_of
 
 from forcedelta import ForceDeltaError

@@ -3,8 +3,12 @@
 from importlib.metadata import entry_points
 
 import numpy as np
-import openmm
 import pytest
+
+pytest.importorskip("openmm", reason="needs OpenMM")
+pytest.importorskip("openmmml", reason="needs openmm-ml")
+
+import openmm
 import torch
 from openmm import app, unit
 from openmmml import MLPotential

@@ -5,8 +5,11 @@ import subprocess
 import sys
 
 import numpy as np
-import openmm
 import pytest
+
+pytest.importorskip("openmm", reason="needs OpenMM")
+
+import openmm
 import torch
 from openmm import app
 from simulations import cluster, crystal, loaded, simulation, topology_of

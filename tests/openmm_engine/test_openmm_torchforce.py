@@ -3,8 +3,11 @@
 import io
 
 import numpy as np
-import openmm
 import pytest
+
+pytest.importorskip("openmm", reason="needs OpenMM")
+
+import openmm
 import torch
 from openmm import app
 from simulations import (

@@ -64,7 +64,7 @@ class Calibration:
         """
         text = json.dumps(self.facts(), ensure_ascii=False, indent=1)
         try:
-            Path(path).write_text(text + "\n")
+            Path(path).write_text(text + "\n", encoding="utf-8")
         except OSError as error:
             raise ForceDeltaError(
                 f"{path} cannot be written ({error.strerror}): choose another --out"
@@ -114,7 +114,7 @@ def read_calibration(path: str | Path) -> Calibration:
     """
     what = "give a file that 'forcedelta calibrate --out' wrote"
     try:
-        facts = json.loads(Path(path).read_text())
+        facts = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise ForceDeltaError(f"{path} cannot be read ({error.strerror}): {what}") from error
     except ValueError as error:

@@ -29,6 +29,7 @@ from md_hooks.errors import HookError
 
 from ..errors import ForceDeltaError
 from . import audit, calibrate, check, export, models, plot, recalc, run, watch
+from .encoding import write_readably
 
 DONE, BAD_INPUT, INTERRUPTED = 0, 2, 130
 
@@ -59,6 +60,7 @@ app.command("plot")(plot.plot)
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line (``sys.argv[1:]`` by default) and exit with its status."""
+    write_readably(sys.argv[1:] if arguments is None else arguments)
     signal.signal(signal.SIGTERM, _interrupt)  # during a run, its own handler is in force
     sys.exit(status(arguments))
 

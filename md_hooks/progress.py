@@ -13,10 +13,72 @@ from tqdm import tqdm
 
 from .chain import RunInfo, RunResult
 from .frame import Frame
+from .text import printable
 from .verdict import Action, Verdict
+
+# What people read must never end what they wait for: a terminal that was closed, a full disk behind
+# a log file or `2>&1 | head -1` cost the lines that follow, and nothing else.
 
 BAR_SECONDS = 0.2
 LINE_SECONDS = 10.0
+
+
+class QuietStream:
+    """A text stream that drops what cannot be written.
+
+    Args:
+        stream: where to write; None, as Python has it for a closed descriptor, drops all.
+    """
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = stream
+        self.encoding = getattr(stream, "encoding", None) or "utf-8"
+
+    def write(self, text: str) -> int:
+        """Write, in the characters that the stream has; after the first failure do nothing."""
+        if self._stream is not None:
+            try:
+                try:
+                    self._stream.write(text)
+                except UnicodeEncodeError:
+                    coded = text.encode(self.encoding, "backslashreplace")
+                    self._stream.write(coded.decode(self.encoding))
+            except (OSError, ValueError):  # ValueError: closed
+                self._stream = None
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush; after the first failure do nothing."""
+        if self._stream is not None:
+            try:
+                self._stream.flush()
+            except (OSError, ValueError):
+                self._stream = None
+
+    def isatty(self) -> bool:
+        """Whether it is a terminal."""
+        try:
+            return self._stream is not None and self._stream.isatty()
+        except (OSError, ValueError):
+            return False
+
+    def fileno(self) -> int:
+        """Of the stream; tqdm asks it how wide the terminal is."""
+        if self._stream is None:
+            raise OSError("the stream is closed")
+        return self._stream.fileno()
+
+
+def say(line: object, stream: TextIO | None = None) -> None:
+    """Write a line for people, control characters escaped; where that fails, do nothing.
+
+    Args:
+        line: one or several lines.
+        stream: the standard error stream by default.
+    """
+    out = QuietStream(sys.stderr if stream is None else stream)
+    out.write(f"{printable(line)}\n")
+    out.flush()
 
 
 class Progress:
@@ -41,7 +103,7 @@ class Progress:
     def open(self, info: RunInfo) -> None:
         """Start the bar."""
         self._info = info
-        self._out = sys.stderr if self._stream is None else self._stream
+        self._out = QuietStream(sys.stderr if self._stream is None else self._stream)
         self._terminal = self._out.isatty()
         self._interval = BAR_SECONDS if self._terminal else LINE_SECONDS
         self._due = -math.inf
@@ -84,7 +146,8 @@ class Progress:
             self._bar.n = self._done(frame)
             self._bar.refresh()
         else:
-            print(f"{self._place(frame)}  {text}{self._left(frame)}", file=self._out, flush=True)
+            self._out.write(f"{self._place(frame)}  {text}{self._left(frame)}\n")
+            self._out.flush()
 
     def _done(self, frame: Frame) -> int:
         if self._info.planned_frames is not None:

@@ -18,6 +18,7 @@ from ase.md.verlet import VelocityVerlet
 from md_hooks import Frame, Verdict
 
 from .errors import ForceDeltaError
+from .limits import check_number
 
 ENSEMBLES = ("nve", "langevin", "bussi", "npt")
 
@@ -78,17 +79,10 @@ class EnsembleSettings:
             raise ForceDeltaError(
                 f"unknown ensemble {self.name!r}: choose one of {', '.join(ENSEMBLES)}"
             )
-        for name in ("timestep", "tau", "barostat_tau"):
-            value = getattr(self, name)
-            if not (np.isfinite(value) and value > 0):
-                raise ForceDeltaError(f"{name} is {value:g} fs: give a time above 0")
-        for value in (self.ramp.start, self.ramp.end):
-            if not (np.isfinite(value) and value >= 0):
-                raise ForceDeltaError(f"a temperature of {value:g} K: give a value of 0 or more")
-        if not np.isfinite(self.pressure):
-            raise ForceDeltaError(f"pressure is {self.pressure:g} GPa: give a finite number")
-        if self.seed < 0:
-            raise ForceDeltaError(f"seed is {self.seed}: give a whole number of 0 or more")
+        for name in ("timestep", "tau", "barostat_tau", "pressure", "seed"):
+            check_number(name, getattr(self, name))
+        check_number("temperature", self.ramp.start)
+        check_number("ramp_to", self.ramp.end)
         if self.name == "nve" and self.ramp.end != self.ramp.start:
             raise ForceDeltaError(
                 "ensemble nve has no thermostat that could follow a temperature ramp: choose "

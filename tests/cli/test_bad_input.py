@@ -75,7 +75,7 @@ def test_structures_and_models(forcedelta, files, here, name, model, said):
         (["--timestep", "0"], "above 0"),
         (["--tau", "nan"], "above 0"),
         (["--engine", "openmm", "--barostat-tau", "9"], "has no meaning with OpenMM"),
-        (["--steps", "0"], "Invalid value for '--steps'"),
+        (["--steps", "0"], "--steps is 0: give a whole number above 0"),
         (["--every", "2", "--forces", "conservative"], "every must be 1"),
         (["--device", "abacus"], "device 'abacus' cannot be used"),
         (["--out", "nowhere/run.h5"], "make the folder nowhere first"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import sys
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -14,6 +13,7 @@ from forcedelta.audit.report import write_report
 from forcedelta.audit.result import AuditResult
 from forcedelta.errors import ForceDeltaError
 from md_hooks import Trajectory
+from md_hooks.progress import say
 
 DONE, BAD_INPUT, STOPS, INTERRUPTED = 0, 2, 3, 130
 
@@ -67,7 +67,7 @@ def perform(
     else:
         results = _with_processes(jobs, command, min(workers, len(jobs)), mode)
     for found in jobs[0].calibrations.values():
-        print(found.guarantee, file=sys.stderr)
+        say(found.guarantee)
     status = max((_status(result) for result in results), default=DONE)
     if report is not None and status != INTERRUPTED:
         write_report([result.out for result in results if result.audited], report)

@@ -19,6 +19,7 @@ from forcedelta.audit.settings import AuditSettings, continued, just_created
 from forcedelta.cli.settings import with_calibrations
 from forcedelta.errors import ForceDeltaError
 from md_hooks import Trajectory
+from md_hooks.progress import QuietStream, say
 
 if TYPE_CHECKING:  # PyTorch is imported where a model is, which may be in another process
     from forcedelta.models.loaded import LoadedModel
@@ -218,7 +219,10 @@ def run_jobs(
         futures[executor.submit(audit_one, job, command, replaces=replaces)] = k
     results: list[AuditResult | None] = [None] * len(jobs)
     first: Exception | None = None
-    bar = tqdm(total=len(jobs), unit="trajectory", disable=not progress or not sys.stderr.isatty())
+    out = QuietStream(sys.stderr)
+    bar = tqdm(
+        total=len(jobs), unit="trajectory", file=out, disable=not progress or not out.isatty()
+    )
     with bar:
         for future in as_completed(futures):
             k = futures[future]
@@ -226,15 +230,15 @@ def run_jobs(
                 result = results[k] = future.result()
             except BrokenExecutor as error:
                 raise ForceDeltaError(
-                    "a worker process died, killed or out of memory: say the same with --restart to "
-                    "go on, nothing that was written is lost"
+                    "a worker process died, killed or out of memory: pass --restart to go on, "
+                    "as nothing that was written is lost"
                 ) from error
             except Exception as error:
                 first = first or error
                 continue
             bar.update()
             if progress and bar.disable:
-                print(result.line, file=sys.stderr, flush=True)
+                say(result.line)
     if first is not None:
         raise first
     return [result for result in results if result is not None]

@@ -8,9 +8,13 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin, get_type_hints
+
+from md_hooks.text import one_line, shortened
 
 from ..errors import ForceDeltaError
+from ..limits import LIMITS
+from ..reading_files import read_json
 
 FORMAT = "forcedelta calibration 1"
 UNIT = "eV/Å"
@@ -110,20 +114,51 @@ def read_calibration(path: str | Path) -> Calibration:
     """A file that `Calibration.write` wrote.
 
     Raises:
-        ForceDeltaError: it is missing, or something else.
+        ForceDeltaError: it is missing, or something else, or an entry has another type or a value
+            that no calibration gives.
     """
     what = "give a file that 'forcedelta calibrate --out' wrote"
-    try:
-        facts = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ForceDeltaError(f"{path} cannot be read ({error.strerror}): {what}") from error
-    except ValueError as error:
-        raise ForceDeltaError(f"{path} is no JSON ({error}): {what}") from error
+    facts = read_json(path, what)
     if not isinstance(facts, dict) or facts.get("format") != FORMAT:
         raise ForceDeltaError(f"{path} is no calibration of this version: {what}")
     if facts.get("unit") != UNIT or facts.get("on") != "force_delta":
-        raise ForceDeltaError(f"{path} has a threshold in {facts.get('unit')}, not on U in {UNIT}")
-    try:
-        return Calibration(**{name: facts[name] for name in Calibration.__dataclass_fields__})
-    except KeyError as error:
-        raise ForceDeltaError(f"{path} lacks {error}: {what}") from error
+        raise ForceDeltaError(
+            f"{path} has a threshold in {facts.get('unit')}, not on U in {UNIT}: {what}"
+        )
+    hints = get_type_hints(Calibration)
+    missing = [name for name in hints if name not in facts]
+    if missing:
+        raise ForceDeltaError(f"{path} lacks {missing[0]!r}: {what}")
+    for name, hint in hints.items():
+        _check(path, name, facts[name], hint, what)
+    return Calibration(**{name: facts[name] for name in hints})
+
+
+def _check(path: str | Path, name: str, value: Any, hint: Any, what: str) -> None:
+    """Whether an entry of the file has the type and the range that it must have.
+
+    Raises:
+        ForceDeltaError: it has not.
+    """
+    kind = get_origin(hint) or hint
+    allowed = (int, float) if kind is float else kind
+    fits = isinstance(value, allowed) and not (kind is float and isinstance(value, bool))
+    words = {dict: "a table", list: "a list", float: "a number", str: "a string"}[kind]
+    if not fits:
+        raise ForceDeltaError(f"{path}: {name} is {_shown(value)}, not {words}: {what}")
+    if kind is float:
+        limits = LIMITS.get(name, LIMITS["stop_above"])
+        # the limits of what can be asked for; what was asked for in Python may lie outside of them
+        low = 0.0 if name in ("threshold", "tolerance", "risk", "confidence") else limits.low
+        if not low <= value <= limits.high:
+            raise ForceDeltaError(
+                f"{path}: {name} is {_shown(value)}, out of range ({low:g} to {limits.high:g}): {what}"
+            )
+    if name == "model":
+        for key in ("name", "weights_hash"):
+            if not isinstance(value.get(key), str) or not value[key]:
+                raise ForceDeltaError(f"{path}: model has no {key!r} that is a string: {what}")
+
+
+def _shown(value: Any) -> str:
+    return shortened(one_line(json.dumps(value)), 80)

@@ -26,10 +26,14 @@ from typing import Any
 import typer
 
 from md_hooks.errors import HookError
+from md_hooks.progress import say
+from md_hooks.text import one_line
 
 from ..errors import ForceDeltaError
 from . import audit, calibrate, check, export, models, plot, recalc, run, watch
+from .checked import CheckedCommand
 from .encoding import write_readably
+from .standard_streams import flush_streams, open_streams
 
 DONE, BAD_INPUT, INTERRUPTED = 0, 2, 130
 
@@ -47,22 +51,25 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.command("run", epilog=run.EPILOG)(run.run)
-app.command("check", epilog=check.EPILOG)(check.check)
-app.command("recalc", epilog=recalc.EPILOG)(recalc.recalc)
-app.command("audit", epilog=audit.EPILOG)(audit.audit)
-app.command("models")(models.models)
-app.command("calibrate", epilog=calibrate.EPILOG)(calibrate.calibrate)
-app.command("export")(export.export)
-app.command("watch")(watch.watch)
-app.command("plot")(plot.plot)
+app.command("run", cls=CheckedCommand, epilog=run.EPILOG)(run.run)
+app.command("check", cls=CheckedCommand, epilog=check.EPILOG)(check.check)
+app.command("recalc", cls=CheckedCommand, epilog=recalc.EPILOG)(recalc.recalc)
+app.command("audit", cls=CheckedCommand, epilog=audit.EPILOG)(audit.audit)
+app.command("models", cls=CheckedCommand)(models.models)
+app.command("calibrate", cls=CheckedCommand, epilog=calibrate.EPILOG)(calibrate.calibrate)
+app.command("export", cls=CheckedCommand)(export.export)
+app.command("watch", cls=CheckedCommand)(watch.watch)
+app.command("plot", cls=CheckedCommand)(plot.plot)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line (``sys.argv[1:]`` by default) and exit with its status."""
+    open_streams()
     write_readably(sys.argv[1:] if arguments is None else arguments)
     signal.signal(signal.SIGTERM, _interrupt)  # during a run, its own handler is in force
-    sys.exit(status(arguments))
+    code = status(arguments)
+    flush_streams()
+    sys.exit(code)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
@@ -81,7 +88,7 @@ def status(arguments: Sequence[str] | None = None) -> int:
     except (ForceDeltaError, HookError) as error:
         return _fail(str(error))
     except (KeyboardInterrupt, typer.Abort):
-        print("interrupted", file=sys.stderr)
+        say("interrupted")
         return INTERRUPTED
     except Exception as error:
         # errors of the command line itself; their base class is not public in every typer
@@ -93,5 +100,5 @@ def status(arguments: Sequence[str] | None = None) -> int:
 
 def _fail(message: str) -> int:
     if message:  # it is empty where typer has printed the help instead
-        print(f"error: {' '.join(message.split())}", file=sys.stderr)
+        say(f"error: {one_line(message)}")
     return BAD_INPUT

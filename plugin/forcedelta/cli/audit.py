@@ -10,6 +10,9 @@ from typing import Annotated, Literal
 
 import typer
 
+from md_hooks.progress import say
+from md_hooks.text import one_line
+
 from .model_options import PANEL, Architecture, Charge, Compile, Spin, Trust
 from .run import source_of
 
@@ -60,19 +63,19 @@ def audit(
     ] = None,
     start: Annotated[
         int,
-        typer.Option(min=0, help="First frame, counted from 0.", rich_help_panel=_READING),
+        typer.Option(metavar="N", help="First frame, counted from 0.", rich_help_panel=_READING),
     ] = 0,
     stop: Annotated[
         int | None,
         typer.Option(
-            min=1,
+            metavar="N",
             help="First frame that is left out.",
             rich_help_panel=_READING,
             show_default="none",
         ),
     ] = None,
     every: Annotated[
-        int, typer.Option(min=1, help="Audit each so many frames.", rich_help_panel=_READING)
+        int, typer.Option(metavar="N", help="Audit each so many frames.", rich_help_panel=_READING)
     ] = 1,
     stop_above: Annotated[
         str | None,
@@ -118,7 +121,7 @@ def audit(
     burn_in: Annotated[
         int,
         typer.Option(
-            min=1,
+            metavar="N",
             help="Steps of the burn-in for auto, by the steps of the trajectory; frames, where it has "
             "none.",
             rich_help_panel=_GUARD,
@@ -155,7 +158,7 @@ def audit(
     record_every: Annotated[
         int | None,
         typer.Option(
-            min=1,
+            metavar="N",
             help="Store positions and forces of each so many audited frames, besides the marked ones. "
             "Energy, temperature and U are stored for all.",
             rich_help_panel=_OUTPUT,
@@ -187,7 +190,7 @@ def audit(
     workers: Annotated[
         int,
         typer.Option(
-            min=1,
+            metavar="N",
             help="Processes; each audits one trajectory at a time.",
             rich_help_panel=_MACHINE,
         ),
@@ -200,7 +203,9 @@ def audit(
     threads: Annotated[
         int,
         typer.Option(
-            min=1, help="Threads of the model on the CPU, per worker.", rich_help_panel=_MACHINE
+            metavar="N",
+            help="Threads of the model on the CPU, per worker.",
+            rich_help_panel=_MACHINE,
         ),
     ] = 1,
 ) -> int:
@@ -220,13 +225,13 @@ def audit(
     lines = "\n".join(result.line for result in results)
     if json:
         facts = {"status": status, "audits": [result.facts() for result in results]}
-        print(json_module.dumps(facts, ensure_ascii=False))
-        print(lines, file=sys.stderr)
+        say(json_module.dumps(facts, ensure_ascii=False), sys.stdout)
+        say(lines)
     else:
-        print(lines)
+        say(lines, sys.stdout)
     for result in results:
         if result.problem:
-            print(f"error: {result.trajectory}: {result.problem}", file=sys.stderr)
+            say(f"error: {one_line(result.trajectory)}: {one_line(result.problem)}")
     return status
 
 

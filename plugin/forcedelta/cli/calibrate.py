@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json as json_module
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+
+from md_hooks.progress import say
 
 from ..calibration.result import Calibration
 from ..errors import ForceDeltaError
@@ -88,7 +91,7 @@ def calibrate(
     dtype: Annotated[
         Literal["float32", "float64"], typer.Option(help="Precision of --model.")
     ] = "float32",
-    threads: Annotated[int, typer.Option(min=1, help="Threads of --model on the CPU.")] = 1,
+    threads: Annotated[int, typer.Option(metavar="N", help="Threads of --model on the CPU.")] = 1,
 ) -> int:
     """Find the threshold on U above which frames of a model are not to be trusted.
 
@@ -100,7 +103,7 @@ def calibrate(
     of one trajectory, where the files say so, are thinned to independent ones.
     """
     if out is not None and out.exists() and not overwrite:
-        raise ForceDeltaError(f"{out} exists: say --overwrite, or give another --out")
+        raise ForceDeltaError(f"{out} exists: pass --overwrite, or give another --out")
     for path in (out, plot):
         if path is not None and not path.parent.is_dir():
             raise ForceDeltaError(f"{path} cannot be written: make the folder {path.parent} first")
@@ -123,9 +126,9 @@ def calibrate(
 
         write_picture(plot, labels, found)
     if json:
-        print(json_module.dumps(found.facts(), ensure_ascii=False))
+        say(json_module.dumps(found.facts(), ensure_ascii=False), sys.stdout)
     else:
-        print("\n".join(_lines(found)))
+        say("\n".join(_lines(found)), sys.stdout)
     return 0
 
 

@@ -7,11 +7,15 @@ import math
 import shutil
 import sys
 import textwrap
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import typer
 from ase import Atoms
 from tqdm import tqdm
+
+from md_hooks.progress import QuietStream, say
+from md_hooks.text import printable
 
 from ..errors import ForceDeltaError
 from .model_options import Architecture, Charge, Spin, Trust
@@ -60,6 +64,7 @@ def check(
     0.05 Å, since in a symmetric structure forces vanish and a wrong gradient with them.
     """
     atoms = read_structure(structure)
+    tell = partial(say, stream=sys.stdout)
     import torch
 
     from ..ase import usable_device
@@ -76,16 +81,21 @@ def check(
     inspector = Inspector(load, atoms, getattr(torch, dtype), where, quick)
     precision = str(inspector.exact.dtype).removeprefix("torch.")
     if not json:
-        print(f"{inspector.used.model.name} ({inspector.used.model.library}) on {structure}: "
-              f"{_describe(atoms)}; {dtype}")  # fmt: skip
-        print(f"measured on a copy with displacements of {DISPLACEMENT:g} Å, in {precision}\n")
+        tell(
+            f"{inspector.used.model.name} ({inspector.used.model.library}) on {structure}: "
+            f"{_describe(atoms)}; {dtype}"
+        )
+        tell(f"measured on a copy with displacements of {DISPLACEMENT:g} Å, in {precision}\n")
     steps = inspector.steps
-    with tqdm(total=len(steps), unit="", leave=False, disable=not sys.stderr.isatty()) as bar:
+    out, shown = QuietStream(sys.stderr), QuietStream(sys.stdout)
+    with tqdm(total=len(steps), unit="", leave=False, file=out, disable=not out.isatty()) as bar:
         for step in steps:
             bar.set_description(step[1])
             for finding in inspector.run(step):
                 if not json:
-                    bar.write(_row(finding), file=sys.stdout)
+                    bar.clear()
+                    shown.write(f"{_row(finding, shown.isatty())}\n")
+                    shown.flush()
             bar.update()
             if inspector.hopeless:
                 break
@@ -104,12 +114,12 @@ def check(
             "reasons": result.reasons,
             "findings": [vars(finding) for finding in result.findings],
         }
-        print(json_module.dumps(_finite(facts), ensure_ascii=False))
+        tell(json_module.dumps(_finite(facts), ensure_ascii=False))
     else:
-        print()
-        print(_fill(f"verdict: {result.verdict}" + ("" if result.reasons else _SOUND)))
+        tell("")
+        tell(_fill(f"verdict: {result.verdict}" + ("" if result.reasons else _SOUND)))
         for reason in result.reasons:
-            print(_fill(f"- {reason}", "  "))
+            tell(_fill(f"- {reason}", "  "))
     return NOT_USABLE if result.verdict == "not usable" else 0
 
 
@@ -126,7 +136,7 @@ def _set_charge_and_spin(atoms: Atoms, model: Any, charge: int | None, spin: int
     if not model.takes_charge_spin:
         if charge is not None or spin is not None:
             raise ForceDeltaError(
-                f"model '{model.name}' takes no charge and no spin: leave --charge and --spin out"
+                f"model '{model.name}' takes no charge and no spin: omit --charge and --spin"
             )
         return
     atoms.info.update({name: value for name, value in given.items() if value is not None})
@@ -139,13 +149,13 @@ def _describe(atoms: Atoms) -> str:
     return f"{atoms.get_chemical_formula()}, {len(atoms)} atoms, {kind}"
 
 
-def _row(finding: Any) -> str:
+def _row(finding: Any, coloured: bool) -> str:
     mark = f"{_MARKS[finding.level]:<{_MARK}}"
-    if sys.stdout.isatty():
+    if coloured:
         mark = typer.style(mark, fg=_COLOURS[finding.level])
     indent = " " * (_MARK + _TITLE)
     width = max(40, _width() - len(indent))
-    first, *more = textwrap.wrap(finding.text, width) or [""]
+    first, *more = textwrap.wrap(printable(finding.text), width) or [""]
     return "\n".join([f"{mark}{finding.title:<{_TITLE}}{first}", *(indent + line for line in more)])
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+
+from md_hooks.progress import say
 
 from ..errors import ForceDeltaError
 from .model_options import Architecture, Charge, Spin, Trust
@@ -32,7 +35,7 @@ def export(
     path="torchscript"). A charge and a spin are fixed in the file.
     """
     if out.exists() and not overwrite:
-        raise ForceDeltaError(f"{out} exists: say --overwrite, or give another --out")
+        raise ForceDeltaError(f"{out} exists: pass --overwrite, or give another --out")
     try:
         from ..openmm.export import export as write
     except ModuleNotFoundError as error:
@@ -45,5 +48,6 @@ def export(
 
     loaded = load_model(model, getattr(torch, dtype), architecture=architecture, trust=trust)
     facts = write(loaded, out, dtype=dtype, charge=charge, spin=spin)
-    print(f"{facts['name']}, {facts['dtype']}, written by torch {facts['torch']}: {out}")
+    line = f"{facts['name']}, {facts['dtype']}, written by torch {facts['torch']}: {out}"
+    say(line, sys.stdout)
     return 0

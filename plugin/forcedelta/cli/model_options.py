@@ -47,7 +47,6 @@ Charge = Annotated[
 Spin = Annotated[
     int | None,
     typer.Option(
-        min=1,
         metavar="2S+1",
         help="Spin multiplicity, 1 for a closed shell, for models that take one.",
         rich_help_panel=PANEL,

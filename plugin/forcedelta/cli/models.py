@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_module
+import sys
 import textwrap
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -10,6 +11,8 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from md_hooks.progress import say
 
 if TYPE_CHECKING:
     from ..models.catalogue import Family
@@ -43,9 +46,9 @@ def models(
     found = known_models()
     if json:
         everything = found + [model for family in families() for model in _published(family)]
-        print(json_module.dumps(everything, ensure_ascii=False))
+        say(json_module.dumps(everything, ensure_ascii=False), sys.stdout)
         return 0
-    print("\n\n".join([*map(_describe, found), *map(_describe_family, families())]))
+    say("\n\n".join([*map(_describe, found), *map(_describe_family, families())]), sys.stdout)
     return 0
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from md_hooks import Trajectory
+from md_hooks.progress import say
 
 from ..errors import ForceDeltaError
 
@@ -33,7 +35,7 @@ def plot(
         from ..audit.report import write_report
 
         write_report([path], out)
-        print(out)
+        say(out, sys.stdout)
         return 0
     picture = path.with_suffix(".png") if out is None else out
     if "trajectory" in trajectory.metadata.get("settings", {}):  # an audit, which may have no times
@@ -51,5 +53,5 @@ def plot(
         raise ForceDeltaError(
             f"{picture} cannot be written ({error.strerror}): choose another with --out"
         ) from error
-    print(picture)
+    say(picture, sys.stdout)
     return 0

@@ -5,13 +5,17 @@ from __future__ import annotations
 import ast
 import json as json_module
 import sys
-import tomllib
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from md_hooks.progress import say
+from md_hooks.text import one_line
+
 from ..errors import ForceDeltaError
+from ..reading_files import read_toml
 
 EPILOG = (
     "Exit status: 0 every chosen frame is labelled; 5 some failed, or wait for VASP (the same command "
@@ -51,7 +55,7 @@ def recalc(
     select: Annotated[
         int | None,
         typer.Option(
-            min=1,
+            metavar="N",
             help="Number of frames wanted.",
             show_default="20; all of a journal",
             rich_help_panel=_CHOICE,
@@ -61,7 +65,7 @@ def recalc(
         float | None,
         typer.Option(
             metavar="eV/Å",
-            help="Frames are candidates above this.",
+            help="Frames above this are candidates.",
             show_default="the run's flag threshold, else the 90th percentile of U",
             rich_help_panel=_CHOICE,
         ),
@@ -70,7 +74,7 @@ def recalc(
         float | None,
         typer.Option(
             metavar="eV/Å",
-            help="Frames above this are wreckage.",
+            help="Frames above this are unphysical.",
             show_default="the run's stop threshold, else 10 times the median of U",
             rich_help_panel=_CHOICE,
         ),
@@ -79,7 +83,6 @@ def recalc(
         float,
         typer.Option(
             metavar="fs",
-            min=0.0,
             help="Least time between two frames, fs; flagged intervals longer than this are cut.",
             rich_help_panel=_CHOICE,
         ),
@@ -121,10 +124,11 @@ def recalc(
         ),
     ] = None,
     threads: Annotated[
-        int, typer.Option(min=1, help="Threads of each calculation.", rich_help_panel=_MACHINE)
+        int,
+        typer.Option(metavar="N", help="Threads of each calculation.", rich_help_panel=_MACHINE),
     ] = 1,
     workers: Annotated[
-        int, typer.Option(min=1, help="Calculations at a time.", rich_help_panel=_MACHINE)
+        int, typer.Option(metavar="N", help="Calculations at a time.", rich_help_panel=_MACHINE)
     ] = 1,
     dry_run: Annotated[
         bool,
@@ -140,10 +144,10 @@ def recalc(
     apart in time and diverse in structure; overlapping atoms are left out. What was labelled is
     never computed twice: the same command, given again, continues after kill -9 or a failure.
     """
-    changed = _toml(settings) if settings is not None else {}
+    changed = read_toml(settings, "give a TOML file of settings") if settings is not None else {}
     changed |= dict(_pair(text) for text in set_ or [])
     changed |= {name: value for name, value in (("xc", xc), ("basis", basis)) if value is not None}
-    from ..recalculation.command import Settings, to_terminal
+    from ..recalculation.command import Settings
     from ..recalculation.command import recalc as carry_out
 
     try:
@@ -152,16 +156,13 @@ def recalc(
                 source, calculator, changed, out, select, flag_above, stop_above, spacing, threads,
                 workers, dry_run,
             ),
-            to_terminal if json else print,
+            say if json else partial(say, stream=sys.stdout),
         )  # fmt: skip
     except KeyboardInterrupt:
-        print(
-            f"interrupted; what was finished is in {out}, and the same command continues",
-            file=sys.stderr,
-        )
+        say(f"interrupted; what was finished is in {out}, and the same command continues")
         return INTERRUPTED
     if json:
-        print(json_module.dumps(account.facts(), ensure_ascii=False))
+        say(json_module.dumps(account.facts(), ensure_ascii=False), sys.stdout)
     return account.status
 
 
@@ -170,23 +171,11 @@ def _pair(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals or not name.strip():
         raise ForceDeltaError(
-            f"--set {text}: give it as KEY=VALUE, for example --set max_cycle=200"
+            f"--set {one_line(text)}: give it as KEY=VALUE, for example --set max_cycle=200"
         )
     try:
         return name.strip(), ast.literal_eval(value)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, MemoryError, RecursionError):  # the last two: deep nesting
         if value.lower() in ("true", "false"):
             return name.strip(), value.lower() == "true"
         return name.strip(), value
-
-
-def _toml(path: Path) -> dict[str, Any]:
-    try:
-        with path.open("rb") as file:
-            return tomllib.load(file)
-    except OSError as error:
-        raise ForceDeltaError(
-            f"{path} cannot be read ({error.strerror}): give a TOML file of settings"
-        ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ForceDeltaError(f"{path} is not valid TOML: {error}") from error

@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from md_hooks.progress import say
+
 from .model_options import PANEL, Architecture, Charge, Compile, Spin, Trust
 from .settings import RunSettings, load_toml
 
@@ -68,7 +70,7 @@ def run(
     every: Annotated[
         int,
         typer.Option(
-            min=1,
+            metavar="N",
             help="Compute U each so many steps; the steps between need no gradient.",
             rich_help_panel=_MODEL,
         ),
@@ -111,7 +113,7 @@ def run(
     steps: Annotated[
         int | None,
         typer.Option(
-            min=1,
+            metavar="N",
             help="Number of steps in all, those before a --restart included.",
             rich_help_panel=_DYNAMICS,
             show_default=False,
@@ -142,7 +144,7 @@ def run(
     seed: Annotated[
         int | None,
         typer.Option(
-            min=0,
+            metavar="N",
             help="Seed of velocities and thermostat. Without it, one is drawn and recorded.",
             rich_help_panel=_DYNAMICS,
             show_default=False,
@@ -193,7 +195,7 @@ def run(
     burn_in: Annotated[
         int,
         typer.Option(
-            min=1,
+            metavar="N",
             help="Steps of the burn-in, at the start temperature, for auto.",
             rich_help_panel=_GUARD,
         ),
@@ -218,7 +220,7 @@ def run(
     record_every: Annotated[
         int,
         typer.Option(
-            min=1,
+            metavar="N",
             help="Record a frame each so many steps, besides flagged ones. Energy, temperature "
             "and U are recorded at every step.",
             rich_help_panel=_OUTPUT,
@@ -257,7 +259,7 @@ def run(
     threads: Annotated[
         int,
         typer.Option(
-            min=1,
+            metavar="N",
             help="Threads of the model on the CPU. More than one pays off only for large systems.",
             rich_help_panel=_MACHINE,
         ),
@@ -275,10 +277,10 @@ def run(
 
     ending = simulate(settings, given, shlex.join(["forcedelta", *sys.argv[1:]]))
     if settings.json:
-        print(json_module.dumps(ending.facts(), ensure_ascii=False))
-        print(ending.line, file=sys.stderr)
+        say(json_module.dumps(ending.facts(), ensure_ascii=False), sys.stdout)
+        say(ending.line)
     else:
-        print(ending.line)
+        say(ending.line, sys.stdout)
     return ending.status
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import difflib
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_type_hints
+
+from md_hooks.text import one_line, shortened
 
 from ..calibration.result import Calibration, read_calibration
 from ..errors import ForceDeltaError
+from ..limits import check_number, check_type, check_types, check_value, flag
+from ..reading_files import read_toml
 
 DEFINING = (
     "model", "architecture", "compile", "charge", "spin", "engine", "ensemble", "temperature",
@@ -77,27 +80,27 @@ def load_toml(path: Path, known: Iterable[str]) -> dict[str, str]:
     """The keys of a settings file, with ``-`` and ``_`` taken for the same.
 
     Raises:
-        ForceDeltaError: the file cannot be read, or has a key that is not known.
+        ForceDeltaError: the file cannot be read, has a key that is not known or stands there twice,
+            or a value of another type than its setting.
     """
-    try:
-        with path.open("rb") as file:
-            found = tomllib.load(file)
-    except OSError as error:
-        raise ForceDeltaError(
-            f"{path} cannot be read ({error.strerror}): give a TOML file of settings"
-        ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ForceDeltaError(f"{path} is not valid TOML: {error}") from error
+    found = read_toml(path, "give a TOML file of settings")
     names = {name.replace("-", "_") for name in known}
-    settings = {}
+    types = get_type_hints(RunSettings)
+    settings: dict[str, str] = {}
     for key, value in found.items():
         name = key.replace("-", "_")
         if name not in names:
             near = difflib.get_close_matches(name, sorted(names), n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(sorted(names))}"
-            raise ForceDeltaError(f"{path} has the unknown key {key!r}: {hint}")
+            raise ForceDeltaError(f"{path} has the unknown key {shortened(repr(key), 80)}: {hint}")
+        if name in settings:
+            raise ForceDeltaError(
+                f"{path} has {name.replace('_', '-')} and {name}, which are the same: give one of them"
+            )
         if isinstance(value, dict | list):
             raise ForceDeltaError(f"{path}: {key} must be one value, not a table or a list")
+        check_type(name, value, types[name], f"{path}: {key}")
+        check_value(name, value, f"{path}: {key}")
         settings[name] = str(value)  # so that it is parsed and checked like a flag
     return settings
 
@@ -111,17 +114,18 @@ def continued(settings: RunSettings, given: set[str], stored: Mapping[str, Any])
         stored: `RunSettings.stored` of the run in the file.
 
     Raises:
-        ForceDeltaError: a setting that defines the run was given with another value.
+        ForceDeltaError: a setting that defines the run was given with another value, or a stored
+            one is none that a run can have.
     """
+    check_types(RunSettings, stored, settings.out)
     for name in DEFINING:
         if name == "model":  # by its weights, when it is loaded
             continue
         if name in given and name in stored and getattr(settings, name) != stored[name]:
-            flag = "--" + name.replace("_", "-")
             raise ForceDeltaError(
-                f"{flag} {getattr(settings, name)} differs from the run in {settings.out}, which "
-                f"has {stored[name]}: leave the flag away to continue that run, or start a new one "
-                "with another --out"
+                f"{flag(name)} {getattr(settings, name)} differs from the run in {settings.out}, which "
+                f"has {stored[name]}: omit the flag to continue that run, or start a new one with "
+                "another --out"
             )
     taken = {
         name: stored[name]
@@ -145,12 +149,16 @@ def threshold(name: str, text: str | None) -> float | Literal["auto"] | None:
     if calibrated is not None:
         return calibrated.threshold
     try:
-        return float(text)
+        value = float(text)
     except ValueError:
         raise ForceDeltaError(
-            f"--{name} {text}: give a number in eV/Å, auto or none, or a file of 'forcedelta "
+            f"--{name} {one_line(text)}: give a number in eV/Å, auto or none, or a file of 'forcedelta "
             "calibrate' (FILE.json)"
         ) from None
+    if not value >= 0:
+        raise ForceDeltaError(f"--{name} is {text}: give a number >= 0 in eV/Å, or auto")
+    check_number(name.replace("-", "_"), value, f"--{name}")
+    return value
 
 
 def calibration(text: str | None) -> Calibration | None:
@@ -189,5 +197,31 @@ def patience(text: str) -> tuple[int, int]:
     try:
         k, n = (int(part) for part in text.split("/"))
     except ValueError:
-        raise ForceDeltaError(f"--patience {text}: give it as k/n, for example 3/5") from None
+        raise ForceDeltaError(
+            f"--patience {one_line(text)}: give it as k/n, for example 3/5"
+        ) from None
+    if not 1 <= k <= n:
+        raise ForceDeltaError(
+            f"--patience {one_line(text)}: give k/n with 1 <= k <= n, k of the last n frames with U"
+        )
+    check_number("patience", n, "--patience")
     return k, n
+
+
+def check_factors(stop: float | str | None, flagged: float | str | None, settings: Any) -> None:
+    """Whether automatic thresholds leave a band between them.
+
+    Args:
+        stop: the stop threshold, as `threshold` gives it.
+        flagged: the flag threshold.
+        settings: with ``stop_factor`` and ``flag_factor``.
+
+    Raises:
+        ForceDeltaError: they do not, by flag.
+    """
+    both = stop == "auto" and flagged in ("auto", None)
+    if both and settings.flag_factor >= settings.stop_factor:
+        raise ForceDeltaError(
+            f"--flag-factor {settings.flag_factor:g} must be below --stop-factor "
+            f"{settings.stop_factor:g}: exchange the two"
+        )

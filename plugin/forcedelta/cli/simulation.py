@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import sys
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -31,6 +30,7 @@ from md_hooks import (
     restore,
     run,
 )
+from md_hooks.progress import say
 
 from ..ase import ForceDeltaCalculator, usable_device
 from ..checks import check_structure
@@ -38,7 +38,14 @@ from ..ensembles import Ensemble, EnsembleSettings, Ramp, prepare
 from ..errors import ForceDeltaError
 from ..graph import charge_and_spin
 from ..models import LoadedModel, load_model
-from .settings import RunSettings, continued, patience, threshold, with_calibrations
+from .settings import (
+    RunSettings,
+    check_factors,
+    continued,
+    patience,
+    threshold,
+    with_calibrations,
+)
 from .structures import constraints_of, continued_structure, read_structure
 
 if TYPE_CHECKING:
@@ -199,9 +206,9 @@ def simulate(settings: RunSettings, given: set[str], command: str) -> Ending:
         restart_step=None if checkpoint is None else checkpoint.step,
         restart_time=0.0 if checkpoint is None else checkpoint.time,
     )
-    print(_headline(settings, ramp, velocities), file=sys.stderr, flush=True)
+    say(_headline(settings, ramp, velocities))
     for found in calibrations.values():
-        print(found.guarantee, file=sys.stderr, flush=True)
+        say(found.guarantee)
     with np.errstate(over="ignore", invalid="ignore"):  # an explosion is the guard's business
         if isinstance(ensemble, Ensemble):
             result = run(ensemble.dynamics, settings.steps - done, chain, info)
@@ -220,7 +227,7 @@ def _check(settings: RunSettings) -> None:
         raise ForceDeltaError("--restart continues --out and --overwrite replaces it: give one")
     if not settings.restart and not settings.overwrite and out.exists():
         raise ForceDeltaError(
-            f"{out} exists: say --restart to continue it (append), --overwrite to replace it, or "
+            f"{out} exists: pass --restart to continue it (append), --overwrite to replace it, or "
             "give another --out"
         )
     for path in (out, *([] if settings.flags is None else [Path(settings.flags)])):
@@ -235,13 +242,14 @@ def _check(settings: RunSettings) -> None:
         raise ForceDeltaError("no number of steps: give --steps")
     if settings.engine == "openmm" and settings.barostat_tau != RunSettings().barostat_tau:
         raise ForceDeltaError(
-            "--barostat-tau has no meaning with OpenMM, whose barostat tries volumes at random: leave it out"
+            "--barostat-tau has no meaning with OpenMM, whose barostat tries volumes at random: omit it"
         )
 
 
 def _guard(settings: RunSettings) -> Guard:
     stop = threshold("stop-above", settings.stop_above)
     flag = threshold("flag-above", settings.flag_above)
+    check_factors(stop, flag, settings)
     guard = Guard(
         stop,
         flag,
@@ -293,7 +301,7 @@ def _with_charge_and_spin(settings: RunSettings, atoms: Atoms, model: LoadedMode
     if not model.takes_charge_spin:
         if settings.charge is not None or settings.spin is not None:
             raise ForceDeltaError(
-                f"model '{model.name}' takes no charge and no spin: leave --charge and --spin out"
+                f"model '{model.name}' takes no charge and no spin: omit --charge and --spin"
             )
         return settings
     given = {"charge": settings.charge, "spin": settings.spin}

@@ -13,6 +13,8 @@ import typer
 from ase.data import chemical_symbols
 
 from md_hooks import Trajectory
+from md_hooks.progress import QuietStream, say
+from md_hooks.text import printable
 
 from .encoding import can_write
 
@@ -36,17 +38,20 @@ def watch(
     """
     trajectory = Trajectory(path)
     if once:
-        print(snapshot(trajectory))
+        say(snapshot(trajectory), sys.stdout)
         return 0
-    terminal = sys.stdout.isatty()
+    out = QuietStream(sys.stdout)
+    terminal = out.isatty()
     shown = ""
     while True:
         text = snapshot(trajectory)
         if terminal:
             clear = "\x1b[H\x1b[2J"
-            print(f"{clear}{text}\n{_plot(trajectory)}", flush=True)
+            out.write(f"{clear}{printable(text)}\n{_plot(trajectory)}\n")
+            out.flush()
         elif text != shown:
-            print(text, flush=True)
+            out.write(f"{printable(text)}\n")
+            out.flush()
             shown = text
         if trajectory.outcome.get("reason") != "running":
             return 0

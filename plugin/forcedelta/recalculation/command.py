@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -309,8 +308,3 @@ def _line(atoms: Atoms, outcome: Label | Failure | vasp.Waiting, reference: str)
 def _band_facts(selection: Selection) -> dict[str, Any]:
     band = selection.band
     return {"lower": band.lower, "upper": band.upper, "on": band.on, "origin": band.origin}
-
-
-def to_terminal(line: str) -> None:
-    """Where the lines for people go: standard error, as the result is on standard output."""
-    print(line, file=sys.stderr, flush=True)

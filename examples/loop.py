@@ -56,7 +56,7 @@ class Loop:
         stopped = self.call(f"{run} --stop-above calibration.json --out guarded.h5", "guarded.h5")
         if not stopped:
             return
-        threshold = json.loads(Path("calibration.json").read_text())["threshold"]
+        threshold = json.loads(Path("calibration.json").read_text(encoding="utf-8"))["threshold"]
         above = f"--flag-above {threshold} --stop-above {100 * threshold}"
         self.call(f"recalc guarded.h5 --select 1 {self.engine} {above} --out last.xyz")
         self.tell("last.xyz")

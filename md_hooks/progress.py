@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
+from collections.abc import Callable
 from typing import Any, TextIO
 
 from ase.data import chemical_symbols
@@ -92,10 +94,14 @@ class Progress:
     Args:
         stream: where to write; the standard error stream by default. A terminal gets a bar, any
             other stream a line at the first frame, about every ten seconds and at the end.
+        clock: gives the time in seconds; only differences matter.
     """
 
-    def __init__(self, stream: TextIO | None = None) -> None:
+    def __init__(
+        self, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._stream = stream
+        self._clock = clock
         self._info = RunInfo()
         self._bar: Any = None
 
@@ -105,10 +111,10 @@ class Progress:
         self._out = QuietStream(sys.stderr if self._stream is None else self._stream)
         self._terminal = self._out.isatty()
         self._interval = BAR_SECONDS if self._terminal else LINE_SECONDS
-        self._due = 0.0
+        self._due = -math.inf
         self._flags = 0
         self._frames = info.frames_before
-        self._began = time.monotonic()
+        self._began = self._clock()
         self._first: int | None = None
         self._seen: Frame | None = None
         self._with_u: Frame | None = None
@@ -133,7 +139,7 @@ class Progress:
         if self._first is None:
             restart = self._info.restart_step
             self._first = frame.step if restart is None else restart
-        now = time.monotonic()
+        now = self._clock()
         if now >= self._due:
             self._due = now + self._interval
             self._show(frame)
@@ -167,7 +173,7 @@ class Progress:
         total = self._info.planned_steps if total is None else total
         done = self._done(frame)
         paced = done - self._info.frames_before
-        elapsed = time.monotonic() - self._began
+        elapsed = self._clock() - self._began
         if total is None or paced <= 0 or elapsed < LINE_SECONDS / 2 or done >= total:
             return ""
         return f"  {tqdm.format_interval(elapsed / paced * (total - done))} left"

@@ -355,7 +355,7 @@ def test_exported_module_runs_without_the_package(
     ]
     torch.save(cases, tmp_path / "cases.pt")
     arguments = [tmp_path / name for name in ("module.pt", "cases.pt", "results.pt")]
-    subprocess.run([sys.executable, "-c", LOAD, *arguments], check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", LOAD, *arguments], check=True, timeout=600)
     results = torch.load(tmp_path / "results.pt")
     tolerance = SAME if dtype == torch.float64 else 1e-5
     for k, graph in enumerate(cases):

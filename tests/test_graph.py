@@ -14,7 +14,6 @@ from forcedelta import ForceDelta, ForceDeltaError
 from forcedelta.ase import ForceDeltaCalculator
 from forcedelta.graph import Graphs, charge_and_spin
 from forcedelta.models import LoadedModel
-from forcedelta.openmm.force import make_evaluator
 
 pytestmark = pytest.mark.usefixtures("silent")
 
@@ -73,6 +72,9 @@ def test_charge_and_spin_reach_the_model() -> None:
     assert atoms.calc.results["expected_errors"].shape == (2,)
     atoms.info.update(charge=0, spin=2)
     assert charged == pytest.approx(2 * atoms.get_potential_energy())
+    pytest.importorskip("openmm", reason="needs OpenMM")
+    from forcedelta.openmm.force import make_evaluator
+
     evaluator = make_evaluator(
         loaded(Charged()), atoms.numbers, False, "direct", "float32", "cpu", 1, 1
     )

@@ -197,7 +197,7 @@ def _ended(code: int, folder: Path) -> str:
 def with_tail(message: str, output: Path) -> str:
     """A message with the last lines that an engine printed, in one line."""
     try:
-        lines = output.read_text(errors="replace").splitlines()
+        lines = output.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         lines = []
     last = [" ".join(line.split()) for line in lines if line.strip()][-TAIL_LINES:]

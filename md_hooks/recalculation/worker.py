@@ -33,7 +33,7 @@ def main() -> None:
         text = str(error).strip() or type(error).__name__
         answer = {"error": with_tail(text, Path(OUTPUT))}
     part = Path(RESULT + ".part")
-    part.write_text(json.dumps(answer))
+    part.write_text(json.dumps(answer), encoding="utf-8")
     os.replace(part, RESULT)
 
 

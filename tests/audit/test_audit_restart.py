@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import signal
-import time
+import subprocess
+import sys
 from pathlib import Path
 
 import ase.io
@@ -57,24 +58,58 @@ def same(one: str, other: str) -> None:
         assert one == other or one == pytest.approx(other, rel=1e-4)
 
 
-def test_kill_minus_nine(forcedelta, start, files, long, here):
+# Ends itself by kill -9 as a dataset grows for the n-th time, in the middle of writing: at the same
+# frames on any machine, as rows are written out by their number and not by the clock.
+KILLED = """
+import os, signal, sys
+import h5py
+from md_hooks import recorder
+recorder.MAX_ROWS, recorder.WRITE_OUT_SECONDS = 100, 1e9
+left, resize = int(sys.argv.pop(1)), h5py.Dataset.resize
+def resize_or_die(*arguments, **options):
+    global left
+    left -= 1
+    if left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    resize(*arguments, **options)
+h5py.Dataset.resize = resize_or_die
+from forcedelta.cli import main
+main()
+"""
+
+# Presses Ctrl-C at the n-th frame.
+INTERRUPTED = """
+import os, signal, sys
+from md_hooks import Recorder
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
+left, observe = int(sys.argv.pop(1)), Recorder.observe
+def observe_and_interrupt(*arguments):
+    global left
+    observe(*arguments)
+    left -= 1
+    if left == 0:
+        os.kill(os.getpid(), signal.SIGINT)
+Recorder.observe = observe_and_interrupt
+from forcedelta.cli import main
+main()
+"""
+
+
+def program(code: str, number: int, *arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", code, str(number), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+
+
+def test_kill_minus_nine(forcedelta, files, long, here):
     settings = [
         long, "--model", files / "wet.safetensors", "--flag-above", "auto", "--burn-in", 2500,
         "--flag-factor", 0.9, "--flags", "flags.xyz", "--record-every", 10,
     ]  # fmt: skip
     rng = np.random.default_rng()
-    kills, done = 0, 0
-    while kills < 2:
-        again = ["--restart"] if kills else []
-        process = start("audit", *settings, *again)
-        end = time.monotonic() + 60
-        while rows("audit.h5") <= done and process.poll() is None and time.monotonic() < end:
-            time.sleep(0.02)
-        time.sleep(rng.uniform(0, 0.2))
-        process.kill()
-        process.communicate()
-        assert process.returncode == -signal.SIGKILL
-        kills += 1
+    done = 0
+    for again in ([], ["--restart"]):
+        killed = program(KILLED, rng.integers(150, 350), "audit", *settings, *again)
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
         assert rows("audit.h5") > done  # what was written stays, and the next one goes on there
         done = rows("audit.h5")
         assert Trajectory("audit.h5").outcome["reason"] == "running"
@@ -88,34 +123,29 @@ def test_kill_minus_nine(forcedelta, start, files, long, here):
     assert len(flagged) > 100
 
 
-def test_interrupted_from_the_keyboard(forcedelta, start, files, long, here):
-    process = start("audit", long, "--model", files / "wet.safetensors")
-    while not rows("audit.h5") and process.poll() is None:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "interrupted: " in out
-    assert "Traceback" not in err
+def test_interrupted_from_the_keyboard(forcedelta, files, long, here):
+    ended = program(INTERRUPTED, 500, "audit", long, "--model", files / "wet.safetensors")
+    assert ended.returncode == 130
+    assert "interrupted: " in ended.stdout
+    assert "Traceback" not in ended.stderr
     done = rows("audit.h5")
     assert Trajectory("audit.h5").outcome["reason"] == "interrupted"
-    assert 0 < done < MANY - GOLD
-    code, out, _ = forcedelta("audit", "--restart", "--stop", done + 100)
+    assert 500 <= done < MANY - GOLD
+    code, _, _ = forcedelta("audit", "--restart", "--stop", done + 100)
     assert code == 3
     assert done < rows("audit.h5") <= done + 100
 
 
 def test_progress_in_lines_with_the_time_left(forcedelta, files, long, here, monkeypatch):
-    monkeypatch.setattr(progress, "LINE_SECONDS", 0.1)
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)  # a line for each frame
     assert forcedelta("audit", long, "--model", files / "wet.safetensors", "--stop", 400)[0] == 3
     _, _, err = forcedelta("audit", "--restart", "--stop", 800)
     lines = err.splitlines()
     assert lines[0].startswith("frame 401/800  step 2000  ")
-    assert re.search(r"  00:0\d left$", lines[-2])
+    assert re.search(r"  (\d+:)?\d\d:\d\d left$", lines[-3])
     assert lines[-1].startswith("frame 800/800  step 3995  ")
     counts = [int(re.match(r"frame (\d+)/800", line)[1]) for line in lines]
-    assert counts == sorted(counts)
-    assert len(counts) > 3
+    assert counts == [*range(401, 801), 800]
 
 
 def test_a_trajectory_that_grows(files, here):

@@ -129,10 +129,10 @@ def test_a_file_that_no_run_wrote(forcedelta, water):
 def test_a_disk_that_is_full(forcedelta, water, start):
     def limit() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (3_000_000, 3_000_000))
 
     process = start(*water, "--steps", "100000", "--record-every", "1", preexec_fn=limit)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=600)
     line = fails((process.returncode, out, err))
     assert "run.h5 cannot be written to" in line
     assert "free some space" in line

@@ -86,7 +86,7 @@ def test_json(sick: None, capsys: pytest.CaptureFixture[str]) -> None:
     numbers = found["gradient_rebuilt"]["numbers"]
     assert numbers["relative"] == pytest.approx(0.5, rel=1e-4)
     assert found["gradient_rebuilt"]["why"] in facts["reasons"]
-    assert found["cost"]["numbers"]["over_forward"] > 1
+    assert found["cost"]["numbers"]["over_forward"] > 0
 
 
 @pytest.mark.parametrize(

@@ -81,11 +81,11 @@ def test_watching_from_another_process_until_the_run_is_interrupted(
     watcher = start("watch", "run.h5")
     assert "running" in watcher.stdout.readline()
     run.send_signal(signal.SIGINT)
-    out, err = run.communicate(timeout=60)
+    out, err = run.communicate(timeout=600)
     assert run.returncode == 130
     assert out.startswith("interrupted after step ")
     assert "Traceback" not in err
-    out, err = watcher.communicate(timeout=60)
+    out, err = watcher.communicate(timeout=600)
     assert (watcher.returncode, err) == (0, "")
     assert "run.h5: interrupted" in out
     step = Trajectory("run.h5").series["step"][-1]

@@ -304,13 +304,31 @@ class Terminal(io.StringIO):
 
 def test_progress_piped_is_plain_lines():
     out = io.StringIO()
-    hooks = [Guard(stop_above=3.0, flag_above=0.0), Progress(out)]
+    hooks = [Guard(stop_above=3.0, flag_above=0.0), Progress(out, clock=lambda: 0.0)]
     run(langevin(argon()), 20, hooks)
     lines = out.getvalue().splitlines()
     assert len(lines) == 2  # the first and the last
     for part in ("step 20/20", "40.0 fs", " K", "eV/Å", "worst Ar", "stop > 3.000", "flagged"):
         assert part in lines[-1]
     assert "\r" not in out.getvalue()
+
+
+def test_progress_in_lines_at_intervals_with_the_time_left():
+    out, now = io.StringIO(), [100.0]
+    hook = Progress(out, clock=lambda: now[0])
+    hook.open(RunInfo(planned_steps=100))
+    for step in range(51):
+        hook.observe(frame(step=step), Verdict(Action.CONTINUE))
+        now[0] += 3.0  # s
+    hook.close(DONE)
+    lines = out.getvalue().splitlines()
+    # a line at the first step, then every ten seconds, and at the end
+    assert [int(line.split("/")[0].removeprefix("step ")) for line in lines] == [
+        0, *range(4, 51, 4), 50,
+    ]  # fmt: skip
+    assert "left" not in lines[0]
+    assert lines[1].endswith("  04:48 left")  # 96 steps at 3 s each: 4 of them took 12 s
+    assert lines[12].endswith("  02:36 left")
 
 
 def test_progress_on_a_terminal_is_a_bar():

@@ -25,6 +25,7 @@ from forcedelta.models.metatomic import exported
 with warnings.catch_warnings():
     # metatomic is TorchScript, which torch deprecates
     warnings.filterwarnings("ignore", "`torch.jit", DeprecationWarning)
+    pytest.importorskip("metatomic_ase", reason="needs metatomic")
     from metatomic.torch import ModelOutput
     from metatomic_ase import MetatomicCalculator
     from metatomic_pairs import save

@@ -16,6 +16,8 @@ from forcedelta.models import LoadedModel
 with warnings.catch_warnings():
     # metatomic is TorchScript, which torch deprecates
     warnings.filterwarnings("ignore", "`torch.jit", DeprecationWarning)
+    pytest.importorskip("metatomic_ase", reason="needs metatomic")
+    pytest.importorskip("metatrain", reason="needs metatrain")
     from metatomic_pairs import save
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")

@@ -34,6 +34,8 @@ from forcedelta.openmm.force import add_force_delta
 with warnings.catch_warnings():
     # metatomic is TorchScript, which torch deprecates
     warnings.filterwarnings("ignore", "`torch.jit", DeprecationWarning)
+    pytest.importorskip("metatomic_ase", reason="needs metatomic")
+    pytest.importorskip("metatrain", reason="needs metatrain")
     from metatomic_ase import MetatomicCalculator
 
 pytestmark = [
@@ -109,7 +111,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (where / "options.yaml").write_text(OPTIONS)
     command = [shutil.which("mtt", path=str(Path(sys.executable).parent)), "train", "options.yaml"]
     done = subprocess.run(
-        [*command, "-o", "pet.pt"], cwd=where, capture_output=True, text=True, timeout=300
+        [*command, "-o", "pet.pt"], cwd=where, capture_output=True, text=True, timeout=600
     )
     assert (where / "pet.ckpt").is_file(), done.stdout + done.stderr
     return where
@@ -316,7 +318,7 @@ def test_a_published_name(folder: Path, tmp_path: Path, pet: LoadedModel) -> Non
     environment = os.environ | {"HF_HUB_CACHE": str(tmp_path), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
         [sys.executable, "-c", OFFLINE],
-        env=environment, capture_output=True, text=True, timeout=120, check=True,
+        env=environment, capture_output=True, text=True, timeout=600, check=True,
     )  # fmt: skip
     said, error = done.stdout.strip().splitlines()
     assert said == f"pet-mad-xs {pet.weights_hash} BSD-3-Clause PET-MAD-XS v1.6.0"
@@ -388,7 +390,7 @@ def test_an_exported_pet_needs_no_metatomic(
     )
     torch.save(case, tmp_path / "case.pt")
     subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", OPENMM], cwd=tmp_path, check=True, timeout=120
+        [sys.executable, "-W", "ignore", "-c", OPENMM], cwd=tmp_path, check=True, timeout=600
     )
 
 

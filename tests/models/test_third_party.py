@@ -40,7 +40,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     subprocess.run(
         [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps",
          "--no-build-isolation", "--target", str(target), str(source)],
-        check=True, timeout=120,
+        check=True, timeout=600,
     )  # fmt: skip
     paths = [str(target), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     return os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
@@ -48,7 +48,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 def run(command: list[str], environment: dict[str, str], folder: Path) -> str:
     done = subprocess.run(
-        command, env=environment, cwd=folder, capture_output=True, text=True, timeout=120
+        command, env=environment, cwd=folder, capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -71,6 +71,6 @@ def test_a_run_with_it(environment: dict[str, str], tmp_path: Path) -> None:
 def test_without_the_package_the_name_is_unknown(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", "import forcedelta; forcedelta.load_model('example-bonds')"],
-        cwd=tmp_path, capture_output=True, text=True, timeout=120,
+        cwd=tmp_path, capture_output=True, text=True, timeout=600,
     )  # fmt: skip
     assert "no model is called 'example-bonds'" in done.stderr

@@ -6,10 +6,12 @@ import os
 import signal
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ase import Atoms
+from ase.calculators.emt import EMT
 
 
 @dataclass(frozen=True)
@@ -65,3 +67,21 @@ class Wrong:
         if self.kind == "nan":
             forces[0, 0] = np.nan
         return {"energy": 0.0, "forces": forces}
+
+
+class Held(EMT):
+    """Waits once the journal in $HELD_JOURNAL has $HELD_LABELS labels, until that file is gone."""
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=()):
+        journal = Path(os.environ.get("HELD_JOURNAL", "nowhere"))
+        while labels_in(journal) >= int(os.environ.get("HELD_LABELS", "0")):
+            time.sleep(0.02)
+        super().calculate(atoms, properties, system_changes)
+
+
+def labels_in(journal: Path) -> int:
+    """How many labels are in a journal; -1 if there is none."""
+    try:
+        return journal.read_text().count('"kind": "label"')
+    except FileNotFoundError:
+        return -1

@@ -177,7 +177,7 @@ class BatchSize:
         if self._device.type == "cuda":
             return float(torch.cuda.mem_get_info(self._device)[0])
         try:
-            text = Path("/proc/meminfo").read_text()
+            text = Path("/proc/meminfo").read_text(encoding="utf-8")
             return 1024.0 * float(text.split("MemAvailable:")[1].split()[0])
         except (OSError, IndexError):
             return float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))

@@ -68,7 +68,7 @@ class Calibration:
         """
         text = json.dumps(self.facts(), ensure_ascii=False, indent=1)
         try:
-            Path(path).write_text(text + "\n")
+            Path(path).write_text(text + "\n", encoding="utf-8")
         except OSError as error:
             raise ForceDeltaError(
                 f"{path} cannot be written ({error.strerror}): choose another --out"

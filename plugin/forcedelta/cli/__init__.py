@@ -32,6 +32,7 @@ from md_hooks.text import one_line
 from ..errors import ForceDeltaError
 from . import audit, calibrate, check, export, models, plot, recalc, run, watch
 from .checked import CheckedCommand
+from .encoding import write_readably
 from .standard_streams import flush_streams, open_streams
 
 DONE, BAD_INPUT, INTERRUPTED = 0, 2, 130
@@ -64,6 +65,7 @@ app.command("plot", cls=CheckedCommand)(plot.plot)
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line (``sys.argv[1:]`` by default) and exit with its status."""
     open_streams()
+    write_readably(sys.argv[1:] if arguments is None else arguments)
     signal.signal(signal.SIGTERM, _interrupt)  # during a run, its own handler is in force
     code = status(arguments)
     flush_streams()

@@ -203,7 +203,9 @@ def audit(
     threads: Annotated[
         int,
         typer.Option(
-            metavar="N", help="Threads of the model on the CPU, per worker.", rich_help_panel=_MACHINE
+            metavar="N",
+            help="Threads of the model on the CPU, per worker.",
+            rich_help_panel=_MACHINE,
         ),
     ] = 1,
 ) -> int:

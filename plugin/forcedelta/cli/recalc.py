@@ -124,7 +124,8 @@ def recalc(
         ),
     ] = None,
     threads: Annotated[
-        int, typer.Option(metavar="N", help="Threads of each calculation.", rich_help_panel=_MACHINE)
+        int,
+        typer.Option(metavar="N", help="Threads of each calculation.", rich_help_panel=_MACHINE),
     ] = 1,
     workers: Annotated[
         int, typer.Option(metavar="N", help="Calculations at a time.", rich_help_panel=_MACHINE)

@@ -16,6 +16,8 @@ from md_hooks import Trajectory
 from md_hooks.progress import QuietStream, say
 from md_hooks.text import printable
 
+from .encoding import can_write
+
 REFRESH_SECONDS = 1.0
 LAST_STEPS = 2000
 """The plot shows so many of the latest steps."""
@@ -108,7 +110,8 @@ def _plot(trajectory: Trajectory) -> str:
     figure = plotext.figure
     figure.clear.all()
     figure.plot_size(size.columns, max(8, min(24, size.lines - 4)))
-    figure.draw(figure.signal(at.tolist(), u.tolist(), marker="braille").lines())
+    marker = "braille" if can_write("⣿") else "*"
+    figure.draw(figure.signal(at.tolist(), u.tolist(), marker=marker).lines())
     for kind in ("stop", "flag"):
         value = trajectory.thresholds[kind]
         if value is not None and value < THRESHOLD_SHOWN * u.max():

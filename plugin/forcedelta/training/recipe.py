@@ -38,7 +38,7 @@ def read_recipe(name: str) -> Recipe:
         text = (files("forcedelta.training") / "recipes" / f"{name}.toml").read_text()
     else:
         try:
-            text = Path(name).read_text()
+            text = Path(name).read_text(encoding="utf-8")
         except OSError as error:
             raise ForceDeltaError(
                 f"{name}: no such recipe; give a TOML file or one of {', '.join(shipped_recipes())}"

@@ -165,7 +165,7 @@ def _own_words() -> str | None:
     output = Path(f"{LABEL}.out")
     if not output.is_file():
         return None
-    text = output.read_text(errors="replace")
+    text = output.read_text(encoding="utf-8", errors="replace")
     if "SCF run NOT converged" in text:
         return "SCF run NOT converged"
     box = re.findall(r"\*\s*\[ABORT\](.*?)\*{20}", text, re.DOTALL)

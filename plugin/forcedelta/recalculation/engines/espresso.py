@@ -150,7 +150,7 @@ class Espresso(Engine):
         except Exception as error:  # ASE tells the exit status, pw.x tells why in its output
             said = _own_words(Path(OUTPUT))
             raise RuntimeError(said or str(error)) from error
-        if "convergence NOT achieved" in Path(OUTPUT).read_text(errors="replace"):
+        if "convergence NOT achieved" in Path(OUTPUT).read_text(encoding="utf-8", errors="replace"):
             raise RuntimeError(f"SCF not converged within max_cycle={self.max_cycle}")
         return results
 
@@ -159,7 +159,7 @@ def _own_words(output: Path) -> str | None:
     """The error box of pw.x, or that the SCF did not converge."""
     if not output.is_file():
         return None
-    text = output.read_text(errors="replace")
+    text = output.read_text(encoding="utf-8", errors="replace")
     if "convergence NOT achieved" in text:
         line = next(line for line in text.splitlines() if "convergence NOT achieved" in line)
         return " ".join(line.split())

@@ -1,6 +1,6 @@
 """ML/MM: acetylacetone with its own model in a box of TIP3P water, 1000 guarded steps.
 
-Needs `pip install 'forcedelta[openmm-ml]'`. The molecule's energy and forces come from the model;
+Needs `pip install '.[openmm-ml]'`. The molecule's energy and forces come from the model;
 water, and what molecule and water do to each other, from OpenMM's Amber files. For the latter the
 molecule has Amber's Lennard-Jones types and charges of the usual size for its groups.
 """

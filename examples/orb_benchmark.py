@@ -5,8 +5,7 @@ drifts still gives ratios; medians over the rounds. The network has its real siz
 weights, as the time does not depend on them, unless there is a checkpoint: --model FILE.
 
 With --compile both are also compiled by torch, which takes minutes before the first round, and all
-are compared with orb-models' eager and compiled calculators. Needs orb-models: pip install
-'forcedelta[orb]'.
+are compared with orb-models' eager and compiled calculators. Needs orb-models: pip install '.[orb]'.
 """
 
 # ci: skip (minutes, and a library that is not there)

@@ -6,7 +6,7 @@
 Processor time of one evaluation of 64 and 200 rattled copper atoms on one thread, all in turn within
 each round; medians over the rounds. metatomic's direct calculator has direct forces, its
 conservative one the gradient. In a crystal the direct one goes through the backward pass as well,
-for the stress; so that there are also clusters. Needs pip install 'forcedelta[pet]' metatrain.
+for the stress; so that there are also clusters. Needs pip install '.[pet]' metatrain.
 """
 
 # ci: skip (minutes)

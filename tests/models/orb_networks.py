@@ -16,7 +16,7 @@ from forcedelta.graph import Graphs
 from forcedelta.models import LoadedModel
 
 pytest.importorskip(
-    "orb_models", reason="needs orb-models: pip install 'forcedelta[orb]'", exc_type=ImportError
+    "orb_models", reason="needs orb-models: pip install '.[orb]'", exc_type=ImportError
 )
 with warnings.catch_warnings():
     # what its downloader and its spherical harmonics say as they are imported

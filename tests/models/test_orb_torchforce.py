@@ -1,7 +1,7 @@
 """Exported Orb models in the real TorchForce.
 
 Runs where openmmtorch, its torch and orb-models are installed, in an environment of its own:
-pip install 'forcedelta[torchforce]' 'orb-models>=0.5.5,<0.6'
+pip install '.[torchforce,orb]'
 """
 
 from pathlib import Path
@@ -23,7 +23,7 @@ from forcedelta.openmm.export import export
 
 pytest.importorskip(
     "openmmtorch",
-    reason="needs pip install 'forcedelta[torchforce]' 'orb-models>=0.5.5,<0.6'",
+    reason="needs pip install '.[torchforce,orb]'",
 )
 torch = pytest.importorskip("torch")
 pytestmark = [

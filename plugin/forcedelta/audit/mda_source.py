@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from forcedelta.audit.frames import RandomAccess, StoredFrame, reason_of
 from forcedelta.errors import ForceDeltaError
+from forcedelta.installing import command
 
 _FS = 1000.0  # fs in a ps, MDAnalysis's unit of time
 _SAME_MASS = 0.1  # amu; hydrogens that were made heavier match no element
@@ -39,7 +40,7 @@ class MDAnalysisSource(RandomAccess):
             import MDAnalysis
         except ModuleNotFoundError as error:
             raise ForceDeltaError(
-                f"{path} needs MDAnalysis to be read: pip install MDAnalysis"
+                f"{path} needs MDAnalysis to be read: {command('trajectories')}"
             ) from error
         self._mda = MDAnalysis
         self._numbers = self._elements(topology)

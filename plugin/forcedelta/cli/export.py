@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from ..errors import ForceDeltaError
+from ..installing import command
 from .model_options import Architecture, Charge, Spin, Trust
 
 
@@ -37,7 +38,7 @@ def export(
         from ..openmm.export import export as write
     except ModuleNotFoundError as error:
         raise ForceDeltaError(
-            f"export needs the package {error.name}: pip install 'forcedelta[openmm]'"
+            f"export needs the package {error.name}: {command('openmm')}"
         ) from error
     import torch
 

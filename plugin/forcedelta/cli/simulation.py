@@ -37,6 +37,7 @@ from ..checks import check_structure
 from ..ensembles import Ensemble, EnsembleSettings, Ramp, prepare
 from ..errors import ForceDeltaError
 from ..graph import charge_and_spin
+from ..installing import command
 from ..models import LoadedModel, load_model
 from .settings import RunSettings, continued, patience, threshold, with_calibrations
 from .structures import constraints_of, continued_structure, read_structure
@@ -311,7 +312,7 @@ def _openmm(
         from ..openmm.engine import OpenMMEngine
     except ModuleNotFoundError as error:
         raise ForceDeltaError(
-            f"--engine openmm needs the package {error.name}: pip install 'forcedelta[openmm]'"
+            f"--engine openmm needs the package {error.name}: {command('openmm')}"
         ) from error
     return OpenMMEngine(
         atoms,

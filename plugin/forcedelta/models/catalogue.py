@@ -7,6 +7,7 @@ is loaded stands in the adapter of its library, which is imported when one is as
 from __future__ import annotations
 
 import importlib
+import platform
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -78,12 +79,14 @@ class Family:
         title: for people.
         distribution: name of the package that is installed.
         versions: those that the adapter was tested with, as a specifier.
-        install: the exact command.
+        install: the exact command (`forcedelta.installing`).
         loader: "module:function" of the adapter, ``load(request) -> LoadedModel``.
         published: the models.
         architectures: what ``--architecture`` may say about a local file.
         apart: why it cannot be installed beside another library; empty where it can.
         conservative: the library's models without direct forces, which are refused.
+        pythons: versions of Python for which the library can be installed, as a specifier; empty
+            where forcedelta's own are.
     """
 
     key: str
@@ -96,13 +99,17 @@ class Family:
     architectures: tuple[str, ...] = ()
     apart: str = ""
     conservative: tuple[str, ...] = ()
+    pythons: str = ""
 
     def problem(self) -> str:
         """Why the library cannot be used here; empty where it can. Nothing is imported."""
         try:
             found = version(self.distribution)
         except PackageNotFoundError:
-            return f"{self.distribution} is not installed"
+            python = platform.python_version()
+            wrong = not SpecifierSet(self.pythons).contains(python, prereleases=True)
+            needs = f" and needs Python {self.pythons} (this is {python})" if wrong else ""
+            return f"{self.distribution} is not installed{needs}"
         if not SpecifierSet(self.versions).contains(found, prereleases=True):
             return f"{self.distribution} {found} is installed, but {self.versions} is needed"
         return ""

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ..checks import check_supported
 from ..errors import ForceDeltaError
+from ..installing import command
 from ..models import LoadedModel
 from .evaluator import Evaluation
 from .export import AHEAD, FACTS, FULL, OTHER, PLAIN
@@ -129,8 +130,8 @@ def _torch_force() -> Any:
         from openmmtorch import TorchForce
     except (ImportError, OSError) as error:
         raise ForceDeltaError(
-            f"path='torchscript' needs openmmtorch and the torch that it was made for ({error}): "
-            "pip install 'forcedelta[torchforce]', or use path='python'"
+            f"path='torchscript' needs openmmtorch and the torch that it was made for ({error}): in an "
+            f"environment of its own, {command('torchforce')}; or use path='python'"
         ) from error
     return TorchForce
 

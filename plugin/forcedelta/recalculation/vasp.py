@@ -19,9 +19,10 @@ from ase import Atoms
 from ase.geometry import find_mic
 
 from forcedelta.errors import ForceDeltaError
+from forcedelta.installing import command_for
 from md_hooks.recalculation import Failure, Label
 
-INSTALL = "pip install pymatgen"
+INSTALL = command_for("recalc", "pymatgen")
 FRAME = "forcedelta.json"
 RESULT = "vasprun.xml"
 LEVEL = "PBE"

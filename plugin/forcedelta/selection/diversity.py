@@ -6,6 +6,7 @@ import numpy as np
 from ase import Atoms
 
 from forcedelta.errors import ForceDeltaError
+from forcedelta.installing import command_for
 from forcedelta.selection.source import FloatArray
 
 CUTOFF = 5.0  # Å
@@ -26,7 +27,7 @@ def descriptors(structures: list[Atoms]) -> FloatArray:
     except ModuleNotFoundError as error:
         raise ForceDeltaError(
             f"choosing structures that differ needs the package {error.name}: "
-            "pip install 'forcedelta[recalc]'"
+            f"{command_for('recalc', 'dscribe')}"
         ) from error
     species = sorted({symbol for atoms in structures for symbol in atoms.symbols})
     features = []

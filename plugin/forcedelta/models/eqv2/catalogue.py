@@ -1,5 +1,6 @@
 """The published EquiformerV2 models of OMat24, and how to get their library; nothing heavy here."""
 
+from forcedelta.installing import command
 from forcedelta.models.catalogue import Family, Published
 
 HUB = "facebook/OMAT24"
@@ -32,7 +33,7 @@ FAMILY = Family(
     title="EquiformerV2 (fairchem-core 1.10)",
     distribution="fairchem-core",
     versions=">=1.10,<1.11",
-    install="pip install 'forcedelta[eqv2]' && pip install --no-deps 'fairchem-core==1.10.*'",
+    install=f"{command('eqv2')} && pip install --no-deps 'fairchem-core==1.10.*'",
     loader="forcedelta.models.eqv2.loading:load",
     published=(
         _published("31M", "mp", denoising=True),

@@ -1,5 +1,6 @@
 """The direct-force models that fairchem-core 2.x publishes; nothing here imports it."""
 
+from forcedelta.installing import command
 from forcedelta.models.catalogue import Family, Published
 
 _LICENCE = "FAIR Chemistry License, to be accepted at {} on the Hugging Face Hub (gated)"
@@ -12,7 +13,7 @@ FAMILY = Family(
     title="fairchem-core 2 (eSEN, AllScAIP, EScAIP)",
     distribution="fairchem-core",
     versions=">=2.24,<2.25",
-    install='pip install "forcedelta[fairchem]"',
+    install=command("fairchem"),
     loader="forcedelta.models.fairchem.loader:load",
     published=(
         Published(

@@ -6,6 +6,7 @@ head for forces (pet-spice, pet-mols, pet-mad before 1.1) are left out: there is
 
 from __future__ import annotations
 
+from forcedelta.installing import command
 from forcedelta.models.catalogue import Family, Published
 
 _LICENCE = "BSD-3-Clause"
@@ -25,7 +26,7 @@ FAMILY = Family(
     title="PET (upet, metatrain, metatomic)",
     distribution="upet",
     versions=">=0.3.1,<0.4",
-    install="pip install 'upet>=0.3.1,<0.4'",
+    install=command("pet"),
     loader="forcedelta.models.metatomic.checkpoints:load",
     published=(
         _pet("pet-mad-xs", "1.6.0", _MAD, None, "r2SCAN"),

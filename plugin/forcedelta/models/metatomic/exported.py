@@ -12,12 +12,12 @@ from typing import Any
 import torch
 
 from forcedelta.errors import ForceDeltaError
+from forcedelta.installing import command
 from forcedelta.models.catalogue import LoadRequest
 from forcedelta.models.files import hash_of
 from forcedelta.models.isolation import torch_state_kept
 from forcedelta.models.loaded import LoadedModel
 
-INSTALL = "pip install 'metatomic-torch>=0.1.19,<0.2'"
 EXTENSIONS = "extensions"
 """Folder beside a file with the TorchScript extensions that its model needs, named as metatrain
 names it."""
@@ -133,7 +133,7 @@ def _read(path: Path) -> torch.jit.RecursiveScriptModule:
         except ImportError as error:  # also where it was built for another torch
             raise ForceDeltaError(
                 f"{path} is a metatomic model, and metatomic cannot be imported "
-                f"({_first_line(error)}): {INSTALL}"
+                f"({_first_line(error)}): {command('metatomic')}"
             ) from error
         extensions = path.parent / EXTENSIONS
         try:

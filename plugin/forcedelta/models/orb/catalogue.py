@@ -1,5 +1,6 @@
 """The direct models that orb-models publishes; imports neither torch nor orb-models."""
 
+from forcedelta.installing import command
 from forcedelta.models.catalogue import Family, Published
 
 _MATERIALS = "89 elements: H to Bi, Ac to Pu"
@@ -30,7 +31,8 @@ FAMILY = Family(
     title="Orb (orb-models)",
     distribution="orb-models",
     versions=">=0.5.5,<0.6",
-    install="pip install 'forcedelta[orb]'",
+    install=command("orb"),
+    pythons="<3.13",  # orb-models 0.5.5 pins a dm-tree that has no wheel for newer ones
     loader="forcedelta.models.orb.loading:load",
     published=(
         _published(

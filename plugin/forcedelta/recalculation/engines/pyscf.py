@@ -10,6 +10,7 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator
 
 from forcedelta.errors import ForceDeltaError
+from forcedelta.installing import command_for
 from forcedelta.recalculation.engines.base import (
     Engine,
     charge_and_multiplicity,
@@ -37,7 +38,7 @@ class PySCF(Engine):
     key: ClassVar[str] = "pyscf"
     title: ClassVar[str] = "PySCF"
     packages: ClassVar[tuple[str, ...]] = ("pyscf",)
-    install: ClassVar[str] = "pip install 'pyscf>=2.14' pyscf-dispersion"
+    install: ClassVar[str] = command_for("recalc", "pyscf", "pyscf-dispersion")
 
     xc: str = "pbe"
     basis: str = "def2-svp"

@@ -9,6 +9,7 @@ from typing import ClassVar
 from ase import Atoms
 from ase.calculators.calculator import Calculator
 
+from forcedelta.installing import command_for
 from forcedelta.recalculation.engines.base import (
     Engine,
     charge_and_multiplicity,
@@ -32,7 +33,7 @@ class TBLite(Engine):
     key: ClassVar[str] = "tblite"
     title: ClassVar[str] = "tblite"
     packages: ClassVar[tuple[str, ...]] = ("tblite",)
-    install: ClassVar[str] = "pip install tblite"
+    install: ClassVar[str] = command_for("recalc", "tblite")
 
     method: str = "GFN2-xTB"
     accuracy: float = 1.0

@@ -1,6 +1,9 @@
 """Exported models in the real TorchForce. Runs where openmmtorch and its torch are installed."""
 
 import io
+import os
+import subprocess
+import sys
 
 import numpy as np
 import openmm
@@ -173,3 +176,28 @@ def test_what_is_refused(pairs, tmp_path):
     gold.numbers[3] = 79
     with pytest.raises(ForceDeltaError, match="does not know Au"):
         scripted(gold, "Verlet", pairs)
+
+
+OPENMM_FIRST = """
+import sys
+import openmm
+import numpy as np
+from simulations import cluster, simulation
+from forcedelta.openmm import run
+
+for _ in range(2):
+    made, _ = simulation(cluster(), model=sys.argv[1], path="torchscript", platform="Reference")
+    assert run(made, 3, []).step == 3
+    forces = made.context.getState(getForces=True).getForces(asNumpy=True)
+    assert np.abs(forces._value).max() > 1
+"""
+
+
+def test_openmm_may_be_imported_before_torch(pairs):
+    """OpenMM then cannot load the plug-in of TorchForce by itself: in a process of its own."""
+    command = [sys.executable, "-c", OPENMM_FIRST, str(pairs)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, check=False, timeout=300
+    )
+    assert done.returncode == 0, done.stderr

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +135,26 @@ def _torch_force() -> Any:
             f"path='torchscript' needs openmmtorch and the torch that it was made for ({error}): in an "
             f"environment of its own, {command('torchforce')}; or use path='python'"
         ) from error
+    _load_plugins_again()
     return TorchForce
+
+
+def _load_plugins_again() -> None:
+    """Loads TorchForce's plug-ins that OpenMM could not load when it was imported.
+
+    OpenMM loads all plug-ins at its import. Those of TorchForce need the libraries of torch, which
+    are there once torch is imported: too late where OpenMM came first. What still fails, such as
+    the plug-in of a GPU that this machine lacks, is told by OpenMM when its platform is asked for.
+    """
+    for failure in openmm.Platform.getPluginLoadFailures():
+        found = re.search(r"(/.*OpenMMTorch\w*\.\w+):", failure)
+        if found and found[1] not in _loaded_again:
+            with contextlib.suppress(openmm.OpenMMException):
+                openmm.Platform.loadPluginLibrary(found[1])
+                _loaded_again.add(found[1])  # OpenMM keeps it in its list of failures
+
+
+_loaded_again: set[str] = set()
 
 
 def _load(path: str | Path) -> tuple[Any, dict[str, Any]]:

@@ -89,6 +89,9 @@ class ForceDeltaCalculator(Calculator):
         every: int = 1,
         device: str = "cpu",
         dtype: Literal["float32", "float64"] = "float32",
+        *,
+        architecture: str | None = None,
+        trust: bool = False,
     ) -> None:
         """Loads the model.
 
@@ -99,6 +102,7 @@ class ForceDeltaCalculator(Calculator):
             every: exact U with each so many evaluations; above 1 only with direct forces.
             device: of torch, such as "cpu" or "cuda".
             dtype: of positions and weights.
+            architecture, trust: see `forcedelta.load_model`.
 
         Raises:
             ForceDeltaError: arguments out of range, or a model that cannot be loaded.
@@ -116,7 +120,9 @@ class ForceDeltaCalculator(Calculator):
             raise ForceDeltaError(f"dtype must be 'float32' or 'float64', not {dtype!r}")
         self._dtype = _DTYPES[dtype]
         self._device = usable_device(device)
-        self.model = load_model(model, self._dtype, self._device)
+        self.model = load_model(
+            model, self._dtype, self._device, architecture=architecture, trust=trust
+        )
         self.forces = forces
         self.every = int(every)
         self.evaluations = 0

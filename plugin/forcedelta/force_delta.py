@@ -21,6 +21,18 @@ def _root_mean(squared: Tensor, batch: Tensor, structures: int) -> Tensor:
     return _root(total / (3.0 * counts.clamp(min=1.0)))
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that less should be computed at a time, on a GPU or a CPU."""
+    # on the CPU torch raises a plain RuntimeError
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def _last_line(error: BaseException) -> str:
+    """What TorchScript's many lines end with."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines or [type(error).__name__])[-1][:200]
+
+
 def epsilon(forces: Tensor, reference: Tensor, batch: Tensor | None = None) -> Tensor:
     """The true force error of structures, where reference forces exist.
 
@@ -67,13 +79,14 @@ class ForceDelta(nn.Module):
     TorchScript accepts can be exported together with this module:
     ``torch.jit.script(ForceDelta(model))``.
 
-    Three attributes of a model change this, where they are there and true; TorchScript knows none
+    Four attributes of a model change this, where they are there and true; TorchScript knows none
     of them:
 
     - ``takes_charge_spin``: it is called with a seventh argument, ``charge_spin`` [S, 2].
     - ``gives_expected_errors``: it returns a third tensor [N], eV/Å, the force error that it
       expects of each atom.
     - ``first_order_only``: its gradient is right, but the gradient of that is not.
+    - ``foreign``: it is code from a file, whose errors are those of the file.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -81,6 +94,7 @@ class ForceDelta(nn.Module):
         self.model = model
         self._takes_charge_spin = bool(getattr(model, "takes_charge_spin", False))
         self._gives_expected_errors = bool(getattr(model, "gives_expected_errors", False))
+        self._foreign = bool(getattr(model, "foreign", False))
         self._first_order_only = bool(getattr(model, "first_order_only", False))
 
     def forward(
@@ -138,11 +152,24 @@ class ForceDelta(nn.Module):
             )
         _check_shapes(positions, numbers, cell, edge_index, edge_shift, batch)
         self._check_abilities(charge_spin, cell.shape[0], create_graph)
-        with torch.enable_grad():  # TorchScript knows no such context
-            return self._evaluate(
-                positions, numbers, cell, edge_index, edge_shift, batch, charge_spin, stress,
-                create_graph,
-            )  # fmt: skip
+        graph = [positions, numbers, cell, edge_index, edge_shift, batch]
+        return self._evaluate_eager(graph, charge_spin, stress, create_graph)
+
+    @torch.jit.unused
+    def _evaluate_eager(
+        self, graph: list[Tensor], charge_spin: Tensor | None, stress: bool, create_graph: bool
+    ) -> dict[str, Tensor]:
+        try:
+            with torch.enable_grad():  # TorchScript knows no such context
+                positions, numbers, cell, edge_index, edge_shift, batch = graph
+                return self._evaluate(
+                    positions, numbers, cell, edge_index, edge_shift, batch, charge_spin, stress,
+                    create_graph,
+                )  # fmt: skip
+        except RuntimeError as error:
+            if not self._foreign or is_out_of_memory(error):
+                raise
+            raise ForceDeltaError(f"the code of the model failed: {_last_line(error)}") from error
 
     @torch.jit.unused
     def _check_abilities(
@@ -205,6 +232,16 @@ class ForceDelta(nn.Module):
         else:
             energy, direct, expected = self._predict(
                 [moved, numbers, strained_cell, edge_index, edge_shift, batch], charge_spin
+            )
+        if not (energy.is_floating_point() and direct.is_floating_point()):
+            raise ForceDeltaError(
+                "the model must return real floating-point numbers for energies and direct forces, not "
+                f"{energy.dtype} and {direct.dtype}"
+            )
+        if energy.device != positions.device or direct.device != positions.device:
+            raise ForceDeltaError(
+                f"the model returns results on {energy.device} and {direct.device} for positions on "
+                f"{positions.device}"
             )
         if energy.dim() != 1 or energy.shape[0] != cell.shape[0] or direct.shape != positions.shape:
             raise ForceDeltaError(

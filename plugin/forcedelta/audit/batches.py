@@ -15,7 +15,7 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from forcedelta.errors import ForceDeltaError
-from forcedelta.force_delta import ForceDelta
+from forcedelta.force_delta import ForceDelta, is_out_of_memory
 from forcedelta.graph import Graphs
 from forcedelta.models.loaded import LoadedModel
 
@@ -73,7 +73,7 @@ class BatchEvaluator:
         try:
             return self._evaluate(structures)
         except RuntimeError as error:
-            if not _out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             if len(structures) == 1:
                 raise ForceDeltaError(
@@ -107,11 +107,6 @@ class BatchEvaluator:
                 )
             )
         return evaluations
-
-
-def _out_of_memory(error: RuntimeError) -> bool:
-    # on the CPU torch raises a plain RuntimeError
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 class BatchSize:

@@ -16,6 +16,9 @@ A file of ``torch.jit.save`` is a model of forcedelta when
   - ``stress``: false where the energy does not depend on ``cell``, so that there is no stress.
   - anything else (``level_of_theory``, ``training_set``, ``licence``, ...) goes into the metadata.
 
+The code in a file may only compute: one that writes or reads files, prints, or needs C++ classes of other
+libraries is refused unless the user trusts it (`forcedelta.models.scripted_code`).
+
 To write one::
 
     facts = {"cutoff": 5.0, "dtype": "float32", "elements": ["H", "O"], "licence": "MIT"}
@@ -27,10 +30,6 @@ Files of metatomic, ``.pt`` as well, are recognised and loaded by
 
 from __future__ import annotations
 
-import json
-import math
-import warnings
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +39,11 @@ from torch import Tensor, nn
 
 from forcedelta.errors import ForceDeltaError
 from forcedelta.models.catalogue import LoadRequest
+from forcedelta.models.facts import check_cutoff, check_periodic, check_symbols, parse_json, shown
 from forcedelta.models.files import hash_of
 from forcedelta.models.isolation import torch_state_kept
 from forcedelta.models.loaded import LoadedModel
+from forcedelta.models.scripted_code import load_script, reason, records
 
 FACTS = "model.json"
 """Name of the extra file that describes a model."""
@@ -58,6 +59,8 @@ class ScriptedModel(nn.Module):
     The optimising executor of TorchScript does not, so that a run that was restarted would not
     repeat the one that was not.
     """
+
+    foreign = True
 
     def __init__(self, scripted: torch.jit.ScriptModule, cutoff: float) -> None:
         super().__init__()
@@ -76,7 +79,7 @@ def load(request: LoadRequest) -> LoadedModel:
 
     Raises:
         ForceDeltaError: a file that is truncated, of `forcedelta export`, without its facts or with
-            another call; another dtype than the file's; or what
+            another call; code that does more than compute, without ``trust``; another dtype than the file's; or what
             `forcedelta.models.metatomic.exported.load` raises.
     """
     path = request.file
@@ -108,17 +111,7 @@ def load(request: LoadRequest) -> LoadedModel:
 
 def _load(path: Path, request: LoadRequest) -> LoadedModel:
     extra: dict[str, Any] = {FACTS: ""}
-    try:
-        with warnings.catch_warnings():
-            # the file is TorchScript: nothing that a user could do about it
-            warnings.filterwarnings("ignore", "`torch.jit", DeprecationWarning)
-            module = torch.jit.load(str(path), map_location=request.device, _extra_files=extra)
-    except (RuntimeError, ValueError, OSError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise ForceDeltaError(
-            f"{path}: not a complete TorchScript file, or one that needs a library that is not loaded "
-            f"({first})"
-        ) from error
+    module = load_script(path, request.device, request.trust, extra)
     text = extra[FACTS]
     if isinstance(text, bytes):
         text = text.decode(errors="replace")
@@ -145,46 +138,32 @@ def _load(path: Path, request: LoadRequest) -> LoadedModel:
 
 def _extra_files(path: Path) -> set[str]:
     try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-    except (zipfile.BadZipFile, OSError) as error:
+        _, names = records(path)
+    except (RuntimeError, OSError) as error:
         raise ForceDeltaError(
-            f"{path}: not a complete TorchScript file ({error}); copy or export it again"
+            f"{path}: not a complete TorchScript file ({reason(error)}); copy or export it again"
         ) from error
-    return {name.partition("/extra/")[2] for name in names if "/extra/" in name}
+    return {name.removeprefix("extra/") for name in names if name.startswith("extra/")}
 
 
 def _checked_facts(text: str, path: Path, dtype: torch.dtype) -> dict[str, Any]:
-    try:
-        facts = json.loads(text)
-    except ValueError as error:
-        raise ForceDeltaError(f"{path}: {FACTS} in it is no JSON ({error})") from error
+    where = f"{path}: {FACTS}"
+    facts = parse_json(text, f"{where} in it")
     asked = str(dtype).removeprefix("torch.")
-
-    def wrong(name: str, what: str) -> ForceDeltaError:
-        value = facts.get(name) if isinstance(facts, dict) else facts
-        return ForceDeltaError(f"{path}: {FACTS} must give {what}, not {value!r}")
-
     if not isinstance(facts, dict):
-        raise wrong("", "an object of facts")
-    cutoff = facts.get("cutoff")
-    if isinstance(cutoff, bool) or not isinstance(cutoff, int | float):
-        raise wrong("cutoff", "the cutoff in Å")
-    if not (math.isfinite(cutoff) and cutoff > 0):
-        raise wrong("cutoff", "a positive cutoff in Å")
+        raise ForceDeltaError(f"{where} must give an object of facts, not {shown(facts)}")
+    check_cutoff(facts.get("cutoff"), where)
     if facts.get("dtype") not in ("float32", "float64"):
-        raise wrong("dtype", "the dtype 'float32' or 'float64'")
-    elements = facts.get("elements")
-    if elements is not None and (
-        not isinstance(elements, list)
-        or not elements
-        or not all(isinstance(name, str) and atomic_numbers.get(name, 0) > 0 for name in elements)
-    ):
-        raise wrong("elements", "a list of element symbols, or none at all")
-    if facts.get("periodic") not in (None, True, False):
-        raise wrong("periodic", "periodic as true or false, or not at all")
+        raise ForceDeltaError(
+            f"{where} must give the dtype 'float32' or 'float64', not {shown(facts.get('dtype'))}"
+        )
+    if facts.get("elements") is not None:
+        check_symbols(facts["elements"], where)
+    check_periodic(facts.get("periodic"), where)
     if not isinstance(facts.get("stress", True), bool):
-        raise wrong("stress", "stress as true or false")
+        raise ForceDeltaError(
+            f"{where} must give stress as true or false, not {shown(facts['stress'])}"
+        )
     if facts["dtype"] != asked:
         raise ForceDeltaError(
             f"{path}: the model computes in {facts['dtype']}, and {asked} was asked for; ask for "
@@ -195,7 +174,11 @@ def _checked_facts(text: str, path: Path, dtype: torch.dtype) -> dict[str, Any]:
 
 def _check_call(module: Any, path: Path) -> None:
     """Six tensors in, two out; what they hold is checked when the model is called."""
-    schema = module.forward.schema
+    if not module._c._has_method("forward"):
+        raise ForceDeltaError(
+            f"{path}: the module has no method forward, so that it cannot be called; save one that has"
+        )
+    schema = module._c._get_method("forward").schema
     arguments = [str(argument.type) for argument in schema.arguments[1:]]
     answer = [str(value.type) for value in schema.returns]
     if arguments != ["Tensor"] * 6 or answer != ["Tuple[Tensor, Tensor]"]:

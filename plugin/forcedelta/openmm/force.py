@@ -37,6 +37,8 @@ def add_force_delta(
     charge: int | None = None,
     spin: int | None = None,
     force_group: int = 0,
+    architecture: str | None = None,
+    trust: bool = False,
 ) -> Monitor:
     """Add a model's energy and forces to a System, monitored by the Force Delta.
 
@@ -64,6 +66,8 @@ def add_force_delta(
         spin: their spin multiplicity 2S + 1, likewise.
         force_group: OpenMM's group of the force; with ``path="torchscript"`` 0 is the last one that
             no other force has.
+        architecture, trust: see `forcedelta.load_model`; an exported module is code, too, and may
+            do more than compute only with ``trust``.
 
     The platforms Reference and CPU are tested. On the others, CUDA among them, the code differs in
     one place (the engine is asked for each evaluation, as it may shift positions by box vectors),
@@ -105,11 +109,11 @@ def add_force_delta(
     if path == "torchscript":
         from .torchscript import TorchMonitor
 
-        exported = TorchMonitor(model, indices, numbers, images, forces, int(every), part)
+        exported = TorchMonitor(model, indices, numbers, images, forces, int(every), part, trust)
         exported.add_to(system, force_group)
         return exported
-    arguments = (numbers, images, forces, dtype, device, charge, spin)
-    evaluator = make_evaluator(model, *arguments, part=part)
+    arguments = (numbers, images, forces, dtype, device, charge, spin, part, architecture, trust)
+    evaluator = make_evaluator(model, *arguments)
     reference = None if isinstance(model, LoadedModel | torch.nn.Module) else str(model)
     rebuild = None if reference is None else (make_evaluator, (reference, *arguments))
     info = _model_info(evaluator.model, forces, int(every), device, dtype)
@@ -128,13 +132,17 @@ def make_evaluator(
     charge: int | None = None,
     spin: int | None = None,
     part: bool = True,
+    architecture: str | None = None,
+    trust: bool = False,
 ) -> Evaluator:
     """Load a model for the atoms that it is to see.
 
     A part of a System is a molecule for the model, even where the box is periodic: its images only
     make it whole.
     """
-    loaded = load_model(model, _DTYPES[dtype], usable_device(device))
+    loaded = load_model(
+        model, _DTYPES[dtype], usable_device(device), architecture=architecture, trust=trust
+    )
     molecule = part and loaded.periodic is False
     check_supported(numbers, np.full(3, periodic and not molecule), loaded)
     given = {"charge": charge, "spin": spin}

@@ -20,7 +20,8 @@ class ForceDeltaPotentialFactory:
         Args:
             name: "forcedelta".
             model: as for `forcedelta.openmm.add_force_delta`.
-            settings: others of its keyword arguments: forces, every, device, dtype.
+            settings: others of its keyword arguments: forces, every, device, dtype, architecture,
+                trust.
 
         Raises:
             ForceDeltaError: no model was given.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,8 @@ from ..checks import check_supported
 from ..errors import ForceDeltaError
 from ..installing import command
 from ..models import LoadedModel
+from ..models.facts import check_cutoff, check_numbers, check_periodic, parse_json
+from ..models.scripted_code import load_script, reason, records
 from .evaluator import Evaluation
 from .export import AHEAD, FACTS, FULL, OTHER, PLAIN
 from .monitor import Forces, Monitor
@@ -24,6 +25,7 @@ from .units import EV, EV_PER_ANGSTROM
 
 _REQUEST = "forcedelta_request"
 _GROUPS = 32
+_GIVEN = ("name", "weights_hash", "library", "elements", "cutoff", "periodic", "dtype", "torch")
 
 
 class TorchMonitor(Monitor):
@@ -31,10 +33,11 @@ class TorchMonitor(Monitor):
 
     Args:
         path: a file of `forcedelta.openmm.export.export`.
+        trust: whether the code in it may do more than compute.
 
     Raises:
-        ForceDeltaError: openmmtorch cannot be imported, the file is none of an exported model, or
-            the model does not fit the atoms.
+        ForceDeltaError: openmmtorch cannot be imported, the file is none of an exported model, its
+            code is refused, or the model does not fit the atoms.
     """
 
     def __init__(
@@ -46,9 +49,10 @@ class TorchMonitor(Monitor):
         forces: Forces,
         every: int,
         part: bool,
+        trust: bool = False,
     ) -> None:
         torch_force = _torch_force()
-        module, facts = _load(path)
+        module, facts = load_exported(path, trust)
         _check(facts, numbers, periodic, part)
         super().__init__(atoms, numbers, periodic, forces, every, _model_info(facts, forces, every))
         module.bind(
@@ -157,20 +161,37 @@ def _load_plugins_again() -> None:
 _loaded_again: set[str] = set()
 
 
-def _load(path: str | Path) -> tuple[Any, dict[str, Any]]:
+def load_exported(path: str | Path, trust: bool = False) -> tuple[Any, dict[str, Any]]:
+    """The module in a file of `forcedelta export`, and what the file tells of it.
+
+    Raises:
+        ForceDeltaError: another file, one that is damaged, or code that does more than compute
+            without ``trust``.
+    """
     if not isinstance(path, str | Path) or not Path(path).is_file():
         raise ForceDeltaError(
             f"path='torchscript' needs a file of 'forcedelta export', not {path!r}: export the "
             "model first"
         )
-    extra = {FACTS: ""}
+    advice = f"write it with 'forcedelta export MODEL --out {path}'"
     try:
-        module = torch.jit.load(str(path), _extra_files=extra)
-        facts = json.loads(extra[FACTS])
-    except (RuntimeError, ValueError) as error:
-        raise ForceDeltaError(
-            f"{path} is no exported model: write it with 'forcedelta export MODEL --out {path}'"
-        ) from error
+        _, names = records(Path(path))
+    except (RuntimeError, OSError) as error:
+        raise ForceDeltaError(f"{path} is no exported model ({reason(error)}): {advice}") from error
+    if f"extra/{FACTS}" not in names:
+        raise ForceDeltaError(f"{path} is no exported model: {advice}")
+    extra: dict[str, Any] = {FACTS: ""}
+    module = load_script(Path(path), torch.device("cpu"), trust, extra)
+    where = f"{path}: {FACTS}"
+    facts = parse_json(extra[FACTS], f"{where} in it")
+    missing = [name for name in _GIVEN if not isinstance(facts, dict) or name not in facts]
+    if missing or not all(module._c._has_method(name) for name in ("bind", "forward")):
+        lacks = ", ".join(missing) or "its methods"
+        raise ForceDeltaError(f"{path} is no exported model (it lacks {lacks}): {advice}")
+    check_cutoff(facts["cutoff"], where)
+    check_periodic(facts["periodic"], where)
+    if facts["elements"] is not None:
+        check_numbers(facts["elements"], where)
     return module, facts
 
 

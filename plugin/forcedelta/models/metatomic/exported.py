@@ -14,14 +14,17 @@ import torch
 from forcedelta.errors import ForceDeltaError
 from forcedelta.installing import command
 from forcedelta.models.catalogue import LoadRequest
+from forcedelta.models.facts import parse_json, shown
 from forcedelta.models.files import hash_of
 from forcedelta.models.isolation import torch_state_kept
 from forcedelta.models.loaded import LoadedModel
+from forcedelta.models.scripted_code import TRUST, load_script, records
 
 EXTENSIONS = "extensions"
 """Folder beside a file with the TorchScript extensions that its model needs, named as metatrain
 names it."""
 
+_EXTENSION_LISTS = ("extra/extensions", "extra/extensions-deps")
 _FORCES = ("non_conservative_force", "non_conservative_forces")  # today's name, and the older one
 _INPUTS = ("charge", "spin_multiplicity")
 
@@ -31,7 +34,7 @@ def load(request: LoadRequest, variant: str | None = None) -> LoadedModel:
 
     The file says in which precision the model computes, and only that can be asked for. Compiled
     TorchScript extensions that it needs are looked for in a folder ``extensions`` beside it, and
-    among the installed packages.
+    among the installed packages. As they are programs, they are only loaded with ``trust``.
 
     Args:
         request: with a file.
@@ -39,14 +42,15 @@ def load(request: LoadRequest, variant: str | None = None) -> LoadedModel:
             "pbe" for ``energy/pbe``. None: the one without a name, or the only one.
 
     Raises:
-        ForceDeltaError: metatomic is not installed; the file is truncated or needs extensions that
-            are not there; the model has no energy or no non-conservative forces, does not tell its
+        ForceDeltaError: metatomic is not installed; the file is truncated, needs extensions that
+            are not there, or needs extensions or code that does more than compute without
+            ``trust``; the model has no energy or no non-conservative forces, does not tell its
             units, needs inputs other than charge and spin multiplicity, or computes in another
             precision or on other devices.
     """
     assert request.file is not None
     with torch_state_kept():
-        model = _read(request.file)
+        model = _read(request.file, request.trust)
         return describe(model, request, variant)
 
 
@@ -124,7 +128,7 @@ def weights_hash_of(model: Any) -> str:
     return hash_of(model, model.capabilities().__getstate__()[0])
 
 
-def _read(path: Path) -> torch.jit.RecursiveScriptModule:
+def _read(path: Path, trust: bool) -> torch.jit.RecursiveScriptModule:
     with warnings.catch_warnings():
         # metatomic and its files are TorchScript: nothing that a user could do about it
         warnings.filterwarnings("ignore", "`torch.jit", DeprecationWarning)
@@ -135,23 +139,56 @@ def _read(path: Path) -> torch.jit.RecursiveScriptModule:
                 f"{path} is a metatomic model, and metatomic cannot be imported "
                 f"({_first_line(error)}): {command('metatomic')}"
             ) from error
-        extensions = path.parent / EXTENSIONS
+        named = _extensions(path)
+        if named and not trust:
+            raise ForceDeltaError(
+                f"{path}: the model needs compiled extensions ({_list(named)}), which run as programs "
+                f"do as soon as they are loaded; {TRUST}"
+            )
         try:
-            load_model_extensions(str(path), str(extensions) if extensions.is_dir() else None)
+            if named:
+                extensions = path.parent / EXTENSIONS
+                load_model_extensions(str(path), str(extensions) if extensions.is_dir() else None)
             check_atomistic_model(str(path))
-            return torch.jit.load(str(path), map_location="cpu")
         except (RuntimeError, ValueError, OSError) as error:
-            text = str(error)
+            raise ForceDeltaError(
+                f"{path}: not a complete file of an exported metatomic model "
+                f"({_first_line(error)}); export or download it again"
+            ) from error
+        try:
+            return load_script(path, torch.device("cpu"), trust)
+        except ForceDeltaError as error:
+            text = str(error.__cause__)
             if "Unknown type name" in text or "Unknown builtin op" in text:
                 raise ForceDeltaError(
                     f"{path}: the model needs compiled extensions that are not there; put the folder "
                     "that was collected when it was exported beside it as "
                     f"'{EXTENSIONS}', or install the package that they come from"
                 ) from error
-            raise ForceDeltaError(
-                f"{path}: not a complete file of an exported metatomic model "
-                f"({_first_line(error)}); export or download it again"
-            ) from error
+            raise
+
+
+def _extensions(path: Path) -> list[str]:
+    """Names of the compiled extensions that a file asks for, and of what they depend on.
+
+    Raises:
+        ForceDeltaError: an incomplete file, or a list that cannot be read.
+    """
+    try:
+        reader, names = records(path)
+        texts = [reader.get_record(name) for name in _EXTENSION_LISTS if name in names]
+    except (RuntimeError, OSError) as error:
+        raise ForceDeltaError(
+            f"{path}: not a complete file of an exported metatomic model ({_first_line(error)}); "
+            "export or download it again"
+        ) from error
+    named: list[str] = []
+    for text in texts:
+        found = parse_json(text, f"{path}: its list of extensions")
+        if not isinstance(found, list):
+            raise ForceDeltaError(f"{path}: its list of extensions is none, but {shown(found)}")
+        named += [str(one.get("name", one) if isinstance(one, dict) else one) for one in found]
+    return named
 
 
 def _outputs(outputs: Mapping[str, Any], where: str, variant: str | None) -> tuple[str, str]:

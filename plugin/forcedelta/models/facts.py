@@ -1,0 +1,104 @@
+"""What files state about models, read with care: anybody may have written them.
+
+The same limits hold for models of other packages and for those in memory.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import reprlib
+from typing import Any
+
+from ase.data import atomic_numbers, chemical_symbols
+
+from forcedelta.errors import ForceDeltaError
+
+SHORTEST_CUTOFF, LONGEST_CUTOFF = 0.1, 50.0
+"""Å; beyond these a list of neighbours is empty, or does not fit into any memory."""
+
+
+def parse_json(text: str | bytes, where: str) -> Any:
+    """JSON, however deep it is and however long its numbers are.
+
+    Args:
+        text: UTF-8.
+        where: how the error begins, e.g. the path and what in it is to be JSON.
+
+    Raises:
+        ForceDeltaError: it is none that can be read.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ForceDeltaError(f"{where} is no JSON that can be read (nested too deeply)") from error
+    except ValueError as error:  # also of numbers with thousands of digits, and of other encodings
+        said = str(error).partition(";")[0]
+        raise ForceDeltaError(f"{where} is no JSON that can be read ({said:.120})") from error
+
+
+def shown(value: Any) -> str:
+    """A foreign value for an error message: never longer than a line."""
+    try:
+        return reprlib.repr(value)
+    except ValueError:  # an integer of thousands of digits
+        return f"a {type(value).__name__} of thousands of digits"
+
+
+def check_cutoff(cutoff: Any, where: str) -> float:
+    """A cutoff in Å.
+
+    Raises:
+        ForceDeltaError: no number, or none between `SHORTEST_CUTOFF` and `LONGEST_CUTOFF`.
+    """
+    wanted = f"a cutoff from {SHORTEST_CUTOFF:g} to {LONGEST_CUTOFF:g} Å"
+    if isinstance(cutoff, bool) or not isinstance(cutoff, int | float):
+        wanted = "the cutoff in Å"
+    elif not (cutoff > 0 and cutoff < math.inf):  # nor NaN
+        wanted = "a positive cutoff in Å"
+    elif SHORTEST_CUTOFF <= cutoff <= LONGEST_CUTOFF:
+        return float(cutoff)
+    raise ForceDeltaError(f"{where} must give {wanted}, not {shown(cutoff)}")
+
+
+def check_symbols(symbols: Any, where: str) -> frozenset[int]:
+    """Atomic numbers of a list of symbols.
+
+    Raises:
+        ForceDeltaError: no list, an empty one, or something in it that is no element.
+    """
+    if (
+        not isinstance(symbols, list)
+        or not symbols
+        or not all(isinstance(name, str) and atomic_numbers.get(name, 0) > 0 for name in symbols)
+    ):
+        raise ForceDeltaError(f"{where} must give a list of element symbols, not {shown(symbols)}")
+    return frozenset(atomic_numbers[name] for name in symbols)
+
+
+def check_numbers(elements: Any, where: str) -> list[int]:
+    """Atomic numbers, each once.
+
+    Raises:
+        ForceDeltaError: something that is no atomic number, or none at all.
+    """
+    known = range(1, len(chemical_symbols))
+    try:
+        given = list(elements)
+    except TypeError:
+        given = []
+    whole = all(isinstance(z, int) and not isinstance(z, bool) and z in known for z in given)
+    if given and whole and len(set(given)) == len(given):
+        return given
+    raise ForceDeltaError(
+        f"{where} must give atomic numbers from 1 to {known[-1]}, each once, not {shown(elements)}"
+    )
+
+
+def check_periodic(periodic: Any, where: str) -> bool | None:
+    """Raises ForceDeltaError unless it is true, false or absent (None)."""
+    if periodic is None or isinstance(periodic, bool):
+        return periodic
+    raise ForceDeltaError(
+        f"{where} must give periodic as true or false, or not at all, not {shown(periodic)}"
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +11,17 @@ from numpy.typing import NDArray
 
 from .. import __version__
 from ..errors import ForceDeltaError
-from .correlation import independent
-from .guarantee import find_threshold
+from .correlation import Sample, independent
+from .guarantee import Threshold, check, find_threshold
 from .labels import Labels
 from .ranking import as_facts, at_thresholds, ranking
 from .result import Calibration
 
+Array = NDArray[np.float64]
+
 QUANTILES = (0.5, 0.75, 0.9, 0.95)
+SHARES = (0.25, 0.5, 0.75, 1.0)  # of labels that pass the thresholds at which correlation is seen
+SIGNIFICANT = 6  # digits of a threshold
 
 
 def calibrate(
@@ -28,7 +33,8 @@ def calibrate(
 ) -> Calibration:
     """The largest threshold on U that keeps to a risk; see `forcedelta.calibration.guarantee`.
 
-    Labels that come from the same trajectory, with times, are thinned to independent ones first.
+    Labels of the same run are counted for what they are worth; see
+    `forcedelta.calibration.correlation`.
 
     Args:
         labels: of one model and one reference.
@@ -40,46 +46,33 @@ def calibrate(
     Raises:
         ForceDeltaError: too few labels, no threshold keeps to the risk, or all labels pass.
     """
-    kept, inefficiency = independent(labels.source, labels.time, labels.force_delta, labels.epsilon)
-    used = labels.subset(kept)
-    try:
-        found = find_threshold(used.force_delta, used.epsilon, tolerance, risk, confidence)
-    except ForceDeltaError as error:
-        if inefficiency is None or len(used) == len(labels):
-            raise
-        raise ForceDeltaError(
-            f"{error} (of {len(labels)} labels, {len(used)} are independent: of one trajectory, "
-            f"{inefficiency:.3g} frames count as one)"
-        ) from error
-    if found.highest:
-        raise ForceDeltaError(
-            f"all {found.passing} labels pass ({found.bad} with an error above {tolerance:g} eV/Å keep to "
-            f"the risk of {risk:g}), so that nothing shows where to stop: label frames of "
-            "larger U, or give a smaller --tolerance or --risk (the risk is kept up to the largest "
-            f"U seen, {found.value:.4g} eV/Å)"
-        )
-    marks = np.unique([*np.quantile(used.force_delta, QUANTILES), found.value])
+    found, sample = threshold(labels, tolerance, risk, confidence)
+    used = labels.subset(sample.kept)
+    value = shortest(found.value, used.force_delta)
+    marks = np.unique([*np.quantile(used.force_delta, QUANTILES), value])
     return Calibration(
-        threshold=found.value,
+        threshold=value,
         tolerance=tolerance,
         risk=risk,
         confidence=confidence,
         guarantee=(
             f"With a confidence of {confidence:g} over the draw of the labels, "
-            f"P(error of the direct forces > {tolerance:g} eV/Å | U <= {found.value:.4g} eV/Å) <= {risk:g} "
-            "for frames that are drawn like the labelled ones."
+            f"P(error of the direct forces > {tolerance:g} eV/Å | U <= {value!r} eV/Å) <= {risk:g} "
+            f"for frames that are drawn like the labelled ones. Assumed: {sample.assumed}."
         ),
         model=labels.model,
         labels={
             "files": [str(file) for file in files or []],
             "reference": labels.reference,
             "count": len(labels),
-            "used": len(used),
-            "statistical_inefficiency": inefficiency,
+            "used": int(sample.worth),
+            "runs": sample.runs,
+            "statistical_inefficiency": len(labels) / sample.worth if sample.runs else None,
+            "assumed": sample.assumed,
             "above_tolerance": int((used.epsilon > tolerance).sum()),
             "force_delta_range": [float(used.force_delta.min()), float(used.force_delta.max())],
         },
-        passing={"count": found.passing, "bad": found.bad},
+        passing={"labels": len(used), "count": found.passing, "bad": found.bad},
         ranking=as_facts(ranking(predictors(used), used.epsilon, tolerance)),
         thresholds=at_thresholds(marks, used.force_delta, used.epsilon, tolerance),
         versions={
@@ -88,6 +81,70 @@ def calibrate(
             "scipy": scipy.__version__,
         },
     )
+
+
+def threshold(
+    labels: Labels, tolerance: float, risk: float, confidence: float
+) -> tuple[Threshold, Sample]:
+    """The threshold alone, and the labels on which it rests.
+
+    Raises:
+        ForceDeltaError: as `calibrate` does.
+    """
+    check(tolerance, risk, confidence)
+    u, error = labels.force_delta, labels.epsilon
+    sample = independent(
+        labels.source,
+        labels.time,
+        deviations(u, error > tolerance),
+        deviations(u, error > np.median(error)),
+        confidence=confidence,
+    )
+    rows = sample.kept
+    try:
+        found = find_threshold(u[rows], error[rows], tolerance, risk, confidence, sample.weight)
+    except ForceDeltaError as failed:
+        if sample.worth == len(labels):
+            raise
+        raise ForceDeltaError(f"{failed} ({sample.assumed})") from failed
+    if found.highest:
+        raise ForceDeltaError(
+            f"all {found.passing} labels pass ({found.bad} with an error above {tolerance:g} eV/Å keep to "
+            f"the risk of {risk:g}): the labels do not bound the threshold from above; label frames of "
+            "larger U, or give a smaller --tolerance or --risk (the risk is kept up to the largest "
+            f"U seen, {found.value:.4g} eV/Å)"
+        )
+    return found, sample
+
+
+def deviations(u: Array, large: NDArray[np.bool_]) -> Array:
+    """Of labels from the share of large errors among those that pass, at several thresholds [m, n].
+
+    Those that do not pass do not count. Their sum over labels, over the number that pass, is the
+    error of that share (to first order), of which the variance is sought.
+    """
+    rows = []
+    for limit in np.quantile(u, SHARES):
+        passing = u <= limit
+        rows.append(np.where(passing, large - large[passing].mean(), 0.0))
+    return np.array(rows)
+
+
+def shortest(value: float, force_delta: Array) -> float:
+    """The threshold rounded up to the fewest digits, six at least, that the same labels pass.
+
+    What is printed, what is in the file and what a guard compares with is then one number.
+    """
+    above = force_delta[force_delta > value]
+    limit = float(above.min()) if len(above) else math.inf
+    for digits in range(SIGNIFICANT, 17):
+        rounded = float(f"{value:.{digits - 1}e}")
+        if rounded < value:
+            unit = 10.0 ** (math.floor(math.log10(value)) - digits + 1)
+            rounded = float(f"{value + 0.5 * unit:.{digits - 1}e}")
+        if value <= rounded < limit:
+            return rounded
+    return value
 
 
 def predictors(labels: Labels) -> dict[str, NDArray[np.float64]]:

@@ -1,72 +1,218 @@
-"""Frames of one trajectory resemble each other: which of them count as independent labels."""
+"""Frames of one run resemble each other: how many independent labels they are worth.
+
+The share of bad labels estimates a risk with a variance that is larger than that of independent
+labels by the *design effect*. Two things raise it: frames that follow each other in time are alike,
+and all frames of a run may be alike (it sits in a basin of its own). Both are seen in the sums over
+runs of the deviations x from a mean that is common to all runs,
+
+    deff = K / (K - 1) * sum_runs (sum_frames x)^2 / sum_frames x^2,
+
+the variance of clusters of survey statistics (for K equal runs it is 1 + (L - 1) ICC with L frames a
+run and the intraclass correlation ICC). A mean of each run of its own would hide whatever is slower
+than the run. What is common to all runs as a function of time, as the growth of errors in heating
+ramps, is no correlation and is taken off as a linear trend. With few runs the sum is uncertain:
+as in Korn and Graubard, Survey Methodology 24, 193 (1998), n / deff is multiplied by the squared
+ratio of the quantiles of the normal and of Student's t distribution. Where frames are in the order
+of time, the design effect is at least the statistical inefficiency
+
+    g = 1 + 2 sum_k (1 - k/n) C(k)
+
+of Chodera, Swope, Pitera, Seok and Dill, J. Chem. Theory Comput. 3, 26 (2007), whose
+autocorrelation function C is here that of all runs together.
+
+Where the frames of a single run are all there is, blocks in time take the place of the runs.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import norm, t
 
 Array = NDArray[np.float64]
+Indices = NDArray[np.int64]
 
-FEWEST = 20
-"""Fewer frames of one trajectory than this say nothing about their correlation."""
+BLOCKS = 8
+"""Blocks of a single run, which stand for runs."""
+SHORTEST = 20
+"""Fewer frames of a single run than this say nothing about their correlation."""
+ONE_RUN = 1.5
+"""Below this effective number of runs, differences between runs cannot be seen."""
+LEAST_CONFIDENCE = 0.75
+"""Student's t is compared with the normal distribution at this confidence at least."""
 
 
-def statistical_inefficiency(series: Array) -> float:
-    """How many frames of a series in time count as one: g = 1 + 2 sum_t (1 - t/n) C(t).
+@dataclass(frozen=True)
+class Sample:
+    """What labels are worth.
 
-    C is the autocorrelation function, summed up to where it first falls below zero, as in Chodera,
-    Swope, Pitera, Seok and Dill, J. Chem. Theory Comput. 3, 26 (2007). A linear trend is taken off
-    before: the slow growth of errors in a heating ramp is no correlation of neighbouring frames.
-
-    Args:
-        series: values [n] in the order of time.
+    Attributes:
+        kept: indices of the labels to be used, in ascending order.
+        worth: number of independent labels that those count as, at most their number.
+        runs: number of runs that the files tell of.
+        alone: number of labels of which no run is known, taken for independent.
+        way: how the correlation was seen: "none" if no label has a run, "between runs",
+            "blocks" of a single run in time, or "one of each run" where that is worth more.
     """
-    count = len(series)
-    time = np.arange(count)
-    rest = series - np.polyval(np.polyfit(time, series, 1), time)
-    variance = float(np.mean(rest**2))
-    if variance <= 1e-12 * float(np.mean(series**2)):
-        return 1.0
-    total = 1.0
-    for lag in range(1, count - 1):
-        correlation = float(np.mean(rest[:-lag] * rest[lag:])) / variance
-        if correlation <= 0:
-            break
-        total += 2 * (1 - lag / count) * correlation
-    return total
+
+    kept: Indices
+    worth: float
+    runs: int
+    alone: int
+    way: str
+
+    @property
+    def weight(self) -> float:
+        """Independent labels that one of those kept counts as."""
+        return self.worth / len(self.kept)
+
+    @property
+    def assumed(self) -> str:
+        """What the count rests on, as a clause."""
+        alone = f"the {self.alone} labels of which no run is known are independent of each other"
+        if not self.runs:
+            return alone
+        if self.way == "blocks":
+            count = f"the labels of {self.runs} run{'s' * (self.runs > 1)}, which"
+            rest = "from their correlation in time, and differences between runs are not seen"
+        elif self.way == "between runs":
+            count = f"runs are independent of each other; the labels of {self.runs} runs"
+            rest = "from their correlation in time and within runs"
+        else:
+            count = f"runs are independent of each other; of each of {self.runs} runs one label,"
+            rest = "as its labels may be all alike"
+        text = f"{count} count as {self.worth - self.alone:.0f} {rest}"
+        return text + (f", and {alone}" if self.alone else "")
 
 
 def independent(
-    sources: Sequence[str | None], times: Array, *quantities: Array
-) -> tuple[NDArray[np.int64], float | None]:
-    """Indices of labels that may be taken for independent, and the largest g that was found.
-
-    Labels of the same source are put in the order of time, and every g-th is kept, with g the
-    largest statistical inefficiency of the quantities in that source. Labels without a source or
-    time, and fewer than `FEWEST` of one source, are taken for independent: nothing is known about
-    them, and g is None where there are no others.
+    sources: Sequence[str | None],
+    times: Array,
+    *quantities: Array,
+    confidence: float = 0.9,
+    seed: int = 0,
+) -> Sample:
+    """How many independent labels there are.
 
     Args:
-        sources: trajectory of each label [n].
-        times: when it was taken [n], in any unit; NaN where unknown.
-        quantities: [n] each, positive; their logarithms are looked at.
+        sources: run of each label [n]; None where it is unknown, and the label is then taken for
+            independent of all others.
+        times: when it was taken [n], in any unit of the run's own; NaN where unknown.
+        quantities: deviations from a mean, [m, n] each; the most correlated ones count.
+        confidence: with which a threshold is going to be tested.
+        seed: of the choice of one frame of each run.
     """
-    kept: list[int] = []
-    largest: float | None = None
-    groups: dict[str | None, list[int]] = {}
-    for index, source in enumerate(sources):
-        groups.setdefault(source if np.isfinite(times[index]) else None, []).append(index)
-    for source, members in groups.items():
-        if source is None or len(members) < FEWEST:
-            kept += members
-            continue
-        rows = np.array(members)[np.argsort(times[members], kind="stable")]
-        # crystals at rest have errors of zero by symmetry
-        logs = [np.log(np.maximum(quantity[rows], 1e-6)) for quantity in quantities]
-        g = max(statistical_inefficiency(series) for series in logs)
-        chosen = np.unique(np.round(np.arange(0, len(rows), g)).astype(int))
-        kept += rows[chosen[chosen < len(rows)]].tolist()
-        largest = max(largest or 1.0, g)
-    return np.array(sorted(kept), dtype=np.int64), largest
+    count = len(sources)
+    known = [source for source in sources if source is not None]
+    runs = dict.fromkeys(known)
+    alone = count - len(known)
+    if not runs:
+        return Sample(np.arange(count), float(count), 0, alone, "none")
+    groups = _groups(sources, times)
+    lonely = [row for row, source in enumerate(sources) if source is None]
+    single = Sample(
+        np.sort([*_one_of_each(groups, seed), *lonely]),
+        float(len(runs) + alone), len(runs), alone, "one of each run",
+    )  # fmt: skip
+    sizes = np.array([len(rows) for rows, _ in groups] + [1] * alone, float)
+    way, clusters = "between runs", [rows for rows, _ in groups]
+    if effective_number(sizes) < ONE_RUN:
+        way, clusters = "blocks", _blocks(groups)
+        if not clusters:
+            return single
+    clusters += [np.array([row]) for row in lonely]
+    ordered = [rows for rows, in_order in groups if in_order]
+    effect = 1.0
+    for quantity in quantities:
+        rest = _without_trend(quantity, times, ordered)
+        effect = max(effect, design_effect(rest, clusters), statistical_inefficiency(rest, ordered))
+    dof = max(1.0, effective_number(np.array([len(rows) for rows in clusters], float)) - 1.0)
+    level = max(confidence, LEAST_CONFIDENCE)
+    worth = count / effect * float(norm.ppf(level) / t.ppf(level, dof)) ** 2
+    if worth <= single.worth:
+        return single
+    return Sample(np.arange(count), min(worth, float(count)), len(runs), alone, way)
+
+
+def design_effect(deviations: Array, clusters: Sequence[Indices]) -> float:
+    """Variance of a mean over that of independent labels; 1 where nothing varies.
+
+    Args:
+        deviations: from the mean [m, n], of m quantities that are looked at together.
+        clusters: the rows of each run, or of labels by themselves; together all n.
+    """
+    total = float((deviations**2).sum())
+    if total == 0 or len(clusters) < 2:
+        return 1.0
+    sums = np.array([deviations[:, rows].sum(axis=1) for rows in clusters])
+    return len(clusters) / (len(clusters) - 1) * float((sums**2).sum()) / total
+
+
+def statistical_inefficiency(deviations: Array, runs: Sequence[Indices]) -> float:
+    """How many frames that follow each other count as one, from all runs together.
+
+    Args:
+        deviations: from a mean that is common to all runs [m, n].
+        runs: rows of each run in the order of time.
+    """
+    longest = max((len(rows) for rows in runs), default=0)
+    covariance = np.zeros(longest)
+    for rows in runs:
+        spectrum = np.fft.rfft(deviations[:, rows], 2 * longest, axis=1)
+        covariance += np.fft.irfft((np.abs(spectrum) ** 2).sum(axis=0), 2 * longest)[:longest]
+    if longest == 0 or covariance[0] <= 0:
+        return 1.0
+    correlation = covariance[1:] / covariance[0]
+    ends = np.flatnonzero(correlation <= 0)
+    return 1.0 + 2.0 * float(correlation[: ends[0] if len(ends) else None].sum())
+
+
+def effective_number(sizes: Array) -> float:
+    """Number of equal runs that are as informative about the spread between runs."""
+    squares = sizes**2
+    return float(squares.sum() ** 2 / (squares**2).sum())
+
+
+def _groups(sources: Sequence[str | None], times: Array) -> list[tuple[Indices, bool]]:
+    """Rows of each run, in the order of time where all its times are known, and whether they are."""
+    members: dict[str, list[int]] = {}
+    for row, source in enumerate(sources):
+        if source is not None:
+            members.setdefault(source, []).append(row)
+    groups = []
+    for rows in map(np.array, members.values()):
+        in_order = bool(np.isfinite(times[rows]).all())
+        groups.append((rows[np.argsort(times[rows], kind="stable")] if in_order else rows, in_order))
+    return groups
+
+
+def _blocks(groups: list[tuple[Indices, bool]]) -> list[Indices]:
+    """Blocks in time instead of runs; none if there are too few frames, or no order."""
+    total = sum(len(rows) for rows, _ in groups)
+    if total < SHORTEST or not all(in_order for _, in_order in groups):
+        return []
+    return [
+        block
+        for rows, _ in groups
+        for block in np.array_split(rows, max(1, round(BLOCKS * len(rows) / total)))
+    ]
+
+
+def _one_of_each(groups: list[tuple[Indices, bool]], seed: int) -> list[int]:
+    """A frame of each run, at random, as the first ones or middle ones are not drawn like all."""
+    rng = np.random.default_rng(seed)
+    return [int(rng.choice(rows)) for rows, _ in groups]
+
+
+def _without_trend(deviations: Array, times: Array, ordered: list[Indices]) -> Array:
+    """The same less a trend in time that all runs have in common."""
+    rest = deviations.copy()
+    if ordered:
+        rows = np.concatenate(ordered)
+        time = times[rows] - times[rows].mean()
+        if (spread := float(time @ time)) > 0:
+            rest[:, rows] -= np.outer(rest[:, rows] @ time / spread, time)
+    return rest

@@ -13,23 +13,32 @@ keeps that number small and may still pass bad ones only. What is done instead i
 to Achieve Risk Control", 2021): thresholds are tested one after another against "R(t) > risk",
 from small ones to large ones, and the last that withstands is taken.
 
-**What is guaranteed.** Let the labels be n independent draws (U, eps) from one distribution with a
-continuous U. Then, whatever that distribution and the model,
+**What is guaranteed.** Let the labels be n independent draws (U, eps) from one distribution. Then,
+whatever that distribution and the model,
 
-    P( R(t) <= risk ) >= confidence,
+    P( a threshold t is found, and R(t) > risk ) <= 1 - confidence,
 
 where the probability is that of drawing the labels, and a new frame of the same distribution that
-passes t has an error above the tolerance with probability R(t). Nothing is said about frames that
-are drawn in another way than the labels.
+passes t has an error above the tolerance with probability R(t). It is not the probability that a
+threshold which was found is wrong: if labels seldom give one, more of those may be. Who tries
+several tolerances on the same labels and keeps the one that succeeds has a chance of each to be
+wrong. Nothing is said about frames that are drawn in another way than the labels.
 
 **Why.** The candidates are the values of U in the file. Given that m labels lie below one of them,
 the number of bad ones among these is binomial, and its lower tail at ``risk`` is a p-value for
 R > risk at that candidate. The first one tested is that with a number of labels below it that
 depends on n only; the others follow in order up to the first p-value above 1 - confidence. A
 threshold is wrongly accepted only if the test passed at the first t of an interval with R > risk
-(or at the start, if that lies in one). R is continuous, so it equals ``risk`` there and on both
-sides of every interval before; given the numbers of labels in the intervals, the number of bad
-ones is binomial again with exactly ``risk``, and one such test suffices.
+(or at the start, if that lies in one). Where U is continuous, so is R: it equals ``risk`` there and
+on both sides of every interval before; given the numbers of labels in the intervals, the number of
+bad ones is binomial again with exactly ``risk``, and one such test suffices. Where many frames have
+the same U, R jumps there, and all of them pass or none: such a value is tested with the labels that
+equal it, too, of which the number of bad ones is binomial given how many they are.
+
+**Correlated labels.** Labels that are worth fewer independent ones (`correlation.independent`) are
+counted with a weight w below 1: the lower tail of the binomial distribution becomes that of its
+continuous extension, the incomplete beta function I_{1-risk}(w (m - b), w b + 1) for b bad ones of m,
+as in the intervals of Korn and Graubard, Survey Methodology 24, 193 (1998). This is an approximation.
 """
 
 from __future__ import annotations
@@ -39,6 +48,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import betainc
 from scipy.stats import binom
 
 from ..errors import ForceDeltaError
@@ -48,6 +58,9 @@ Array = NDArray[np.float64]
 LARGEST_START = 0.25
 """The first threshold tested passes at most this share of the labels, where they are many, and as
 many of them as allow for a few bad ones: a single one with a small U is no reason to give up."""
+
+SMALLEST = 1e-6
+"""A probability that differs from 0 or 1 by less is a slip: no set of labels could show it."""
 
 
 @dataclass(frozen=True)
@@ -68,16 +81,21 @@ class Threshold:
 
 
 def labels_needed(risk: float, confidence: float) -> int:
-    """The least number of labels with which any threshold can be found.
+    """The least number of independent labels with which any threshold can be found.
 
     That many, less one, have to pass without a single error above the tolerance:
     (1 - risk)^m <= 1 - confidence.
     """
-    return math.ceil(math.log(1 - confidence) / math.log1p(-risk)) + 1
+    return math.ceil(math.log1p(-confidence) / math.log1p(-risk)) + 1
 
 
 def find_threshold(
-    force_delta: Array, epsilon: Array, tolerance: float, risk: float, confidence: float
+    force_delta: Array,
+    epsilon: Array,
+    tolerance: float,
+    risk: float,
+    confidence: float,
+    weight: float = 1.0,
 ) -> Threshold:
     """The largest threshold t for which P(eps > tolerance | U <= t) <= risk is certain enough.
 
@@ -87,35 +105,58 @@ def find_threshold(
         tolerance: error that is still good, eV/Å.
         risk: allowed probability of a larger one among frames that pass.
         confidence: probability with which labels give a threshold that keeps to the risk.
+        weight: independent labels that one counts as, at most 1.
 
     Raises:
-        ForceDeltaError: numbers out of range, too few labels, or no threshold.
+        ForceDeltaError: numbers out of range or not finite, too few labels, or no threshold.
     """
     check(tolerance, risk, confidence)
+    if not (np.isfinite(force_delta).all() and np.isfinite(epsilon).all()):
+        raise ForceDeltaError("labels with a U or an error that is not finite: remove them")
     count = len(force_delta)
+    worth = count * weight
     least = labels_needed(risk, confidence)
-    if count < least:
+    if round(worth, 6) < least:
         raise ForceDeltaError(
-            f"{count} labels are too few for a risk of {risk:g} at a confidence of {confidence:g}, "
-            f"which needs at least {least}, all but one of them without an error above the "
-            f"tolerance: label more frames, or allow a risk of {_least_risk(count, confidence)}"
+            f"{_number(worth)} labels are too few for a risk of {risk:g} at a confidence of "
+            f"{confidence:g}, which needs at least {_number(least)}, all but one of them without an "
+            "error above the tolerance: label more frames, or allow a risk of "
+            f"{_least_risk(worth, confidence)}"
         )
     order = np.argsort(force_delta, kind="stable")
-    u, bad = force_delta[order], epsilon[order] > tolerance
-    below = np.arange(count)
-    bad_below: NDArray[np.int64] = np.cumsum(bad) - bad
-    certain = binom.cdf(bad_below, below, risk) <= 1 - confidence
-    start = _first_tested(count, risk, confidence)
-    failed = np.flatnonzero(~certain[start:])
-    last = start + (int(failed[0]) if len(failed) else count - start) - 1
-    if last < start:
+    values, first = np.unique(force_delta[order], return_index=True)
+    bad_of_smallest = np.concatenate([[0], np.cumsum(epsilon[order] > tolerance)])
+    below, passing = first, np.append(first[1:], count)
+
+    def certain(labels: NDArray[np.intp]) -> NDArray[np.bool_]:
+        bad = weight * bad_of_smallest[labels]
+        good = np.maximum(weight * labels - bad, 1e-12)
+        return np.asarray(betainc(good, bad + 1, 1 - risk) <= 1 - confidence)
+
+    before, with_ties = certain(below), certain(passing) | (passing - below == 1)
+    tested = np.flatnonzero(below >= _first_tested(count, risk, confidence, weight))
+    if not len(tested):
+        raise ForceDeltaError(
+            f"no threshold can be told: {count - below[-1]} of {count} labels have the same U of "
+            f"{values[-1]:.4g} eV/Å; label frames that differ"
+        )
+    failed = np.flatnonzero(~(before & with_ties)[tested])
+    stop = int(failed[0]) if len(failed) else len(tested)
+    if stop == 0:
+        seen = (passing if before[tested[0]] else below)[tested[0]]
         raise ForceDeltaError(
             f"no threshold keeps to a risk of {risk:g} at a confidence of {confidence:g}: of the "
-            f"{start} labels with the smallest U, {bad_below[start]} have an error above "
-            f"{tolerance:g} eV/Å, and of all {count}, {bad.sum()}; allow a larger --tolerance or "
-            "--risk, label more frames, or take a better model"
+            f"{seen} labels with the smallest U, {bad_of_smallest[seen]} have an error above "
+            f"{tolerance:g} eV/Å, and of all {count}, {bad_of_smallest[-1]}; allow a larger "
+            "--tolerance or --risk, label more frames, or take a better model"
         )
-    return Threshold(float(u[last]), last + 1, int(bad[: last + 1].sum()), last == count - 1)
+    last = tested[stop - 1]
+    return Threshold(
+        float(values[last]),
+        int(passing[last]),
+        int(bad_of_smallest[passing[last]]),
+        bool(last == len(values) - 1),
+    )
 
 
 def check(tolerance: float, risk: float, confidence: float) -> None:
@@ -123,23 +164,31 @@ def check(tolerance: float, risk: float, confidence: float) -> None:
     if not 0 < tolerance < math.inf:
         raise ForceDeltaError(f"tolerance is {tolerance}: give an error above 0 in eV/Å")
     for name, value in (("risk", risk), ("confidence", confidence)):
-        if not 0 < value < 1:
-            raise ForceDeltaError(f"{name} is {value}: give a probability between 0 and 1")
+        if not SMALLEST <= value <= 1 - SMALLEST:
+            raise ForceDeltaError(
+                f"{name} is {value}: give a probability between 0 and 1, at least {SMALLEST:g} "
+                "away from both"
+            )
 
 
-def _first_tested(count: int, risk: float, confidence: float) -> int:
+def _first_tested(count: int, risk: float, confidence: float, weight: float) -> int:
     """Number of labels below the first threshold tested: it depends on nothing but the arguments."""
-    below = np.arange(int(LARGEST_START * count) + 1)
-    allowed = binom.ppf(1 - confidence, below, risk)  # bad ones; one too many, but for rare ties
-    allowed -= binom.cdf(allowed, below, risk) > 1 - confidence
+    worth = weight * np.arange(int(LARGEST_START * count) + 1)
+    allowed = binom.ppf(1 - confidence, np.floor(worth), risk)  # bad ones; one too many, but for rare ties
+    allowed -= binom.cdf(allowed, np.floor(worth), risk) > 1 - confidence
     if allowed[-1] < 0:
-        return labels_needed(risk, confidence) - 1
+        return math.ceil(round((labels_needed(risk, confidence) - 1) / weight, 6))
     return int(np.argmax(allowed == allowed[-1]))
 
 
-def _least_risk(count: int, confidence: float) -> str:
+def _number(worth: float) -> str:
+    """A number of labels in words of a message."""
+    return f"{math.floor(worth)}" if worth < 1e6 else f"{worth:.3g}"
+
+
+def _least_risk(worth: float, confidence: float) -> str:
     """The smallest risk in steps of 0.01 that so many labels could show."""
-    if count < 2:
+    if worth < 2:
         return "no less than 1, as there is nothing to count"
-    least = math.ceil(100 * (1 - (1 - confidence) ** (1 / (count - 1)))) / 100
+    least = math.ceil(100 * (1 - (1 - confidence) ** (1 / (worth - 1)))) / 100
     return f"{least:.2f} or more" if least < 1 else "almost 1"

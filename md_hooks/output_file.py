@@ -107,6 +107,14 @@ class OutputFile:
             os.rename(self._name, self._real)
         else:
             os.unlink(self._name)
+            self._open_by_its_name()
+
+    def _open_by_its_name(self) -> None:
+        """Let the system know the open file by its new name, not by the one that was removed."""
+        again = os.open(self._real, os.O_RDWR | os.O_CLOEXEC)
+        os.dup2(again, self.fd, inheritable=False)
+        os.close(again)
+        _lock(self.fd, self.path, quiet=True)
 
     def discard(self) -> None:
         """Remove a new file that did not get to its place; close it."""
@@ -214,7 +222,7 @@ def _open_locked(path: Path, real: Path) -> int:
         os.close(fd)  # it was replaced between opening and locking: look again
 
 
-def _lock(fd: int, path: Path) -> None:
+def _lock(fd: int, path: Path, quiet: bool = False) -> None:
     try:
         problem = lock_to_write(fd)
     except LockHeldError as error:
@@ -222,7 +230,8 @@ def _lock(fd: int, path: Path) -> None:
             f"{path} is in use: another run writes to it, or another program keeps it open for "
             "writing; wait for it, or choose another file"
         ) from error
-    warn_unlocked(path, problem)
+    if not quiet:
+        warn_unlocked(path, problem)
 
 
 def _begin_beside(path: Path, real: Path) -> tuple[int, Path, OSError | None]:

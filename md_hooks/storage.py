@@ -21,6 +21,7 @@ recover from one.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
 import zlib
@@ -172,12 +173,10 @@ class Storage:
         """Forget what was not committed, for good: nothing is written any more."""
         self.error = self.error or OSError("the file was abandoned")
         self._changes.clear()
-        self.size = self.committed
-        try:
-            if os.fstat(self._fd).st_size > self.committed:
+        if self.size > self.committed:
+            self.size = self.committed
+            with contextlib.suppress(OSError):  # HDF5 and `Storage` ignore what lies there
                 os.ftruncate(self._fd, self.committed)
-        except OSError:
-            pass  # HDF5 and `Storage` ignore what lies there
 
 
 def _write(fd: int, data: bytes | memoryview, at: int) -> None:

@@ -44,10 +44,10 @@ def check(
     trust: Trust = False,
     charge: Charge = None,
     spin: Spin = None,
-    device: Annotated[str, typer.Option(help="Device of torch: cpu, cuda, cuda:1, ...")] = "cpu",
+    device: Annotated[str, typer.Option(help="Device of torch: cpu, cuda, cuda:1, mps, xpu.")] = "cpu",
     dtype: Annotated[
         Literal["float32", "float64"],
-        typer.Option(help="Precision in which the model is going to run; derivatives, symmetries "
+        typer.Option(help="Precision of the run to come; derivatives, symmetries "
                      "and jumps are measured in float64 where the model can."),
     ] = "float32",
     quick: Annotated[

@@ -65,7 +65,7 @@ def recalc(
         float | None,
         typer.Option(
             metavar="eV/Å",
-            help="Frames above this are candidates.",
+            help="Frames above this are candidates, eV/Å.",
             show_default="the run's flag threshold, else the 90th percentile of U",
             rich_help_panel=_CHOICE,
         ),
@@ -74,7 +74,7 @@ def recalc(
         float | None,
         typer.Option(
             metavar="eV/Å",
-            help="Frames above this are unphysical.",
+            help="Frames above this are unphysical and left out, eV/Å.",
             show_default="the run's stop threshold, else 10 times the median of U",
             rich_help_panel=_CHOICE,
         ),
@@ -83,7 +83,7 @@ def recalc(
         float,
         typer.Option(
             metavar="fs",
-            help="Least time between two frames, fs; flagged intervals longer than this are cut.",
+            help="Smallest time between two frames, fs; longer flagged intervals are cut.",
             rich_help_panel=_CHOICE,
         ),
     ] = 50.0,

@@ -95,6 +95,8 @@ def cases() -> Iterator[Case]:
         for flag in ("--charge=1", "--charge=100000", "--spin=2", "--architecture=nope", "--dtype=float16"):
             yield Case([*BASES[command], flag])
     for name in NAMES:
+        if name.startswith("locked") and os.geteuid() == 0:
+            continue  # nothing is locked
         yield Case([*RUN, f"--out={name}"])
         yield Case([*RUN, f"--out={name}", "--overwrite"])
         yield Case([*RUN, f"--flags={name}"])

@@ -120,6 +120,18 @@ def check_supported(
         )
 
 
+def check_takes_charge(model: LoadedModel, charge: int | None, spin: int | None) -> None:
+    """Whether a charge and a spin that the user gives mean something to the model.
+
+    Raises:
+        ForceDeltaError: they do not.
+    """
+    if not model.takes_charge_spin and not charge is spin is None:
+        raise ForceDeltaError(
+            f"model '{model.name}' takes no charge and no spin: omit --charge and --spin"
+        )
+
+
 def check_structure(atoms: Atoms, model: LoadedModel) -> None:
     """Everything that should hold at the start of a run.
 

@@ -17,7 +17,6 @@ from tqdm import tqdm
 from md_hooks.progress import QuietStream, say
 from md_hooks.text import printable
 
-from ..errors import ForceDeltaError
 from .model_options import Architecture, Charge, Spin, Trust
 from .structures import read_structure
 
@@ -130,14 +129,12 @@ _SOUND = (
 
 
 def _set_charge_and_spin(atoms: Atoms, model: Any, charge: int | None, spin: int | None) -> None:
+    from ..checks import check_takes_charge
     from ..graph import charge_and_spin
 
     given = {"charge": charge, "spin": spin}
     if not model.takes_charge_spin:
-        if charge is not None or spin is not None:
-            raise ForceDeltaError(
-                f"model '{model.name}' takes no charge and no spin: omit --charge and --spin"
-            )
+        check_takes_charge(model, charge, spin)
         return
     atoms.info.update({name: value for name, value in given.items() if value is not None})
     charge_and_spin(atoms, model)

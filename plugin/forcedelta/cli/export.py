@@ -45,9 +45,11 @@ def export(
         ) from error
     import torch
 
+    from ..checks import check_takes_charge
     from ..models import load_model
 
     loaded = load_model(model, getattr(torch, dtype), architecture=architecture, trust=trust)
+    check_takes_charge(loaded, charge, spin)
     facts = write(loaded, out, dtype=dtype, charge=charge, spin=spin)
     line = f"{facts['name']}, {facts['dtype']}, written by torch {facts['torch']}: {out}"
     say(line, sys.stdout)

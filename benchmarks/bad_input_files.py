@@ -91,8 +91,29 @@ STRUCTURES = {**{name: False for name in (*_ATOMS, *_XYZ)}, "nothing.xyz": False
               "/dev/zero": False, "folder": False, "loop": False, "noise": False, "empty": False}  # fmt: skip
 """Structure files, and whether they are good ones."""
 
-_KEYS = ("temperature", "steps", "model", "overwrite", "seed", "stop_above", "out", "ensemble", "threads")
-_VALUES = ['"300"', "[1, 2]", "{a = 1}", "2020-01-01", "true", "nan", "-5", "1e308", "9" * 5000, '""']
+_KEYS = (
+    "temperature",
+    "steps",
+    "model",
+    "overwrite",
+    "seed",
+    "stop_above",
+    "out",
+    "ensemble",
+    "threads",
+)
+_VALUES = [
+    '"300"',
+    "[1, 2]",
+    "{a = 1}",
+    "2020-01-01",
+    "true",
+    "nan",
+    "-5",
+    "1e308",
+    "9" * 5000,
+    '""',
+]
 _FINE = {("model", '"300"'), ("overwrite", "true"), ("out", '"300"'), ("stop_above", '"300"')}
 _TOML_TEXT = {
     **{
@@ -108,7 +129,17 @@ _TOML_TEXT = {
     "control.toml": 'out = "a\\u001b[31m.h5"\n',
     "nul.toml": 'model = "a\\u0000b"\n',
 }  # fmt: skip
-TOML = [*_TOML_TEXT, "latin.toml", "fifo", "/dev/zero", "folder", "loop", "nothing.toml", "noise", "large.toml"]
+TOML = [
+    *_TOML_TEXT,
+    "latin.toml",
+    "fifo",
+    "/dev/zero",
+    "folder",
+    "loop",
+    "nothing.toml",
+    "noise",
+    "large.toml",
+]
 
 CALIBRATION: dict[str, Any] = {
     "format": "forcedelta calibration 1", "unit": "eV/Å", "on": "force_delta", "threshold": 0.1,
@@ -141,7 +172,15 @@ _CALIBRATION_TEXT = {
     "list.json": "[]", "null.json": "null", "number.json": "3", "no.json": "no JSON", "void.json": "",
     "deep.json": "[" * 100000, "digits.json": '{"threshold": ' + "9" * 5000 + "}",
 }  # fmt: skip
-CALIBRATIONS = [*_CALIBRATION_TEXT, "fifo.json", "zero.json", "folder.json", "loop.json", "nothing.json", "latin.json"]
+CALIBRATIONS = [
+    *_CALIBRATION_TEXT,
+    "fifo.json",
+    "zero.json",
+    "folder.json",
+    "loop.json",
+    "nothing.json",
+    "latin.json",
+]
 
 RECORDED = ["bare.h5", "cut.h5", "flipped.h5", "foreign.h5", "settings.h5", "types.h5"]
 
@@ -244,5 +283,7 @@ def _settings(path: Path, settings: Any) -> None:
         file.visititems(lambda _, entry: runs.append(entry) if "info" in entry.attrs else None)
         for run in runs:
             info = json.loads(run.attrs["info"])
-            info["settings"] = {**info["settings"], **settings} if isinstance(settings, dict) else settings
+            info["settings"] = (
+                {**info["settings"], **settings} if isinstance(settings, dict) else settings
+            )
             run.attrs["info"] = json.dumps(info)

@@ -55,7 +55,9 @@ def restore(dynamics: Any, checkpoint: Checkpoint) -> None:
     atoms = atoms_of(dynamics)
     written = state.get("class")
     if written is None:
-        engine = "OpenMM" if state.get("engine") == "openmm" else "another engine than ASE, or an audit"
+        engine = (
+            "OpenMM" if state.get("engine") == "openmm" else "another engine than ASE, or an audit"
+        )
         raise HookError(f"the checkpoint was written by {engine}: continue with what wrote it")
     if written != type(dynamics).__name__:
         raise HookError(

@@ -115,8 +115,8 @@ def check_supported(
     if directions:
         raise ForceDeltaError(
             f"model '{model.name}' was made for molecules, and the structure is periodic in "
-            f"{directions} direction{'s' * (directions > 1)}; set pbc=False, or choose a model for "
-            "crystals"
+            f"{directions} direction{'s' * (directions > 1)}; set pbc=False "
+            '(pbc="F F F" in extended XYZ), or choose a model for crystals'
         )
 
 

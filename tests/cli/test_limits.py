@@ -76,7 +76,9 @@ def test_flags(forcedelta, here, arguments, said):
     assert not list(here.iterdir())
 
 
-@pytest.mark.parametrize("name", ["x" * 256, "a\0b", "a\nb", "a\x1b[31mb", "\udcff", "", "/" * 5000])
+@pytest.mark.parametrize(
+    "name", ["x" * 256, "a\0b", "a\nb", "a\x1b[31mb", "\udcff", "", "/" * 5000]
+)
 @pytest.mark.parametrize("flag", ["--out", "--flags", "--model", "--config"])
 def test_names_that_no_file_can_have(forcedelta, water, here, flag, name):
     line = refused(forcedelta(*water, "--steps", "1", flag, name))
@@ -136,7 +138,7 @@ def test_what_is_no_file(forcedelta, here):
     Path("loop").symlink_to("loop")
     for name, said in {
         "fifo": "is a pipe", "/dev/zero": "is a device", ".": "Is a directory", "loop": "symbolic links",
-        "nothing": "does not exist",
+        "nothing": "cannot be read (No such file",
     }.items():  # fmt: skip
         assert said in refused(forcedelta("run", "x.xyz", "--config", name))
         structure = ["run", name, "--model", "acac", "--steps", "1"]
@@ -153,18 +155,23 @@ def test_any_number_is_taken_or_refused_by_name(name, value):
     """In a stored run, where nothing has parsed it before."""
     values = {name: value}
     low, high = LIMITS[name].low, LIMITS[name].high
+    problem = ""
     try:
         check_types(RunSettings, values, "run.h5")
         check_types(AuditSettings, values, "run.h5")
     except ForceDeltaError as error:
-        assert str(error).startswith(f"run.h5: {name} is ")
-        assert "\n" not in str(error)
+        problem = str(error)
+    if problem:
+        assert problem.startswith(f"run.h5: {name} is ")
+        assert "\n" not in problem
     else:
         fields = {**RunSettings.__dataclass_fields__, **AuditSettings.__dataclass_fields__}
         assert name not in fields or low <= value <= high
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
     flag=st.sampled_from([
         ("run", "--timestep"), ("run", "--tau"), ("run", "--temperature"), ("run", "--pressure"),
@@ -213,10 +220,15 @@ def test_the_library_has_the_same_limits():
     good = dict(name="langevin", ramp=Ramp(300, 300, 0, 1), timestep=0.5, tau=100.0, pressure=0.0,
                 barostat_tau=1000.0, seed=1)  # fmt: skip
     EnsembleSettings(**good)
-    for name, value in (("timestep", 1e308), ("tau", math.nan), ("pressure", -1e9), ("seed", 2**64)):
+    for name, value in (
+        ("timestep", 1e308),
+        ("tau", math.nan),
+        ("pressure", -1e9),
+        ("seed", 2**64),
+    ):
         with pytest.raises(ForceDeltaError, match=f"^{name} is .*: give"):
             EnsembleSettings(**{**good, name: value})
-    with pytest.raises(ForceDeltaError, match="^every is 0: give a whole number above 0"):
+    with pytest.raises(ForceDeltaError, match=r"^every is 0: give a whole number above 0"):
         AuditSettings("t.xyz", "acac", "a.h5", every=0).check()
 
 
@@ -242,7 +254,9 @@ def test_calibrations_with_entries_that_are_none(tmp_path, key, value):
     path.write_text(json.dumps(CALIBRATION), encoding="utf-8")
     assert read_calibration(path).threshold == 0.1
     path.write_text(json.dumps({**CALIBRATION, key: value}), encoding="utf-8")
-    with pytest.raises(ForceDeltaError, match="give a file that 'forcedelta calibrate --out' wrote"):
+    with pytest.raises(
+        ForceDeltaError, match="give a file that 'forcedelta calibrate --out' wrote"
+    ):
         read_calibration(path)
     without = {name: entry for name, entry in CALIBRATION.items() if name != key}
     path.write_text(json.dumps(without), encoding="utf-8")
@@ -250,7 +264,9 @@ def test_calibrations_with_entries_that_are_none(tmp_path, key, value):
         read_calibration(path)
 
 
-@pytest.mark.parametrize("text", ["", "[", "[]", "null", "[" * 100_000, '{"a": ' + "9" * 5000 + "}"])
+@pytest.mark.parametrize(
+    "text", ["", "[", "[]", "null", "[" * 100_000, '{"a": ' + "9" * 5000 + "}"]
+)
 def test_calibrations_that_are_no_json_of_ours(tmp_path, text):
     path = tmp_path / "cal.json"
     path.write_text(text)

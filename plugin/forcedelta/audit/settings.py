@@ -116,7 +116,11 @@ class AuditSettings:
             )
         values = {entry.name: getattr(self, entry.name) for entry in fields(self)}
         for name, value in values.items():
-            if name not in ("stop_above", "flag_above", "patience"):  # words, which the guard checks
+            if name not in (
+                "stop_above",
+                "flag_above",
+                "patience",
+            ):  # words, which the guard checks
                 check_value(name, value)
         self.guard()
 

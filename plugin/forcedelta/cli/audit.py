@@ -31,7 +31,7 @@ def audit(
     trajectories: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[TRAJ]...",
+            metavar="TRAJ",
             help="Trajectories: files that ASE reads (.traj, extended XYZ, ...), that MDAnalysis reads "
             "with --topology (DCD, XTC, TRR, H5MD, ...), or runs of ours. Optional with --restart.",
             show_default=False,
@@ -112,10 +112,20 @@ def audit(
         ),
     ] = "1/1",
     stop_factor: Annotated[
-        float, typer.Option(metavar="X", help="Multiple of the burn-in maximum used by --stop-above auto.", rich_help_panel=_GUARD)
+        float,
+        typer.Option(
+            metavar="X",
+            help="Multiple of the burn-in maximum used by --stop-above auto.",
+            rich_help_panel=_GUARD,
+        ),
     ] = 2.0,
     flag_factor: Annotated[
-        float, typer.Option(metavar="X", help="Multiple of the burn-in maximum used by --flag-above auto.", rich_help_panel=_GUARD)
+        float,
+        typer.Option(
+            metavar="X",
+            help="Multiple of the burn-in maximum used by --flag-above auto.",
+            rich_help_panel=_GUARD,
+        ),
     ] = 1.5,
     burn_in: Annotated[
         int,
@@ -138,6 +148,7 @@ def audit(
     out: Annotated[
         str,
         typer.Option(
+            metavar="FILE.h5",
             help="File to write, H5MD; with several TRAJ a folder, for one file each.",
             rich_help_panel=_OUTPUT,
         ),
@@ -194,7 +205,12 @@ def audit(
             rich_help_panel=_MACHINE,
         ),
     ] = 1,
-    device: Annotated[str, typer.Option(help="Device of torch: cpu, cuda, cuda:1, mps, xpu.", rich_help_panel=_MACHINE)] = "cpu",
+    device: Annotated[
+        str,
+        typer.Option(
+            help="Device of torch: cpu, cuda, cuda:1, mps, xpu.", rich_help_panel=_MACHINE
+        ),
+    ] = "cpu",
     dtype: Annotated[
         Literal["float32", "float64"],
         typer.Option(help="Precision of the model.", rich_help_panel=_MACHINE),

@@ -33,11 +33,13 @@ _TITLE, _MARK = 31, 7
 
 def check(
     model: Annotated[
-        str, typer.Argument(help="Name of a model (see 'forcedelta models') or path of its file.")
+        str, typer.Argument(metavar="MODEL", help="Name of a model (see 'forcedelta models') or path of its file.")
     ],
     structure: Annotated[
         str,
-        typer.Argument(help="Structure file that ASE reads, of the kind that you want to run."),
+        typer.Argument(
+            metavar="STRUCTURE", help="Structure file that ASE reads, of the kind that you want to run."
+        ),
     ],
     architecture: Architecture = None,
     trust: Trust = False,

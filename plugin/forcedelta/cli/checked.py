@@ -41,7 +41,9 @@ class CheckedCommand(TyperCommand):
             if isinstance(value, float):
                 value = ctx.params[name] = value + 0.0  # no -0
             check_value(name, value, _label(ctx, parameter))
-            if value is not None and (name in _FILES or (name == "out" and ctx.info_name != "audit")):
+            if value is not None and (
+                name in _FILES or (name == "out" and ctx.info_name != "audit")
+            ):
                 _check_output(os.fspath(value), _label(ctx, parameter), folder=name == "out")
         return super().invoke(ctx)
 

@@ -17,7 +17,10 @@ from .model_options import Architecture, Charge, Spin, Trust
 
 def export(
     model: Annotated[
-        str, typer.Argument(help="Name of a model (see 'forcedelta models') or path of its file.")
+        str,
+        typer.Argument(
+            metavar="MODEL", help="Name of a model (see 'forcedelta models') or path of its file."
+        ),
     ],
     out: Annotated[Path, typer.Option(metavar="FILE.pt", help="File to write.")],
     dtype: Annotated[

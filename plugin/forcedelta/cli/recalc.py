@@ -47,6 +47,7 @@ def recalc(
     out: Annotated[
         Path,
         typer.Option(
+            metavar="FILE.xyz",
             help="Labelled frames, extended XYZ. Beside it the journal (FILE.journal), from which the "
             "same command continues, and the folders of jobs that failed (FILE.jobs).",
             rich_help_panel=_OUTPUT,

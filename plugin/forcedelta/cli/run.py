@@ -41,6 +41,7 @@ def run(
     structure: Annotated[
         str | None,
         typer.Argument(
+            metavar="STRUCTURE",
             help="Structure file that ASE reads (extended XYZ, CIF, POSCAR, ...); its last frame. "
             "Optional with --restart.",
             show_default=False,
@@ -187,10 +188,20 @@ def run(
         ),
     ] = _DEFAULTS.patience,
     stop_factor: Annotated[
-        float, typer.Option(metavar="X", help="Multiple of the burn-in maximum used by --stop-above auto.", rich_help_panel=_GUARD)
+        float,
+        typer.Option(
+            metavar="X",
+            help="Multiple of the burn-in maximum used by --stop-above auto.",
+            rich_help_panel=_GUARD,
+        ),
     ] = _DEFAULTS.stop_factor,
     flag_factor: Annotated[
-        float, typer.Option(metavar="X", help="Multiple of the burn-in maximum used by --flag-above auto.", rich_help_panel=_GUARD)
+        float,
+        typer.Option(
+            metavar="X",
+            help="Multiple of the burn-in maximum used by --flag-above auto.",
+            rich_help_panel=_GUARD,
+        ),
     ] = _DEFAULTS.flag_factor,
     burn_in: Annotated[
         int,
@@ -201,7 +212,8 @@ def run(
         ),
     ] = _DEFAULTS.burn_in,
     out: Annotated[
-        str, typer.Option(metavar="FILE.h5", help="Trajectory to write, H5MD.", rich_help_panel=_OUTPUT)
+        str,
+        typer.Option(metavar="FILE.h5", help="Trajectory to write, H5MD.", rich_help_panel=_OUTPUT),
     ] = _DEFAULTS.out,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace --out.", rich_help_panel=_OUTPUT)
@@ -250,7 +262,10 @@ def run(
         ),
     ] = None,
     device: Annotated[
-        str, typer.Option(help="Device of torch: cpu, cuda, cuda:1, mps, xpu.", rich_help_panel=_MACHINE)
+        str,
+        typer.Option(
+            help="Device of torch: cpu, cuda, cuda:1, mps, xpu.", rich_help_panel=_MACHINE
+        ),
     ] = _DEFAULTS.device,
     dtype: Annotated[
         Literal["float32", "float64"],

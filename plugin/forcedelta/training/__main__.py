@@ -27,7 +27,12 @@ from forcedelta.training.quality import Evaluation, evaluate, join, predictors, 
 from forcedelta.training.recipe import Recipe, read_recipe
 from md_hooks.progress import say
 
-app = typer.Typer(name="forcedelta.training", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(
+    name="forcedelta.training",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
 Data = Annotated[Path, typer.Option(help="folder of the labelled extended-XYZ files")]
 
 
@@ -77,7 +82,9 @@ def train_command(
     out: Annotated[Path, typer.Option(help="file of weights to write (.safetensors)")],
     data: Data = Path("."),
     seed: Annotated[int | None, typer.Option(metavar="N", help="instead of the recipe's")] = None,
-    report_every: Annotated[int, typer.Option(metavar="N", help="epochs between two lines of progress")] = 10,
+    report_every: Annotated[
+        int, typer.Option(metavar="N", help="epochs between two lines of progress")
+    ] = 10,
 ) -> None:
     """Train a model; writes the averaged weights and what they are into OUT.
 

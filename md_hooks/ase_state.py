@@ -53,10 +53,16 @@ def restore(dynamics: Any, checkpoint: Checkpoint) -> None:
     """
     state = checkpoint.state
     atoms = atoms_of(dynamics)
-    if state.get("class") != type(dynamics).__name__:
+    written = state.get("class")
+    if written is None:
+        engine = (
+            "OpenMM" if state.get("engine") == "openmm" else "another engine than ASE, or an audit"
+        )
+        raise HookError(f"the checkpoint was written by {engine}: continue with what wrote it")
+    if written != type(dynamics).__name__:
         raise HookError(
-            f"the checkpoint is one of {state.get('class')} and the run uses "
-            f"{type(dynamics).__name__}: use the same dynamics to continue"
+            f"the checkpoint was written by {written} and this run uses {type(dynamics).__name__}: use "
+            f"{written} to continue"
         )
     if len(state["positions"]) != len(atoms):
         raise HookError(

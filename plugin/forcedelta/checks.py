@@ -115,8 +115,20 @@ def check_supported(
     if directions:
         raise ForceDeltaError(
             f"model '{model.name}' was made for molecules, and the structure is periodic in "
-            f"{directions} direction{'s' * (directions > 1)}; set pbc=False, or choose a model for "
-            "crystals"
+            f"{directions} direction{'s' * (directions > 1)}; set pbc=False "
+            '(pbc="F F F" in extended XYZ), or choose a model for crystals'
+        )
+
+
+def check_takes_charge(model: LoadedModel, charge: int | None, spin: int | None) -> None:
+    """Whether a charge and a spin that the user gives mean something to the model.
+
+    Raises:
+        ForceDeltaError: they do not.
+    """
+    if not model.takes_charge_spin and not charge is spin is None:
+        raise ForceDeltaError(
+            f"model '{model.name}' takes no charge and no spin: omit --charge and --spin"
         )
 
 

@@ -71,7 +71,7 @@ LIMITS: Mapping[str, Limits] = {
     "barostat_tau": Limits(1e-3, 1e9, "fs", "a time"),
     "temperature": _TEMPERATURE,
     "ramp_to": _TEMPERATURE,
-    "pressure": Limits(-1e4, 1e4, "GPa", why="the centre of the Earth has 360 GPa"),
+    "pressure": Limits(-1e4, 1e4, "GPa", "a finite number", "the centre of the Earth has 360 GPa"),
     "steps": _COUNT,
     "seed": Limits(0, 2**64 - 1, noun="a whole number"),
     # model

@@ -181,13 +181,14 @@ def _checked_box(
     if not np.isfinite(cell[pbc]).all() or not cell[pbc].any(axis=1).all():
         raise ForceDeltaError(
             "the cell vectors of periodic directions are missing or not finite; set a cell in Å, "
-            "or pbc=False for a molecule"
+            'or pbc=False (pbc="F F F" in extended XYZ) for a molecule'
         )
     longest = np.abs(cell[pbc]).max()
     if longest >= FARTHEST:  # before lengths and volumes overflow
         raise ForceDeltaError(
             f"a cell vector of {longest:.3g} Å is too long for a neighbour list, which reaches "
-            f"{FARTHEST:.0e} Å; give the cell vectors in Å, or pbc=False for a molecule"
+            f"{FARTHEST:.0e} Å; give the cell vectors in Å, or pbc=False "
+            '(pbc="F F F" in extended XYZ) for a molecule'
         )
     lengths = np.linalg.norm(cell[pbc], axis=1)
     box: NDArray[np.float64] = complete_cell(_periodic_part(cell, pbc))

@@ -9,6 +9,7 @@ from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
 from md_hooks import Trajectory
+from md_hooks.text import printable
 
 FLAG_COLOUR, STOP_COLOUR, U_COLOUR, ATOM_COLOUR = "#e08a00", "#c1272d", "#1f5a99", "#8fb8de"
 MOST_POINTS = 4000
@@ -39,7 +40,7 @@ def draw(trajectory: Trajectory) -> Any:
     margin = 0.02 * (time[-1] - time[0]) or 1.0
     worst.set_xlim(time[0] - margin, time[-1] + margin)
     worst.set_xlabel("time (fs)")
-    figure.suptitle(_title(trajectory), fontsize=10)
+    figure.suptitle(_title(trajectory), fontsize=10, parse_math=False)
     figure.align_ylabels()
     return figure
 
@@ -49,9 +50,9 @@ def _title(trajectory: Trajectory) -> str:
     model = trajectory.metadata.get("model", {}).get("name", "unknown model")
     parts = [trajectory.path.name, str(model)]
     if "ensemble" in settings:
-        parts.append(f"{settings['ensemble']}, {settings['forces']} forces")
+        parts.append(f"{settings['ensemble']}, {settings.get('forces')} forces")
     parts.append(str(trajectory.outcome.get("reason", "")))
-    return "  ·  ".join(part for part in parts if part)
+    return printable("  ·  ".join(part for part in parts if part), keep="")
 
 
 def _temperature(axes: Any, trajectory: Trajectory) -> None:

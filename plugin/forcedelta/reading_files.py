@@ -29,8 +29,6 @@ def check_regular(path: str | Path, give: str) -> None:
     """
     try:
         mode = os.stat(path).st_mode
-    except FileNotFoundError:
-        raise ForceDeltaError(f"{path} does not exist: {give}") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ForceDeltaError(f"{path} cannot be read ({reason}): {give}") from error

@@ -118,7 +118,7 @@ def test_settings_from_a_file_and_flags_win(forcedelta, files, here):
     ("text", "said"),
     [
         ("stepz = 4", "unknown key 'stepz': did you mean 'steps'?"),
-        ("steps = 4.5", "Invalid value for '--steps'"),
+        ("steps = 4.5", "steps is 4.5, a number: give a whole number"),
         ("steps = [4]", "steps must be one value"),
         ("steps = ", "not valid TOML"),
         (None, "cannot be read"),

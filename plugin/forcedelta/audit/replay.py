@@ -20,6 +20,7 @@ from forcedelta.audit.frames import Source, StoredFrame, Unreadable
 from forcedelta.audit.reading import open_source
 from forcedelta.audit.result import AuditResult, Tally
 from forcedelta.audit.settings import AuditSettings, just_created
+from forcedelta.checks import check_takes_charge
 from forcedelta.errors import ForceDeltaError
 from forcedelta.models import LoadedModel, load_model
 from md_hooks import (
@@ -94,6 +95,7 @@ class Audit:
             settings.model, dtype, self._device, architecture=settings.architecture,
             trust=settings.trust, compile=settings.compile,
         )  # fmt: skip
+        check_takes_charge(self._model, settings.charge, settings.spin)
         for found in settings.calibrations.values():
             found.check_use(self._model.name, self._model.weights_hash, settings.on)
         self._evaluate = FrameEvaluator(

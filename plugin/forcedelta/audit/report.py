@@ -14,6 +14,7 @@ from forcedelta.audit.digest import MOST_REMARKS, MOST_ROWS, Digest
 from forcedelta.audit.figures import overview, png, structure
 from forcedelta.errors import ForceDeltaError
 from md_hooks import Action, Trajectory
+from md_hooks.text import printable
 
 _FACTS = (
     ("training_set", "training set"),
@@ -46,6 +47,7 @@ def write_report(files: Sequence[str | Path], report: Path) -> None:
     environment = Environment(
         loader=PackageLoader("forcedelta.audit", "templates"),
         autoescape=True,
+        finalize=_shown,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -97,6 +99,11 @@ def _section(digest: Digest, pictures: dict[str, bytes]) -> dict[str, Any]:
             digest.remark_counts.get(kind, 0) for kind in ("not audited", "unreadable", "end")
         ),
     }
+
+
+def _shown(value: Any) -> Any:
+    """Names and remarks come from files: no control characters on the page."""
+    return printable(value) if type(value) is str else value
 
 
 def _inline(picture: bytes) -> str:

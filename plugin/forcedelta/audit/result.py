@@ -12,7 +12,8 @@ import numpy as np
 from md_hooks import Action, Frame, Remark, Verdict
 
 _SEVERAL = {"other atoms": "changes of the atoms", "gap": "gaps", "not audited": "not audited",
-            "not finite": "not finite", "unreadable": "unreadable", "step back": "steps that go back", "velocities": "without usable velocities"}  # fmt: skip
+            "not finite": "not finite", "unreadable": "unreadable", "step back": "steps that go back",
+            "velocities": "without usable velocities"}  # fmt: skip
 
 
 class Tally:

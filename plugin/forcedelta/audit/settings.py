@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from forcedelta.calibration.result import Calibration
-from forcedelta.cli.settings import patience, threshold
+from forcedelta.cli.settings import check_factors, patience, threshold
 from forcedelta.errors import ForceDeltaError
+from forcedelta.limits import check_types, check_value
 from md_hooks import Guard, HookError, Trajectory
 
 DEFINING = (
@@ -90,9 +91,12 @@ class AuditSettings:
         Raises:
             ForceDeltaError, HookError: thresholds that make no sense.
         """
+        stop = threshold("stop-above", self.stop_above)
+        flag = threshold("flag-above", self.flag_above)
+        check_factors(stop, flag, self)
         return Guard(
-            threshold("stop-above", self.stop_above),
-            threshold("flag-above", self.flag_above),
+            stop,
+            flag,
             on=self.on,  # type: ignore[arg-type]
             patience=patience(self.patience),
             factor=self.stop_factor,
@@ -110,8 +114,14 @@ class AuditSettings:
             raise ForceDeltaError(
                 f"--start {self.start} and --stop {self.stop} leave no frame: give 0 <= start < stop"
             )
-        if self.every < 1 or (self.record_every is not None and self.record_every < 1):
-            raise ForceDeltaError("--every and --record-every must be whole numbers of 1 or more")
+        values = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        for name, value in values.items():
+            if name not in (
+                "stop_above",
+                "flag_above",
+                "patience",
+            ):  # words, which the guard checks
+                check_value(name, value)
         self.guard()
 
 
@@ -132,12 +142,13 @@ def continued(
         raise ForceDeltaError(
             f"{settings.out} is the file of a run, not of an audit: give another --out"
         )
+    check_types(AuditSettings, stored, settings.out)
     for name in DEFINING:
         said = given is None or name in given
         if said and name in stored and getattr(settings, name) != stored[name]:
             raise ForceDeltaError(
                 f"{name.replace('_', '-')} {getattr(settings, name)} differs from the audit in "
-                f"{settings.out}, which has {stored[name]}: leave it away to continue that audit, "
+                f"{settings.out}, which has {stored[name]}: omit it to continue that audit, "
                 "or make a new one with --overwrite or another --out"
             )
     taken = {

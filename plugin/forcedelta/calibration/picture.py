@@ -10,6 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 from scipy.stats import beta
 
+from md_hooks.text import printable
+
 from ..errors import ForceDeltaError
 from .labels import Labels
 from .result import Calibration
@@ -52,7 +54,8 @@ def draw(labels: Labels, found: Calibration) -> Figure:
         _ticks(axes.xaxis)
         axes.grid(alpha=0.25)
         axes.legend(fontsize=8)
-    figure.suptitle(f"{found.model['name']}, {len(labels)} labels", fontsize=10)
+    title = printable(f"{found.model['name']}, {len(labels)} labels", keep="")
+    figure.suptitle(title, fontsize=10, parse_math=False)
     return figure
 
 

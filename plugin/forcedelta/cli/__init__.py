@@ -82,9 +82,20 @@ def status(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status.
     """
+    return status_of(app, arguments, "forcedelta")
+
+
+def status_of(program: typer.Typer, arguments: Sequence[str] | None, name: str) -> int:
+    """The same for any program of typer.
+
+    Args:
+        program: with its commands.
+        arguments: ``sys.argv[1:]`` by default.
+        name: of the program, for its help.
+    """
     try:
         args = None if arguments is None else list(arguments)
-        answer: Any = app(args, prog_name="forcedelta", standalone_mode=False)
+        answer: Any = program(args, prog_name=name, standalone_mode=False)
     except (ForceDeltaError, HookError) as error:
         return _fail(str(error))
     except (KeyboardInterrupt, typer.Abort):

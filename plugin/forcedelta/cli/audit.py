@@ -20,7 +20,7 @@ EPILOG = (
     "Exit status: 0 audited, and no frame at which a guard says stop; 3 there are such frames (above "
     "--stop-above, or not finite); 2 bad input, nothing could be audited, or 'auto' found no threshold; "
     "130 interrupted by Ctrl-C or SIGTERM, with --out closed and ready for --restart. Frames that "
-    "cannot be read or that the model does not know are counted, and do not change the status."
+    "cannot be read or that the model does not support are counted, and do not change the status."
 )
 _READING, _GUARD, _OUTPUT, _MACHINE = "Reading", "Guard", "Output", "Machine"
 _ONLY_HERE = {"context", "trajectories", "restart", "overwrite", "report", "workers", "json", "out"}
@@ -31,10 +31,9 @@ def audit(
     trajectories: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[TRAJ]...",
+            metavar="TRAJ",
             help="Trajectories: files that ASE reads (.traj, extended XYZ, ...), that MDAnalysis reads "
-            "with --topology (DCD, XTC, TRR, H5MD, ...), or runs of ours. May be left out with "
-            "--restart.",
+            "with --topology (DCD, XTC, TRR, H5MD, ...), or runs of ours. Optional with --restart.",
             show_default=False,
         ),
     ] = None,
@@ -69,19 +68,19 @@ def audit(
         int | None,
         typer.Option(
             metavar="N",
-            help="First frame that is left out.",
+            help="End before this frame.",
             rich_help_panel=_READING,
             show_default="none",
         ),
     ] = None,
     every: Annotated[
-        int, typer.Option(metavar="N", help="Audit each so many frames.", rich_help_panel=_READING)
+        int, typer.Option(metavar="N", help="Audit every Nth frame.", rich_help_panel=_READING)
     ] = 1,
     stop_above: Annotated[
         str | None,
         typer.Option(
             metavar="eV/Å|auto|FILE",
-            help="Mark frames above this as those at which a run would be stopped. auto: "
+            help="Mark frames above this, eV/Å, as those at which a run would be stopped. auto: "
             "--stop-factor times the largest value of the burn-in; a FILE of 'forcedelta "
             "calibrate'. Frames that are not finite are always marked.",
             rich_help_panel=_GUARD,
@@ -92,7 +91,7 @@ def audit(
         str | None,
         typer.Option(
             metavar="eV/Å|auto|FILE",
-            help="Flag frames above this and not above --stop-above. auto as there, with --flag-factor.",
+            help="Flag frames above this, eV/Å, and not above --stop-above. auto as there, with --flag-factor.",
             rich_help_panel=_GUARD,
             show_default="auto with --stop-above auto, else none",
         ),
@@ -113,10 +112,20 @@ def audit(
         ),
     ] = "1/1",
     stop_factor: Annotated[
-        float, typer.Option(help="Of --stop-above auto.", rich_help_panel=_GUARD)
+        float,
+        typer.Option(
+            metavar="X",
+            help="Multiple of the burn-in maximum used by --stop-above auto.",
+            rich_help_panel=_GUARD,
+        ),
     ] = 2.0,
     flag_factor: Annotated[
-        float, typer.Option(help="Of --flag-above auto.", rich_help_panel=_GUARD)
+        float,
+        typer.Option(
+            metavar="X",
+            help="Multiple of the burn-in maximum used by --flag-above auto.",
+            rich_help_panel=_GUARD,
+        ),
     ] = 1.5,
     burn_in: Annotated[
         int,
@@ -139,6 +148,7 @@ def audit(
     out: Annotated[
         str,
         typer.Option(
+            metavar="FILE.h5",
             help="File to write, H5MD; with several TRAJ a folder, for one file each.",
             rich_help_panel=_OUTPUT,
         ),
@@ -150,7 +160,7 @@ def audit(
         bool,
         typer.Option(
             "--restart",
-            help="Go on in --out where an audit was interrupted or killed, or where its trajectory has "
+            help="Continue in --out an audit that was interrupted or killed, or whose trajectory has "
             "grown since.",
             rich_help_panel=_OUTPUT,
         ),
@@ -159,10 +169,10 @@ def audit(
         int | None,
         typer.Option(
             metavar="N",
-            help="Store positions and forces of each so many audited frames, besides the marked ones. "
-            "Energy, temperature and U are stored for all.",
+            help="Store positions and forces of every Nth audited frame, and of all marked ones. "
+            "Energy (eV), temperature (K) and U (eV/Å) are stored for all.",
             rich_help_panel=_OUTPUT,
-            show_default="so that about 10000 are stored",
+            show_default="about 10000 frames in all",
         ),
     ] = None,
     flags: Annotated[
@@ -195,7 +205,12 @@ def audit(
             rich_help_panel=_MACHINE,
         ),
     ] = 1,
-    device: Annotated[str, typer.Option(help="cpu, cuda, ...", rich_help_panel=_MACHINE)] = "cpu",
+    device: Annotated[
+        str,
+        typer.Option(
+            help="Device of torch: cpu, cuda, cuda:1, mps, xpu.", rich_help_panel=_MACHINE
+        ),
+    ] = "cpu",
     dtype: Annotated[
         Literal["float32", "float64"],
         typer.Option(help="Precision of the model.", rich_help_panel=_MACHINE),

@@ -37,14 +37,15 @@ def calibrate(
     files: Annotated[
         list[Path],
         typer.Argument(
-            metavar="LABELLED.xyz...",
+            metavar="LABELLED.xyz",
             help="Frames with the forces of a reference, eV/Å, as 'forcedelta recalc' writes them.",
         ),
     ],
     tolerance: Annotated[
         float,
         typer.Option(
-            metavar="eV/Å", help="RMS error of the direct forces of a frame that is still good."
+            metavar="eV/Å",
+            help="Largest acceptable RMS error of the direct forces of a frame, eV/Å.",
         ),
     ],
     risk: Annotated[
@@ -87,7 +88,9 @@ def calibrate(
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
-    device: Annotated[str, typer.Option(help="Of --model: cpu, cuda, ...")] = "cpu",
+    device: Annotated[
+        str, typer.Option(help="Device of --model: cpu, cuda, cuda:1, mps, xpu.")
+    ] = "cpu",
     dtype: Annotated[
         Literal["float32", "float64"], typer.Option(help="Precision of --model.")
     ] = "float32",

@@ -17,7 +17,6 @@ from tqdm import tqdm
 from md_hooks.progress import QuietStream, say
 from md_hooks.text import printable
 
-from ..errors import ForceDeltaError
 from .model_options import Architecture, Charge, Spin, Trust
 from .structures import read_structure
 
@@ -34,20 +33,22 @@ _TITLE, _MARK = 31, 7
 
 def check(
     model: Annotated[
-        str, typer.Argument(help="Name of a model (see 'forcedelta models') or path of its file.")
+        str, typer.Argument(metavar="MODEL", help="Name of a model (see 'forcedelta models') or path of its file.")
     ],
     structure: Annotated[
         str,
-        typer.Argument(help="Structure file that ASE reads, of the kind that you want to run."),
+        typer.Argument(
+            metavar="STRUCTURE", help="Structure file that ASE reads, of the kind that you want to run."
+        ),
     ],
     architecture: Architecture = None,
     trust: Trust = False,
     charge: Charge = None,
     spin: Spin = None,
-    device: Annotated[str, typer.Option(help="Device of torch: cpu, cuda, cuda:1, ...")] = "cpu",
+    device: Annotated[str, typer.Option(help="Device of torch: cpu, cuda, cuda:1, mps, xpu.")] = "cpu",
     dtype: Annotated[
         Literal["float32", "float64"],
-        typer.Option(help="Precision in which the model is going to run; derivatives, symmetries "
+        typer.Option(help="Precision of the run to come; derivatives, symmetries "
                      "and jumps are measured in float64 where the model can."),
     ] = "float32",
     quick: Annotated[
@@ -130,14 +131,12 @@ _SOUND = (
 
 
 def _set_charge_and_spin(atoms: Atoms, model: Any, charge: int | None, spin: int | None) -> None:
+    from ..checks import check_takes_charge
     from ..graph import charge_and_spin
 
     given = {"charge": charge, "spin": spin}
     if not model.takes_charge_spin:
-        if charge is not None or spin is not None:
-            raise ForceDeltaError(
-                f"model '{model.name}' takes no charge and no spin: omit --charge and --spin"
-            )
+        check_takes_charge(model, charge, spin)
         return
     atoms.info.update({name: value for name, value in given.items() if value is not None})
     charge_and_spin(atoms, model)

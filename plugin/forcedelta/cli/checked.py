@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from typer.core import TyperCommand
 
+from ..errors import ForceDeltaError
 from ..limits import LIMITS, check_value, flag
 
 _FREE = ("set_",)
 """Options whose text is no name: KEY=VALUE of a calculator."""
+
+_FILES = ("flags", "report", "plot")
+"""Files to write, besides ``out``, which may be a folder in ``audit``."""
 
 
 class CheckedCommand(TyperCommand):
@@ -36,6 +41,10 @@ class CheckedCommand(TyperCommand):
             if isinstance(value, float):
                 value = ctx.params[name] = value + 0.0  # no -0
             check_value(name, value, _label(ctx, parameter))
+            if value is not None and (
+                name in _FILES or (name == "out" and ctx.info_name != "audit")
+            ):
+                _check_output(os.fspath(value), _label(ctx, parameter), folder=name == "out")
         return super().invoke(ctx)
 
 
@@ -48,3 +57,25 @@ def _label(ctx: Any, parameter: Any) -> str:
     if parameter.param_type_name == "argument":
         return str(parameter.metavar or name.upper())
     return flag(name)
+
+
+def _check_output(path: str, label: str, folder: bool) -> None:
+    """Whether a file could be there.
+
+    Raises:
+        ForceDeltaError: its folder is missing, it is a link in a circle, or it is a folder itself.
+    """
+    parent = os.path.dirname(path) or "."
+    if not os.path.isdir(parent):
+        raise ForceDeltaError(f"{path} cannot be written: make the folder {parent} first")
+    if os.path.isdir(path) and not folder:  # the command says what it does with a folder in --out
+        raise ForceDeltaError(f"{label} is the folder {path}: give the name of a file")
+    if os.path.islink(path):
+        try:
+            os.stat(path)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise ForceDeltaError(
+                f"{path} cannot be written ({error.strerror}): give another {label}"
+            ) from error

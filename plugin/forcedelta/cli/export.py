@@ -17,7 +17,10 @@ from .model_options import Architecture, Charge, Spin, Trust
 
 def export(
     model: Annotated[
-        str, typer.Argument(help="Name of a model (see 'forcedelta models') or path of its file.")
+        str,
+        typer.Argument(
+            metavar="MODEL", help="Name of a model (see 'forcedelta models') or path of its file."
+        ),
     ],
     out: Annotated[Path, typer.Option(metavar="FILE.pt", help="File to write.")],
     dtype: Annotated[
@@ -45,9 +48,11 @@ def export(
         ) from error
     import torch
 
+    from ..checks import check_takes_charge
     from ..models import load_model
 
     loaded = load_model(model, getattr(torch, dtype), architecture=architecture, trust=trust)
+    check_takes_charge(loaded, charge, spin)
     facts = write(loaded, out, dtype=dtype, charge=charge, spin=spin)
     line = f"{facts['name']}, {facts['dtype']}, written by torch {facts['torch']}: {out}"
     say(line, sys.stdout)

@@ -47,6 +47,7 @@ def recalc(
     out: Annotated[
         Path,
         typer.Option(
+            metavar="FILE.xyz",
             help="Labelled frames, extended XYZ. Beside it the journal (FILE.journal), from which the "
             "same command continues, and the folders of jobs that failed (FILE.jobs).",
             rich_help_panel=_OUTPUT,
@@ -65,7 +66,7 @@ def recalc(
         float | None,
         typer.Option(
             metavar="eV/Å",
-            help="Frames above this are candidates.",
+            help="Frames above this are candidates, eV/Å.",
             show_default="the run's flag threshold, else the 90th percentile of U",
             rich_help_panel=_CHOICE,
         ),
@@ -74,7 +75,7 @@ def recalc(
         float | None,
         typer.Option(
             metavar="eV/Å",
-            help="Frames above this are unphysical.",
+            help="Frames above this are unphysical and left out, eV/Å.",
             show_default="the run's stop threshold, else 10 times the median of U",
             rich_help_panel=_CHOICE,
         ),
@@ -83,7 +84,7 @@ def recalc(
         float,
         typer.Option(
             metavar="fs",
-            help="Least time between two frames, fs; flagged intervals longer than this are cut.",
+            help="Smallest time between two frames, fs; longer flagged intervals are cut.",
             rich_help_panel=_CHOICE,
         ),
     ] = 50.0,

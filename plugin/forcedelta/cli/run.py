@@ -41,8 +41,9 @@ def run(
     structure: Annotated[
         str | None,
         typer.Argument(
+            metavar="STRUCTURE",
             help="Structure file that ASE reads (extended XYZ, CIF, POSCAR, ...); its last frame. "
-            "May be left out with --restart.",
+            "Optional with --restart.",
             show_default=False,
         ),
     ] = _DEFAULTS.structure,
@@ -71,14 +72,14 @@ def run(
         int,
         typer.Option(
             metavar="N",
-            help="Compute U each so many steps; the steps between need no gradient.",
+            help="Compute U every N steps; the steps between need no gradient.",
             rich_help_panel=_MODEL,
         ),
     ] = _DEFAULTS.every,
     engine: Annotated[
         Literal["ase", "openmm"],
         typer.Option(
-            help="Whose integrators move the atoms. openmm: VerletIntegrator (nve), "
+            help="Engine whose integrators move the atoms. openmm: VerletIntegrator (nve), "
             "LangevinMiddleIntegrator (langevin), with MonteCarloBarostat (npt); no bussi.",
             rich_help_panel=_DYNAMICS,
         ),
@@ -95,8 +96,8 @@ def run(
         float,
         typer.Option(
             metavar="K",
-            help="Temperature of the thermostat and of the initial velocities, K. A structure that "
-            "carries momenta keeps them.",
+            help="Temperature of the thermostat and of the initial velocities, K. A structure with "
+            "momenta keeps them.",
             rich_help_panel=_DYNAMICS,
         ),
     ] = _DEFAULTS.temperature,
@@ -114,7 +115,7 @@ def run(
         int | None,
         typer.Option(
             metavar="N",
-            help="Number of steps in all, those before a --restart included.",
+            help="Total number of steps, those before a --restart included.",
             rich_help_panel=_DYNAMICS,
             show_default=False,
         ),
@@ -154,7 +155,7 @@ def run(
         str | None,
         typer.Option(
             metavar="eV/Å|auto|FILE",
-            help="Stop the run at a frame above this. auto: --stop-factor times the largest value "
+            help="Stop the run at a frame above this, eV/Å. auto: --stop-factor times the largest value "
             "of the burn-in. FILE.json: the threshold of 'forcedelta calibrate'. Values that are not "
             "finite always stop the run.",
             rich_help_panel=_GUARD,
@@ -165,8 +166,8 @@ def run(
         str | None,
         typer.Option(
             metavar="eV/Å|auto|FILE",
-            help="Flag frames above this and not above --stop-above. auto as there, with "
-            "--flag-factor, and a file of a calibration.",
+            help="Flag frames above this, eV/Å, and not above --stop-above. auto as there, with "
+            "--flag-factor, or the file of a calibration.",
             rich_help_panel=_GUARD,
             show_default="auto with --stop-above auto, else none",
         ),
@@ -187,21 +188,32 @@ def run(
         ),
     ] = _DEFAULTS.patience,
     stop_factor: Annotated[
-        float, typer.Option(help="Of --stop-above auto.", rich_help_panel=_GUARD)
+        float,
+        typer.Option(
+            metavar="X",
+            help="Multiple of the burn-in maximum used by --stop-above auto.",
+            rich_help_panel=_GUARD,
+        ),
     ] = _DEFAULTS.stop_factor,
     flag_factor: Annotated[
-        float, typer.Option(help="Of --flag-above auto.", rich_help_panel=_GUARD)
+        float,
+        typer.Option(
+            metavar="X",
+            help="Multiple of the burn-in maximum used by --flag-above auto.",
+            rich_help_panel=_GUARD,
+        ),
     ] = _DEFAULTS.flag_factor,
     burn_in: Annotated[
         int,
         typer.Option(
             metavar="N",
-            help="Steps of the burn-in, at the start temperature, for auto.",
+            help="Steps of the burn-in, at the start temperature, that auto takes its maximum from.",
             rich_help_panel=_GUARD,
         ),
     ] = _DEFAULTS.burn_in,
     out: Annotated[
-        str, typer.Option(help="Trajectory to write, H5MD.", rich_help_panel=_OUTPUT)
+        str,
+        typer.Option(metavar="FILE.h5", help="Trajectory to write, H5MD.", rich_help_panel=_OUTPUT),
     ] = _DEFAULTS.out,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace --out.", rich_help_panel=_OUTPUT)
@@ -221,8 +233,8 @@ def run(
         int,
         typer.Option(
             metavar="N",
-            help="Record a frame each so many steps, besides flagged ones. Energy, temperature "
-            "and U are recorded at every step.",
+            help="Record a frame every N steps, and all flagged ones. Energy (eV), temperature (K) "
+            "and U (eV/Å) are recorded at every step.",
             rich_help_panel=_OUTPUT,
         ),
     ] = _DEFAULTS.record_every,
@@ -250,7 +262,10 @@ def run(
         ),
     ] = None,
     device: Annotated[
-        str, typer.Option(help="cpu, cuda, ...", rich_help_panel=_MACHINE)
+        str,
+        typer.Option(
+            help="Device of torch: cpu, cuda, cuda:1, mps, xpu.", rich_help_panel=_MACHINE
+        ),
     ] = _DEFAULTS.device,
     dtype: Annotated[
         Literal["float32", "float64"],
@@ -265,7 +280,7 @@ def run(
         ),
     ] = _DEFAULTS.threads,
 ) -> int:
-    """Run molecular dynamics of STRUCTURE, watched over by the Force Delta.
+    """Run molecular dynamics of STRUCTURE, guarded by the Force Delta.
 
     U (eV/Å), how far the direct forces are from the gradient of the energy, is recorded along
     the run, and can flag frames or stop the run.

@@ -33,7 +33,7 @@ from md_hooks import (
 from md_hooks.progress import say
 
 from ..ase import ForceDeltaCalculator, usable_device
-from ..checks import check_structure
+from ..checks import check_structure, check_takes_charge
 from ..ensembles import Ensemble, EnsembleSettings, Ramp, prepare
 from ..errors import ForceDeltaError
 from ..graph import charge_and_spin
@@ -300,10 +300,7 @@ def _calculator(settings: RunSettings) -> ForceDeltaCalculator:
 def _with_charge_and_spin(settings: RunSettings, atoms: Atoms, model: LoadedModel) -> RunSettings:
     """Charge and spin from the flags, or else from the structure, set in both."""
     if not model.takes_charge_spin:
-        if settings.charge is not None or settings.spin is not None:
-            raise ForceDeltaError(
-                f"model '{model.name}' takes no charge and no spin: omit --charge and --spin"
-            )
+        check_takes_charge(model, settings.charge, settings.spin)
         return settings
     given = {"charge": settings.charge, "spin": settings.spin}
     atoms.info.update({name: value for name, value in given.items() if value is not None})

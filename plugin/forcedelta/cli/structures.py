@@ -14,7 +14,6 @@ from md_hooks import Trajectory
 from md_hooks.h5md_io import bare_atoms
 from md_hooks.text import shortened
 
-from ..checks import check_atoms
 from ..errors import ForceDeltaError
 from ..reading_files import check_regular
 
@@ -31,6 +30,8 @@ def read_structure(path: str | None) -> Atoms:
     file, at, _ = path.rpartition("@")  # ASE's way to name one of several frames
     if path != "-":
         file = file if at and not os.path.lexists(path) else path
+        if not os.path.lexists(file):
+            raise ForceDeltaError(f"{path} does not exist: give a structure file")
         check_regular(file, "give a structure file")
         _check_xyz_counts(file)
     try:
@@ -49,6 +50,8 @@ def read_structure(path: str | None) -> Atoms:
         raise ForceDeltaError(f"{path} names several structures: give one of them")
     if len(atoms) == 0:
         raise ForceDeltaError(f"{path} holds no atoms: give a structure file with at least one")
+    from ..checks import check_atoms  # with PyTorch, which takes seconds to import
+
     try:
         check_atoms(atoms)
     except ForceDeltaError as error:

@@ -92,6 +92,10 @@ def load_model(
         )
     name = os.fspath(model)
     embedded = embedded_models()
+    if architecture is not None and name in model_names():
+        raise ForceDeltaError(
+            f"model '{name}' takes no architecture, which is for local checkpoints: omit --architecture"
+        )
     if name in embedded:
         return _from_file(embedded[name], name, dtype, device)
     request = LoadRequest(name, None, architecture, dtype, device, trust, compile)

@@ -1,6 +1,8 @@
 """Commands: train a model after a recipe, and measure a model on labelled structures."""
 
+import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +13,9 @@ import torch
 import typer
 from ase import Atoms
 
+from forcedelta.cli import status_of
+from forcedelta.cli.checked import CheckedCommand
+from forcedelta.cli.standard_streams import flush_streams, open_streams
 from forcedelta.errors import ForceDeltaError
 from forcedelta.models.files import save_network
 from forcedelta.models.loaded import LoadedModel
@@ -20,9 +25,19 @@ from forcedelta.training.data import Batch, read_frames, read_labelled, referenc
 from forcedelta.training.loop import train
 from forcedelta.training.quality import Evaluation, evaluate, join, predictors, ranking, summary
 from forcedelta.training.recipe import Recipe, read_recipe
+from md_hooks.progress import say
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(
+    name="forcedelta.training",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
 Data = Annotated[Path, typer.Option(help="folder of the labelled extended-XYZ files")]
+
+
+def _tell(line: str) -> None:
+    say(line, sys.stdout)
 
 
 def split(recipe: Recipe, data: Path) -> tuple[list[Atoms], list[Atoms]]:
@@ -59,20 +74,24 @@ def new_network(
     return network
 
 
-@app.command("train")
+@app.command("train", cls=CheckedCommand)
 def train_command(
     recipe_name: Annotated[
         str, typer.Argument(metavar="RECIPE", help="TOML file, or the name of a shipped one")
     ],
     out: Annotated[Path, typer.Option(help="file of weights to write (.safetensors)")],
     data: Data = Path("."),
-    seed: Annotated[int | None, typer.Option(help="instead of the recipe's")] = None,
-    report_every: Annotated[int, typer.Option(help="epochs between two lines of progress")] = 10,
+    seed: Annotated[int | None, typer.Option(metavar="N", help="instead of the recipe's")] = None,
+    report_every: Annotated[
+        int, typer.Option(metavar="N", help="epochs between two lines of progress")
+    ] = 10,
 ) -> None:
     """Train a model; writes the averaged weights and what they are into OUT.
 
     One thread: batches of small structures gain nothing from more.
     """
+    if not out.parent.is_dir():
+        raise ForceDeltaError(f"{out} cannot be written: make the folder {out.parent} first")
     torch.set_num_threads(1)
     recipe = read_recipe(recipe_name)
     if seed is not None:
@@ -88,23 +107,23 @@ def train_command(
     parts = [to_batch(atoms, cutoff) for atoms in frames]
     tests = [to_batch(atoms, cutoff) for atoms in held_out]
     network = new_network(recipe, frames, parts, data)
-    typer.echo(f"{len(parts)} frames to train on, {len(tests)} held out")
+    _tell(f"{len(parts)} frames to train on, {len(tests)} held out")
 
     def report(epoch: int, loss: float, seconds: float, averaged: DirectForceNetwork) -> None:
         if epoch % report_every == 0 or epoch == settings.epochs - 1:
             numbers = summary(evaluate(averaged, tests)) if tests else {}
-            typer.echo(f"epoch {epoch}: loss {loss:.4f}, {seconds:.1f} s, held out {numbers}")
+            _tell(f"epoch {epoch}: loss {loss:.4f}, {seconds:.1f} s, held out {numbers}")
 
     start = time.perf_counter()
     averaged = train(network, parts, settings, report)
-    typer.echo(f"trained in {(time.perf_counter() - start) / 60:.1f} min")
+    _tell(f"trained in {(time.perf_counter() - start) / 60:.1f} min")
     metadata = dict(recipe.metadata)
     metadata["training_frames"] = len(parts)
     metadata["tests"] = {"held_out": summary(evaluate(averaged, tests))} if tests else {}
     save_network(out, averaged, metadata)
 
 
-@app.command("held-out")
+@app.command("held-out", cls=CheckedCommand)
 def held_out_command(
     recipe_name: Annotated[
         str, typer.Argument(metavar="RECIPE", help="TOML file, or the name of a shipped one")
@@ -117,7 +136,7 @@ def held_out_command(
     if not held_out:
         raise ForceDeltaError(f"recipe {recipe_name} trains on all frames: none are held out")
     ase.io.write(out, held_out, format="extxyz")
-    typer.echo(f"{len(held_out)} frames in {out}")
+    _tell(f"{len(held_out)} frames in {out}")
 
 
 def network_of(model: LoadedModel) -> DirectForceNetwork:
@@ -145,7 +164,7 @@ def table(title: str, evaluation: Evaluation, members: list[Evaluation]) -> list
     return rows
 
 
-@app.command()
+@app.command(cls=CheckedCommand)
 def quality(
     model: Annotated[str, typer.Argument(help="registered name or file of weights")],
     recipe_name: Annotated[
@@ -169,19 +188,18 @@ def quality(
     for name, frames in sets.items():
         parts = [to_batch(atoms, loaded[0].cutoff) for atoms in frames]
         results.append([evaluate(network_of(entry), parts) for entry in loaded])
-        typer.echo("\n".join(table(name, results[-1][0], results[-1][1:])))
+        _tell("\n".join(table(name, results[-1][0], results[-1][1:])))
     if len(sets) > 1:
         pooled = [join(column) for column in zip(*results, strict=True)]
-        typer.echo("\n".join(table("pooled: " + " + ".join(sets), pooled[0], pooled[1:])))
+        _tell("\n".join(table("pooled: " + " + ".join(sets), pooled[0], pooled[1:])))
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point; errors for the user are one line and exit status 2."""
-    try:
-        app()
-    except ForceDeltaError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise SystemExit(2) from None
+    open_streams()
+    code = status_of(app, arguments, "python -m forcedelta.training")
+    flush_streams()
+    raise SystemExit(code)
 
 
 if __name__ == "__main__":

@@ -3,10 +3,11 @@
 import tomllib
 from dataclasses import dataclass, fields
 from importlib.resources import files
-from pathlib import Path
-from typing import Any
+from typing import Any, get_origin, get_type_hints
 
 from forcedelta.errors import ForceDeltaError
+from forcedelta.limits import check_type
+from forcedelta.reading_files import read_toml
 from forcedelta.training.loop import Settings
 
 
@@ -35,18 +36,11 @@ def read_recipe(name: str) -> Recipe:
     Raises ForceDeltaError for a file that does not exist, is no TOML, or has a key missing or unknown.
     """
     if name in shipped_recipes():
-        text = (files("forcedelta.training") / "recipes" / f"{name}.toml").read_text()
+        table = tomllib.loads(
+            (files("forcedelta.training") / "recipes" / f"{name}.toml").read_text(encoding="utf-8")
+        )
     else:
-        try:
-            text = Path(name).read_text(encoding="utf-8")
-        except OSError as error:
-            raise ForceDeltaError(
-                f"{name}: no such recipe; give a TOML file or one of {', '.join(shipped_recipes())}"
-            ) from error
-    try:
-        table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ForceDeltaError(f"{name}: not a TOML file ({error})") from error
+        table = read_toml(name, f"give a TOML file or one of {', '.join(shipped_recipes())}")
     known = {field.name for field in fields(Recipe)}
     unknown = sorted(set(table) - known)
     missing = sorted({"training", "network", "settings", "metadata"} - set(table))
@@ -54,8 +48,28 @@ def read_recipe(name: str) -> Recipe:
         raise ForceDeltaError(
             f"{name}: unknown keys {unknown}, missing keys {missing}; a recipe has {sorted(known)}"
         )
+    for key, hint in get_type_hints(Recipe).items():
+        if key in table:
+            _check_type(name, key, table[key], hint)
+    if not all(isinstance(file, str) and file for file in table["training"]):
+        raise ForceDeltaError(f"{name}: training must be a list of names of files")
+    given = table.pop("settings")
+    for key, value in given.items():
+        if not isinstance(value, int | float) or isinstance(value, bool) or not value >= 0:
+            raise ForceDeltaError(f"{name}: [settings] {key} must be a number of 0 or more")
     try:
-        settings = Settings(**table.pop("settings"))
+        settings = Settings(**given)
     except TypeError as error:
         raise ForceDeltaError(f"{name}: [settings]: {error}") from error
     return Recipe(settings=settings, **table)
+
+
+def _check_type(name: str, key: str, value: Any, hint: Any) -> None:
+    words = {list: "a list", dict: "a table", Settings: "a table", float: "a number"}
+    kind = get_origin(hint) or hint
+    if kind in words:
+        allowed: Any = {Settings: dict, float: (int, float)}.get(kind, kind)
+        if not isinstance(value, allowed) or isinstance(value, bool):
+            raise ForceDeltaError(f"{name}: {key} must be {words[kind]}")
+    else:
+        check_type(key, value, hint, f"{name}: {key}")

@@ -90,6 +90,10 @@ def status(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, typer.Abort):
         say("interrupted")
         return INTERRUPTED
+    except SystemExit as error:
+        if isinstance(error.__context__, BrokenPipeError):
+            return DONE  # `forcedelta run --help | head`: rich exits when its reader has left
+        raise
     except Exception as error:
         # errors of the command line itself; their base class is not public in every typer
         if not hasattr(error, "format_message"):

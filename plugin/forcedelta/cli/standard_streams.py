@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 
@@ -33,8 +34,6 @@ def flush_streams() -> None:
             stream.flush()
         except (OSError, ValueError):
             nowhere = os.open(os.devnull, os.O_WRONLY)
-            try:
+            with contextlib.suppress(OSError, ValueError):  # it has no descriptor
                 os.dup2(nowhere, stream.fileno())
-            except (OSError, ValueError):  # it has no descriptor
-                pass
             os.close(nowhere)

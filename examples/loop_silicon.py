@@ -13,6 +13,7 @@ has the cell of two atoms and three labels.
 """
 
 # ci: run with --tiny
+# ci: needs gpaw
 
 import argparse
 

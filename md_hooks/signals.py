@@ -1,12 +1,17 @@
-"""Ctrl-C and SIGTERM that end a run after a complete step."""
+"""Ctrl-C and SIGTERM that end a run after a complete step, and waits that notice them."""
 
 from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
 from types import FrameType
+from typing import TypeVar
+
+T = TypeVar("T")
+NOTICE_SECONDS = 0.5
 
 
 @contextmanager
@@ -36,3 +41,24 @@ def end_after_the_step(interrupt: Callable[[str], None]) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def first_completed(futures: Collection[Future[T]]) -> set[Future[T]]:
+    """Wait until one or more futures have completed, and return these.
+
+    It waits in pieces: Python notices a signal that arrives in the moment in which a wait begins
+    only when that wait ends, which may be hours later.
+    """
+    done: set[Future[T]] = set()
+    while futures and not done:
+        done = wait(futures, timeout=NOTICE_SECONDS, return_when=FIRST_COMPLETED).done
+    return done
+
+
+def completed(futures: Collection[Future[T]]) -> Iterator[Future[T]]:
+    """Futures as they complete; signals are noticed meanwhile."""
+    waiting = set(futures)
+    while waiting:
+        done = first_completed(waiting)
+        waiting -= done
+        yield from done

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from concurrent.futures import Executor, Future, wait
 from pathlib import Path
 
 from ase import Atoms
 
 from ..errors import HookError
+from ..signals import first_completed
 from .job import Failure, Job, Label, run_job, stop_running
 from .journal import Journal
 from .labelled import labelled, write_all
@@ -84,10 +85,11 @@ class Campaign:
         Raises:
             HookError: a job could not even be started, or the results cannot be written.
         """
-        if block:
-            done = set(wait(self.running, return_when=FIRST_COMPLETED).done)
-        else:
-            done = {future for future in self.running if future.done()}
+        done = (
+            first_completed(self.running)
+            if block
+            else {future for future in self.running if future.done()}
+        )
         finished = []
         for future in done:
             key = self.running.pop(future)

@@ -6,7 +6,7 @@ import os
 import shlex
 import sys
 from collections.abc import Iterable, Sequence
-from concurrent.futures import BrokenExecutor, Executor, Future, as_completed
+from concurrent.futures import BrokenExecutor, Executor, Future
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,6 +20,7 @@ from forcedelta.cli.settings import with_calibrations
 from forcedelta.errors import ForceDeltaError
 from md_hooks import Trajectory
 from md_hooks.progress import QuietStream, say
+from md_hooks.signals import completed
 
 if TYPE_CHECKING:  # PyTorch is imported where a model is, which may be in another process
     from forcedelta.models.loaded import LoadedModel
@@ -224,7 +225,7 @@ def run_jobs(
         total=len(jobs), unit="trajectory", file=out, disable=not progress or not out.isatty()
     )
     with bar:
-        for future in as_completed(futures):
+        for future in completed(futures):
             k = futures[future]
             try:
                 result = results[k] = future.result()

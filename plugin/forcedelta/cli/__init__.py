@@ -101,6 +101,10 @@ def status_of(program: typer.Typer, arguments: Sequence[str] | None, name: str) 
     except (KeyboardInterrupt, typer.Abort):
         say("interrupted")
         return INTERRUPTED
+    except SystemExit as error:
+        if isinstance(error.__context__, BrokenPipeError):
+            return DONE  # `forcedelta run --help | head`: rich exits when its reader has left
+        raise
     except Exception as error:
         # errors of the command line itself; their base class is not public in every typer
         if not hasattr(error, "format_message"):

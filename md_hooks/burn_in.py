@@ -20,7 +20,7 @@ SAMPLES = 1000
 """At most so many frames of a burn-in are kept for its statistics, evenly spread over it."""
 
 BLOCK = 50
-"""Frames with U after which the predictions are compared while the burn-in still goes on."""
+"""Frames after which the burn-in is looked at while it still goes on; fewer are no statistics."""
 
 UNRELATED = 0.5
 """Share of the forces in which two predictions differ (`disagreement`) that refuses a burn-in.
@@ -48,7 +48,7 @@ structure sets free stays below."""
 NO_BOND_SURVIVES = 1e5
 """K; kT of 8.6 eV is more than any bond has. The limit where no target is known."""
 
-COVERED, CONFIDENCE = 0.9999, 0.9
+COVERED, CONFIDENCE = 0.99999, 0.9
 """The usual U lies below the level in this share of frames, with this confidence."""
 
 FEW, FEW_SAMPLES = 10.0, 100
@@ -160,7 +160,7 @@ class BurnIn:
         found = [] if self._geometry is None else [self._geometry.broken(frame)]
         rows = np.array(self._rows).reshape(-1, 3)
         usual = rows[len(rows) // 4 :]
-        if len(usual):
+        if len(rows) >= BLOCK:  # fewer are no statistics
             found += [self._unrelated(usual, UNRELATED), self._hot(rows, len(frame.numbers))]
             found += [self._spike(usual[:, 0]), self._growth(rows[:, 0])]
         return [why for why in found if why is not None]

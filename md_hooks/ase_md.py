@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from ase import units
 
+from .ase_calculators import ForceDeltaSource
 from .ase_state import atoms_of, capture
 from .chain import Hook, HookChain, RunInfo, RunResult
 from .errors import HookError, RunStoppedError
@@ -20,7 +21,7 @@ from .frame import Frame
 from .signals import end_after_the_step
 from .verdict import Action, Verdict
 
-_FORCE_DELTA_KEYS = ("force_deltas", "direct_forces", "conservative_forces", "stress")
+_FORCE_DELTA_KEYS = ("force_deltas", "direct_forces", "conservative_forces")
 
 
 class Attachment:
@@ -56,7 +57,8 @@ class Attachment:
         self._ended = False
         self._closed = False
         self._result: RunResult | None = None
-        calc = self._atoms.calc
+        self._source = ForceDeltaSource(self._atoms.calc)
+        calc = self._source.calculator
         self._evaluations = getattr(calc, "evaluations", None)
         self._user_checkpoint = info.checkpoint
         self.chain.open(
@@ -130,14 +132,21 @@ class Attachment:
             freedom = atoms.get_number_of_degrees_of_freedom()
             twice_kinetic = float(np.vdot(momenta, velocities)) / units.fs
             temperature = twice_kinetic / (freedom * units.kB) if freedom > 0 else 0.0
-        u = results.get("force_delta")
+        if not self._source.is_of(calc):
+            self._source = ForceDeltaSource(calc)
+        predicted = self._source.results()
+        u = predicted.get("force_delta")
         time = 0.0
         if self._clock is not None:
             # rounded, so that a restart's times equal the original's in the last digit too
             time = round(self._clock() / units.fs + self._time_offset, 9)
         arrays: dict[str, Any] = {
-            name: _own(results[name]) for name in _FORCE_DELTA_KEYS if results.get(name) is not None
+            name: _own(predicted[name])
+            for name in _FORCE_DELTA_KEYS
+            if predicted.get(name) is not None
         }
+        if results.get("stress") is not None:
+            arrays["stress"] = _own(results["stress"])
         return Frame(
             step=step,
             time=time,
@@ -151,7 +160,8 @@ class Attachment:
             forces=_own(forces),
             temperature=temperature,
             force_delta=None if u is None else float(u),
-            extra=Frame.scalars(results.get("expected_errors")),
+            extra=Frame.scalars(predicted.get("expected_errors")),
+            why_no_force_delta=self._source.why_missing() if u is None else "",
             **arrays,
         )
 
@@ -174,9 +184,11 @@ class Attachment:
 
     def _make_result(self, reason: str, message: str) -> RunResult:
         last, with_u = self._last, self._last_with_u
-        evaluations = None
-        if self._evaluations is not None:
-            evaluations = self._atoms.calc.evaluations - self._evaluations
+        evaluations = getattr(self._source.calculator, "evaluations", None)
+        if self._evaluations is None or evaluations is None:
+            evaluations = None
+        else:
+            evaluations -= self._evaluations
         return RunResult(
             reason=reason,
             step=-1 if last is None else last.step,
@@ -201,7 +213,7 @@ class Attachment:
             if self._result is None:
                 if reason == "finished" and self._interrupt is not None:
                     reason, message = "interrupted", self._interrupt
-                self._result = self._make_result(reason, message)
+                self._result = self.chain.conclude(self._make_result(reason, message))
                 self.chain.close(self._result)
         assert self._result is not None
         return self._result

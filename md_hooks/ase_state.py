@@ -20,11 +20,26 @@ _NOT_STATE = frozenset({"max_steps"})
 
 
 def atoms_of(dynamics: Any) -> Atoms:
-    """The atoms of a dynamics, also where it works on a filter around them."""
-    atoms = dynamics.atoms
-    while not isinstance(atoms, Atoms):
-        atoms = atoms.atoms
-    return atoms
+    """The atoms of a dynamics, also where it works on a filter around them.
+
+    Raises:
+        HookError: it moves no single structure: a band of images, for example.
+    """
+    moved = dynamics.atoms
+    while not isinstance(moved, Atoms):
+        if hasattr(moved, "images"):
+            raise HookError(
+                f"{type(dynamics).__name__} moves a {type(moved).__name__} of {len(moved.images)} "
+                "images, and hooks watch one structure: run it without hooks, then write the "
+                "images to a file with ase.io.write and look at them with 'forcedelta audit'"
+            )
+        if not hasattr(moved, "atoms"):
+            raise HookError(
+                f"{type(dynamics).__name__} moves a {type(moved).__name__}, which holds no atoms "
+                "that hooks could watch: give a dynamics of one structure"
+            )
+        moved = moved.atoms
+    return moved
 
 
 def capture(dynamics: Any) -> dict[str, Any]:

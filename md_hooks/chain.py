@@ -87,7 +87,8 @@ class RunResult:
     """How a run ended.
 
     Attributes:
-        reason: "finished", "stopped" (by a hook), "interrupted" (Ctrl-C, SIGTERM) or "error".
+        reason: "finished", "stopped" (by a hook), "interrupted" (Ctrl-C, SIGTERM) or "error": an
+            exception, or a run that made all its steps without a threshold that "auto" should choose.
         step: step of the last frame; -1 when there was none.
         time: its time, fs.
         force_delta: the last U that was computed, eV/Å.
@@ -193,6 +194,17 @@ class HookChain:
     def flush(self) -> None:
         """Ask the hooks to put on disk what they hold back."""
         self._each(sorted(self._opened, key=_records), "flush")
+
+    def conclude(self, result: RunResult) -> RunResult:
+        """The result of a run that is over; an error where a hook could not do its task in it.
+
+        Asked are the hooks with ``unresolved() -> str | None``.
+        """
+        if result.reason != "finished":
+            return result
+        asked = (hook.unresolved() for hook in self.hooks if hasattr(hook, "unresolved"))
+        words = [why for why in asked if why]
+        return replace(result, reason="error", message="; ".join(words)) if words else result
 
     def close(self, result: RunResult) -> None:
         """Close every hook that was opened, even when one raises; then raise the first error."""

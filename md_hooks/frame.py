@@ -36,10 +36,12 @@ class Frame:
         temperature: K; None where the velocities are not known.
         force_delta: U, eV/Å.
         force_deltas: [N] u_i, eV/Å, with U^2 = mean(u_i^2).
-        direct_forces: [N, 3] eV/Å.
-        conservative_forces: [N, 3] eV/Å.
+        direct_forces: [N, 3] eV/Å, the model's own: ``forces`` may hold more, such as dispersion.
+        conservative_forces: [N, 3] eV/Å, likewise.
         stress: (6,) eV/Å^3, Voigt order xx, yy, zz, yz, xz, xy.
         extra: further scalars of the step by name.
+        why_no_force_delta: why U is missing although this frame should carry it; "" where it is
+            there, was not due (between two exact evaluations), or nothing is known about it.
     """
 
     step: int
@@ -59,6 +61,7 @@ class Frame:
     conservative_forces: FloatArray | None = None
     stress: FloatArray | None = None
     extra: Mapping[str, float] = field(default_factory=lambda: _NOTHING)
+    why_no_force_delta: str = ""
 
     @staticmethod
     def scalars(expected_errors: FloatArray | None) -> Mapping[str, float]:

@@ -10,6 +10,8 @@ from typing import Any, Literal
 import numpy as np
 from ase.data import chemical_symbols
 
+from .burn_in import BurnIn
+from .chain import RunInfo
 from .errors import HookError
 from .frame import Frame
 from .verdict import CONTINUE, Action, Verdict
@@ -17,7 +19,7 @@ from .verdict import CONTINUE, Action, Verdict
 Threshold = float | Literal["auto"] | None
 
 FRAMES_WITHOUT_U = 1000
-"""A guard with a threshold that has seen so many frames and no U says so instead of idling."""
+"""A guard with a threshold that has seen so many frames without U, of which nobody says why, raises."""
 
 
 class Guard:
@@ -28,11 +30,16 @@ class Guard:
     a threshold does not cross it. Energy, temperature, positions, forces or U that are not finite
     stop the run at once, whatever the thresholds and the patience, also in the burn-in.
 
-    With "auto" a threshold is a factor times the largest value seen in the first ``burn_in``
-    steps, which should run at the start temperature; until these are over, nothing is flagged or
-    stopped for its size. ``stop_above="auto"`` alone flags as well, above ``flag_factor`` times
-    the same maximum. Where a number and an "auto" resolve to the wrong order the band is empty:
-    stopping goes first.
+    With "auto" a threshold is a factor times the upper end of the usual U, which is estimated from
+    the first ``burn_in`` steps (`md_hooks.burn_in.BurnIn.level`). They should run at the start
+    temperature; until they are over, nothing is flagged or stopped for its size. The burn-in itself
+    is judged: where the two force predictions have little in common, where it is too hot, where U
+    leaps or grows, where atoms overlap or molecules come apart, the run is stopped without a
+    threshold, at once if it is plain and at the end of the burn-in else. ``stop_above="auto"`` alone
+    flags as well, above ``flag_factor`` times the same level. Where a number and an "auto" resolve to
+    the wrong order the band is empty: stopping goes first.
+
+    A frame that should carry U and does not is an error at once.
 
     Args:
         stop_above: eV/Å, "auto", or None for no stop on size.
@@ -40,10 +47,11 @@ class Guard:
         on: "force_delta" for U of the frame, "worst_atom" for its largest u_i.
         patience: (k, n): stop when k of the last n frames that carry U lie above the stop
             threshold. Frames in which U was not computed do not count.
-        factor: of an automatic stop threshold. In tests with small networks, 1.5 to 3 times the
-            largest U of a 300 K burn-in missed no blow-up and gave no false alarm.
+        factor: of an automatic stop threshold.
         flag_factor: of an automatic flag threshold.
         burn_in: length of the burn-in, steps.
+        temperature: target of the thermostat in the burn-in, K, so that its temperature can be
+            judged; None: it is not.
 
     Raises:
         HookError: a threshold, factor, patience or burn-in that makes no sense.
@@ -59,6 +67,7 @@ class Guard:
         factor: float = 2.0,
         flag_factor: float = 1.5,
         burn_in: int = 1000,
+        temperature: float | None = None,
     ) -> None:
         if stop_above == "auto" and flag_above is None:
             flag_above = "auto"
@@ -84,6 +93,8 @@ class Guard:
             )
         if burn_in < 1:
             raise HookError(f"burn_in is {burn_in}: give at least 1 step")
+        if temperature is not None and not 0 <= temperature < math.inf:
+            raise HookError(f"temperature is {temperature!r}: give a target in K, or None")
         self.stop_above = stop_above
         self.flag_above = flag_above
         self.on = on
@@ -95,8 +106,10 @@ class Guard:
         self._stop = float(stop_above) if _is_number(stop_above) else None  # type: ignore[arg-type]
         self._flag = float(flag_above) if _is_number(flag_above) else None  # type: ignore[arg-type]
         self._pending = "auto" in (stop_above, flag_above)
-        self._burn_in_start: int | None = None
-        self._burn_in_max: float | None = None
+        self._burn_in = BurnIn(self.burn_in, temperature)
+        self._autocorrelation_times: float | None = None
+        self._refused: str | None = None
+        self._replay = False
         self._window: deque[bool] = deque(maxlen=self.patience[1])
         self._frames_without = 0
 
@@ -115,11 +128,26 @@ class Guard:
         """True while an automatic threshold is not known yet."""
         return self._pending
 
+    @property
+    def refused(self) -> str | None:
+        """Why no threshold could be chosen from the burn-in; None where one was, or may be."""
+        return self._refused
+
+    @property
+    def autocorrelation_times(self) -> float | None:
+        """Length of the burn-in in autocorrelation times of U, once it is over."""
+        return self._autocorrelation_times
+
+    def open(self, info: RunInfo) -> None:
+        """Take note of the run."""
+        self._replay = info.planned_frames is not None
+
     def __call__(self, frame: Frame) -> Verdict:
         """Judge a frame.
 
         Raises:
-            HookError: the frames carry no U, or an automatic threshold cannot be chosen.
+            HookError: the frame lacks a U that it should carry, or an automatic threshold cannot be
+                chosen since there was no U at all.
         """
         broken = _not_finite(frame)
         if broken is not None:
@@ -128,15 +156,16 @@ class Guard:
             return Verdict(Action.STOP, reason, quantity, number)
 
         value = frame.force_delta if self.on == "force_delta" else frame.worst_force_delta
-        if value is not None:
-            value = float(value)  # a numpy number would not go into the state's JSON
-        if self._pending:
-            self._burn(frame.step, value)
         if value is None:
-            self._miss()
-            return CONTINUE
-        self._frames_without = 0
+            self._miss(frame)
+        else:
+            value = float(value)  # a numpy number would not go into the state's JSON
+            self._frames_without = 0
         if self._pending:
+            verdict = self._burn(frame, value)
+            if self._pending:
+                return verdict
+        if value is None:
             return CONTINUE
 
         above = self._stop is not None and value > self._stop
@@ -147,31 +176,57 @@ class Guard:
             return self._verdict(Action.FLAG, frame, value, self._flag)
         return CONTINUE
 
-    def _burn(self, step: int, value: float | None) -> None:
-        """Follow the maximum; once a frame lies past the burn-in, fix the thresholds."""
-        if self._burn_in_start is None:
-            self._burn_in_start = step
-        if step < self._burn_in_start + self.burn_in:
-            if value is not None:
-                self._burn_in_max = max(value, self._burn_in_max or 0.0)
-            return
-        if not self._burn_in_max:
-            what = "no" if self._burn_in_max is None else "only a zero"
+    def _burn(self, frame: Frame, value: float | None) -> Verdict:
+        """Follow the burn-in; at its end fix the thresholds, or refuse it."""
+        if self._refused is not None:
+            # a run ends here; of a stored trajectory the other frames are still of interest
+            return CONTINUE if self._replay else self._refusal(frame)
+        burn_in = self._burn_in
+        if not burn_in.over(frame.step):
+            self._refused = burn_in.add(frame, value)
+            return CONTINUE if self._refused is None else self._refusal(frame)
+        if not burn_in.largest:
+            what = "no" if burn_in.largest is None else "only a zero"
             raise HookError(
                 f"the burn-in of {self.burn_in} steps gave {what} Force Delta, so 'auto' cannot "
                 "choose a threshold: give stop_above as a number, or monitor a model with two "
                 "force predictions"
             )
+        self._refused = "; ".join(burn_in.judge(frame)) or None
+        if self._refused is not None:
+            return self._refusal(frame)
+        level, self._autocorrelation_times = burn_in.level()
         if self.stop_above == "auto":
-            self._stop = self.factor * self._burn_in_max
+            self._stop = self.factor * level
         if self.flag_above == "auto":
-            self._flag = self.flag_factor * self._burn_in_max
+            self._flag = self.flag_factor * level
         self._pending = False
+        return CONTINUE
 
-    def _miss(self) -> None:
+    def _refusal(self, frame: Frame) -> Verdict:
+        reason = f"{_where(frame)}: in the burn-in {self._refused}, so that 'auto' can choose no threshold"
+        return Verdict(Action.STOP, reason + _worst(frame), "burn_in")
+
+    def unresolved(self) -> str | None:
+        """Why a run that is over was not guarded as asked for, in words; None where it was."""
+        if not self._pending or self._refused is not None:
+            return None
+        return (
+            f"the run ended within the burn-in of {self.burn_in} steps, so that 'auto' chose no "
+            "threshold and nothing was guarded: make more steps, or give a shorter burn-in"
+        )
+
+    def _miss(self, frame: Frame) -> None:
+        if not (self._pending or self._stop is not None or self._flag is not None):
+            return
+        if frame.why_no_force_delta:
+            raise HookError(
+                f"{_where(frame)} carries no Force Delta, so the guard cannot guard: "
+                f"{frame.why_no_force_delta}; use a calculator that fills force_delta, or a guard "
+                "without thresholds"
+            )
         self._frames_without += 1
-        watching = self._pending or self._stop is not None or self._flag is not None
-        if watching and self._frames_without >= FRAMES_WITHOUT_U:
+        if self._frames_without >= FRAMES_WITHOUT_U:
             raise HookError(
                 f"{FRAMES_WITHOUT_U} frames in a row carried no Force Delta, so the guard cannot "
                 "guard: use a calculator that fills force_delta, or a smaller every"
@@ -200,7 +255,9 @@ class Guard:
             "factor": self.factor,
             "flag_factor": self.flag_factor,
             "burn_in": self.burn_in,
-            "burn_in_max": self._burn_in_max,
+            "burn_in_max": self._burn_in.largest,
+            "burn_in_autocorrelation_times": self._autocorrelation_times,
+            "burn_in_refused": self._refused,
             "stop_threshold": self._stop,
             "flag_threshold": self._flag,
         }
@@ -209,8 +266,11 @@ class Guard:
         """All that the next verdict depends on, JSON-able, for a restart."""
         return {
             "pending": self._pending,
-            "burn_in_start": self._burn_in_start,
-            "burn_in_max": self._burn_in_max,
+            "burn_in_start": self._burn_in.start,
+            "burn_in_max": self._burn_in.largest,
+            "burn_in": self._burn_in.state() if self._pending else {},
+            "burn_in_autocorrelation_times": self._autocorrelation_times,
+            "burn_in_refused": self._refused,
             "window": list(self._window),
             "frames_without": self._frames_without,
             "stop_threshold": self._stop,
@@ -219,8 +279,9 @@ class Guard:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up a state of `state_dict`. Thresholds given as numbers keep their new values."""
-        self._burn_in_start = state["burn_in_start"]
-        self._burn_in_max = state["burn_in_max"]
+        self._burn_in.load(state["burn_in_start"], state["burn_in_max"], state.get("burn_in") or {})
+        self._autocorrelation_times = state.get("burn_in_autocorrelation_times")
+        self._refused = state.get("burn_in_refused")
         self._window = deque((bool(x) for x in state["window"]), maxlen=self.patience[1])
         self._frames_without = int(state["frames_without"])
         if self.stop_above == "auto":

@@ -68,6 +68,7 @@ class ForceDeltaCalculator(Calculator):
         model: the `LoadedModel`.
         model_info: name, weights_hash, library, versions and settings, for files.
         problem: why the results are NaN; None where they are the model's.
+        force_delta_due: whether the last evaluation was an exact one.
     """
 
     implemented_properties: Sequence[str] = [  # type: ignore[assignment]
@@ -127,6 +128,7 @@ class ForceDeltaCalculator(Calculator):
         self.every = int(every)
         self.evaluations = 0
         self.problem: str | None = None
+        self.force_delta_due = False
         self.model_info: dict[str, Any] = {
             "name": self.model.name,
             "weights_hash": self.model.weights_hash,
@@ -199,6 +201,7 @@ class ForceDeltaCalculator(Calculator):
         exact = self._count % self.every == 0
         if self.results:  # of this configuration, but without what is asked for now
             exact = "force_delta" in self.results
+        self.force_delta_due = exact
         stress = bool(atoms.pbc.all()) and self.model.stress and self.every == 1
         self._refuse(properties, atoms, exact, stress)
         new = self._take_system(atoms)

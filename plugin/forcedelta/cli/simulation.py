@@ -18,6 +18,7 @@ from ase import Atoms
 from ase.data import chemical_symbols
 
 from md_hooks import (
+    Checkpoint,
     FlagStore,
     Guard,
     HookChain,
@@ -39,6 +40,7 @@ from ..errors import ForceDeltaError
 from ..graph import charge_and_spin
 from ..installing import command
 from ..models import LoadedModel, load_model
+from .guarding import ThresholdLine, first_look
 from .settings import (
     RunSettings,
     check_factors,
@@ -52,7 +54,7 @@ from .structures import constraints_of, continued_structure, read_structure
 if TYPE_CHECKING:
     from ..openmm.engine import OpenMMEngine
 
-_STATUS = {"finished": 0, "stopped": 3, "interrupted": 130}
+_STATUS = {"finished": 0, "error": 2, "stopped": 3, "interrupted": 130}
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,8 @@ class Ending:
             return f"stopped at {result.message}; that frame is the last one in {out}"
         flags = f", {self.flagged} flagged" if self.flagged else ""
         done = f"step {result.step}, {result.time:.10g} fs{flags}; trajectory in {out}"
+        if result.reason == "error":
+            return f"{result.message}; {done}"
         if result.reason == "interrupted":
             return f"interrupted after {done}; continue with --restart"
         return f"done: {done}"
@@ -134,8 +138,8 @@ def simulate(settings: RunSettings, given: set[str], command: str) -> Ending:
         settings = replace(settings, seed=secrets.randbelow(2**32))
     assert settings.steps is not None
     assert settings.seed is not None
-    guard = _guard(settings)
     ramp = _ramp(settings, stored.get("ramp_steps"))
+    guard = _guard(settings, _burn_in_temperature(settings, ramp, stored, checkpoint))
     ensemble_settings = EnsembleSettings(
         name=settings.ensemble,
         ramp=ramp,
@@ -175,7 +179,7 @@ def simulate(settings: RunSettings, given: set[str], command: str) -> Ending:
         every=settings.record_every,
         mode="append" if settings.restart else "overwrite" if settings.overwrite else "create",
     )
-    hooks: list[Any] = [ensemble, guard, recorder, Progress()]
+    hooks: list[Any] = [ensemble, guard, recorder, Progress(), ThresholdLine(guard)]
     if settings.flags is not None:
         hooks.append(FlagStore(settings.flags))
     chain = HookChain(hooks)
@@ -208,6 +212,8 @@ def simulate(settings: RunSettings, given: set[str], command: str) -> Ending:
         restart_time=0.0 if checkpoint is None else checkpoint.time,
     )
     say(_headline(settings, ramp, velocities))
+    if checkpoint is None:
+        _warn(atoms, ensemble, settings)
     for found in calibrations.values():
         say(found.guarantee)
     with np.errstate(over="ignore", invalid="ignore"):  # an explosion is the guard's business
@@ -247,7 +253,38 @@ def _check(settings: RunSettings) -> None:
         )
 
 
-def _guard(settings: RunSettings) -> Guard:
+def _burn_in_temperature(
+    settings: RunSettings, ramp: Ramp, stored: dict[str, Any], checkpoint: Checkpoint | None
+) -> float | None:
+    """What the thermostat asks for in the burn-in, K; None without a thermostat."""
+    if settings.ensemble == "nve":
+        return None
+    begun = "auto" in (stored.get("stop_above"), stored.get("flag_above"))
+    if checkpoint is None or begun:
+        return ramp.start
+    # a burn-in that begins with this part of the run may lie on the ramp
+    steps = (checkpoint.step, checkpoint.step + settings.burn_in)
+    return max(ramp.temperature(step) for step in steps)
+
+
+def _warn(atoms: Atoms, ensemble: Ensemble | OpenMMEngine, settings: RunSettings) -> None:
+    """Say what is wrong with the first evaluation, which the run makes anyway."""
+    if isinstance(ensemble, Ensemble):
+        results = atoms.calc.results
+        names = ("force_delta", "direct_forces", "conservative_forces")
+        found = first_look(*(results[name] for name in names))
+    else:
+        first = ensemble.monitor.measure(ensemble.simulation.context)
+        assert first.force_delta is not None
+        assert first.direct_forces is not None
+        assert first.conservative_forces is not None
+        found = first_look(first.force_delta, first.direct_forces, first.conservative_forces)
+    if found:
+        advice = f"look with 'forcedelta check {settings.model} {settings.structure}'"
+        say(f"warning: {'; '.join(found)}; {advice}")
+
+
+def _guard(settings: RunSettings, temperature: float | None) -> Guard:
     stop = threshold("stop-above", settings.stop_above)
     flag = threshold("flag-above", settings.flag_above)
     check_factors(stop, flag, settings)
@@ -259,6 +296,7 @@ def _guard(settings: RunSettings) -> Guard:
         factor=settings.stop_factor,
         flag_factor=settings.flag_factor,
         burn_in=settings.burn_in,
+        temperature=temperature,
     )
     if "auto" in (stop, flag) and (settings.steps or 0) <= settings.burn_in:
         raise ForceDeltaError(

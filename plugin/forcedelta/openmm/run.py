@@ -156,10 +156,11 @@ class _Session:
         """The frame of the present configuration, to the hooks."""
         step = self.context.getStepCount()
         try:
-            measured = self.monitor.measure(self.context, full=step % self.monitor.every == 0)
+            due = step % self.monitor.every == 0
+            measured = self.monitor.measure(self.context, full=due)
         except Exception as error:
             raise _at(error, step) from None
-        frame = self._make_frame(step, measured)
+        frame = self._make_frame(step, measured, due)
         self._last = frame
         if frame.force_delta is not None:
             self._last_with_u = frame
@@ -167,7 +168,7 @@ class _Session:
         if verdict.action == Action.STOP:
             self._stop = verdict.reason
 
-    def _make_frame(self, step: int, measured: Evaluation) -> Frame:
+    def _make_frame(self, step: int, measured: Evaluation, due: bool) -> Frame:
         time, velocities, temperature = self._velocities.read(measured)
         cell = np.zeros((3, 3)) if measured.box is None else measured.box * NM
         return Frame(
@@ -187,6 +188,9 @@ class _Session:
             direct_forces=measured.direct_forces,
             conservative_forces=measured.conservative_forces,
             extra=Frame.scalars(measured.expected_errors),
+            why_no_force_delta="the model gave none"
+            if due and measured.force_delta is None
+            else "",
         )
 
     def _checkpoint(self) -> dict[str, Any] | None:
@@ -226,7 +230,7 @@ class _Session:
 
     def _close(self, reason: str, message: str) -> None:
         last, with_u = self._last, self._last_with_u
-        self.result = RunResult(
+        result = RunResult(
             reason=reason,
             step=-1 if last is None else last.step,
             time=0.0 if last is None else last.time,
@@ -235,6 +239,7 @@ class _Session:
             message=message,
             evaluations=self.monitor.evaluations - self._evaluations,
         )
+        self.result = self.chain.conclude(result)
         self.chain.close(self.result)
 
 

@@ -1,0 +1,289 @@
+"""The burn-in of a guarded run: is it sound, and which Force Delta is usual in it?"""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import nct, norm
+
+from .frame import Frame
+from .geometry import Geometry
+
+FloatArray = NDArray[np.floating]
+
+SAMPLES = 1000
+"""At most so many frames of a burn-in are kept for its statistics, evenly spread over it."""
+
+BLOCK = 50
+"""Frames after which the burn-in is looked at while it still goes on; fewer are no statistics."""
+
+UNRELATED = 0.5
+"""Share of the forces in which two predictions differ (`disagreement`) that refuses a burn-in.
+Models on structures that they were trained for have 0.02 to 0.2, two independent predictions 1."""
+
+HOPELESS = 0.6
+"""The same for a single frame or block of frames, which fluctuates more."""
+
+NEGLIGIBLE = 0.05
+"""eV/Å; a smaller U is no reason to refuse: near a minimum all forces are small."""
+
+SPIKE = 20.0
+"""Largest over median U. Calm runs of 3 ps have 2.5 to 10."""
+
+GROWTH = 3.0
+"""Factor by which U may grow from the second to the last quarter of a burn-in."""
+
+HOT = 2.0
+"""Mean temperature of the second half of a burn-in over the target, for many atoms."""
+
+EXPLODED_ABOVE = 10.0, 3000.0
+"""A frame hotter than this times the target plus this, K, has exploded: energy that a strained
+structure sets free stays below."""
+
+NO_BOND_SURVIVES = 1e5
+"""K; kT of 8.6 eV is more than any bond has. The limit where no target is known."""
+
+COVERED, CONFIDENCE = 0.99999, 0.9
+"""The usual U lies below the level in this share of frames, with this confidence."""
+
+FEW, FEW_SAMPLES = 10.0, 100
+"""Autocorrelation times and frames; with fewer there is no distribution, and the largest U stands in."""
+
+THERMAL = 0.5
+"""eV/Å; a first frame whose U is as large as forces at ordinary temperatures is no relaxed one."""
+
+
+class BurnIn:
+    """What a guard notes during a burn-in, and its judgement.
+
+    Args:
+        steps: length of the burn-in.
+        temperature: K, that of the thermostat; None where it is not known.
+
+    Attributes:
+        start: step of the first frame; None before it.
+        largest: the largest value so far, eV/Å.
+    """
+
+    def __init__(self, steps: int, temperature: float | None = None) -> None:
+        self.steps = steps
+        self.temperature = temperature
+        self.start: int | None = None
+        self.largest: float | None = None
+        self._largest_step = 0
+        self._frames = 0
+        self._next = 0  # step from which on a frame is sampled again
+        self._rows: list[tuple[float, float, float]] = []  # value, disagreement, temperature
+        self._geometry: Geometry | None = None
+
+    def over(self, step: int) -> bool:
+        """Whether a step lies past the burn-in, which begins with the first frame seen."""
+        if self.start is None:
+            self.start = self._next = step
+        return step >= self.start + self.steps
+
+    # --- frame by frame ------------------------------------------------------------------------
+
+    def add(self, frame: Frame, value: float | None) -> str | None:
+        """Note a frame of the burn-in.
+
+        Args:
+            frame: the frame, all finite.
+            value: what the thresholds are for, eV/Å; None where U was not computed.
+
+        Returns:
+            why the burn-in has failed already, in words; None while it may go on.
+        """
+        hot = self._exploded(frame.temperature)
+        if hot is not None:
+            return hot
+        if self._geometry is None:
+            self._geometry = Geometry.of(frame)
+        self._frames += 1
+        if self._frames % BLOCK == 0:
+            broken = self._geometry.broken(frame)
+            if broken is not None:
+                return broken
+        if value is None:
+            return None
+        if self.largest is None or value > self.largest:
+            self.largest, self._largest_step = value, frame.step
+        if frame.step < self._next:
+            return None
+        self._next = frame.step + max(1, self.steps // SAMPLES)
+        temperature = math.nan if frame.temperature is None else float(frame.temperature)
+        self._rows.append((value, _disagreement(frame), temperature))
+        if len(self._rows) % BLOCK == 0 or (len(self._rows) == 1 and value > THERMAL):
+            return self._unrelated(np.array(self._rows[-BLOCK:]), HOPELESS)
+        return None
+
+    def _exploded(self, temperature: float | None) -> str | None:
+        if temperature is None:
+            return None
+        limit = NO_BOND_SURVIVES
+        if self.temperature is not None:
+            limit = EXPLODED_ABOVE[0] * self.temperature + EXPLODED_ABOVE[1]
+        if temperature <= limit:
+            return None
+        target = "" if self.temperature is None else f" where {self.temperature:g} K was asked for"
+        return f"the temperature is {temperature:.4g} K{target}"
+
+    @staticmethod
+    def _unrelated(rows: FloatArray, limit: float) -> str | None:
+        shares = rows[:, 1][np.isfinite(rows[:, 1])]
+        if not len(shares):
+            return None
+        share, u = float(np.median(shares)), float(np.median(rows[:, 0]))
+        if share <= limit or u <= NEGLIGIBLE:
+            return None
+        return (
+            f"the two predictions of the forces have little in common: they differ by "
+            f"{100 * share:.0f} % of their size (U {u:.3g} eV/Å in the median)"
+        )
+
+    # --- the end -------------------------------------------------------------------------------
+
+    def judge(self, frame: Frame) -> list[str]:
+        """Why thresholds cannot be chosen from this burn-in, in words; empty where they can.
+
+        Args:
+            frame: the first frame after it.
+        """
+        hot = self._exploded(frame.temperature)
+        if hot is not None:
+            return [hot]
+        found = [] if self._geometry is None else [self._geometry.broken(frame)]
+        rows = np.array(self._rows).reshape(-1, 3)
+        usual = rows[len(rows) // 4 :]
+        if len(rows) >= BLOCK:  # fewer are no statistics
+            found += [self._unrelated(usual, UNRELATED), self._hot(rows, len(frame.numbers))]
+            found += [self._spike(usual[:, 0]), self._growth(rows[:, 0])]
+        return [why for why in found if why is not None]
+
+    def _hot(self, rows: FloatArray, atoms: int) -> str | None:
+        temperatures = rows[len(rows) // 2 :, 2]
+        if not self.temperature or not np.isfinite(temperatures).all():
+            return None
+        mean = float(temperatures.mean())
+        # of few atoms also the mean of a burn-in fluctuates
+        limit = HOT * self.temperature * (1.0 + math.sqrt(2.0 / max(3 * atoms - 3, 1)))
+        if mean <= limit:
+            return None
+        return (
+            f"the mean temperature of its second half is {mean:.4g} K where {self.temperature:g} K "
+            "was asked for"
+        )
+
+    def _spike(self, values: FloatArray) -> str | None:
+        median = float(np.median(values))
+        if self.largest is None or self.largest <= max(SPIKE * median, NEGLIGIBLE):
+            return None
+        return (
+            f"U reached {self.largest:.3g} eV/Å at step {self._largest_step}, where its median is "
+            f"{median:.3g}"
+        )
+
+    @staticmethod
+    def _growth(values: FloatArray) -> str | None:
+        quarter = len(values) // 4
+        if quarter < BLOCK:
+            return None
+        early = float(np.median(values[quarter : 2 * quarter]))
+        late = float(np.median(values[-quarter:]))
+        if late <= max(GROWTH * early, NEGLIGIBLE):
+            return None
+        return f"U still grows: its median is {early:.3g} eV/Å in the second quarter, {late:.3g} in the last"
+
+    def level(self) -> tuple[float, float]:
+        """The upper end of the usual values, eV/Å, and the length in autocorrelation times.
+
+        The logarithm of U is close to normally distributed in calm runs. The level is the one-sided
+        tolerance limit of such a distribution (Krishnamoorthy and Mathew, Statistical Tolerance
+        Regions, 2009) for as many independent values as the burn-in has autocorrelation times.
+        Values beyond three robust standard deviations count as if they were three, so that a spike
+        does not raise it. Of a burn-in too short for a distribution it is the largest value.
+        """
+        values = np.array([row[0] for row in self._rows])
+        logs = np.log(np.maximum(values[len(values) // 4 :], np.finfo(float).tiny))
+        times = len(values) / autocorrelation_time(logs)
+        if times < FEW or len(values) < FEW_SAMPLES:
+            return self.largest or 0.0, times
+        median = float(np.median(logs))
+        reach = 3.0 * 1.4826 * float(np.median(np.abs(logs - median)))
+        spread = float(np.clip(logs, median - reach, median + reach).std())
+        root = math.sqrt(times)
+        factor = float(nct.ppf(CONFIDENCE, times - 1.0, norm.ppf(COVERED) * root)) / root
+        return math.exp(median + factor * spread), times
+
+    # --- restart -------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Any]:
+        """All that the judgement depends on, JSON-able."""
+        rows = np.array(self._rows, dtype="<f8")
+        return {
+            "largest_step": self._largest_step,
+            "frames": self._frames,
+            "next": self._next,
+            "rows": base64.b64encode(rows.tobytes()).decode(),
+            "geometry": None if self._geometry is None else self._geometry.state(),
+        }
+
+    def load(self, start: int | None, largest: float | None, state: Mapping[str, Any]) -> None:
+        """Take up a `state`; an empty one is that of a file that has none."""
+        self.start, self.largest = start, largest
+        self._largest_step = int(state.get("largest_step", start or 0))
+        self._frames = int(state.get("frames", 0))
+        self._next = int(state.get("next", start or 0))
+        rows = np.frombuffer(base64.b64decode(state.get("rows", "")), dtype="<f8").reshape(-1, 3)
+        self._rows = [(float(a), float(b), float(c)) for a, b, c in rows]
+        geometry = state.get("geometry")
+        self._geometry = None if geometry is None else Geometry.from_state(geometry)
+
+
+def disagreement(u: float, direct: FloatArray, conservative: FloatArray) -> float:
+    """U over the size of both predictions, sqrt(<F_nc^2> + <F_c^2>).
+
+    0 where they agree, 1 where they have nothing to do with each other; NaN without any forces.
+
+    Args:
+        u: eV/Å.
+        direct: [N, 3] eV/Å.
+        conservative: [N, 3] eV/Å.
+    """
+    size = math.sqrt(float(np.mean(direct**2) + np.mean(conservative**2)))
+    return u / size if size > 0 else math.nan
+
+
+def _disagreement(frame: Frame) -> float:
+    if frame.force_delta is None:
+        return math.nan
+    direct, conservative = frame.direct_forces, frame.conservative_forces
+    if direct is None or conservative is None:
+        direct = conservative = frame.forces
+    return disagreement(float(frame.force_delta), direct, conservative)
+
+
+def autocorrelation_time(values: FloatArray) -> float:
+    """Integrated autocorrelation time, in values: 1 where they are independent.
+
+    With the self-consistent window of Sokal (Monte Carlo Methods in Statistical Mechanics, 1996): the
+    sum ends at the first lag of five times its value.
+
+    Args:
+        values: [n], evenly spaced.
+    """
+    n = len(values)
+    away = values - values.mean() if n else values
+    power = float(np.dot(away, away))
+    if n < 2 or power <= 0:
+        return 1.0
+    spectrum = np.fft.rfft(away, 2 * n)
+    correlation = np.fft.irfft(spectrum * np.conj(spectrum))[:n] / power
+    times = 1.0 + 2.0 * np.cumsum(correlation[1:])
+    window = np.flatnonzero(np.arange(1, n) >= 5.0 * times)
+    return max(1.0, float(times[window[0]] if len(window) else times.max()))

@@ -63,7 +63,7 @@ def replacing(
 
 def replace_file(
     path: str | Path,
-    data: bytes,
+    data: bytes | memoryview,
     fix: str = "choose another file",
     error: type[Exception] = HookError,
 ) -> None:

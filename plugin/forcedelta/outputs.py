@@ -25,7 +25,9 @@ class Named(NamedTuple):
     path: str | Path | None
 
 
-def check_outputs(outputs: Iterable[Named], inputs: Iterable[Named]) -> None:
+def check_outputs(
+    outputs: Iterable[Named], inputs: Iterable[Named], folders: Iterable[Named] = ()
+) -> None:
     """Refuse to write into what is read, or twice into one file.
 
     Files are compared, not names: links, hard links and other spellings of a path are seen through.
@@ -33,6 +35,7 @@ def check_outputs(outputs: Iterable[Named], inputs: Iterable[Named]) -> None:
     Args:
         outputs: of one call.
         inputs: of one call. What is not there is not compared: it may be the name of a model.
+        folders: whose content is written anew or removed.
 
     Raises:
         ForceDeltaError: two of them are one file.
@@ -47,14 +50,21 @@ def check_outputs(outputs: Iterable[Named], inputs: Iterable[Named]) -> None:
                 f"{output.name} {output.path} and {other.name} {other.path} are the same file: give "
                 "two files"
             )
+    replaced = [(Path(os.path.realpath(folder.path)), folder) for folder in folders if folder.path]
     for source in inputs:
         if source.path is None or not os.path.exists(source.path):
             continue
+        for real, folder in replaced:
+            if Path(os.path.realpath(source.path)).is_relative_to(real):
+                raise ForceDeltaError(
+                    f"the {source.name} {source.path} lies in {folder.name} {folder.path}, where it would "
+                    "be lost: copy it to another place first"
+                )
         found = written.get(_identity(source.path))
         if found is not None:
             raise ForceDeltaError(
-                f"{found.name} {found.path} is the same file as the {source.name} {source.path}, which "
-                f"would be lost: give another {found.name}"
+                f"{found.name} {found.path} is the {source.name} itself ({source.path}), which would be "
+                f"lost: give another {found.name}"
             )
 
 
@@ -66,6 +76,10 @@ def refuse_existing(name: str, path: Path, overwrite: bool) -> None:
     """
     if not path.parent.is_dir():
         raise ForceDeltaError(f"{path} cannot be written: make the folder {path.parent} first")
+    if path.exists() and not path.is_file():
+        raise ForceDeltaError(
+            f"{path} cannot be written: it is no regular file, give another {name}"
+        )
     if os.path.lexists(path) and not overwrite:
         raise ForceDeltaError(f"{path} exists: pass --overwrite, or give another {name}")
 

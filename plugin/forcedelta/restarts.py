@@ -6,10 +6,11 @@ matter: nothing is written to, and no code is loaded from, a path that only the 
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from md_hooks import FlagStore, Trajectory
+from md_hooks.progress import say
+from md_hooks.text import one_line
 
 from .errors import ForceDeltaError
 
@@ -29,7 +30,7 @@ def check_stored_model(model: str, architecture: str | None, out: str) -> None:
 
     if is_name(model) or (architecture is None and Path(model).suffix == ".safetensors"):
         return
-    model = _shown(model)
+    model = one_line(model)
     raise ForceDeltaError(
         f"{out} names the model file {model}, which may run code when it is loaded: pass --model "
         f"{model} to use it"
@@ -55,19 +56,12 @@ def flags_to_go_on_with(given: str | None, stored: object, begun: Trajectory) ->
         return given
     if stored.isprintable() and _is_its_own(Path(stored), begun):
         return stored
-    name = _shown(stored)
-    print(
+    name = one_line(stored)
+    say(
         f"warning: {begun.path} collected flagged frames in {name}, where none of this run are found: "
-        f"pass --flags {name} to go on with it; without, they are in {begun.path} only",
-        file=sys.stderr,
-        flush=True,
+        f"pass --flags {name} to go on with it; without, they are in {begun.path} only"
     )
     return None
-
-
-def _shown(name: str) -> str:
-    """A name out of a file as it may be printed: control characters are not for the terminal."""
-    return name if name.isprintable() else repr(name)
 
 
 def _is_its_own(path: Path, begun: Trajectory) -> bool:

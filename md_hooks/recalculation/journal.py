@@ -59,6 +59,9 @@ class Journal:
         self.frames: dict[str, Atoms] = {}
         self.labels: dict[str, Label] = {}
         self.failures: dict[str, Failure] = {}
+        self._recorded: dict[str, str] = {}  # key in the file -> key of the structure
+        if self.path.exists() and not self.path.is_file():
+            raise HookError(f"{self.path} is no regular file: give another")
         try:
             # unbuffered: what could not be written must not come back when the file is closed
             self._file = open(self.path, "rb" if reference is None else "a+b", buffering=0)  # noqa: SIM115
@@ -87,43 +90,52 @@ class Journal:
 
     def _read(self) -> None:
         self._file.seek(0)
+        if not START.startswith(self._file.read(len(START))):  # before all of it is read
+            raise self._no_journal(1)
+        self._file.seek(0)
         *lines, rest = self._file.read().split(b"\n")
         for number, line in enumerate(lines, start=1):
             try:
                 self._take(json.loads(line))
-            except (ValueError, KeyError, TypeError) as error:
-                raise HookError(
-                    f"{self.path} is no journal of reference calculations (line {number}): give "
-                    "another file"
-                ) from error
+            except HookError:
+                raise
+            except Exception as error:  # ASE's decoder raises whatever a strange record makes it
+                raise self._no_journal(number) from error
         if rest and self.reference is not None:
-            if not lines and not rest.startswith(START):
-                raise HookError(
-                    f"{self.path} is no journal of reference calculations: give another file"
-                )
+            if not rest.startswith(START[: len(rest)]):
+                raise self._no_journal(len(lines) + 1)
             self._file.truncate(self._file.tell() - len(rest))
 
+    def _no_journal(self, line: int) -> HookError:
+        return HookError(
+            f"{self.path} is no journal of reference calculations (line {line}): give another file"
+        )
+
     def _take(self, record: dict[str, Any]) -> None:
-        key = record["key"]
+        """Take in one record.
+
+        Keys become names of folders that are removed, so that the one in the file only says which
+        records belong together; the one that counts is made from the structure.
+        """
         if record["kind"] == "frame":
-            self.frames[key] = decode(record["atoms"])
-        elif record["kind"] == "label":
+            atoms = decode(record["atoms"])
+            if not isinstance(atoms, Atoms):
+                raise TypeError(f"{type(atoms).__name__} instead of a structure")
+            key = self._recorded[record["key"]] = key_of(atoms)
+            self.frames.setdefault(key, atoms)
+            return
+        key = self._recorded[record["key"]]
+        if record["kind"] == "label":
             if self.reference is not None and record["reference"] != self.reference:
                 raise HookError(
                     f"{self.path} holds labels of another reference ({record['reference']}) than "
                     f"the one asked for ({self.reference}): give another output file, so that two "
                     "levels of theory are not mixed"
                 )
-            stress = record["stress"]
-            self.labels[key] = Label(
-                record["energy"],
-                np.array(record["forces"]),
-                None if stress is None else np.array(stress),
-                record["seconds"],
-            )
+            self.labels[key] = _label(record, len(self.frames[key]))
             self.failures.pop(key, None)
         elif record["kind"] == "failure":
-            self.failures[key] = Failure(record["message"], record["seconds"])
+            self.failures[key] = Failure(str(record["message"]), float(record["seconds"]))
         else:
             raise ValueError(record["kind"])
 
@@ -143,6 +155,7 @@ class Journal:
             bare = atoms.copy()
             self._write({"kind": "frame", "key": key, "atoms": encode(bare)})
             self.frames[key] = bare
+            self._recorded[key] = key
         return key
 
     def add_outcome(self, key: str, outcome: Label | Failure) -> None:
@@ -184,3 +197,19 @@ class Journal:
     def close(self) -> None:
         """Let other processes have the file."""
         self._file.close()
+
+
+def _label(record: dict[str, Any], n_atoms: int) -> Label:
+    """The label of a record.
+
+    Raises:
+        ValueError: it is none for so many atoms.
+    """
+    energy, stress = float(record["energy"]), record["stress"]
+    forces = np.array(record["forces"], dtype=float)
+    stress = None if stress is None else np.array(stress, dtype=float)
+    if forces.shape != (n_atoms, 3) or (stress is not None and stress.shape != (6,)):
+        raise ValueError("forces or stress of another shape")
+    if not (np.isfinite(energy) and np.isfinite(forces).all()):
+        raise ValueError("numbers that are not finite")
+    return Label(energy, forces, stress, float(record["seconds"]))

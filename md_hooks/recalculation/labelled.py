@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import io
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
-from ase.io.extxyz import write_extxyz
 
-from ..errors import HookError
+from ..extxyz import frame_text
 from ..flags import HASH_PREFIX
 from ..frame import Frame
 from ..h5md_io import bare_atoms
+from ..replacing import replacing
 from .job import Label
 
 PREDICTIONS = ("direct_forces", "conservative_forces", "force_deltas")
@@ -85,17 +83,7 @@ def write_all(path: str | Path, frames: Iterable[Atoms]) -> None:
     Raises:
         HookError: it cannot be written.
     """
-    path = Path(path)
-    text = io.StringIO()
-    for atoms in frames:
-        write_extxyz(text, [atoms])
-    part = path.with_name(path.name + ".part")
-    try:
-        part.write_text(text.getvalue())
-        os.replace(part, path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise HookError(
-            f"{path} cannot be written ({error.strerror}): free some space; the labels are in the "
-            "journal, so that nothing has to be computed again"
-        ) from error
+    fix = "free some space; the labels are in the journal, so that nothing has to be computed again"
+    with replacing(path, fix) as file:
+        for atoms in frames:
+            file.write(frame_text(atoms))

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from ..replacing import replace_file
 from .job import OUTPUT, RESULT, Job, with_tail
 
 
@@ -32,9 +33,7 @@ def main() -> None:
     except Exception as error:  # whatever an engine raises is its message to the user
         text = str(error).strip() or type(error).__name__
         answer = {"error": with_tail(text, Path(OUTPUT))}
-    part = Path(RESULT + ".part")
-    part.write_text(json.dumps(answer), encoding="utf-8")
-    os.replace(part, RESULT)
+    replace_file(RESULT, json.dumps(answer).encode())
 
 
 def _end_with_parent(pipe: BinaryIO) -> None:

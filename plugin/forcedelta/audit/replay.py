@@ -109,6 +109,7 @@ class Audit:
         self._interrupt = ""
         self._last: Frame | None = None
         self._known_calibrations: dict[str, Any] = {}
+        self._known_flags: str | None = None
         self._guard = settings.guard()
         self._checkpoint = self._find_checkpoint() if resume else None
 
@@ -120,7 +121,9 @@ class Audit:
         begun = Trajectory(out)
         if not len(begun.series["step"]):
             return None
-        self._known_calibrations = begun.metadata.get("settings", {}).get("calibrations", {})
+        stored = begun.metadata.get("settings", {})
+        self._known_calibrations = stored.get("calibrations", {})
+        self._known_flags = stored.get("flags")  # so that the next restart asks again
         found = load_checkpoint(self._settings.out)
         index = int(found.state["frame"])
         self._check_same(found, index)
@@ -205,6 +208,7 @@ class Audit:
             settings={
                 **settings.stored(),
                 "trajectory": settings.trajectory,
+                "flags": settings.flags or self._known_flags,
                 "format": self._source.kind,
                 "record_every": record_every,
                 "calibrations": {**self._known_calibrations, **calibrations},

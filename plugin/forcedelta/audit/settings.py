@@ -19,7 +19,7 @@ DEFINING = (
 )  # fmt: skip
 """What a continued audit must share with the first part, or its frames could not be compared."""
 
-CONTINUED = ("stop", "device", "threads", "record_every", "flags", "end_at_stop")
+CONTINUED = ("stop", "device", "threads", "record_every", "end_at_stop")
 """What a continued audit takes over unless it is given anew."""
 
 
@@ -83,7 +83,7 @@ class AuditSettings:
     def stored(self) -> dict[str, Any]:
         """What goes into the audit's file."""
         kept = asdict(self)
-        return {name: kept[name] for name in (*DEFINING, *CONTINUED)}
+        return {name: kept[name] for name in (*DEFINING, *CONTINUED, "flags")}
 
     def guard(self) -> Guard:
         """The guard that they describe.

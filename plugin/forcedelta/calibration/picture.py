@@ -12,7 +12,7 @@ from scipy.stats import beta
 
 from md_hooks.text import printable
 
-from ..errors import ForceDeltaError
+from ..pictures import write_png
 from .labels import Labels
 from .result import Calibration
 
@@ -25,13 +25,7 @@ def write_picture(path: Path, labels: Labels, found: Calibration) -> None:
     Raises:
         ForceDeltaError: the file cannot be written.
     """
-    figure = draw(labels, found)
-    try:
-        figure.savefig(path, dpi=150, format="png")
-    except OSError as error:
-        raise ForceDeltaError(
-            f"{path} cannot be written ({error.strerror}): choose another --plot"
-        ) from error
+    write_png(draw(labels, found), path, "choose another --plot")
 
 
 def draw(labels: Labels, found: Calibration) -> Figure:

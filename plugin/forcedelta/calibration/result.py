@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, get_origin, get_type_hints
 
+from md_hooks.replacing import replace_file
 from md_hooks.text import one_line, shortened
 
 from ..errors import ForceDeltaError
@@ -66,13 +67,10 @@ class Calibration:
         Raises:
             ForceDeltaError: the file cannot be written.
         """
-        text = json.dumps(self.facts(), ensure_ascii=False, indent=1)
-        try:
-            Path(path).write_text(text + "\n", encoding="utf-8")
-        except OSError as error:
-            raise ForceDeltaError(
-                f"{path} cannot be written ({error.strerror}): choose another --out"
-            ) from error
+        text = json.dumps(self.facts(), ensure_ascii=False, indent=1) + "\n"
+        replace_file(
+            path, text.encode(errors="backslashreplace"), "choose another --out", ForceDeltaError
+        )
 
     def check_use(
         self, name: str, weights_hash: str, on: str = "force_delta", forces: str = "direct"

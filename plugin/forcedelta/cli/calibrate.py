@@ -12,7 +12,7 @@ import typer
 from md_hooks.progress import say
 
 from ..calibration.result import Calibration
-from ..errors import ForceDeltaError
+from ..outputs import Named, check_outputs, refuse_existing
 from .model_options import Architecture, Compile, Trust
 
 if TYPE_CHECKING:
@@ -86,7 +86,9 @@ def calibrate(
             show_default=False,
         ),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace --out and --plot.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
     device: Annotated[
         str, typer.Option(help="Device of --model: cpu, cuda, cuda:1, mps, xpu.")
@@ -105,11 +107,11 @@ def calibrate(
     intervals) next to the energy and the size of the forces, and what thresholds cost. Frames
     of one trajectory, where the files say so, are thinned to independent ones.
     """
-    if out is not None and out.exists() and not overwrite:
-        raise ForceDeltaError(f"{out} exists: pass --overwrite, or give another --out")
-    for path in (out, plot):
-        if path is not None and not path.parent.is_dir():
-            raise ForceDeltaError(f"{path} cannot be written: make the folder {path.parent} first")
+    outputs = [Named("--out", out), Named("--plot", plot)]
+    check_outputs(outputs, [Named("labels", file) for file in files] + [Named("model", model)])
+    for flag, path in outputs:
+        if path is not None:
+            refuse_existing(flag, Path(path), overwrite)
     from ..calibration.calibrate import calibrate as find
     from ..calibration.guarantee import check
     from ..calibration.labels import read_labels

@@ -15,6 +15,7 @@ from md_hooks.progress import say
 from md_hooks.text import one_line
 
 from ..errors import ForceDeltaError
+from ..outputs import Named, check_outputs
 from ..reading_files import read_toml
 
 EPILOG = (
@@ -148,6 +149,8 @@ def recalc(
     changed = read_toml(settings, "give a TOML file of settings") if settings is not None else {}
     changed |= dict(_pair(text) for text in set_ or [])
     changed |= {name: value for name, value in (("xc", xc), ("basis", basis)) if value is not None}
+    if not dry_run:
+        _check_outputs(source, out, settings)
     from ..recalculation.command import Settings
     from ..recalculation.command import recalc as carry_out
 
@@ -165,6 +168,17 @@ def recalc(
     if json:
         say(json_module.dumps(account.facts(), ensure_ascii=False), sys.stdout)
     return account.status
+
+
+def _check_outputs(source: Path, out: Path, settings: Path | None) -> None:
+    """No output is an input, but the frames of a journal may be labelled into its own file."""
+    journal = Path(f"{out}.journal")
+    own = source.exists() and journal.exists() and source.samefile(journal)
+    check_outputs(
+        [Named("--out", out), Named("the journal of --out", journal)],
+        [Named("source", None if own else source), Named("settings", settings)],
+        [Named("the folder of jobs of --out", Path(f"{out}.jobs"))],
+    )
 
 
 def _pair(text: str) -> tuple[str, Any]:

@@ -12,6 +12,7 @@ import typer
 
 from md_hooks.progress import say
 
+from ..outputs import Named, check_outputs
 from .model_options import PANEL, Architecture, Charge, Compile, Spin, Trust
 from .settings import RunSettings, load_toml
 
@@ -288,6 +289,16 @@ def run(
     values = {name: value for name, value in locals().items() if name not in _ONLY_HERE}
     settings = RunSettings(**values)
     given = {name for name in values if source_of(context, name) in ("COMMANDLINE", "DEFAULT_MAP")}
+    check_outputs(
+        [Named("--out", settings.out), Named("--flags", settings.flags)],
+        [
+            Named("structure", None if settings.restart else settings.structure),
+            Named("model", settings.model),
+            Named("configuration", config),
+            Named("calibration", settings.stop_above),
+            Named("calibration", settings.flag_above),
+        ],
+    )
     from .simulation import simulate
 
     ending = simulate(settings, given, shlex.join(["forcedelta", *sys.argv[1:]]))

@@ -73,7 +73,7 @@ class RunSettings:
     def stored(self) -> dict[str, Any]:
         """What goes into the file of the run."""
         kept = asdict(self)
-        return {name: kept[name] for name in ("structure", *DEFINING, *CONTINUED)}
+        return {name: kept[name] for name in ("structure", *DEFINING, *CONTINUED, "flags")}
 
 
 def load_toml(path: Path, known: Iterable[str]) -> dict[str, str]:

@@ -40,6 +40,7 @@ from ..errors import ForceDeltaError
 from ..graph import charge_and_spin
 from ..installing import command
 from ..models import LoadedModel, load_model
+from ..restarts import check_stored_model, flags_to_go_on_with
 from .guarding import ThresholdLine, first_look
 from .settings import (
     RunSettings,
@@ -129,8 +130,13 @@ def simulate(settings: RunSettings, given: set[str], command: str) -> Ending:
     """
     checkpoint, stored = None, {}
     if settings.restart:
-        stored = Trajectory(settings.out).metadata.get("settings", {})
+        begun = Trajectory(settings.out)
+        stored = begun.metadata.get("settings", {})
         settings = continued(settings, given, stored)
+        if "model" not in given and settings.model is not None:
+            check_stored_model(settings.model, settings.architecture, settings.out)
+        flags = flags_to_go_on_with(settings.flags, stored.get("flags"), begun)
+        settings = replace(settings, flags=flags)
         checkpoint = load_checkpoint(settings.out)
     settings, calibrations = with_calibrations(settings)
     _check(settings)
@@ -201,6 +207,7 @@ def simulate(settings: RunSettings, given: set[str], command: str) -> Ending:
         settings={
             **settings.stored(),
             "ramp_steps": [ramp.first_step, ramp.last_step],
+            "flags": settings.flags or stored.get("flags"),  # so that the next restart asks again
             "constraints": constraints,
             "calibrations": {
                 **{key: facts for key, facts in known.items() if key not in given},

@@ -8,7 +8,6 @@ The header holds two JSON strings: ``hyperparameters``, the arguments of ``Direc
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from torch import nn
 
 from forcedelta.errors import ForceDeltaError
 from forcedelta.models.network import DirectForceNetwork
+from md_hooks.replacing import replace_file
 
 _GIVEN = (
     "name",
@@ -75,13 +75,7 @@ def save_network(path: Path, network: DirectForceNetwork, metadata: Mapping[str,
     tensors = {
         key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()
     }
-    part = path.with_name(path.name + ".part")
-    try:
-        part.write_bytes(save(tensors, header))
-        os.replace(part, path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise ForceDeltaError(f"{path}: cannot be written ({error.strerror})") from error
+    replace_file(path, save(tensors, header), error=ForceDeltaError)
 
 
 def load_network(

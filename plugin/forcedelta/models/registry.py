@@ -49,6 +49,13 @@ def model_names() -> list[str]:
     return sorted({*embedded_models(), *published, *registered_models()})
 
 
+def is_name(model: str) -> bool:
+    """Whether ``load_model`` takes a string for the name of a model, and not for a path."""
+    return (
+        model in embedded_models() or family_of(model) is not None or model in registered_models()
+    )
+
+
 def load_model(
     model: "str | Path | ForceDelta | LoadedModel",
     dtype: torch.dtype = torch.float32,

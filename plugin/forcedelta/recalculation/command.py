@@ -16,7 +16,7 @@ from forcedelta.recalculation.engines import Engine, engine
 from forcedelta.recalculation.level import difference
 from forcedelta.selection import Selection, Source, open_source, select
 from md_hooks.recalculation import Failure, Journal, Label, key_of, labelled, recalculate
-from md_hooks.recalculation.campaign import JOURNAL
+from md_hooks.recalculation.campaign import JOURNAL, refuse_foreign
 from md_hooks.recalculation.labelled import write_all
 
 DEFAULT_COUNT = 20
@@ -245,7 +245,9 @@ def _with_engine(
 def _with_vasp(account: Account, settings: Settings, say: Callable[[str], None]) -> None:
     """Write inputs where there are none, collect what has come back."""
     folders = settings.out.with_name(settings.out.name + ".vasp")
-    journal = Journal(settings.out.with_name(settings.out.name + JOURNAL), account.reference)
+    path = settings.out.with_name(settings.out.name + JOURNAL)
+    refuse_foreign(settings.out, path)
+    journal = Journal(path, account.reference)
     written = 0
     try:
         for number, atoms in enumerate(account.frames):

@@ -21,6 +21,7 @@ from ase.geometry import find_mic
 from forcedelta.errors import ForceDeltaError
 from forcedelta.installing import command_for
 from md_hooks.recalculation import Failure, Label
+from md_hooks.replacing import replace_file
 
 INSTALL = command_for("recalc", "pymatgen")
 FRAME = "forcedelta.json"
@@ -79,7 +80,7 @@ def write_inputs(atoms: Atoms, key: str, folder: Path) -> None:
             # about spglib's own error handling, and settings that users of the set cannot change
             warnings.simplefilter("ignore")
             MPStaticSet(structure).write_input(os.fspath(folder), potcar_spec=True)
-        (folder / FRAME).write_text(json.dumps({"key": key, "order": order}))
+        replace_file(folder / FRAME, json.dumps({"key": key, "order": order}).encode())
     except OSError as error:
         raise ForceDeltaError(
             f"{folder} cannot be written ({error.strerror}): free some space or choose another "

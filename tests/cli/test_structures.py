@@ -99,7 +99,8 @@ def test_an_audit_remarks_them_and_goes_on(forcedelta, files, here):
             file.write(atoms)
     code, out, _ = forcedelta("audit", "mixed.traj", "--model", files / "wet.safetensors")
     assert code == 3  # positions that are not finite
-    assert "4 without usable velocities, 1 not audited" in out
+    assert "4 without usable velocities" in out
+    assert "1 not audited" in out
     audited = Trajectory("audit.h5")
     remarks = {remark.frame: remark for remark in audited.remarks()}
     assert [remarks[k].kind for k in range(1, 5)] == ["velocities"] * 4
@@ -131,7 +132,7 @@ def test_a_cell_is_called_what_it_is():
     for cell, said in (
         (np.eye(3) * 1e6, "of 1e.06 Å is too long"),
         (np.eye(3) * 1e300, "of 1e.300 Å is too long"),
-        (skewed, "too skewed for a neighbour list.* niggli_reduce"),
+        (skewed, "too skewed for a neighbour list.*niggli_reduce"),
         (np.diag([9.0, 9.0, np.nan]), "missing or not finite"),
         (np.array([[9.0, 0, 0], [0, 9, 0], [9, 9, 0]]), "do not span a volume"),
     ):

@@ -187,7 +187,7 @@ def prepare(jobs: list[AuditSettings], mode: Mode, given: set[str] | None) -> No
             continue
         if mode == "create":
             raise ForceDeltaError(
-                f"{out} exists: say --restart to go on with it, --overwrite to replace it, or give "
+                f"{out} exists: pass --restart to continue it, --overwrite to replace it, or give "
                 "another --out"
             )
         if mode == "restart" and not just_created(out):

@@ -156,6 +156,9 @@ def continued(
         for name in (*DEFINING, *CONTINUED)
         if name in stored and given is not None and name not in given
     }
+    for name in ("stop_above", "flag_above"):  # a word here; a number in a file is as good
+        if isinstance(taken.get(name), int | float):
+            taken[name] = repr(taken[name])
     return replace(settings, **taken)
 
 

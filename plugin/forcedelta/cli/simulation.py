@@ -32,6 +32,7 @@ from md_hooks import (
     run,
 )
 from md_hooks.progress import say
+from md_hooks.text import one_line
 
 from ..ase import ForceDeltaCalculator, usable_device
 from ..checks import check_structure, check_takes_charge
@@ -313,11 +314,20 @@ def _guard(settings: RunSettings, temperature: float | None) -> Guard:
     return guard
 
 
-def _ramp(settings: RunSettings, steps: list[int] | None) -> Ramp:
+def _ramp(settings: RunSettings, steps: Any) -> Ramp:
     """The ramp; that of a continued run stays where it was, also when steps are added."""
     if steps is None:
         auto = "auto" in (settings.stop_above, settings.flag_above)
         steps = [settings.burn_in if auto else 0, settings.steps or 0]
+    elif not (
+        isinstance(steps, list)
+        and len(steps) == 2
+        and all(isinstance(step, int) and step >= 0 for step in steps)
+    ):
+        raise ForceDeltaError(
+            f"{settings.out}: ramp_steps is {one_line(steps)}, not two steps: start a new run with "
+            "another --out"
+        )
     end = settings.temperature if settings.ramp_to is None else settings.ramp_to
     return Ramp(settings.temperature, end, *steps)
 

@@ -264,7 +264,7 @@ def export(
     if loaded.takes_charge_spin and (charge is None or spin is None):
         raise ForceDeltaError(
             f"model '{loaded.name}' needs the total charge and the spin multiplicity (1 for a closed "
-            "shell): say --charge and --spin"
+            "shell): pass --charge and --spin"
         )
     try:
         module = loaded.module if loaded.script is None else loaded.script()

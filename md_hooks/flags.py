@@ -24,10 +24,11 @@ class FlagStore:
 
     A frame that stops the run lies above the band of candidates and is not stored here (it is in
     the Recorder's file). Each frame carries ``step``, ``time`` (fs), ``force_delta`` (eV/Å),
-    ``worst_atom``, ``run`` (the recorded file), ``model``, ``weights_hash`` and ``reason``, and
-    the arrays ``force_deltas``, ``direct_forces``, ``conservative_forces`` and momenta. The
-    model's energy is ``model_energy`` (eV): a flagged frame has no ``energy`` and no ``forces``,
-    so that nothing takes predictions for labels.
+    ``worst_atom``, ``run`` (the recorded file), ``model``, ``weights_hash``, ``level_of_theory``
+    (of the model) and ``reason``, ``charge`` (e) and ``spin`` (2S+1), and the arrays
+    ``force_deltas``, ``direct_forces``, ``conservative_forces``, momenta and initial magnetic
+    moments, as far as they are known. The model's energy is ``model_energy`` (eV): a flagged
+    frame has no ``energy`` and no ``forces``, so that nothing takes predictions for labels.
 
     A new run adds to an existing file. A run that continues from a checkpoint first drops the
     frames of the same run file after it, so that none appears twice.
@@ -54,6 +55,8 @@ class FlagStore:
             self._provenance["model"] = str(info.model["name"])
         if "weights_hash" in info.model:
             self._provenance["weights_hash"] = f"{HASH_PREFIX}{info.model['weights_hash']}"
+        if info.model.get("level_of_theory") is not None:
+            self._provenance["level_of_theory"] = str(info.model["level_of_theory"])
         if self.path.exists():
             self._cut(info.restart_step)
 

@@ -41,7 +41,8 @@ class Job:
 
     Attributes:
         key: identifies the structure.
-        atoms: positions and cell in Å; ``info["charge"]`` and ``info["spin"]`` (2S+1) count.
+        atoms: positions and cell in Å; ``info["charge"]``, ``info["spin"]``
+            (2S+1) and initial magnetic moments count.
         reference: the engine.
         folder: working directory of the engine; kept when the job fails.
         threads: of OpenMP and BLAS.

@@ -12,6 +12,7 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io.extxyz import write_extxyz
 
+from ..electronic_state import INITIAL_MOMENTS
 from ..errors import HookError
 from ..flags import HASH_PREFIX
 from ..frame import Frame
@@ -31,16 +32,18 @@ def candidate(
     model: str | None = None,
     weights_hash: str | None = None,
     run_id: str | None = None,
+    level_of_theory: str | None = None,
 ) -> Atoms:
     """A frame as a structure to be labelled, with where it comes from and what the model said.
 
     Returns:
         atoms without momenta and calculator, with ``info`` (step, time in fs, force_delta in
-        eV/Å, model_energy in eV, source, run_id, model, weights_hash) and arrays (direct_forces,
-        conservative_forces, force_deltas in eV/Å), as far as they are known.
+        eV/Å, model_energy in eV, source, run_id, model, weights_hash, level_of_theory of the model,
+        charge in e, spin 2S+1) and arrays (direct_forces, conservative_forces, force_deltas in eV/Å,
+        initial magnetic moments), as far as they are known.
     """
     atoms = bare_atoms(frame)
-    del atoms.arrays["momenta"]
+    atoms.arrays.pop("momenta", None)  # audits of files without velocities have none
     atoms.info["model_energy"] = frame.energy
     if source is not None:
         atoms.info["source"] = source
@@ -50,6 +53,8 @@ def candidate(
         atoms.info["model"] = model
     if weights_hash is not None:
         atoms.info["weights_hash"] = f"{HASH_PREFIX}{weights_hash}"
+    if level_of_theory is not None:
+        atoms.info["level_of_theory"] = level_of_theory
     return atoms
 
 
@@ -65,6 +70,8 @@ def labelled(atoms: Atoms, label: Label, reference: str) -> Atoms:
     for name in PROVENANCE:
         if name in atoms.info:
             result.info[name] = atoms.info[name]
+    if atoms.has(INITIAL_MOMENTS):
+        result.set_initial_magnetic_moments(atoms.get_initial_magnetic_moments())
     for name in PREDICTIONS:
         if atoms.has(name):
             result.set_array(name, np.asarray(atoms.get_array(name), dtype=float))

@@ -124,6 +124,26 @@ def recalc(
             rich_help_panel=_ENGINE,
         ),
     ] = None,
+    charge: Annotated[
+        int | None,
+        typer.Option(
+            metavar="e",
+            help="Total charge of the frames, e.",
+            show_default="that of each frame, else 0",
+            rich_help_panel=_ENGINE,
+        ),
+    ] = None,
+    spin: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="2S+1",
+            help="Spin multiplicity of the frames.",
+            show_default="that of each frame, else of molecules the lowest or that of its magnetic "
+            "moments, and of crystals what the SCF finds",
+            rich_help_panel=_ENGINE,
+        ),
+    ] = None,
     threads: Annotated[
         int,
         typer.Option(metavar="N", help="Threads of each calculation.", rich_help_panel=_MACHINE),
@@ -155,7 +175,7 @@ def recalc(
         account = carry_out(
             Settings(
                 source, calculator, changed, out, select, flag_above, stop_above, spacing, threads,
-                workers, dry_run,
+                workers, dry_run, charge, spin,
             ),
             say if json else partial(say, stream=sys.stdout),
         )  # fmt: skip

@@ -15,6 +15,7 @@ from forcedelta.recalculation import vasp
 from forcedelta.recalculation.engines import Engine, engine
 from forcedelta.recalculation.level import difference
 from forcedelta.selection import Selection, Source, open_source, select
+from md_hooks.electronic_state import ElectronicState
 from md_hooks.recalculation import Failure, Journal, Label, key_of, labelled, recalculate
 from md_hooks.recalculation.campaign import JOURNAL
 from md_hooks.recalculation.labelled import write_all
@@ -39,6 +40,8 @@ class Settings:
         threads: of each job.
         workers: jobs at a time.
         dry_run: choose and check, write nothing.
+        charge: total charge of all frames in e; None: that of each.
+        spin: multiplicity 2S+1 of all frames; None: that of each.
     """
 
     source: Path
@@ -52,6 +55,8 @@ class Settings:
     threads: int
     workers: int
     dry_run: bool
+    charge: int | None = None
+    spin: int | None = None
 
 
 @dataclass
@@ -137,6 +142,7 @@ def recalc(settings: Settings, say: Callable[[str], None]) -> Account:
     level = vasp.LEVEL if made is None else made.level
     selection, frames = _choose(settings, source)
     account = Account(frames, reference, selection, settings.out)
+    _set_charge_and_spin(account, settings)
     _tell_choice(account, source, say)
     say(f"reference: {reference}")
     _compare_levels(account, source, level)
@@ -174,6 +180,23 @@ def _choose(settings: Settings, source: Source) -> tuple[Selection | None, list[
     count = DEFAULT_COUNT if settings.count is None else settings.count
     selection = select(source, count, settings.lower, settings.upper, settings.spacing)
     return selection, selection.frames
+
+
+def _set_charge_and_spin(account: Account, settings: Settings) -> None:
+    """What the flags say goes before what the frames say, with a warning where these differ."""
+    for name, given in (("charge", settings.charge), ("spin", settings.spin)):
+        if given is None:
+            continue
+        told = [getattr(ElectronicState.of(atoms), name) for atoms in account.frames]
+        others = [value for value in told if value not in (None, given)]
+        if others:
+            values = ", ".join(str(value) for value in sorted(set(others)))
+            account.warnings.append(
+                f"{len(others)} of {len(told)} frames say {name} {values}, and are labelled with "
+                f"--{name} {given}"
+            )
+        for atoms in account.frames:
+            atoms.info[name] = given
 
 
 def _tell_choice(account: Account, source: Source, say: Callable[[str], None]) -> None:

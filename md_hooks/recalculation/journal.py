@@ -131,6 +131,7 @@ class Journal:
                 np.array(record["forces"]),
                 None if stress is None else np.array(stress),
                 record["seconds"],
+                record.get("free_energy"),  # earlier versions did not keep it
             )
             self.failures.pop(key, None)
         elif record["kind"] == "failure":
@@ -167,6 +168,7 @@ class Journal:
                 "energy": outcome.energy,
                 "forces": outcome.forces.tolist(),
                 "stress": None if stress is None else stress.tolist(),
+                "free_energy": outcome.free_energy,
             }
         else:
             record |= {"kind": "failure", "message": outcome.message}

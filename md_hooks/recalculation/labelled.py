@@ -59,7 +59,10 @@ def candidate(
 
 
 def labelled(atoms: Atoms, label: Label, reference: str) -> Atoms:
-    """A candidate with its label: energy, forces and stress of the reference are the results.
+    """A candidate with its label: energies, forces and stress of the reference are the results.
+
+    The forces are those of all atoms, constrained or not, and ``free_energy`` is the energy whose
+    gradient they are, where the reference tells it beside ``energy``.
 
     ``info["epsilon"]`` (eV/Å) is the true error of the direct forces,
     ``eps = sqrt( 1/(3N) sum_i |F_direct,i - F_reference,i|^2 )``                (eq. 2)
@@ -80,6 +83,8 @@ def labelled(atoms: Atoms, label: Label, reference: str) -> Atoms:
         result.info["epsilon"] = float(np.sqrt(np.mean(difference**2)))
     result.info["reference"] = reference
     results = {"energy": label.energy, "forces": label.forces}
+    if label.free_energy is not None:
+        results["free_energy"] = label.free_energy
     if label.stress is not None:
         results["stress"] = label.stress
     result.calc = SinglePointCalculator(result, **results)

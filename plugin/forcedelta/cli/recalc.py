@@ -39,7 +39,7 @@ def recalc(
         str,
         typer.Option(
             help="pyscf (molecules, PBE-D3(BJ)/def2-SVP), gpaw, espresso, cp2k (crystals, PBE), vasp "
-            "(writes input sets with Materials Project settings, collects finished runs), tblite "
+            "(writes input sets after the Materials Project, collects finished runs), tblite "
             "(xTB, for trying out), or any ASE calculator: its name, or package.module:Class.",
             rich_help_panel=_ENGINE,
         ),
@@ -110,7 +110,8 @@ def recalc(
             "--set",
             metavar="KEY=VALUE",
             help="A setting of the engine, or a keyword of the ASE calculator; may be repeated. A "
-            "wrong name lists the known ones.",
+            "wrong name lists the known ones. VASP: mp=exact keeps the settings of the Materials "
+            "Project to the letter.",
             show_default=False,
             rich_help_panel=_ENGINE,
         ),

@@ -118,7 +118,7 @@ def train_command(
     _tell(f"{len(parts)} frames to train on, {len(tests)} held out")
     _tell(f"labels: {energy_words(frames)}; forces of all atoms, without constraints")
     if warning := mixed_levels(frames + held_out):
-        _tell(f"warning: {warning}")
+        say(f"warning: {warning}", sys.stderr)
 
     def report(epoch: int, loss: float, seconds: float, averaged: DirectForceNetwork) -> None:
         if epoch % report_every == 0 or epoch == settings.epochs - 1:

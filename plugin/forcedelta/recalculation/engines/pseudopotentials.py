@@ -94,7 +94,7 @@ def cp2k_data(name: str) -> Path | None:
 def cp2k_names(path: Path) -> dict[str, list[list[str]]]:
     """Names of the entries of a file of CP2K's basis sets or potentials, by element."""
     entries: dict[str, list[list[str]]] = {}
-    for line in path.read_text(errors="replace").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         found = re.match(r"\s*([A-Z][a-z]?)\s+([A-Za-z].*)$", line)
         if found and found.group(1) in atomic_numbers:
             entries.setdefault(found.group(1), []).append(found.group(2).split())

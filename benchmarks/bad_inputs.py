@@ -42,7 +42,13 @@ RECALC = ["recalc", "run.h5", "--calculator", "tblite", "--dry-run"]
 BASES = {"run": RUN, "audit": AUDIT, "calibrate": CALIBRATE, "recalc": RECALC,
          "check": ["check", "acac", "good.xyz", "--quick"], "export": ["export", "acac", "--out", "x.pt"]}  # fmt: skip
 
-_ONCE = ("audit.command", "calibration.calibrate", "cli.simulation", "openmm.engine", "training.__main__")
+_ONCE = (
+    "audit.command",
+    "calibration.calibrate",
+    "cli.simulation",
+    "openmm.engine",
+    "training.__main__",
+)
 """Modules that are imported before the forks."""
 
 NUMBERS = ["1e308", "inf", "-inf", "nan", "-1e-5", "words", "", "9" * 5000, "1e-320"]

@@ -28,10 +28,11 @@ class FlagStore:
     A frame that stops the run lies above the band of candidates and is not stored here (it is in
     the Recorder's file). Each frame carries ``step``, ``time`` (fs), ``force_delta`` (eV/Å),
     ``worst_atom``, ``run_id`` (`md_hooks.run_id`), ``run`` (the recorded file), ``model``,
-    ``weights_hash`` and ``reason``, and the arrays ``force_deltas``, ``direct_forces``,
-    ``conservative_forces`` and momenta. The model's energy is ``model_energy`` (eV): a flagged
-    frame has no ``energy`` and no ``forces``, so that nothing takes predictions for labels. Frames
-    of a replay also have ``audit``, which stands for the file that it writes.
+    ``weights_hash``, ``level_of_theory`` (of the model) and ``reason``, ``charge`` (e) and ``spin``
+    (2S+1), and the arrays ``force_deltas``, ``direct_forces``, ``conservative_forces``, momenta and
+    initial magnetic moments, as far as they are known. The model's energy is ``model_energy`` (eV):
+    a flagged frame has no ``energy`` and no ``forces``, so that nothing takes predictions for
+    labels. Frames of a replay also have ``audit``, which stands for the file that it writes.
 
     Several runs may have one store, also at the same time. A run that continues from a checkpoint
     first drops its own frames after it, and a replay that begins anew in its file those that it
@@ -81,6 +82,8 @@ class FlagStore:
             self._provenance["model"] = str(info.model["name"])
         if "weights_hash" in info.model:
             self._provenance["weights_hash"] = f"{HASH_PREFIX}{info.model['weights_hash']}"
+        if info.model.get("level_of_theory") is not None:
+            self._provenance["level_of_theory"] = str(info.model["level_of_theory"])
         self._file.repair()
         if info.restart_step is not None:
             self._drop_after(info.restart_step)

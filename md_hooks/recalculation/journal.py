@@ -17,6 +17,7 @@ import numpy as np
 from ase import Atoms
 from ase.io.jsonio import decode, encode
 
+from ..electronic_state import ElectronicState
 from ..errors import HookError
 from ..locking import LockHeldError, lock_alone, warn_unlocked
 from .job import Failure, Label
@@ -26,13 +27,23 @@ START = b'{"'
 
 
 def key_of(atoms: Atoms) -> str:
-    """The same for the same structure (to 1e-6 Å), charge and spin, and for no other."""
-    state = [atoms.info.get("charge", 0), atoms.info.get("spin", 0)]
+    """The same for the same structure (to 1e-6 Å), charge, spin and initial magnetic moments.
+
+    Nothing said counts as a charge of 0 and as no moments.
+
+    Raises:
+        HookError: see `md_hooks.electronic_state.ElectronicState.of`.
+    """
+    known = ElectronicState.of(atoms)
+    state = [known.charge or 0, known.spin or 0]
     digest = hashlib.sha256()
     for array in (atoms.numbers, atoms.pbc, state):
         digest.update(np.asarray(array, dtype="i8").tobytes())
     for array in (atoms.positions, atoms.cell.array):
         digest.update(np.rint(np.asarray(array) * 1e6).astype("i8").tobytes())
+    moments = known.magnetic_moments
+    if moments is not None and moments.any():
+        digest.update(np.rint(moments * 1e3).astype("i8").tobytes())
     return digest.hexdigest()[:16]
 
 
@@ -169,6 +180,7 @@ class Journal:
                 "energy": outcome.energy,
                 "forces": outcome.forces.tolist(),
                 "stress": None if stress is None else stress.tolist(),
+                "free_energy": outcome.free_energy,
             }
         else:
             record |= {"kind": "failure", "message": outcome.message}
@@ -206,10 +218,16 @@ def _label(record: dict[str, Any], n_atoms: int) -> Label:
         ValueError: it is none for so many atoms.
     """
     energy, stress = float(record["energy"]), record["stress"]
+    free_energy = record.get("free_energy")  # earlier versions did not keep it
     forces = np.array(record["forces"], dtype=float)
     stress = None if stress is None else np.array(stress, dtype=float)
     if forces.shape != (n_atoms, 3) or (stress is not None and stress.shape != (6,)):
         raise ValueError("forces or stress of another shape")
-    if not (np.isfinite(energy) and np.isfinite(forces).all()):
+    free_energy = None if free_energy is None else float(free_energy)
+    if not (
+        np.isfinite(energy)
+        and np.isfinite(forces).all()
+        and (free_energy is None or np.isfinite(free_energy))
+    ):
         raise ValueError("numbers that are not finite")
-    return Label(energy, forces, stress, float(record["seconds"]))
+    return Label(energy, forces, stress, float(record["seconds"]), free_energy)

@@ -38,6 +38,8 @@ from md_hooks import (
     Verdict,
     load_checkpoint,
 )
+from md_hooks.electronic_state import ElectronicState
+from md_hooks.errors import HookError
 from md_hooks.signals import end_after_the_step
 
 STORED_FRAMES = 10_000
@@ -200,6 +202,7 @@ class Audit:
                 "name": model.name,
                 "weights_hash": model.weights_hash,
                 "library": model.library,
+                "level_of_theory": model.metadata.get("level_of_theory"),
                 "device": str(self._device),
                 "dtype": settings.dtype,
                 "metadata": dict(model.metadata),
@@ -311,10 +314,15 @@ class Audit:
         if answer is None:
             self._remark(Remark(item.index, step, "not finite", NOT_FINITE))
             answer = not_finite(len(item.atoms))
+        try:
+            state = ElectronicState.of(item.atoms)
+        except HookError as error:
+            self._remark(Remark(item.index, step, "charge and spin", str(error)))
+            state = ElectronicState()
         item, left_out = _without_bad_motion(item)
         if left_out:
             self._remark(Remark(item.index, step, "velocities", left_out))
-        self._last = _frame(item, step, answer)
+        self._last = _frame(item, step, answer, state)
         self._shown = item.index
         return self._chain.dispatch(self._last)
 
@@ -344,7 +352,7 @@ def _without_bad_motion(stored: StoredFrame) -> tuple[StoredFrame, str]:
     return stored, ""
 
 
-def _frame(stored: StoredFrame, step: int, evaluation: Evaluation) -> Frame:
+def _frame(stored: StoredFrame, step: int, evaluation: Evaluation, state: ElectronicState) -> Frame:
     atoms = stored.atoms
     return Frame(
         step=step,
@@ -368,4 +376,5 @@ def _frame(stored: StoredFrame, step: int, evaluation: Evaluation) -> Frame:
             "atoms": float(len(atoms)),
             **Frame.scalars(evaluation.expected_errors),
         },
+        **state.frame_fields(),
     )

@@ -40,7 +40,7 @@ def recalc(
         str,
         typer.Option(
             help="pyscf (molecules, PBE-D3(BJ)/def2-SVP), gpaw, espresso, cp2k (crystals, PBE), vasp "
-            "(writes input sets with Materials Project settings, collects finished runs), tblite "
+            "(writes input sets after the Materials Project, collects finished runs), tblite "
             "(xTB, for trying out), or any ASE calculator: its name, or package.module:Class.",
             rich_help_panel=_ENGINE,
         ),
@@ -111,7 +111,8 @@ def recalc(
             "--set",
             metavar="KEY=VALUE",
             help="A setting of the engine, or a keyword of the ASE calculator; may be repeated. A "
-            "wrong name lists the known ones.",
+            "wrong name lists the known ones. VASP: mp=exact keeps the settings of the Materials "
+            "Project to the letter.",
             show_default=False,
             rich_help_panel=_ENGINE,
         ),
@@ -122,6 +123,26 @@ def recalc(
             metavar="FILE.toml",
             help="The same keys in a file; --set, --xc and --basis win.",
             show_default=False,
+            rich_help_panel=_ENGINE,
+        ),
+    ] = None,
+    charge: Annotated[
+        int | None,
+        typer.Option(
+            metavar="e",
+            help="Total charge of the frames, e.",
+            show_default="that of each frame, else 0",
+            rich_help_panel=_ENGINE,
+        ),
+    ] = None,
+    spin: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="2S+1",
+            help="Spin multiplicity of the frames.",
+            show_default="that of each frame, else of molecules the lowest or that of its magnetic "
+            "moments, and of crystals what the SCF finds",
             rich_help_panel=_ENGINE,
         ),
     ] = None,
@@ -158,7 +179,7 @@ def recalc(
         account = carry_out(
             Settings(
                 source, calculator, changed, out, select, flag_above, stop_above, spacing, threads,
-                workers, dry_run,
+                workers, dry_run, charge, spin,
             ),
             say if json else partial(say, stream=sys.stdout),
         )  # fmt: skip

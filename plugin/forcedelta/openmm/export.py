@@ -284,6 +284,7 @@ def export(
         "name": loaded.name,
         "weights_hash": loaded.weights_hash,
         "library": loaded.library,
+        "level_of_theory": loaded.metadata.get("level_of_theory"),
         "elements": None if loaded.elements is None else sorted(loaded.elements),
         "symbols": [chemical_symbols[z] for z in sorted(loaded.elements or ())],
         "cutoff": loaded.cutoff,

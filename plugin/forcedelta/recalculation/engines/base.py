@@ -16,6 +16,7 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, kpts2sizeandoffsets
 
 from forcedelta.errors import ForceDeltaError
+from md_hooks.electronic_state import ElectronicState
 from md_hooks.recalculation import results_of
 
 
@@ -96,6 +97,7 @@ class Engine(ABC):
 
     def calculate(self, atoms: Atoms, threads: int) -> dict[str, Any]:
         """See `md_hooks.recalculation.Reference.calculate`."""
+        self.check_structure(atoms)  # frames of a running queue were not checked before
         return results_of(atoms, self.calculator(atoms, threads))
 
 
@@ -156,16 +158,23 @@ def need_crystal(engine: Engine, atoms: Atoms) -> None:
 def charge_and_multiplicity(atoms: Atoms, charge: int | None, spin: int | None) -> tuple[int, int]:
     """Total charge (e) and spin multiplicity 2S+1 of a structure.
 
-    What is given goes before ``info["charge"]`` and ``info["spin"]`` of the atoms; without
-    either, neutral, and a singlet or, with an odd number of electrons, a doublet.
+    What is given goes before what the atoms tell (`md_hooks.electronic_state`); without either,
+    neutral, and the multiplicity of the initial magnetic moments if the number of electrons can
+    have it, else a singlet or doublet.
 
     Raises:
         ForceDeltaError: a multiplicity that this number of electrons cannot have.
+        HookError: a charge or multiplicity that is no whole number.
     """
-    total = int(atoms.info.get("charge", 0) if charge is None else charge)
+    known = ElectronicState.of(atoms)
+    total = charge if charge is not None else known.charge or 0
     electrons = int(atoms.numbers.sum()) - total
-    stated = atoms.info.get("spin") if spin is None else spin
-    multiplicity = 1 + electrons % 2 if stated is None else int(stated)
+    multiplicity = known.spin if spin is None else spin
+    if multiplicity is None:
+        moment = 0.0 if known.magnetic_moments is None else known.magnetic_moments.sum()
+        unpaired = round(abs(float(moment)))
+        fits = (electrons - unpaired) % 2 == 0 and unpaired <= electrons
+        multiplicity = 1 + (unpaired if fits else electrons % 2)
     if multiplicity < 1 or (electrons - multiplicity) % 2 == 0 or multiplicity > electrons + 1:
         raise ForceDeltaError(
             f"{atoms.symbols} with charge {total} has {electrons} electrons, which cannot have the "

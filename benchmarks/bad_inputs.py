@@ -278,10 +278,6 @@ def main() -> int:
     import torch
 
     # once, before the forks
-    import forcedelta.audit.command
-    import forcedelta.calibration.calibrate
-    import forcedelta.cli.simulation
-    import forcedelta.openmm.engine
     import forcedelta.training.__main__  # noqa: F401
 
     torch.set_num_threads(1)

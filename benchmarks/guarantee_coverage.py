@@ -151,7 +151,9 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=400)
     parser.add_argument("--risk", type=float, default=0.1)
     parser.add_argument("--guide", type=float, default=0.6, help="correlation of log U, log error")
-    parser.add_argument("--bad", type=float, default=0.2, help="share of errors above the tolerance")
+    parser.add_argument(
+        "--bad", type=float, default=0.2, help="share of errors above the tolerance"
+    )
     given = parser.parse_args()
     world = World(given.guide, given.bad)
     print("runs  frames  tau   icc   times     independent  now     thresholds")

@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from md_hooks import Frame, Guard, Verdict
 from md_hooks.burn_in import NEGLIGIBLE, disagreement
+from md_hooks.progress import say
 
 DOUBTFUL = 0.25
 """Share of the forces in which two predictions differ. Models have 0.01 to 0.16 on structures that
@@ -75,4 +76,5 @@ class ThresholdLine:
             f"burn-in of {guard.burn_in} steps, {guard.autocorrelation_times:.0f} autocorrelation "
             f"times of U: {thresholds} eV/Å"
         )
-        tqdm.write(line, file=sys.stderr)  # above the progress bar
+        with tqdm.external_write_mode(file=sys.stderr):  # above the progress bar
+            say(line)

@@ -9,7 +9,7 @@ from ase.calculators.lj import LennardJones
 from ase.md.langevin import Langevin
 from ase.md.velocitydistribution import Stationary, thermalize_momenta
 
-from md_hooks import Frame
+from md_hooks import Frame, HookChain, Recorder, RunInfo, RunResult
 
 
 class TwoForces(LennardJones):
@@ -107,3 +107,22 @@ def frame(step=0, u=0.1, worst=None, atom=2, **changes) -> Frame:
         "force_deltas": deltas,
     }
     return Frame(**{**values, **changes})
+
+
+DONE = RunResult("finished", 0, 0.0)
+
+
+def record(path, frames, mode="create", every=1, info=None, hooks=()):
+    """Record lone frames as a run of an engine would, after other hooks."""
+    chain = HookChain([*hooks, Recorder(path, every=every, mode=mode)])
+    chain.open(info or RunInfo())
+    try:
+        for one in frames:
+            chain.dispatch(one)
+    finally:
+        chain.close(DONE)
+
+
+def frames(*steps, **changes):
+    """The lone frame at several steps."""
+    return [frame(step=step, **changes) for step in steps]

@@ -14,9 +14,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from helpers import argon, langevin
-from test_guard import frame
-from test_recorder import DONE, frames, record
+from helpers import DONE, argon, frame, frames, langevin, record
 
 from md_hooks import (
     FlagStore,

@@ -11,7 +11,7 @@ from dataclasses import replace
 import h5py
 import numpy as np
 import pytest
-from helpers import argon, frame, langevin
+from helpers import DONE, argon, frame, frames, langevin, record
 
 from md_hooks import (
     Action,
@@ -20,29 +20,12 @@ from md_hooks import (
     HookError,
     Recorder,
     RunInfo,
-    RunResult,
     Trajectory,
     load_checkpoint,
     recorder,
     run,
 )
 from md_hooks import checkpoint as ckpt
-
-DONE = RunResult("finished", 0, 0.0)
-
-
-def record(path, frames, mode="create", every=1, info=None, hooks=()):
-    chain = HookChain([*hooks, Recorder(path, every=every, mode=mode)])
-    chain.open(info or RunInfo())
-    try:
-        for one in frames:
-            chain.dispatch(one)
-    finally:
-        chain.close(DONE)
-
-
-def frames(*steps, **changes):
-    return [frame(step=step, **changes) for step in steps]
 
 
 def test_scalars_each_step_frames_each_n_and_when_flagged(tmp_path):

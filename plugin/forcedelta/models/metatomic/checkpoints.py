@@ -6,7 +6,6 @@ import contextlib
 import io
 import pickle
 import warnings
-import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib.metadata import version
@@ -21,6 +20,7 @@ from forcedelta.models.isolation import torch_state_kept
 from forcedelta.models.loaded import LoadedModel
 from forcedelta.models.metatomic import exported
 from forcedelta.models.metatomic.catalogue import FAMILY
+from forcedelta.models.scripted_code import records
 
 _REPOSITORY, _FOLDER = "lab-cosmo/upet", "models"
 
@@ -133,7 +133,6 @@ def _set_fusion(strategy: list[tuple[str, int]]) -> list[tuple[str, int]]:
 
 def _is_exported(path: Path) -> bool:
     try:
-        with zipfile.ZipFile(path) as archive:
-            return any(name.endswith("/extra/metatomic-version") for name in archive.namelist())
-    except (zipfile.BadZipFile, OSError):
+        return "extra/metatomic-version" in records(path)[1]
+    except (RuntimeError, ValueError, OSError):
         return False

@@ -7,9 +7,11 @@ callable
     load(dtype: torch.dtype, device: torch.device) -> LoadedModel
 """
 
+import contextlib
 import difflib
 import importlib
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from importlib.metadata import EntryPoint, entry_points
@@ -26,6 +28,7 @@ from forcedelta.models.catalogue import LoadRequest, check_direct, families, fam
 from forcedelta.models.facts import check_cutoff, check_numbers, check_periodic
 from forcedelta.models.files import hash_of, load_network
 from forcedelta.models.loaded import LoadedModel
+from forcedelta.models.plugins import in_words
 from forcedelta.models.scripted_code import reason, records
 
 ENTRY_POINTS = "forcedelta.models"
@@ -198,14 +201,14 @@ def _from_file(path: Path, name: str, dtype: torch.dtype, device: torch.device) 
 def _from_entry_point(point: EntryPoint, dtype: torch.dtype, device: torch.device) -> LoadedModel:
     package = point.dist.name if point.dist else point.value
     try:
-        loader: ModelLoader = point.load()
-        loaded = loader(dtype, device)
-    except ForceDeltaError:
+        with contextlib.redirect_stdout(sys.stderr):  # stdout may be JSON of ours
+            loader: ModelLoader = point.load()
+            loaded = loader(dtype, device)
+    except (ForceDeltaError, KeyboardInterrupt):
         raise
-    except Exception as error:  # whatever the other package raises: its fault is to be named
+    except BaseException as error:  # whatever it raises, SystemExit included: its fault is named
         raise ForceDeltaError(
-            f"model '{point.name}' of {package} could not be loaded "
-            f"({type(error).__name__}: {error})"
+            f"model '{point.name}' of {package} could not be loaded ({in_words(error)})"
         ) from error
     if not isinstance(loaded, LoadedModel):
         raise ForceDeltaError(

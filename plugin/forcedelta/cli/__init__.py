@@ -17,9 +17,11 @@ PyTorch takes seconds to import, so this package imports it only where a model i
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import FrameType
 from typing import Any
 
@@ -95,7 +97,8 @@ def status_of(program: typer.Typer, arguments: Sequence[str] | None, name: str) 
     """
     try:
         args = None if arguments is None else list(arguments)
-        answer: Any = program(args, prog_name=name, standalone_mode=False)
+        with _log_printed():
+            answer: Any = program(args, prog_name=name, standalone_mode=False)
     except (ForceDeltaError, HookError) as error:
         return _fail(str(error))
     except (KeyboardInterrupt, typer.Abort):
@@ -111,6 +114,26 @@ def status_of(program: typer.Typer, arguments: Sequence[str] | None, name: str) 
             raise
         return _fail(error.format_message())
     return answer if isinstance(answer, int) else DONE
+
+
+@contextlib.contextmanager
+def _log_printed() -> Iterator[None]:
+    """Prints on stderr what the package logs, such as that a download begins."""
+    log = logging.getLogger("forcedelta")
+    level = log.level
+    handler = _Said()
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+        log.removeHandler(handler)
+
+
+class _Said(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        say(one_line(record.getMessage()))
 
 
 def _fail(message: str) -> int:

@@ -107,8 +107,8 @@ def known_models() -> list[dict[str, Any]]:
     broken = problems(registered)
     for name, point in registered.items():
         package = f"{point.dist.name} {point.dist.version}" if point.dist else point.value
-        error = {"error": broken[name]} if name in broken else {}
-        found.append({"name": name, "package": package, **error})
+        problem = {"error": broken[name]} if name in broken else {}
+        found.append({"name": name, "package": package, **problem})
     return found
 
 

@@ -16,6 +16,7 @@ import torch
 
 from forcedelta.errors import ForceDeltaError
 from forcedelta.models.catalogue import LoadRequest, Published
+from forcedelta.models.downloads import from_hub
 from forcedelta.models.isolation import torch_state_kept
 from forcedelta.models.loaded import LoadedModel
 from forcedelta.models.metatomic import exported
@@ -71,11 +72,9 @@ def load(request: LoadRequest) -> LoadedModel:
 
 def _download(model: Published) -> Path:
     """The file of a published model, from the cache of huggingface_hub or the network."""
-    from huggingface_hub import hf_hub_download
-
     name = model.weights
     try:
-        return Path(hf_hub_download(_REPOSITORY, name, subfolder=_FOLDER))
+        return from_hub(_REPOSITORY, name, _FOLDER)
     except Exception as error:  # of the hub, of its HTTP library, or of the disk
         first = (str(error).strip().splitlines() or [""])[0]
         raise ForceDeltaError(

@@ -32,7 +32,7 @@ BROKEN = {
     "exits": "SystemExit: bye",
     "ends": "ends the process, with status 0",
     "killed": "ends the process, with signal 9",
-    "raises": "BaseException: odd [31modd",
+    "raises": r"BaseException: odd \u001b[31modd",
     "interrupts": "KeyboardInterrupt",
     "asks": "EOFError",
     "lacks": "No module named 'no_such_module'",

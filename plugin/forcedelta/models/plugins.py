@@ -18,6 +18,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint
 
+from md_hooks.text import one_line
+
 PATIENCE = 20.0
 """Seconds until an import counts as one that does not end; torch alone may take five."""
 
@@ -78,12 +80,11 @@ def in_words(error: BaseException) -> str:
         text = f"{type(error).__name__}: {error}"
     except Exception:  # its own __str__ may fail
         text = type(error).__name__
-    return printable(text)
+    return _short(text)
 
 
-def printable(text: str) -> str:
-    """One line without control characters, not too long."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+def _short(text: str) -> str:
+    line = one_line(text)
     return line if len(line) <= _LONGEST else f"{line[:_LONGEST]}..."
 
 
@@ -107,7 +108,7 @@ def _read(one: _Import) -> str:
     if said.startswith("."):
         return ""
     if said:
-        return f"cannot be imported ({printable(said[1:])})"
+        return f"cannot be imported ({_short(said[1:])})"
     status = one.process.wait()
     how = f"signal {-status}" if status < 0 else f"status {status}"
     return f"cannot be imported (its import ends the process, with {how})"

@@ -55,7 +55,7 @@ def _published(name: str) -> dict[str, str]:
     """Where the library's own list says that a model is; the library takes ten seconds to import."""
     library = distribution(FAMILY.distribution)
     listed = Path(str(library.locate_file("fairchem/core/calculate/pretrained_models.json")))
-    place: dict[str, str] = json.loads(listed.read_text())[name]
+    place: dict[str, str] = json.loads(listed.read_text(encoding="utf-8"))[name]
     return place
 
 

@@ -148,7 +148,7 @@ def _address(weights: str) -> str:
     """Where orb-models has a file; read off its text, as it takes seconds to import."""
     text = Path(
         str(distribution(FAMILY.distribution).locate_file("orb_models/forcefield/pretrained.py"))
-    ).read_text()
+    ).read_text(encoding="utf-8")
     found = re.search(rf'"(https://[^"]+/{re.escape(weights)})"', text)
     assert found is not None  # a test compares the catalogue with the library
     return found[1]

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from subprocess import SubprocessError
 from typing import Any, ClassVar
 
 from ase import Atoms, units
@@ -81,7 +82,14 @@ class Espresso(Engine):
     @cached_property
     def version(self) -> str:
         """See `Engine.version`."""
-        return str(self._profile.version())
+        try:
+            return str(self._profile.version())
+        except (
+            AssertionError,
+            OSError,
+            SubprocessError,
+        ):  # the program does not speak as pw.x does
+            return "of unknown version"
 
     def check(self) -> None:
         """See `Engine.check`."""

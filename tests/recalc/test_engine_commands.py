@@ -3,6 +3,7 @@
 import gc
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ase.build import bulk
@@ -21,7 +22,7 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A program that writes its arguments down, and does nothing of what the engines expect."""
     monkeypatch.chdir(tmp_path)
     program = tmp_path / "program"
-    program.write_text(PROGRAM)
+    program.write_text(PROGRAM.replace("FOLDER", str(tmp_path)))
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
     (tmp_path / "Si.UPF").write_text("")
     return f"{program} ; touch MARK '$(touch MARK)' '`touch MARK`' && 'two words'"
@@ -29,8 +30,11 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 # ASE leaves the pipes of a CP2K that fails to the garbage collector
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.parametrize(("name", "more"), [("cp2k", {}), ("espresso", {"pseudo_dir": "."})])
-def test_no_shell_reads_the_command(name: str, more: dict[str, str], command: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [("cp2k", {}), ("espresso", {"pseudo_dir": ".", "pseudopotentials": {"Si": "Si.UPF"}})],
+)
+def test_no_shell_reads_the_command(name: str, more: dict[str, Any], command: str) -> None:
     made = engine(name, {"command": command, **more})
     assert made.description
     with pytest.raises(RuntimeError):  # the program is none of these
@@ -38,7 +42,6 @@ def test_no_shell_reads_the_command(name: str, more: dict[str, str], command: st
     gc.collect()
     written = Path("words.txt").read_text().splitlines()
     assert written[: len(WORDS)] == WORDS
-    assert written.count(";") >= 2  # asked for its version, and for the forces
     assert not Path("MARK").exists()
 
 

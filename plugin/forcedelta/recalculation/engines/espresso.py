@@ -115,7 +115,7 @@ class Espresso(Engine):
                 if not (folder / name).is_file():
                     raise ForceDeltaError(f"espresso: {folder / name} does not exist")
             else:
-                pattern = re.compile(rf"{symbol}[^a-z].*\.upf", re.IGNORECASE)
+                pattern = re.compile(rf"{symbol}(?:[^a-z].*)?\.upf", re.IGNORECASE)
                 found = sorted(
                     path.name for path in folder.iterdir() if pattern.fullmatch(path.name)
                 )

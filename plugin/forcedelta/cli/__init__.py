@@ -25,19 +25,28 @@ from collections.abc import Iterator, Sequence
 from types import FrameType
 from typing import Any
 
-import typer
-
-from md_hooks.errors import HookError
-from md_hooks.progress import say
-from md_hooks.text import one_line
-
 from ..errors import ForceDeltaError
-from . import audit, calibrate, check, export, models, plot, recalc, run, watch
-from .checked import CheckedCommand
-from .encoding import write_readably
-from .standard_streams import flush_streams, open_streams
+from ..installing import unmet
 
 DONE, BAD_INPUT, INTERRUPTED = 0, 2, 130
+
+try:
+    import typer
+
+    from md_hooks.errors import HookError
+    from md_hooks.progress import say
+    from md_hooks.text import one_line
+
+    from . import audit, calibrate, check, export, models, plot, recalc, run, watch
+    from .checked import CheckedCommand
+    from .encoding import write_readably
+    from .standard_streams import flush_streams, open_streams
+except ImportError:
+    wrong_versions = unmet()
+    if wrong_versions is None:
+        raise
+    print(f"error: {wrong_versions}", file=sys.stderr)
+    sys.exit(BAD_INPUT)
 
 app = typer.Typer(
     name="forcedelta",
@@ -108,6 +117,11 @@ def status_of(program: typer.Typer, arguments: Sequence[str] | None, name: str) 
         if isinstance(error.__context__, BrokenPipeError):
             return DONE  # `forcedelta run --help | head`: rich exits when its reader has left
         raise
+    except (ImportError, AttributeError):
+        wrong_versions = unmet()  # of libraries that are imported by a command
+        if wrong_versions is None:
+            raise
+        return _fail(wrong_versions)
     except Exception as error:
         # errors of the command line itself; their base class is not public in every typer
         if not hasattr(error, "format_message"):

@@ -179,7 +179,7 @@ def load_exported(path: str | Path, trust: bool = False) -> tuple[Any, dict[str,
     advice = f"write it with 'forcedelta export MODEL --out {path}'"
     try:
         _, names = records(Path(path))
-    except (RuntimeError, OSError) as error:
+    except (RuntimeError, ValueError, OSError) as error:
         raise ForceDeltaError(f"{path} is no exported model ({reason(error)}): {advice}") from error
     if f"extra/{FACTS}" not in names:
         raise ForceDeltaError(f"{path} is no exported model: {advice}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import shlex
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -120,13 +121,25 @@ def _check_kind(engine: str, name: str, value: Any, kind: str) -> None:
         raise ForceDeltaError(f"{engine}: {name} is {value!r}, it has to be {kind}")
 
 
+def words_of(engine: Engine, command: str) -> list[str]:
+    """A command's program and arguments; no shell reads it, so that ``;`` and ``$`` mean themselves.
+
+    Raises:
+        ForceDeltaError: a quotation mark without its partner.
+    """
+    try:
+        return shlex.split(command)
+    except ValueError as error:
+        raise ForceDeltaError(f"{engine.key}: command is {command!r} ({error})") from error
+
+
 def executable(engine: Engine, command: str) -> str:
     """The path of a program.
 
     Raises:
         ForceDeltaError: it is not there; with the command that installs it.
     """
-    program = command.split()[0] if command.split() else ""
+    program = next(iter(words_of(engine, command)), "")
     found = shutil.which(program)
     if found is None:
         raise ForceDeltaError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,7 +16,13 @@ from ase.calculators.calculator import Calculator
 from numpy.typing import NDArray
 
 from forcedelta.errors import ForceDeltaError
-from forcedelta.recalculation.engines.base import Engine, executable, k_points, need_crystal
+from forcedelta.recalculation.engines.base import (
+    Engine,
+    executable,
+    k_points,
+    need_crystal,
+    words_of,
+)
 from forcedelta.recalculation.engines.magnetism import (
     CHARGE_WORDS,
     charge_and_moment,
@@ -89,7 +96,10 @@ class CP2K(Engine):
     def version(self) -> str:
         """See `Engine.version`."""
         answer = subprocess.run(
-            [*self.command.split(), "--version"], capture_output=True, text=True, check=False
+            [*words_of(self, self.command), "--version"],
+            capture_output=True,
+            text=True,
+            check=False,
         )
         found = re.search(r"CP2K version (\S+)", answer.stdout)
         return found.group(1) if found else "of unknown version"
@@ -144,7 +154,7 @@ class CP2K(Engine):
         fixed = self._fixed_moment(atoms)
         mesh = " ".join(str(number) for number in k_points(atoms, self.kpt_density))
         return cp2k.CP2K(
-            command=self.command,
+            command=shlex.join(words_of(self, self.command)),  # ASE gives it to a shell
             label=LABEL,
             xc=self.xc,
             basis_set_file="BASIS_MOLOPT",

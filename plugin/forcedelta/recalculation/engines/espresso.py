@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from subprocess import SubprocessError
 from typing import Any, ClassVar
 
 from ase import Atoms, units
@@ -96,7 +97,14 @@ class Espresso(Engine):
     @cached_property
     def version(self) -> str:
         """See `Engine.version`."""
-        return str(self._profile.version())
+        try:
+            return str(self._profile.version())
+        except (
+            AssertionError,
+            OSError,
+            SubprocessError,
+        ):  # the program does not speak as pw.x does
+            return "of unknown version"
 
     def check(self) -> None:
         """See `Engine.check`."""
@@ -136,7 +144,7 @@ class Espresso(Engine):
                 if not (folder / name).is_file():
                     raise ForceDeltaError(f"espresso: {folder / name} does not exist")
             else:
-                pattern = re.compile(rf"{symbol}([^a-z].*)?\.upf", re.IGNORECASE)
+                pattern = re.compile(rf"{symbol}(?:[^a-z].*)?\.upf", re.IGNORECASE)
                 found = sorted(
                     path.name for path in folder.iterdir() if pattern.fullmatch(path.name)
                 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -176,10 +177,10 @@ def test_autocorrelation_time(time):
 
 def threshold(values: np.ndarray) -> float:
     burn_in = BurnIn(len(values))
-    rng = np.random.default_rng(0)
+    frame = calm(0, np.random.default_rng(0))
     for step, value in enumerate(values):
         burn_in.over(step)
-        burn_in.add(calm(step, rng), float(value))
+        burn_in.add(replace(frame, step=step), float(value))
     return 2.0 * burn_in.level()[0]
 
 

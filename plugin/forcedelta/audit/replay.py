@@ -187,7 +187,8 @@ class Audit:
             "stopped" if stopped is not None else "interrupted" if self._interrupt else "finished"
         )
         message = self._interrupt if stopped is None else stopped.reason
-        self._close(reason, message or self._ending)
+        problem = self._problem() if reason == "finished" else ""
+        self._close(reason, message or problem or self._ending)
         return self._result(reason, message)
 
     def _ask_to_end(self, why: str) -> None:
@@ -269,12 +270,13 @@ class Audit:
             ending=self._ending,
             message=message,
             problem=self._problem() if reason == "finished" else "",
+            refused=self._guard.refused or "",
         )
 
     def _problem(self) -> str:
         if not self._tally.counts["audited"]:
             return f"none of its frames could be audited ({self._tally.first_reason})"
-        if self._guard.burning_in:
+        if self._guard.burning_in and self._guard.refused is None:
             return _AUTO_ENDED.format(self._settings.burn_in)
         return ""
 

@@ -156,8 +156,8 @@ def run(
         str | None,
         typer.Option(
             metavar="eV/Å|auto|FILE",
-            help="Stop the run at a frame above this, eV/Å. auto: --stop-factor times the largest value "
-            "of the burn-in. FILE.json: the threshold of 'forcedelta calibrate'. Values that are not "
+            help="Stop the run at a frame above this, eV/Å. auto: --stop-factor times the upper end of "
+            "the usual values of the burn-in, which ends the run where it is not calm. FILE.json: the threshold of 'forcedelta calibrate'. Values that are not "
             "finite always stop the run.",
             rich_help_panel=_GUARD,
             show_default="none",
@@ -192,7 +192,7 @@ def run(
         float,
         typer.Option(
             metavar="X",
-            help="Multiple of the burn-in maximum used by --stop-above auto.",
+            help="Multiple of the upper end of the burn-in's usual values used by --stop-above auto.",
             rich_help_panel=_GUARD,
         ),
     ] = _DEFAULTS.stop_factor,
@@ -200,7 +200,7 @@ def run(
         float,
         typer.Option(
             metavar="X",
-            help="Multiple of the burn-in maximum used by --flag-above auto.",
+            help="Multiple of the upper end of the burn-in's usual values used by --flag-above auto.",
             rich_help_panel=_GUARD,
         ),
     ] = _DEFAULTS.flag_factor,
@@ -208,7 +208,7 @@ def run(
         int,
         typer.Option(
             metavar="N",
-            help="Steps of the burn-in, at the start temperature, that auto takes its maximum from.",
+            help="Steps of the burn-in, at the start temperature, from which auto takes its thresholds.",
             rich_help_panel=_GUARD,
         ),
     ] = _DEFAULTS.burn_in,

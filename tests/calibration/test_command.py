@@ -58,6 +58,8 @@ def test_what_it_prints_and_writes(files, calibrated, tolerance):
     assert f"threshold {threshold:.4g} eV/Å for model 'wet'" in calibrated
     assert f"P(error of the direct forces > {tolerance:g} eV/Å | U <= {threshold:.4g}" in calibrated
     assert "It rests on 120 labels, taken for independent" in calibrated
+    assert f"U <= {threshold!r} eV/Å" in facts["guarantee"]
+    assert "no run is known are independent of each other" in facts["guarantee"]
     assert "against gradient" in calibrated
     assert Path("cal.png").read_bytes().startswith(b"\x89PNG")
 
@@ -102,7 +104,7 @@ def test_frames_of_one_trajectory_are_thinned(files, here, forcedelta, tolerance
     ase.io.write("slow.xyz", slow)
     line = fails(forcedelta("calibrate", "slow.xyz", "--tolerance", tolerance, "--risk", "0.1"))
     assert "labels are too few" in line
-    assert "of 120 labels" in line
+    assert "the labels of 1 run" in line
 
 
 @pytest.mark.parametrize(
@@ -146,6 +148,49 @@ def test_labels_without_forces(files, here, forcedelta):
     ase.io.write("labelled.xyz", [label(atoms, wet) for atoms in water(2)])
     line = fails(forcedelta("calibrate", "labelled.xyz", "--tolerance", "1"))
     assert "say --model" in line
+
+
+def test_runs_of_one_name_in_different_folders(files, here, forcedelta, tolerance):
+    """A run id tells them apart, also where all frames lie in one file and times are the same."""
+    frames = ase.io.read(files / "full.xyz", ":")
+    for index, atoms in enumerate(frames):
+        run, step = index % 40, index // 40
+        atoms.info.update(run="run.h5", step=step, run_id=f"{run:031d}a")
+    ase.io.write("all.xyz", frames)
+    command = ["calibrate", "all.xyz", "--tolerance", tolerance, "--risk", "0.1", "--json"]
+    code, out, _ = forcedelta(*command)
+    assert code == 0
+    facts = json.loads(out)
+    assert facts["labels"]["runs"] == 40
+    assert 40 <= facts["labels"]["used"] <= 120
+    assert "runs are independent of each other" in facts["guarantee"]
+    for atoms in frames:
+        del atoms.info["run_id"]
+    ase.io.write("all.xyz", frames)
+    line = fails(forcedelta(*command))
+    assert "1 label is too few" in line
+    assert "of each of 1 run one label" in line
+
+
+def test_forces_under_another_name(files, here, forcedelta, tolerance):
+    frames = ase.io.read(files / "full.xyz", ":")
+    for atoms in frames:
+        atoms.set_array("REF_forces", atoms.calc.results["forces"])
+        atoms.info["REF_energy"] = atoms.calc.results["energy"]
+        atoms.calc = None
+    ase.io.write("keys.xyz", frames)
+    command = ["calibrate", "keys.xyz", "--tolerance", tolerance, "--risk", "0.1", "--json"]
+    assert "pass --forces-key REF_forces" in fails(forcedelta(*command))
+    named = ["--forces-key", "REF_forces", "--energy-key", "REF_energy"]
+    code, out, _ = forcedelta(*command, *named)
+    assert code == 0
+    usual = forcedelta("calibrate", files / "full.xyz", *command[2:])[1]
+    assert json.loads(out)["threshold"] == json.loads(usual)["threshold"]
+    line = fails(forcedelta(*command, "--forces-key", "ref"))
+    assert "under 'ref'; arrays of vectors that it has: REF_forces" in line
+    line = fails(forcedelta(*command, "--forces-key", "REF_forces", "--energy-key", "E"))
+    assert "no finite number under 'E'" in line
+    assert "REF_energy" in line
 
 
 # --- runs that use it --------------------------------------------------------------------------

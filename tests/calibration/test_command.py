@@ -9,8 +9,10 @@ import pytest
 from conftest import label, water
 
 from forcedelta.ase import ForceDeltaCalculator
+from forcedelta.calibration.calibrate import calibrate
 from forcedelta.calibration.labels import read_labels
 from forcedelta.calibration.result import read_calibration
+from forcedelta.errors import ForceDeltaError
 from md_hooks import Trajectory
 
 
@@ -29,6 +31,12 @@ def fails(done):
 def tolerance(files):
     """An error that 15 of the 120 labels exceed."""
     return round(float(np.quantile(read_labels([files / "full.xyz"]).epsilon, 0.875)), 3)
+
+
+@pytest.fixture(scope="session")
+def calibration_facts(files, tolerance):
+    """What the file of a calibration holds."""
+    return calibrate(read_labels([files / "full.xyz"]), tolerance, 0.1).facts()
 
 
 @pytest.fixture
@@ -277,6 +285,29 @@ def test_files_that_are_no_calibration(here, forcedelta, start, text, said):
         Path("cal.json").write_text(text)
     assert said in fails(forcedelta(*start, "--stop-above", "cal.json"))
     assert not Path("run.h5").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("threshold", None), ("threshold", float("nan")), ("threshold", -1), ("threshold", "0.1"),
+        ("threshold", True), ("threshold", float("inf")), ("tolerance", "x"), ("tolerance", 0),
+        ("risk", 1.5), ("risk", None), ("confidence", [0.9]), ("guarantee", 3), ("model", "wet"),
+        ("model", {"name": "wet"}), ("model", {"name": "wet", "weights_hash": 1}), ("labels", []),
+        ("passing", None), ("ranking", 1), ("thresholds", {}), ("versions", "1"),
+    ],
+)  # fmt: skip
+def test_fields_of_a_calibration_that_make_no_sense(calibration_facts, here, name, value):
+    Path("cal.json").write_text(json.dumps({**calibration_facts, name: value}))
+    with pytest.raises(ForceDeltaError, match=f"cal.json has a {name} that makes no sense"):
+        read_calibration("cal.json")
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"threshold": ' + "1" * 6000 + "}", "\xff\xfe"])
+def test_text_that_is_no_json(here, text):
+    Path("cal.json").write_text(text, encoding="latin-1")
+    with pytest.raises(ForceDeltaError, match=r"cal\.json is no JSON"):
+        read_calibration("cal.json")
 
 
 # --- audits that use it ------------------------------------------------------------------------

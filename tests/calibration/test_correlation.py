@@ -45,9 +45,7 @@ def test_short_runs_tell_together_what_none_tells_alone():
     for seed in range(5):
         values, _, _ = several(200, 16, 0.8, seed)
         rows = np.arange(3200).reshape(200, 16)
-        found.append(
-            (statistical_inefficiency(values, rows), design_effect(values, list(rows)))
-        )
+        found.append((statistical_inefficiency(values, rows), design_effect(values, list(rows))))
     lags = np.arange(1, 16)
     exact = 1 + 2 * np.sum((1 - lags / 16) * 0.8**lags)
     np.testing.assert_allclose(np.mean(found, axis=0), [exact, exact], rtol=0.1)

@@ -214,7 +214,7 @@ def test_no_tracebacks_from_fields_of_other_programs_in_stored_predictions(files
             atoms.info[name] = value
         ase.io.write("foreign.xyz", other)
         if name == "force_delta":
-            with pytest.raises(ForceDeltaError, match="frame 0 .*prediction that is not finite"):
+            with pytest.raises(ForceDeltaError, match=r"frame 0 .*prediction that is not finite"):
                 read_labels(["foreign.xyz"])
         else:
             assert len(read_labels(["foreign.xyz"])) == 4

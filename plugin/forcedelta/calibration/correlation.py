@@ -186,7 +186,9 @@ def _groups(sources: Sequence[str | None], times: Array) -> list[tuple[Indices, 
     groups = []
     for rows in map(np.array, members.values()):
         in_order = bool(np.isfinite(times[rows]).all())
-        groups.append((rows[np.argsort(times[rows], kind="stable")] if in_order else rows, in_order))
+        groups.append(
+            (rows[np.argsort(times[rows], kind="stable")] if in_order else rows, in_order)
+        )
     return groups
 
 

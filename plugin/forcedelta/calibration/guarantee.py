@@ -174,7 +174,8 @@ def check(tolerance: float, risk: float, confidence: float) -> None:
 def _first_tested(count: int, risk: float, confidence: float, weight: float) -> int:
     """Number of labels below the first threshold tested: it depends on nothing but the arguments."""
     worth = weight * np.arange(int(LARGEST_START * count) + 1)
-    allowed = binom.ppf(1 - confidence, np.floor(worth), risk)  # bad ones; one too many, but for rare ties
+    # bad ones; one too many, but for rare ties
+    allowed = binom.ppf(1 - confidence, np.floor(worth), risk)
     allowed -= binom.cdf(allowed, np.floor(worth), risk) > 1 - confidence
     if allowed[-1] < 0:
         return math.ceil(round((labels_needed(risk, confidence) - 1) / weight, 6))

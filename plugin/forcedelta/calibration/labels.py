@@ -172,7 +172,9 @@ def _stored(frame: LabelledFrame) -> tuple[float, float, Array]:
     return force_delta, number(info.get("model_energy")) / len(frame.atoms), direct.astype(float)
 
 
-def _evaluated(frame: LabelledFrame, calculator: ForceDeltaCalculator) -> tuple[float, float, Array]:
+def _evaluated(
+    frame: LabelledFrame, calculator: ForceDeltaCalculator
+) -> tuple[float, float, Array]:
     atoms = frame.atoms.copy()
     try:
         calculator.calculate(atoms, ["force_delta"])

@@ -6,6 +6,7 @@ No heavy import: every run with ``--stop-above calibration.json`` reads one.
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,7 @@ class Calibration:
         """
         text = json.dumps(self.facts(), ensure_ascii=False, indent=1)
         try:
-            Path(path).write_text(text + "\n")
+            Path(path).write_text(text + "\n", encoding="utf-8")
         except OSError as error:
             raise ForceDeltaError(
                 f"{path} cannot be written ({error.strerror}): choose another --out"
@@ -116,16 +117,43 @@ def read_calibration(path: str | Path) -> Calibration:
     """
     what = "give a file that 'forcedelta calibrate --out' wrote"
     try:
-        facts = json.loads(Path(path).read_text())
+        facts = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise ForceDeltaError(f"{path} cannot be read ({error.strerror}): {what}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ForceDeltaError(f"{path} is no JSON ({error}): {what}") from error
     if not isinstance(facts, dict) or facts.get("format") != FORMAT:
         raise ForceDeltaError(f"{path} is no calibration of this version: {what}")
     if facts.get("unit") != UNIT or facts.get("on") != "force_delta":
         raise ForceDeltaError(f"{path} has a threshold in {facts.get('unit')}, not on U in {UNIT}")
     try:
-        return Calibration(**{name: facts[name] for name in Calibration.__dataclass_fields__})
+        found = Calibration(**{name: facts[name] for name in Calibration.__dataclass_fields__})
     except KeyError as error:
         raise ForceDeltaError(f"{path} lacks {error}: {what}") from error
+    wrong = _wrong_fields(found)
+    if wrong:
+        raise ForceDeltaError(f"{path} has a {wrong[0]} that makes no sense: {what}")
+    return found
+
+
+def _wrong_fields(found: Calibration) -> list[str]:
+    """Names of fields that `Calibration.write` would not have written so."""
+    kinds = {"labels": dict, "passing": dict, "ranking": dict, "thresholds": list, "versions": dict}
+    wrong = [name for name in ("threshold", "tolerance") if not _is_within(getattr(found, name))]
+    wrong += [name for name in ("risk", "confidence") if not _is_within(getattr(found, name), 1.0)]
+    if not isinstance(found.guarantee, str):
+        wrong.append("guarantee")
+    model = found.model
+    if not isinstance(model, dict) or not all(
+        isinstance(model.get(key), str) for key in ("name", "weights_hash")
+    ):
+        wrong.append("model")
+    return wrong + [
+        name for name, kind in kinds.items() if not isinstance(getattr(found, name), kind)
+    ]
+
+
+def _is_within(value: object, above: float = math.inf) -> bool:
+    """Whether it is a number between 0 and another."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and 0 < value < above  # type: ignore[operator]

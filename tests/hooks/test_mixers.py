@@ -115,7 +115,9 @@ def test_two_models_in_one_mixer_are_named():
     one, other = atoms.calc, TwoForces()
     other.model_info = {"name": "another"}
     atoms.calc = AverageCalculator([one, SumCalculator([weak(), other])])
-    with pytest.raises(HookError, match=r"2 calculators with a Force Delta \(two-forces, another\)"):
+    with pytest.raises(
+        HookError, match=r"2 calculators with a Force Delta \(two-forces, another\)"
+    ):
         run(langevin(atoms), 5, [Guard(stop_above=1.0)])
 
 

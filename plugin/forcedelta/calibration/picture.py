@@ -40,7 +40,7 @@ def draw(labels: Labels, found: Calibration) -> Figure:
     for axes in (left, right):
         axes.axvline(
             found.threshold, color=LINE_COLOUR, linestyle="--",
-            label=f"threshold {found.threshold:.3g} eV/Å",
+            label=f"threshold {found.threshold!r} eV/Å",
         )  # fmt: skip
         axes.set_xscale("log")
         axes.set_xlim(max(u.min(), 1e-2 * found.threshold), 1.2 * u.max())
@@ -73,7 +73,10 @@ def _risks(axes: Any, u: Any, bad: Any, found: Calibration) -> None:
     passing = np.arange(1, len(u) + 1)
     failing = np.cumsum(bad[order])
     # Clopper and Pearson's bound on the share, of each threshold by itself
-    bound = beta.ppf(found.confidence, failing + 1, np.maximum(passing - failing, 1e-9))
+    weight = min(1.0, found.labels["used"] / len(u))
+    bound = beta.ppf(
+        found.confidence, weight * failing + 1, np.maximum(weight * (passing - failing), 1e-9)
+    )
     axes.step(u[order], failing / passing, where="post", color=LABEL_COLOUR, label="of the labels")
     axes.step(
         u[order], bound, where="post", color=LABEL_COLOUR, alpha=0.4,

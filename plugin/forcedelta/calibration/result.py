@@ -26,14 +26,16 @@ class Calibration:
     """A threshold on U and what is known about it.
 
     Attributes:
-        threshold: eV/Å; a frame passes where U <= threshold.
+        threshold: eV/Å; a frame passes where U <= threshold. The same number, digit by digit, as in
+            the guarantee.
         tolerance: eV/Å, of the RMS error of the direct forces.
         risk: bound on P(error > tolerance | U <= threshold).
         confidence: probability, over the draw of the labels, that the bound holds.
-        guarantee: the same as a sentence.
+        guarantee: the same as a sentence, and what was assumed.
         model: name and weights_hash of the model that it holds for.
-        labels: their number, how many were used and why, and of what reference.
-        passing: of the labels used, those that pass, and the bad ones of these.
+        labels: their number, how many independent ones they count as (``used``) and why, and of
+            what reference.
+        passing: how many labels were looked at, those of them that pass, and the bad ones of these.
         ranking: r_s and AUROC of U and of its controls, with intervals.
         thresholds: share of passing labels, risk, precision and recall at several thresholds.
         versions: of the packages that made it.

@@ -157,8 +157,8 @@ def run(
         typer.Option(
             metavar="eV/Å|auto|FILE",
             help="Stop the run at a frame above this, eV/Å. auto: --stop-factor times the upper end of "
-            "the usual values of the burn-in, which ends the run where it is not calm. FILE.json: the threshold of 'forcedelta calibrate'. Values that are not "
-            "finite always stop the run.",
+            "the usual values of the burn-in, which ends the run where it is not calm. FILE.json: the "
+            "threshold of 'forcedelta calibrate'. Values that are not finite always stop the run.",
             rich_help_panel=_GUARD,
             show_default="none",
         ),

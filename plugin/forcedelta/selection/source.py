@@ -69,6 +69,8 @@ def open_source(path: str | Path) -> Source:
         HookError: it is a damaged recorded run or journal.
     """
     path = Path(path)
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise ForceDeltaError(f"{path} is not a file: give one of 'forcedelta run' or 'audit'")
     try:
         with path.open("rb") as file:
             start = file.read(8)

@@ -41,8 +41,8 @@ def read_recipe(name: str) -> Recipe:
             (files("forcedelta.training") / "recipes" / f"{name}.toml").read_text(encoding="utf-8")
         )
     elif not Path(name).exists():
-        known = ", ".join(shipped_recipes())
-        raise ForceDeltaError(f"{name}: no such recipe; give a TOML file or one of {known}")
+        shipped = ", ".join(shipped_recipes())
+        raise ForceDeltaError(f"{name}: no such recipe; give a TOML file or one of {shipped}")
     else:
         table = read_toml(name, f"give a TOML file or one of {', '.join(shipped_recipes())}")
     known = {field.name for field in fields(Recipe)}

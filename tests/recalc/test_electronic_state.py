@@ -138,6 +138,8 @@ def test_flags_go_before_what_frames_say_and_that_is_told(forcedelta, cation):
         "1 of 1 frames say charge 1, and are labelled with --charge -1"
         in json.loads(out)["warnings"]
     )
+    (told,) = json.loads(out)["frames"]
+    assert (told["charge"], told["spin"]) == (-1, 1)
     assert state(ase.io.read("labelled.xyz"))[:2] == (-1, 1)
     code, _, err = forcedelta(
         "recalc", "run.h5", "--calculator", "tblite", "--select", 1, *BAND, "--charge", 0
@@ -223,3 +225,12 @@ def test_an_unusable_charge_ends_a_run_before_it_begins(forcedelta, cation, tmp_
     assert code == 2
     assert "must be a whole number of e, not '0.5'" in err
     assert not (tmp_path / "run.h5").exists()
+
+
+def test_an_unusable_charge_in_a_file_of_frames_names_the_frame(forcedelta, tmp_path):
+    frames = [hydronium(), hydronium()]
+    frames[1].info["spin"] = "triplet"
+    ase.io.write(tmp_path / "frames.xyz", frames)
+    code, _, err = forcedelta("recalc", "frames.xyz", "--calculator", "tblite", *BAND)
+    assert code == 2
+    assert "frames.xyz, frame 1 (counted from 0): the spin multiplicity must be a whole" in err

@@ -234,3 +234,34 @@ def test_an_unusable_charge_in_a_file_of_frames_names_the_frame(forcedelta, tmp_
     code, _, err = forcedelta("recalc", "frames.xyz", "--calculator", "tblite", *BAND)
     assert code == 2
     assert "frames.xyz, frame 1 (counted from 0): the spin multiplicity must be a whole" in err
+
+
+def test_a_simulation_of_openmm_has_the_charge_of_its_force():
+    openmm = pytest.importorskip("openmm")
+    from openmm import app
+
+    from forcedelta.openmm import add_force_delta
+    from forcedelta.openmm import run as run_openmm
+
+    atoms = hydronium()
+    system = openmm.System()
+    for mass in atoms.get_masses():
+        system.addParticle(mass)
+    monitor = add_force_delta(system, "acac", atoms.numbers.tolist(), charge=1, spin=1)
+    topology = app.Topology()
+    residue = topology.addResidue("ION", topology.addChain())
+    for number in atoms.numbers:
+        element = app.Element.getByAtomicNumber(int(number))
+        topology.addAtom(element.symbol, element, residue)
+    simulation = app.Simulation(
+        topology, system, openmm.VerletIntegrator(0.0005),
+        openmm.Platform.getPlatformByName("Reference"),
+    )  # fmt: skip
+    simulation.context.setPositions(atoms.positions / 10)
+    frames = []
+    run_openmm(simulation, 1, [lambda frame: frames.append(frame)])
+    assert [(frame.charge, frame.spin) for frame in frames] == [(1, 1)] * 2
+    text = openmm.XmlSerializer.serialize(system)  # the force and what it says survive a file
+    again = openmm.XmlSerializer.deserialize(text)
+    assert again.getNumForces() == system.getNumForces()
+    assert monitor.electronic_state.charge == 1

@@ -120,7 +120,8 @@ def test_a_foreign_file_has_a_charge_for_each_frame(forcedelta, tmp_path):
     assert forcedelta("audit", "computed.xyz", "--model", "acac", *BAND, "--out", "b.h5")[0] == 0
     audited = Trajectory("a.h5")
     assert [frame.charge for frame in audited.frames()] == [1, -1, None, None]
-    assert [frame.spin for frame in audited.frames()] == [1, 3, None, None]
+    assert [frame.spin for frame in audited.frames()] == [1, 3, 1, None]
+    assert audited.frame(2).magnetic_moments.tolist() == THEIRS[2]  # what can be used is kept
     (remark,) = [found for found in audited.remarks() if found.kind == "charge and spin"]
     assert remark.frame == 2
     assert "must be a whole number of e, not 'a lot'" in remark.text

@@ -73,7 +73,7 @@ def test_the_level_has_the_functional_of_the_files(tmp_path):
             {"pseudopotentials": {"Si": "C.upf"}},
             "C.upf is a pseudopotential of C, not of Si",
         ),
-        ({"Si.upf": {"valence": "40"}}, {}, "no UPF file, or damaged"),
+        ({"Si.upf": {"valence": "40"}}, {}, "the file is damaged, give another"),
         (
             {"Si.upf": {}, "C.upf": {"symbol": "C", "functional": "PZ"}},
             {},

@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import ase.io
-import openmm
 import pytest
+
+pytest.importorskip("openmm", reason="needs OpenMM")
+
+import openmm
 import torch
 from systems import CUTOFF, acetaldehyde, small_network
 from torch import Tensor, nn

@@ -17,6 +17,8 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import Trajectory, write
 from torch import Tensor
 
+from md_hooks import layout
+
 GOOD = Atoms("OH2", [[0, 0, 0.12], [0, 0.76, -0.48], [0, -0.76, -0.48]])
 CELL = np.diag([9.0, 9.0, 9.0])
 
@@ -279,9 +281,8 @@ def _recorded(folder: Path) -> None:
 def _settings(path: Path, settings: Any) -> None:
     """Other settings in the record of a run."""
     with h5py.File(path, "r+") as file:
-        runs: list[Any] = []
-        file.visititems(lambda _, entry: runs.append(entry) if "info" in entry.attrs else None)
-        for run in runs:
+        for key, run in file[layout.RUNS].items():
+            file[layout.CHECKSUMS].attrs.pop(f"runs/{key}/info", None)
             info = json.loads(run.attrs["info"])
             info["settings"] = (
                 {**info["settings"], **settings} if isinstance(settings, dict) else settings

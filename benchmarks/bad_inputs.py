@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib
 import os
 import select
 import signal
@@ -40,6 +41,15 @@ CALIBRATE = ["calibrate", "labelled.xyz", "--tolerance", "0.1"]
 RECALC = ["recalc", "run.h5", "--calculator", "tblite", "--dry-run"]
 BASES = {"run": RUN, "audit": AUDIT, "calibrate": CALIBRATE, "recalc": RECALC,
          "check": ["check", "acac", "good.xyz", "--quick"], "export": ["export", "acac", "--out", "x.pt"]}  # fmt: skip
+
+_ONCE = (
+    "audit.command",
+    "calibration.calibrate",
+    "cli.simulation",
+    "openmm.engine",
+    "training.__main__",
+)
+"""Modules that are imported before the forks."""
 
 NUMBERS = ["1e308", "inf", "-inf", "nan", "-1e-5", "words", "", "9" * 5000, "1e-320"]
 COUNTS = ["-1", "1.5", "1" + "0" * 30, "9" * 5000, "nan", "", "0x10"]
@@ -277,9 +287,8 @@ def main() -> int:
     options = parser.parse_args()
     import torch
 
-    # once, before the forks
-    import forcedelta.training.__main__  # noqa: F401
-
+    for module in _ONCE:
+        importlib.import_module(f"forcedelta.{module}")
     torch.set_num_threads(1)
     counts: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as name:

@@ -1,4 +1,4 @@
-"""Langevin dynamics at 300 K that ends at twice the largest Force Delta of its first 500 steps."""
+"""Langevin dynamics at 300 K with a threshold on the Force Delta from its first 500 steps."""
 
 import ase.io
 import torch
@@ -16,6 +16,7 @@ atoms.calc = ForceDeltaCalculator("acac")
 atoms.set_constraint(FixCom())  # direct forces may have a net force
 thermalize_momenta(atoms, 300)
 dynamics = Langevin(atoms, 0.5 * units.fs, temperature_K=300, friction=0.01 / units.fs, fixcm=False)
-hooks = [Guard(stop_above="auto", burn_in=500), Recorder("guarded.h5", mode="overwrite")]
-result = run(dynamics, 1000, [*hooks, FlagStore("flagged.xyz"), Progress()])
+guard = Guard(stop_above="auto", burn_in=500, temperature=300)
+hooks = [guard, Recorder("guarded.h5", mode="overwrite"), FlagStore("flagged.xyz"), Progress()]
+result = run(dynamics, 1000, hooks)
 print(f"{result.reason} at step {result.step}, {result.time} fs: U = {result.force_delta:.3f} eV/Å")

@@ -41,7 +41,7 @@ class Loop:
         """All four parts."""
         run = f"run {self.structure} --model {self.model} {self.dynamics}"
         self.call(
-            f"{run} --flag-above {self.flag_above} --stop-above auto --stop-factor 10 --out ramp.h5",
+            f"{run} --flag-above {self.flag_above} --stop-above auto --stop-factor 4 --out ramp.h5",
             "ramp.h5",
         )
         self.call(f"recalc ramp.h5 --select {self.labels} {self.engine} --out labelled.xyz")

@@ -16,6 +16,7 @@ from ase import units
 from .ase_calculators import ForceDeltaSource
 from .ase_state import atoms_of, capture
 from .chain import Hook, HookChain, RunInfo, RunResult
+from .electronic_state import ElectronicState
 from .errors import HookError, RunStoppedError
 from .frame import Frame
 from .signals import end_after_the_step
@@ -42,6 +43,7 @@ class Attachment:
         self._numbers = _own(self._atoms.numbers)
         self._masses = _own(self._atoms.get_masses())
         self._velocity_factor = units.fs / self._masses[:, None]
+        self._electronic_state = ElectronicState.of(self._atoms).frame_fields()
         self._restart_step = info.restart_step
         self._step_offset = (info.restart_step or 0) - dynamics.nsteps
         if info.restart_step is None:
@@ -163,6 +165,7 @@ class Attachment:
             extra=Frame.scalars(predicted.get("expected_errors")),
             why_no_force_delta=self._source.why_missing() if u is None else "",
             **arrays,
+            **self._electronic_state,
         )
 
     def _checkpoint(self) -> dict[str, Any] | None:

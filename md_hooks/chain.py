@@ -108,7 +108,8 @@ class RunResult:
 
 Hook = Any
 """A callable ``hook(frame) -> Action | Verdict | None``, or an object with ``observe(frame,
-verdict)``, or both; with ``open(info)``, ``flush()`` and ``close(result)`` if it wants them."""
+verdict)``, or both; with ``open(info)``, ``flush()`` and ``close(result)`` if it wants them, and
+``check_files()``, which refuses files that it cannot use before any hook is opened."""
 
 
 class HookChain:
@@ -155,6 +156,9 @@ class HookChain:
             hook_states=self.state_dict,
             checkpoint=self._unless_failed(info.checkpoint),
         )
+        for hook in self.hooks:
+            if hasattr(hook, "check_files"):
+                hook.check_files()
         # the other way round: a recorder that refuses the run does so before others touch files
         for hook in sorted(self.hooks, key=_records, reverse=True):
             if not (info.run_id or _records(hook) or info.restart_step is not None):

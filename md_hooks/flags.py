@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import io
 import os
-import re
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any
+
+import numpy as np
 
 from .chain import RunInfo, RunResult
 from .errors import HookError
+from .extxyz import frame_text
+from .flag_file import FlagFile
 from .frame import Frame
 from .h5md_io import bare_atoms
+from .run_id import id_of_content
 from .verdict import Action, Verdict
 
 HASH_PREFIX = "hash:"
@@ -24,24 +27,44 @@ class FlagStore:
 
     A frame that stops the run lies above the band of candidates and is not stored here (it is in
     the Recorder's file). Each frame carries ``step``, ``time`` (fs), ``force_delta`` (eV/Å),
-    ``worst_atom``, ``run`` (the recorded file), ``model``, ``weights_hash`` and ``reason``, and
-    the arrays ``force_deltas``, ``direct_forces``, ``conservative_forces`` and momenta. The
-    model's energy is ``model_energy`` (eV): a flagged frame has no ``energy`` and no ``forces``,
-    so that nothing takes predictions for labels.
+    ``worst_atom``, ``run_id`` (`md_hooks.run_id`), ``run`` (the recorded file), ``model``,
+    ``weights_hash``, ``level_of_theory`` (of the model) and ``reason``, ``charge`` (e) and ``spin``
+    (2S+1), and the arrays ``force_deltas``, ``direct_forces``, ``conservative_forces``, momenta and
+    initial magnetic moments, as far as they are known. The model's energy is ``model_energy`` (eV):
+    a flagged frame has no ``energy`` and no ``forces``, so that nothing takes predictions for
+    labels. Frames of a replay also have ``audit``, which stands for the file that it writes.
 
-    A new run adds to an existing file. A run that continues from a checkpoint first drops the
-    frames of the same run file after it, so that none appears twice.
+    Several runs may have one store, also at the same time. A run that continues from a checkpoint
+    first drops its own frames after it, and a replay that begins anew in its file those that it
+    left there before, so that none appears twice. Frames of one run are known by its id, not by
+    the name of its file.
 
     Args:
         path: the file.
 
     Raises:
-        HookError: the file cannot be written.
+        HookError: the file cannot be written, or holds something else than flagged frames; it is
+            left as it was then.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        self._file = FlagFile(self.path)
         self._provenance: dict[str, str] = {}
+        self._begins_anew = False
+
+    def check_files(self) -> None:
+        """Refuse a file that is no flag store, before a run begins or any file is replaced."""
+        self._file.check()
+
+    def holds(self, run_id: str) -> bool:
+        """Whether the file is a flag store that has frames of this run."""
+        if not self.path.is_file():
+            return False
+        try:
+            return any(stored.header().get("run_id") == run_id for stored in self._file.frames())
+        except HookError:
+            return False
 
     def open(self, info: RunInfo) -> None:
         """Take the provenance from the run; repair and cut back the file on a restart."""
@@ -50,67 +73,48 @@ class FlagStore:
             self._provenance["run"] = info.run_file
         if info.run_id:
             self._provenance["run_id"] = info.run_id
+        replay = info.planned_frames is not None
+        if replay and info.run_file is not None:
+            self._provenance["audit"] = id_of_content(
+                [os.fsencode(os.path.realpath(info.run_file))]
+            )
         if "name" in info.model:
             self._provenance["model"] = str(info.model["name"])
         if "weights_hash" in info.model:
             self._provenance["weights_hash"] = f"{HASH_PREFIX}{info.model['weights_hash']}"
-        if self.path.exists():
-            self._cut(info.restart_step)
+        if info.model.get("level_of_theory") is not None:
+            self._provenance["level_of_theory"] = str(info.model["level_of_theory"])
+        self._file.repair()
+        if info.restart_step is not None:
+            self._drop_after(info.restart_step)
+        # not yet: a replay that fails at its first frame keeps what there is
+        self._begins_anew = replay and info.restart_step is None
 
-    def _cut(self, restart_step: int | None) -> None:
-        """Drop a frame that a kill left half written, and those after the restart."""
-        run = self._provenance.get("run")
-        keep: list[bytes] = []
-        with open(self.path, "rb") as file:
-            for comment, text in _frames(file):
-                step = re.search(r"(?:^|\s)step=(\d+)", comment)
-                same = re.search(r'(?:^|\s)run=("[^"]*"|\S+)', comment)
-                again = (
-                    restart_step is not None
-                    and step is not None
-                    and int(step.group(1)) > restart_step
-                    and run == (same.group(1).strip('"') if same else None)
-                )
-                if not again:
-                    keep.append(text)
-        if sum(map(len, keep)) != self.path.stat().st_size:
-            copy = self.path.with_name(self.path.name + ".part")
-            copy.write_bytes(b"".join(keep))
-            os.replace(copy, self.path)
+    def _drop_after(self, step: int) -> None:
+        self._file.drop(lambda stored: self._is_mine(stored.header(), step))
+
+    def _is_mine(self, header: Mapping[str, Any], after: int) -> bool:
+        """Whether a frame with this header is of this run, and of a step after one."""
+        mine, step = self._provenance, header.get("step")
+        if not isinstance(step, int | np.integer) or step <= after:
+            return False
+        if "run_id" in header and "run_id" in mine:
+            return all(header.get(name) == mine.get(name) for name in ("run_id", "audit"))
+        return "run" in mine and str(header.get("run")) == mine["run"]  # of runs without an id
 
     def observe(self, frame: Frame, verdict: Verdict) -> None:
         """Store the frame when it is flagged."""
+        if self._begins_anew:
+            self._drop_after(-1)
+            self._begins_anew = False
         if verdict.action != Action.FLAG:
             return
-        from ase.io.extxyz import write_extxyz
-
         atoms = bare_atoms(frame)
         atoms.info["model_energy"] = frame.energy
         atoms.info.update(self._provenance)
         if verdict.reason:
             atoms.info["reason"] = verdict.reason
-        text = io.StringIO()
-        write_extxyz(text, [atoms])
-        try:
-            with open(self.path, "ab") as file:
-                file.write(text.getvalue().encode())
-        except OSError as error:
-            raise HookError(
-                f"{self.path} cannot be written to ({error.strerror}): free some space or choose "
-                "another file"
-            ) from error
+        self._file.append(frame_text(atoms))
 
     def close(self, result: RunResult) -> None:
         """Nothing is held back, so there is nothing to do."""
-
-
-def _frames(file: BinaryIO) -> Iterator[tuple[str, bytes]]:
-    """Comment line and bytes of each complete frame of an extended XYZ file."""
-    while head := file.readline():
-        try:
-            lines = [head, file.readline(), *(file.readline() for _ in range(int(head)))]
-        except ValueError:
-            return
-        if not lines[-1].endswith(b"\n"):
-            return
-        yield lines[1].decode(errors="replace"), b"".join(lines)

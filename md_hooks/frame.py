@@ -42,6 +42,10 @@ class Frame:
         extra: further scalars of the step by name.
         why_no_force_delta: why U is missing although this frame should carry it; "" where it is
             there, was not due (between two exact evaluations), or nothing is known about it.
+        charge: total charge of the structure, e; None where it is not said.
+        spin: multiplicity 2S+1 of the structure; None where it is not said.
+        magnetic_moments: [N] Bohr magnetons from which a reference calculation starts; None where
+            there are none.
     """
 
     step: int
@@ -62,6 +66,9 @@ class Frame:
     stress: FloatArray | None = None
     extra: Mapping[str, float] = field(default_factory=lambda: _NOTHING)
     why_no_force_delta: str = ""
+    charge: int | None = None
+    spin: int | None = None
+    magnetic_moments: FloatArray | None = None
 
     @staticmethod
     def scalars(expected_errors: FloatArray | None) -> Mapping[str, float]:

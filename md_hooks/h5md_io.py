@@ -15,6 +15,7 @@ from ase import Atoms, units
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.utils.plugins import ExternalIOFormat
 
+from .electronic_state import ElectronicState
 from .frame import Frame
 from .layout import CREATOR
 from .trajectory import Trajectory
@@ -35,7 +36,8 @@ def read_forcedelta_h5md(filename: str | Path, index: int | slice = -1) -> Itera
     them come the momenta, ``info["step"]``, ``info["time"]`` (fs), ``info["run_id"]``
     (`md_hooks.run_id`), ``info["model"]`` and, where they were computed, ``info["force_delta"]``
     (U, eV/Å), ``info["worst_atom"]`` and the arrays ``force_deltas`` [N], ``direct_forces`` and
-    ``conservative_forces`` [N, 3] in eV/Å.
+    ``conservative_forces`` [N, 3] in eV/Å; and, where the structure of the run had them,
+    ``info["charge"]`` (e), ``info["spin"]`` (2S+1) and the initial magnetic moments.
 
     Args:
         filename: the file; it may still be growing.
@@ -80,6 +82,7 @@ def bare_atoms(frame: Frame) -> Atoms:
         atoms.set_momenta(frame.velocities / units.fs * frame.masses[:, None])
     atoms.info["step"] = frame.step
     atoms.info["time"] = frame.time
+    ElectronicState(frame.charge, frame.spin, frame.magnetic_moments).put(atoms)
     if frame.force_delta is not None:
         atoms.info["force_delta"] = frame.force_delta
     if frame.worst_atom is not None:

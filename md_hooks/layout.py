@@ -5,9 +5,10 @@
     /h5md                              H5MD's own: version, author, creator
     /particles/trajectory/             one row per recorded frame, F rows
         species position velocity force direct_forces conservative_forces force_deltas
-        box/edges                      each with value, step and time
+        box/edges [magnetic_moments]   each with value, step and time
     /observables/trajectory/           the scalars of the recorded frames, same F rows
-        potential_energy temperature force_delta force_delta_max worst_atom action [stress]
+        potential_energy temperature force_delta force_delta_max worst_atom action
+        [stress charge spin]
         checksum                       of all that is stored of the frame (`md_hooks.checksum`)
     /per_step/                         the same scalars of *every* step, S rows, as elements with
                                        value, step and time
@@ -123,6 +124,13 @@ PARTICLE_ELEMENTS = (
     Element(f"{OBSERVABLES}/worst_atom", "i4", None, _scalar, lambda f: f.worst_atom),
     Element(
         f"{OBSERVABLES}/stress", "f8", "eV Angstrom-3", lambda n: (6,), lambda f: f.stress,
+        optional=True,
+    ),
+    # of floats, as NaN stands for a charge that is not said, and -1 is one
+    Element(f"{OBSERVABLES}/charge", "f8", "e", _scalar, lambda f: f.charge, optional=True),
+    Element(f"{OBSERVABLES}/spin", "f8", None, _scalar, lambda f: f.spin, optional=True),
+    Element(
+        f"{PARTICLES}/magnetic_moments", "f4", None, _per_atom, lambda f: f.magnetic_moments,
         optional=True,
     ),
     Element(

@@ -267,8 +267,11 @@ def _frame(
 
     given: dict[str, Any] = {
         name: value_of(f"{particles}/{name}", per_atom=True)
-        for name in ("direct_forces", "conservative_forces", "force_deltas")
+        for name in ("direct_forces", "conservative_forces", "force_deltas", "magnetic_moments")
     }
+    for name in ("charge", "spin"):
+        told = value_of(f"{observables}/{name}")
+        given[name] = None if told is None else int(told)
     own_masses = stored.get(f"{particles}/mass")  # of replays, whose frames may be of
     own_pbc = stored.get(f"{observables}/pbc")  # different systems
     temperature = value_of(f"{observables}/temperature")

@@ -113,7 +113,7 @@ def test_charges_and_spins_that_cannot_be(charge: Any, spin: Any, message: str) 
 def test_a_missing_charge_is_asked_for() -> None:
     atoms = molecule("OH")
     atoms.calc = ForceDeltaCalculator(loaded(Charged()))
-    with pytest.raises(ForceDeltaError, match="say --charge and --spin"):
+    with pytest.raises(ForceDeltaError, match="pass --charge and --spin"):
         atoms.get_forces()
     graph = Graphs(loaded(Springs()), torch.float32, torch.device("cpu")).batch([atoms])
     with pytest.raises(ForceDeltaError, match=r"give charge_spin of shape \[1, 2\], not None"):

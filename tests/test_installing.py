@@ -1,6 +1,7 @@
 """Hints for installing: what is printed must work where the user reads it."""
 
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from forcedelta import installing
+from forcedelta.cli import status
 from forcedelta.models.catalogue import families
 
 PROJECT = Path(__file__).parents[1]
@@ -129,3 +131,35 @@ def test_requirements_that_are_not_met(wanted: str, told: str, install, monkeypa
         installing, "_required", lambda extra: [] if extra else [Requirement(wanted)]
     )
     assert re.search(told, str(installing.unmet()))
+
+
+def test_a_library_that_is_too_old_is_told(tmp_path: Path) -> None:
+    """An older ASE first on the path: without the module that the command imports."""
+    (tmp_path / "ase").mkdir()
+    (tmp_path / "ase" / "__init__.py").write_text("__version__ = '3.26.0'\n")
+    facts = tmp_path / "ase-3.26.0.dist-info"
+    facts.mkdir()
+    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: ase\nVersion: 3.26.0\n")
+    done = subprocess.run(
+        [sys.executable, "-c", "from forcedelta.cli import main; main()", "models"],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr == (
+        "error: forcedelta needs ase>=3.29,<4, but ase 3.26.0 is installed: "
+        "pip install 'ase>=3.29,<4'\n"
+    )
+
+
+def test_one_that_a_command_imports_is_told(monkeypatch, capsys, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "forcedelta.cli.simulation", None)
+    command = ["run", str(PROJECT / "examples" / "acetylacetone.xyz"), "--model", "acac"]
+    command += ["--steps", "1", "--out", str(tmp_path / "run.h5")]
+    with pytest.raises(ImportError):  # whatever is the reason: versions are right
+        status(command)
+    monkeypatch.setattr(
+        installing, "_required", lambda extra: [] if extra else [Requirement("ase>=99")]
+    )
+    assert status(command) == 2
+    assert capsys.readouterr().err.startswith("error: forcedelta needs ase>=99, but ase ")

@@ -10,13 +10,20 @@ from ase import Atoms
 from ase.build import bulk, molecule
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
+from ase.constraints import FixAtoms, FixCartesian, Hookean
 from typer.testing import CliRunner
 
 from forcedelta.errors import ForceDeltaError
 from forcedelta.models.network import DirectForceNetwork
 from forcedelta.models.registry import load_model
 from forcedelta.training.__main__ import app, split
-from forcedelta.training.data import collect, read_labelled, reference_energies, to_batch
+from forcedelta.training.data import (
+    collect,
+    mixed_levels,
+    read_labelled,
+    reference_energies,
+    to_batch,
+)
 from forcedelta.training.loop import Settings, loss_of, train
 from forcedelta.training.quality import auroc_worst_tenth, evaluate, spearman, summary
 from forcedelta.training.recipe import read_recipe, shipped_recipes
@@ -192,3 +199,57 @@ def test_structures_without_labels_are_refused(tmp_path: Path) -> None:
         read_labelled(tmp_path / "bare.xyz")
     with pytest.raises(ForceDeltaError, match="no such recipe"):
         read_recipe("acacia")
+
+
+def smeared(seed: int, free_energy: float | None = -43.5) -> Atoms:
+    """A labelled slab whose lower layers are held, and a spring between two atoms."""
+    atoms = bulk("Si", cubic=True)
+    atoms.rattle(0.1, seed=seed)
+    results = {"energy": -43.0, "forces": np.random.default_rng(seed).normal(size=(8, 3))}
+    if free_energy is not None:
+        results["free_energy"] = free_energy
+    atoms.set_constraint(
+        [FixAtoms([0, 1, 2]), FixCartesian(3, [1, 0, 1]), Hookean(4, 5, k=5.0, rt=0.1)]
+    )
+    atoms.calc = SinglePointCalculator(atoms, **results)
+    return atoms
+
+
+@pytest.mark.parametrize("name", ["labels.xyz", "labels.traj"])
+def test_labels_are_raw_forces_and_the_energy_whose_gradient_they_are(
+    tmp_path: Path, name: str
+) -> None:
+    frames = [smeared(seed) for seed in range(2)]
+    for atoms in frames if name.endswith("xyz") else []:
+        del atoms.constraints[1:]  # extended XYZ has only those that hold atoms
+    ase.io.write(tmp_path / name, frames)
+    for atoms, written in zip(read_labelled(tmp_path / name), frames, strict=True):
+        assert atoms.constraints
+        batch = to_batch(atoms, 4.0)
+        forces = written.calc.results["forces"]
+        np.testing.assert_allclose(batch.forces.numpy(), forces, atol=1e-6)
+        assert float(batch.energy[0]) == pytest.approx(-43.5)
+        assert reference_energies([atoms], [14], []) == pytest.approx([-43.5 / 8])
+
+
+def test_labels_that_do_not_go_together(tmp_path: Path) -> None:
+    mixed = [smeared(0), smeared(1, None)]
+    for atoms in mixed:
+        atoms.set_constraint()
+    ase.io.write(tmp_path / "mixed.xyz", mixed)
+    with pytest.raises(ForceDeltaError, match="frame 0 has a free_energy that differs"):
+        read_labelled(tmp_path / "mixed.xyz")
+    mixed[0].calc.results["energy"] = np.nan
+    mixed[0].calc.results["free_energy"] = np.nan
+    ase.io.write(tmp_path / "nan.xyz", mixed[:1])
+    with pytest.raises(
+        ForceDeltaError, match="frame 0 has an energy or forces that are not finite"
+    ):
+        read_labelled(tmp_path / "nan.xyz")
+    for atoms, level in zip(
+        mixed, ["VASP: PBE; MPStaticSet", "VASP: PBE+U (Ni 6.2 eV)"], strict=True
+    ):
+        atoms.info["reference"] = level
+    assert "mixed (Hubbard U): VASP: PBE; MPStaticSet | VASP: PBE+U" in str(mixed_levels(mixed))
+    assert mixed_levels(mixed[:1]) is None
+    assert mixed_levels([bulk("Si")]) is None

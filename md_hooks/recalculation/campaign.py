@@ -48,11 +48,7 @@ class Campaign:
         self.jobs = self.path.with_name(self.path.name + JOBS)
         self.running: dict[Future[Label | Failure], str] = {}
         journal = self.path.with_name(self.path.name + JOURNAL)
-        if self.path.exists() and not journal.exists():
-            raise HookError(
-                f"{path} exists and has no journal ({journal.name}) beside it, so it was made by "
-                "something else: give another output file"
-            )
+        refuse_foreign(self.path, journal)
         self.journal = Journal(journal, reference.description)
         try:
             self.write()
@@ -119,8 +115,12 @@ class Campaign:
             for key, atoms in self.journal.frames.items()
             if key in self.journal.labels
         ]
-        if frames or self.path.exists():
+        if frames:
             write_all(self.path, frames)
+        elif self.path.exists() and self.path.stat().st_size:
+            raise HookError(
+                f"{self.path} holds something, but its journal no labels: give another output file"
+            )
         self._written = len(frames)
 
     def abandon(self) -> None:
@@ -143,6 +143,19 @@ class Campaign:
                 self.write()
         finally:
             self.journal.close()
+
+
+def refuse_foreign(path: Path, journal: Path) -> None:
+    """Whether labelled frames may be written to a file.
+
+    Raises:
+        HookError: it is there already and was not made from this journal.
+    """
+    if path.exists() and not journal.exists():
+        raise HookError(
+            f"{path} exists and has no journal ({journal.name}) beside it, so it was made by "
+            "something else: give another output file"
+        )
 
 
 def recalculate(

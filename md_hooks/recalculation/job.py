@@ -41,7 +41,8 @@ class Job:
 
     Attributes:
         key: identifies the structure.
-        atoms: positions and cell in Å; ``info["charge"]`` and ``info["spin"]`` (2S+1) count.
+        atoms: positions and cell in Å; ``info["charge"]``, ``info["spin"]``
+            (2S+1) and initial magnetic moments count.
         reference: the engine.
         folder: working directory of the engine; kept when the job fails.
         threads: of OpenMP and BLAS.
@@ -63,12 +64,15 @@ class Label:
         forces: [N, 3] eV/Å.
         stress: (6,) eV/Å^3, Voigt order, or None.
         seconds: how long it took.
+        free_energy: eV; the energy whose gradient the forces are, with smeared occupations not the
+            same as the energy extrapolated to none. None where the engine does not tell.
     """
 
     energy: float
     forces: NDArray[np.float64]
     stress: NDArray[np.float64] | None
     seconds: float
+    free_energy: float | None = None
 
 
 @dataclass(frozen=True)
@@ -115,6 +119,7 @@ def run_job(job: Job) -> Label | Failure:
         np.array(answer["forces"]),
         None if stress is None else np.array(stress),
         seconds,
+        answer.get("free_energy"),
     )
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from ase import Atoms
 from ase.io.jsonio import decode, encode
 
+from ..electronic_state import ElectronicState
 from ..errors import HookError
 from ..locking import LockHeldError, lock_alone, warn_unlocked
 from .job import Failure, Label
@@ -26,13 +27,23 @@ START = b'{"'
 
 
 def key_of(atoms: Atoms) -> str:
-    """The same for the same structure (to 1e-6 Å), charge and spin, and for no other."""
-    state = [atoms.info.get("charge", 0), atoms.info.get("spin", 0)]
+    """The same for the same structure (to 1e-6 Å), charge, spin and initial magnetic moments.
+
+    Nothing said counts as a charge of 0 and as no moments.
+
+    Raises:
+        HookError: see `md_hooks.electronic_state.ElectronicState.of`.
+    """
+    known = ElectronicState.of(atoms)
+    state = [known.charge or 0, known.spin or 0]
     digest = hashlib.sha256()
     for array in (atoms.numbers, atoms.pbc, state):
         digest.update(np.asarray(array, dtype="i8").tobytes())
     for array in (atoms.positions, atoms.cell.array):
         digest.update(np.rint(np.asarray(array) * 1e6).astype("i8").tobytes())
+    moments = known.magnetic_moments
+    if moments is not None and moments.any():
+        digest.update(np.rint(moments * 1e3).astype("i8").tobytes())
     return digest.hexdigest()[:16]
 
 
@@ -59,6 +70,9 @@ class Journal:
         self.frames: dict[str, Atoms] = {}
         self.labels: dict[str, Label] = {}
         self.failures: dict[str, Failure] = {}
+        self._recorded: dict[str, str] = {}  # key in the file -> key of the structure
+        if self.path.exists() and not self.path.is_file():
+            raise HookError(f"{self.path} is no regular file: give another")
         try:
             # unbuffered: what could not be written must not come back when the file is closed
             self._file = open(self.path, "rb" if reference is None else "a+b", buffering=0)  # noqa: SIM115
@@ -87,43 +101,52 @@ class Journal:
 
     def _read(self) -> None:
         self._file.seek(0)
+        if not START.startswith(self._file.read(len(START))):  # before all of it is read
+            raise self._no_journal(1)
+        self._file.seek(0)
         *lines, rest = self._file.read().split(b"\n")
         for number, line in enumerate(lines, start=1):
             try:
                 self._take(json.loads(line))
-            except (ValueError, KeyError, TypeError) as error:
-                raise HookError(
-                    f"{self.path} is no journal of reference calculations (line {number}): give "
-                    "another file"
-                ) from error
+            except HookError:
+                raise
+            except Exception as error:  # ASE's decoder raises whatever a strange record makes it
+                raise self._no_journal(number) from error
         if rest and self.reference is not None:
-            if not lines and not rest.startswith(START):
-                raise HookError(
-                    f"{self.path} is no journal of reference calculations: give another file"
-                )
+            if not rest.startswith(START[: len(rest)]):
+                raise self._no_journal(len(lines) + 1)
             self._file.truncate(self._file.tell() - len(rest))
 
+    def _no_journal(self, line: int) -> HookError:
+        return HookError(
+            f"{self.path} is no journal of reference calculations (line {line}): give another file"
+        )
+
     def _take(self, record: dict[str, Any]) -> None:
-        key = record["key"]
+        """Take in one record.
+
+        Keys become names of folders that are removed, so that the one in the file only says which
+        records belong together; the one that counts is made from the structure.
+        """
         if record["kind"] == "frame":
-            self.frames[key] = decode(record["atoms"])
-        elif record["kind"] == "label":
+            atoms = decode(record["atoms"])
+            if not isinstance(atoms, Atoms):
+                raise TypeError(f"{type(atoms).__name__} instead of a structure")
+            key = self._recorded[record["key"]] = key_of(atoms)
+            self.frames.setdefault(key, atoms)
+            return
+        key = self._recorded[record["key"]]
+        if record["kind"] == "label":
             if self.reference is not None and record["reference"] != self.reference:
                 raise HookError(
                     f"{self.path} holds labels of another reference ({record['reference']}) than "
                     f"the one asked for ({self.reference}): give another output file, so that two "
                     "levels of theory are not mixed"
                 )
-            stress = record["stress"]
-            self.labels[key] = Label(
-                record["energy"],
-                np.array(record["forces"]),
-                None if stress is None else np.array(stress),
-                record["seconds"],
-            )
+            self.labels[key] = _label(record, len(self.frames[key]))
             self.failures.pop(key, None)
         elif record["kind"] == "failure":
-            self.failures[key] = Failure(record["message"], record["seconds"])
+            self.failures[key] = Failure(str(record["message"]), float(record["seconds"]))
         else:
             raise ValueError(record["kind"])
 
@@ -143,6 +166,7 @@ class Journal:
             bare = atoms.copy()
             self._write({"kind": "frame", "key": key, "atoms": encode(bare)})
             self.frames[key] = bare
+            self._recorded[key] = key
         return key
 
     def add_outcome(self, key: str, outcome: Label | Failure) -> None:
@@ -156,6 +180,7 @@ class Journal:
                 "energy": outcome.energy,
                 "forces": outcome.forces.tolist(),
                 "stress": None if stress is None else stress.tolist(),
+                "free_energy": outcome.free_energy,
             }
         else:
             record |= {"kind": "failure", "message": outcome.message}
@@ -184,3 +209,25 @@ class Journal:
     def close(self) -> None:
         """Let other processes have the file."""
         self._file.close()
+
+
+def _label(record: dict[str, Any], n_atoms: int) -> Label:
+    """The label of a record.
+
+    Raises:
+        ValueError: it is none for so many atoms.
+    """
+    energy, stress = float(record["energy"]), record["stress"]
+    free_energy = record.get("free_energy")  # earlier versions did not keep it
+    forces = np.array(record["forces"], dtype=float)
+    stress = None if stress is None else np.array(stress, dtype=float)
+    if forces.shape != (n_atoms, 3) or (stress is not None and stress.shape != (6,)):
+        raise ValueError("forces or stress of another shape")
+    free_energy = None if free_energy is None else float(free_energy)
+    if not (
+        np.isfinite(energy)
+        and np.isfinite(forces).all()
+        and (free_energy is None or np.isfinite(free_energy))
+    ):
+        raise ValueError("numbers that are not finite")
+    return Label(energy, forces, stress, float(record["seconds"]), free_energy)

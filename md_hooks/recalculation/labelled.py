@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import io
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
-from ase.io.extxyz import write_extxyz
 
-from ..errors import HookError
+from ..electronic_state import INITIAL_MOMENTS
+from ..extxyz import frame_text
 from ..flags import HASH_PREFIX
 from ..frame import Frame
 from ..h5md_io import bare_atoms
+from ..replacing import replacing
 from .job import Label
 
 PREDICTIONS = ("direct_forces", "conservative_forces", "force_deltas")
@@ -31,16 +30,18 @@ def candidate(
     model: str | None = None,
     weights_hash: str | None = None,
     run_id: str | None = None,
+    level_of_theory: str | None = None,
 ) -> Atoms:
     """A frame as a structure to be labelled, with where it comes from and what the model said.
 
     Returns:
         atoms without momenta and calculator, with ``info`` (step, time in fs, force_delta in
-        eV/Å, model_energy in eV, source, run_id, model, weights_hash) and arrays (direct_forces,
-        conservative_forces, force_deltas in eV/Å), as far as they are known.
+        eV/Å, model_energy in eV, source, run_id, model, weights_hash, level_of_theory of the model,
+        charge in e, spin 2S+1) and arrays (direct_forces, conservative_forces, force_deltas in eV/Å,
+        initial magnetic moments), as far as they are known.
     """
     atoms = bare_atoms(frame)
-    del atoms.arrays["momenta"]
+    atoms.arrays.pop("momenta", None)  # audits of files without velocities have none
     atoms.info["model_energy"] = frame.energy
     if source is not None:
         atoms.info["source"] = source
@@ -50,11 +51,16 @@ def candidate(
         atoms.info["model"] = model
     if weights_hash is not None:
         atoms.info["weights_hash"] = f"{HASH_PREFIX}{weights_hash}"
+    if level_of_theory is not None:
+        atoms.info["level_of_theory"] = level_of_theory
     return atoms
 
 
 def labelled(atoms: Atoms, label: Label, reference: str) -> Atoms:
-    """A candidate with its label: energy, forces and stress of the reference are the results.
+    """A candidate with its label: energies, forces and stress of the reference are the results.
+
+    The forces are those of all atoms, constrained or not, and ``free_energy`` is the energy whose
+    gradient they are, where the reference tells it beside ``energy``.
 
     ``info["epsilon"]`` (eV/Å) is the true error of the direct forces,
     ``eps = sqrt( 1/(3N) sum_i |F_direct,i - F_reference,i|^2 )``                (eq. 2)
@@ -65,6 +71,8 @@ def labelled(atoms: Atoms, label: Label, reference: str) -> Atoms:
     for name in PROVENANCE:
         if name in atoms.info:
             result.info[name] = atoms.info[name]
+    if atoms.has(INITIAL_MOMENTS):
+        result.set_initial_magnetic_moments(atoms.get_initial_magnetic_moments())
     for name in PREDICTIONS:
         if atoms.has(name):
             result.set_array(name, np.asarray(atoms.get_array(name), dtype=float))
@@ -73,6 +81,8 @@ def labelled(atoms: Atoms, label: Label, reference: str) -> Atoms:
         result.info["epsilon"] = float(np.sqrt(np.mean(difference**2)))
     result.info["reference"] = reference
     results = {"energy": label.energy, "forces": label.forces}
+    if label.free_energy is not None:
+        results["free_energy"] = label.free_energy
     if label.stress is not None:
         results["stress"] = label.stress
     result.calc = SinglePointCalculator(result, **results)
@@ -85,17 +95,7 @@ def write_all(path: str | Path, frames: Iterable[Atoms]) -> None:
     Raises:
         HookError: it cannot be written.
     """
-    path = Path(path)
-    text = io.StringIO()
-    for atoms in frames:
-        write_extxyz(text, [atoms])
-    part = path.with_name(path.name + ".part")
-    try:
-        part.write_text(text.getvalue())
-        os.replace(part, path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise HookError(
-            f"{path} cannot be written ({error.strerror}): free some space; the labels are in the "
-            "journal, so that nothing has to be computed again"
-        ) from error
+    fix = "free some space; the labels are in the journal, so that nothing has to be computed again"
+    with replacing(path, fix) as file:
+        for atoms in frames:
+            file.write(frame_text(atoms))

@@ -87,6 +87,7 @@ class RecalculationQueue:
         self._run_id = info.run_id
         self._model = info.model.get("name")
         self._hash = info.model.get("weights_hash")
+        self._level = info.model.get("level_of_theory")
         self._row = []
         executor = self._given or ThreadPoolExecutor(1, thread_name_prefix="recalculation")
         self._executor = executor
@@ -126,7 +127,7 @@ class RecalculationQueue:
         campaign = self._open_campaign
         if self.queued >= self.max_calls:
             return
-        atoms = candidate(best, self._source, self._model, self._hash, self._run_id)
+        atoms = candidate(best, self._source, self._model, self._hash, self._run_id, self._level)
         if wreckage(atoms) is not None:
             return
         known = self.queued

@@ -28,8 +28,9 @@ class Reference(Protocol):
         to ``threads`` before any library was loaded.
 
         Returns:
-            "energy" (eV), "forces" [N, 3] (eV/Å) and, where the engine has it, "stress" (6,)
-            (eV/Å^3, Voigt order xx, yy, zz, yz, xz, xy).
+            "energy" (eV), "forces" [N, 3] (eV/Å) and, where the engine has them, "free_energy" (eV,
+            the energy whose gradient the forces are) and "stress" (6,) (eV/Å^3, Voigt order xx, yy,
+            zz, yz, xz, xy).
 
         Raises:
             Exception: whatever went wrong; its text is what the user gets to see.
@@ -56,12 +57,18 @@ class CalculatorReference:
 
 
 def results_of(atoms: Atoms, calculator: Calculator) -> dict[str, Any]:
-    """Energy (eV), forces (eV/Å) and, for a crystal, stress (eV/Å^3) from an ASE calculator."""
+    """Energy and free energy (eV), forces (eV/Å), of a crystal stress (eV/Å^3), by an ASE calculator.
+
+    Constraints of the structure are not applied.
+    """
     structure = atoms.copy()
     structure.calc = calculator
     # forces first: some engines know only then that they are wanted and would compute twice
     forces = structure.get_forces(apply_constraint=False)
     results = {"forces": forces, "energy": structure.get_potential_energy()}
+    free_energy = calculator.results.get("free_energy")
+    if free_energy is not None:
+        results["free_energy"] = free_energy
     if structure.pbc.all() and "stress" in calculator.implemented_properties:
         results["stress"] = structure.get_stress(apply_constraint=False)
     return results

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from ..replacing import replace_file
 from .job import OUTPUT, RESULT, Job, with_tail
 
 
@@ -32,9 +33,7 @@ def main() -> None:
     except Exception as error:  # whatever an engine raises is its message to the user
         text = str(error).strip() or type(error).__name__
         answer = {"error": with_tail(text, Path(OUTPUT))}
-    part = Path(RESULT + ".part")
-    part.write_text(json.dumps(answer), encoding="utf-8")
-    os.replace(part, RESULT)
+    replace_file(RESULT, json.dumps(answer).encode())
 
 
 def _end_with_parent(pipe: BinaryIO) -> None:
@@ -46,10 +45,14 @@ def _checked(results: dict[str, Any], n_atoms: int) -> dict[str, Any]:
     """The results as JSON values, if they are what they should be."""
     energy = float(results["energy"])
     forces = np.asarray(results["forces"], dtype=float)
+    free_energy = results.get("free_energy")
+    free_energy = None if free_energy is None else float(free_energy)
     stress = results.get("stress")
     stress = None if stress is None else np.asarray(stress, dtype=float)
     if not np.isfinite(energy) or not np.isfinite(forces).all():
         raise ValueError("the engine gave an energy or forces that are not finite")
+    if free_energy is not None and not np.isfinite(free_energy):
+        raise ValueError("the engine gave a free energy that is not finite")
     if forces.shape != (n_atoms, 3):
         raise ValueError(f"the engine gave forces of shape {forces.shape} for {n_atoms} atoms")
     if stress is not None and (stress.shape != (6,) or not np.isfinite(stress).all()):
@@ -58,6 +61,7 @@ def _checked(results: dict[str, Any], n_atoms: int) -> dict[str, Any]:
         "energy": energy,
         "forces": forces.tolist(),
         "stress": None if stress is None else stress.tolist(),
+        "free_energy": free_energy,
     }
 
 

@@ -166,8 +166,9 @@ class ForceDelta(nn.Module):
                     positions, numbers, cell, edge_index, edge_shift, batch, charge_spin, stress,
                     create_graph,
                 )  # fmt: skip
-        except RuntimeError as error:
-            if not self._foreign or is_out_of_memory(error):
+        except Exception as error:  # TorchScript's have no common base
+            known = isinstance(error, ForceDeltaError) or is_out_of_memory(error)
+            if known or not self._foreign:
                 raise
             raise ForceDeltaError(f"the code of the model failed: {_last_line(error)}") from error
 

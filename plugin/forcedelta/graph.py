@@ -35,7 +35,7 @@ def charge_and_spin(atoms: Atoms, model: LoadedModel) -> tuple[float, float] | N
     if missing:
         raise ForceDeltaError(
             f"model '{model.name}' needs the total charge and the spin multiplicity (1 for a closed "
-            f"shell): say --charge and --spin, or set atoms.info['{missing[0]}']"
+            f"shell): pass --charge and --spin, or set atoms.info['{missing[0]}']"
         )
     charge, spin = (_whole(atoms.info[name]) for name in ("charge", "spin"))
     if charge is None:

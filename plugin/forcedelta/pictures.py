@@ -2,18 +2,38 @@
 
 from __future__ import annotations
 
+import io
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
+from forcedelta.errors import ForceDeltaError
 from md_hooks import Trajectory
+from md_hooks.replacing import replace_file
 from md_hooks.text import printable
 
 FLAG_COLOUR, STOP_COLOUR, U_COLOUR, ATOM_COLOUR = "#e08a00", "#c1272d", "#1f5a99", "#8fb8de"
 MOST_POINTS = 4000
 """More points than this are drawn as the range of each block, which looks the same."""
+
+
+def write_png(figure: Any, path: Path, fix: str) -> None:
+    """Write a figure as PNG, all of it or nothing.
+
+    Args:
+        figure: a `matplotlib.figure.Figure`.
+        path: the file.
+        fix: what the user can do where it cannot be written.
+
+    Raises:
+        ForceDeltaError: it cannot.
+    """
+    buffer = io.BytesIO()  # not into the file: a full disk is an error of many kinds in matplotlib
+    figure.savefig(buffer, dpi=150, format="png")
+    replace_file(path, buffer.getvalue(), fix, ForceDeltaError)
 
 
 def draw(trajectory: Trajectory) -> Any:

@@ -9,8 +9,10 @@ import pytest
 from labelled_water import label, water
 
 from forcedelta.ase import ForceDeltaCalculator
+from forcedelta.calibration.calibrate import calibrate
 from forcedelta.calibration.labels import read_labels
 from forcedelta.calibration.result import read_calibration
+from forcedelta.errors import ForceDeltaError
 from md_hooks import Trajectory
 
 
@@ -29,6 +31,12 @@ def fails(done):
 def tolerance(files):
     """An error that 15 of the 120 labels exceed."""
     return round(float(np.quantile(read_labels([files / "full.xyz"]).epsilon, 0.875)), 3)
+
+
+@pytest.fixture(scope="session")
+def calibration_facts(files, tolerance):
+    """What the file of a calibration holds."""
+    return calibrate(read_labels([files / "full.xyz"]), tolerance, 0.1).facts()
 
 
 @pytest.fixture
@@ -58,6 +66,8 @@ def test_what_it_prints_and_writes(files, calibrated, tolerance):
     assert f"threshold {threshold:.4g} eV/Å for model 'wet'" in calibrated
     assert f"P(error of the direct forces > {tolerance:g} eV/Å | U <= {threshold:.4g}" in calibrated
     assert "It rests on 120 labels, taken for independent" in calibrated
+    assert f"U <= {threshold!r} eV/Å" in facts["guarantee"]
+    assert "no run is known are independent of each other" in facts["guarantee"]
     assert "against gradient" in calibrated
     assert Path("cal.png").read_bytes().startswith(b"\x89PNG")
 
@@ -102,7 +112,7 @@ def test_frames_of_one_trajectory_are_thinned(files, here, forcedelta, tolerance
     ase.io.write("slow.xyz", slow)
     line = fails(forcedelta("calibrate", "slow.xyz", "--tolerance", tolerance, "--risk", "0.1"))
     assert "labels are too few" in line
-    assert "of 120 labels" in line
+    assert "the labels of 1 run" in line
 
 
 @pytest.mark.parametrize(
@@ -146,6 +156,49 @@ def test_labels_without_forces(files, here, forcedelta):
     ase.io.write("labelled.xyz", [label(atoms, wet) for atoms in water(2)])
     line = fails(forcedelta("calibrate", "labelled.xyz", "--tolerance", "1"))
     assert "say --model" in line
+
+
+def test_runs_of_one_name_in_different_folders(files, here, forcedelta, tolerance):
+    """A run id tells them apart, also where all frames lie in one file and times are the same."""
+    frames = ase.io.read(files / "full.xyz", ":")
+    for index, atoms in enumerate(frames):
+        run, step = index % 40, index // 40
+        atoms.info.update(run="run.h5", step=step, run_id=f"{run:031d}a")
+    ase.io.write("all.xyz", frames)
+    command = ["calibrate", "all.xyz", "--tolerance", tolerance, "--risk", "0.1", "--json"]
+    code, out, _ = forcedelta(*command)
+    assert code == 0
+    facts = json.loads(out)
+    assert facts["labels"]["runs"] == 40
+    assert 40 <= facts["labels"]["used"] <= 120
+    assert "runs are independent of each other" in facts["guarantee"]
+    for atoms in frames:
+        del atoms.info["run_id"]
+    ase.io.write("all.xyz", frames)
+    line = fails(forcedelta(*command))
+    assert "1 label is too few" in line
+    assert "of each of 1 run one label" in line
+
+
+def test_forces_under_another_name(files, here, forcedelta, tolerance):
+    frames = ase.io.read(files / "full.xyz", ":")
+    for atoms in frames:
+        atoms.set_array("REF_forces", atoms.calc.results["forces"])
+        atoms.info["REF_energy"] = atoms.calc.results["energy"]
+        atoms.calc = None
+    ase.io.write("keys.xyz", frames)
+    command = ["calibrate", "keys.xyz", "--tolerance", tolerance, "--risk", "0.1", "--json"]
+    assert "pass --forces-key REF_forces" in fails(forcedelta(*command))
+    named = ["--forces-key", "REF_forces", "--energy-key", "REF_energy"]
+    code, out, _ = forcedelta(*command, *named)
+    assert code == 0
+    usual = forcedelta("calibrate", files / "full.xyz", *command[2:])[1]
+    assert json.loads(out)["threshold"] == json.loads(usual)["threshold"]
+    line = fails(forcedelta(*command, "--forces-key", "ref"))
+    assert "under 'ref'; arrays of vectors that it has: REF_forces" in line
+    line = fails(forcedelta(*command, "--forces-key", "REF_forces", "--energy-key", "E"))
+    assert "no finite number under 'E'" in line
+    assert "REF_energy" in line
 
 
 # --- runs that use it --------------------------------------------------------------------------
@@ -232,6 +285,29 @@ def test_files_that_are_no_calibration(here, forcedelta, start, text, said):
         Path("cal.json").write_text(text)
     assert said in fails(forcedelta(*start, "--stop-above", "cal.json"))
     assert not Path("run.h5").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("threshold", None), ("threshold", float("nan")), ("threshold", -1), ("threshold", "0.1"),
+        ("threshold", True), ("threshold", float("inf")), ("tolerance", "x"), ("tolerance", 0),
+        ("risk", 1.5), ("risk", None), ("confidence", [0.9]), ("guarantee", 3), ("model", "wet"),
+        ("model", {"name": "wet"}), ("model", {"name": "wet", "weights_hash": 1}), ("labels", []),
+        ("passing", None), ("ranking", 1), ("thresholds", {}), ("versions", "1"),
+    ],
+)  # fmt: skip
+def test_fields_of_a_calibration_that_make_no_sense(calibration_facts, here, name, value):
+    Path("cal.json").write_text(json.dumps({**calibration_facts, name: value}))
+    with pytest.raises(ForceDeltaError, match=f"cal.json has a {name} that makes no sense"):
+        read_calibration("cal.json")
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"threshold": ' + "1" * 6000 + "}", "\xff\xfe"])
+def test_text_that_is_no_json(here, text):
+    Path("cal.json").write_text(text, encoding="latin-1")
+    with pytest.raises(ForceDeltaError, match=r"cal\.json is no JSON"):
+        read_calibration("cal.json")
 
 
 # --- audits that use it ------------------------------------------------------------------------

@@ -1,14 +1,24 @@
 """The guarantee itself: on distributions whose risk is known, and on splits of real labels."""
 
+import importlib.util
 import math
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy.stats import binom
 
+from forcedelta.calibration.calibrate import shortest
 from forcedelta.calibration.guarantee import find_threshold, labels_needed
 from forcedelta.errors import ForceDeltaError
+
+_SCRIPT = Path(__file__).parents[2] / "benchmarks" / "guarantee_coverage.py"
+_SPEC = importlib.util.spec_from_file_location("guarantee_coverage", _SCRIPT)
+_MODULE = importlib.util.module_from_spec(_SPEC)
+sys.modules["guarantee_coverage"] = _MODULE  # where its dataclasses look themselves up
+_SPEC.loader.exec_module(_MODULE)
+Runs, World, broken = _MODULE.Runs, _MODULE.World, _MODULE.broken
 
 PAIRS = np.genfromtxt(Path(__file__).with_name("pairs.csv"), delimiter=",", names=True, dtype=None)
 RISK, CONFIDENCE = 0.2, 0.9
@@ -124,6 +134,93 @@ def test_the_least_number_of_labels(risk, confidence, needed):
         find_threshold(u[1:], good[1:], 0.1, risk, confidence)
 
 
+@pytest.mark.parametrize("digits", [1, 2])
+def test_the_risk_is_kept_where_many_frames_have_the_same_u(digits):
+    """U in steps of 0.1 or 0.01, and a chance of being bad that rises with it."""
+    generator = np.random.default_rng(6)
+    values = np.arange(1, 10**digits + 1) / 10**digits
+    risks = np.cumsum(WORLDS["rising"][1](values)) / np.arange(1, len(values) + 1)
+    repeats, broken, found = 400, 0, 0
+    for _ in range(repeats):
+        u = generator.choice(values, 150)
+        error = np.where(generator.random(150) < WORLDS["rising"][1](u), 2.0, 0.5)
+        try:
+            threshold = find_threshold(u, error, 1.0, RISK, CONFIDENCE)
+        except ForceDeltaError:
+            continue
+        found += 1
+        broken += risks[np.searchsorted(values, threshold.value)] > RISK
+        assert threshold.passing == (u <= threshold.value).sum()
+    assert found > (0.8 if digits == 2 else 0.1) * repeats
+    assert broken <= binom.isf(0.00135, repeats, 1 - CONFIDENCE)
+
+
+def test_frames_of_the_same_u_pass_together():
+    """120 good labels below, and twenty of one U of which most are bad: none of these pass."""
+    u = np.concatenate([np.linspace(0.1, 0.2, 120), np.full(40, 0.3), [0.4]])
+    error = np.concatenate([np.full(120, 0.01), np.full(8, 0.01), np.full(32, 0.5), [0.5]])
+    found = find_threshold(u, error, 0.1, 0.05, 0.9)
+    assert (found.value, found.passing, found.bad) == (0.2, 120, 0)
+
+
+def test_all_labels_have_one_u():
+    with pytest.raises(ForceDeltaError, match=r"200 of 200 labels have the same U of 0\.3"):
+        find_threshold(np.full(200, 0.3), np.full(200, 0.01), 0.1, 0.05, 0.9)
+
+
+def test_labels_that_count_less():
+    """Weighted labels give the threshold that as many independent ones would."""
+    u = np.repeat(np.linspace(0.1, 0.5, 100), 4) + np.tile(np.arange(4) * 1e-6, 100)
+    error = np.where(u > 0.4, 0.2, 0.05)
+    few = find_threshold(u[::4], error[::4], 0.1, 0.1, 0.9)
+    weighted = find_threshold(u, error, 0.1, 0.1, 0.9, weight=0.25)
+    assert weighted.value == pytest.approx(few.value, abs=0.02)
+    assert find_threshold(u, error, 0.1, 0.1, 0.9).value < weighted.value + 0.02
+    with pytest.raises(ForceDeltaError, match="20 labels are too few"):
+        find_threshold(u, error, 0.1, 0.1, 0.9, weight=0.05)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        Runs(5, 100, 10),
+        Runs(30, 16, 3),
+        Runs(30, 16, 100),
+        Runs(30, 16, 1, icc=0.3),
+        Runs(10, 60, 30, selected=True),
+        Runs(10, 60, 10, timeless=True),
+    ],
+)
+def test_the_true_risk_is_kept_by_labels_of_several_runs(kind):
+    """Where labels taken for independent break it two to four times as often as promised."""
+    repeats, risk = 120, 0.15
+    _, wrong, found = broken(kind, World(guide=0.8, bad=0.2), risk, repeats)
+    print(f"{kind}: broken in {wrong:.3f}, threshold in {found:.3f}")
+    assert round(wrong * repeats) <= binom.isf(0.00135, repeats, 1 - CONFIDENCE)
+    if kind.runs == 30:
+        assert found > 0.4  # it is no guarantee to give nothing
+
+
+def test_labels_of_runs_taken_for_independent_break_it():
+    """The simulation sees what it has to see."""
+    naive, _, _ = broken(Runs(30, 60, 10), World(guide=0.8, bad=0.2), 0.15, 120)
+    assert round(naive * 120) > binom.isf(0.00135, 120, 1 - CONFIDENCE)
+
+
+def test_the_threshold_is_one_number_that_the_same_labels_pass():
+    rng = np.random.default_rng(7)
+    for scale in (1e-7, 0.1, 12.0, 3e5):
+        u = scale * np.sort(rng.random(300))
+        for value in u[::7]:
+            issued = shortest(value, u)
+            assert issued >= value
+            assert (u <= issued).sum() == (u <= value).sum()
+            assert float(repr(issued)) == issued
+    assert shortest(0.1139264, np.array([0.05, 0.1139264, 0.12])) == 0.114
+    close = np.array([0.1139264, np.nextafter(0.1139264, 1)])
+    assert shortest(close[0], close) == close[0]
+
+
 def test_the_risk_that_is_offered_instead_can_be_had():
     u, good = np.linspace(0.1, 0.5, 12), np.full(12, 0.01)
     with pytest.raises(ForceDeltaError, match=r"allow a risk of 0.19 or more"):
@@ -166,6 +263,12 @@ def test_what_passes_is_what_a_guard_lets_pass():
         (0.1, 0, 0.9, "risk is 0"),
         (0.1, 1, 0.9, "risk is 1"),
         (0.1, 0.1, 1, "confidence is 1"),
+        (0.1, 1e-308, 0.9, "risk is 1e-308"),
+        (0.1, 1 - 1e-16, 0.9, "risk is 0.99"),
+        (0.1, math.nan, 0.9, "risk is nan"),
+        (0.1, 0.1, 1 - 1e-16, "confidence is 0.99"),
+        (0.1, 0.1, 1e-308, "confidence is 1e-308"),
+        (math.inf, 0.1, 0.9, "tolerance is inf"),
     ],
 )
 def test_numbers_that_make_no_sense(tolerance, risk, confidence, said):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from ase.build import molecule
 from ase.calculators.singlepoint import SinglePointCalculator
+from ase.constraints import FixAtoms
 
 from forcedelta import epsilon
 from forcedelta.ase import ForceDeltaCalculator
@@ -182,6 +183,97 @@ def test_a_truncated_file_says_where_it_ends(files, here):
     Path("cut.xyz").write_text("".join(whole[: 5 * 3 + 3]))
     with pytest.raises(ForceDeltaError, match=r"cut\.xyz cannot be read after 3 frames"):
         read_labels(["cut.xyz"])
+
+
+@pytest.mark.parametrize(
+    ("fields", "time"),
+    [
+        ({"time": "00:00:00"}, np.nan),
+        ({"step": "opt-0"}, np.nan),
+        ({"time": "n/a", "step": 7}, 7.0),
+        ({"step": 1e20}, 1e20),
+        ({"time": np.array([1.0, 2.0]), "step": True}, np.nan),
+        ({"time": np.inf}, np.nan),
+        ({"step": 10**400}, np.nan),
+    ],
+)
+def test_fields_of_other_programs_are_no_times(files, fields, time):
+    atoms = ase.io.read(files / "full.xyz", 0)
+    atoms.info.update(fields, source=["foreign", 3], model_energy="n/a", reference=np.arange(3))
+    calculator = ForceDeltaCalculator(files / "wet.safetensors")
+    labels = evaluated([atoms], calculator)
+    np.testing.assert_equal(labels.time[0], time)
+
+
+def test_no_tracebacks_from_fields_of_other_programs_in_stored_predictions(files, here):
+    frames = ase.io.read(files / "full.xyz", ":4")
+    for name, value in {"force_delta": "n/a", "model_energy": "x", "time": "T"}.items():
+        other = [atoms.copy() for atoms in frames]
+        for atoms, original in zip(other, frames, strict=True):
+            atoms.calc = original.calc
+            atoms.info[name] = value
+        ase.io.write("foreign.xyz", other)
+        if name == "force_delta":
+            with pytest.raises(ForceDeltaError, match=r"frame 0 .*prediction that is not finite"):
+                read_labels(["foreign.xyz"])
+        else:
+            assert len(read_labels(["foreign.xyz"])) == 4
+
+
+def test_forces_of_fixed_atoms_are_those_of_the_reference(files, here, wet):
+    """A constraint takes them off what `Atoms.get_forces` gives."""
+    frame = ase.io.read(files / "plain.xyz", 7)
+    free = evaluated([frame], wet)
+    frame.set_constraint(FixAtoms([0, 1]))
+    assert frame.get_forces()[0].tolist() == [0, 0, 0]
+    ase.io.write("fixed.xyz", frame)
+    for labels in (evaluated([frame], wet), read_labels(["fixed.xyz"], wet)):
+        np.testing.assert_allclose(labels.epsilon, free.epsilon, rtol=1e-6)
+
+
+def test_forces_of_zero_everywhere_are_no_labels(files, wet):
+    frames = ase.io.read(files / "plain.xyz", ":3")
+    for atoms in frames:
+        atoms.calc.results["forces"] = np.zeros((3, 3))
+    with pytest.raises(ForceDeltaError, match="forces of all frames are zero"):
+        evaluated(frames, wet)
+
+
+def run_frames(files, **info):
+    """Frames of full.xyz, each with its item of these lists in ``info``."""
+    frames = ase.io.read(files / "full.xyz", f":{len(next(iter(info.values())))}")
+    for index, atoms in enumerate(frames):
+        atoms.info.update({name: values[index] for name, values in info.items()})
+    return frames
+
+
+def test_runs_are_told_apart_by_their_id(files, here):
+    ids = ["a" * 32] * 3 + ["b" * 32] * 3
+    frames = run_frames(files, run_id=ids, run=["run.h5"] * 6, step=[0, 10, 20] * 2)
+    ase.io.write("one.xyz", frames[::2])
+    ase.io.write("two.xyz", frames[1::2])
+    labels = read_labels(["one.xyz", "two.xyz"])
+    assert labels.source == [ids[i] for i in (0, 2, 4, 1, 3, 5)]
+    assert labels.time.tolist() == [0, 20, 10, 10, 0, 20]
+
+
+def test_runs_without_an_id(files, here):
+    """Names in different files are different runs; in one file they have to follow each other."""
+    steps = [0, 10, 20] * 2
+    frames = run_frames(files, run=["run.h5"] * 6, step=steps)
+    ase.io.write("together.xyz", frames)
+    labels = read_labels(["together.xyz"])
+    assert len(set(labels.source[:3])) == len(set(labels.source[3:])) == 1
+    assert len(set(labels.source)) == 2
+    assert labels.time.tolist() == steps
+    ase.io.write("one.xyz", frames[:3])
+    ase.io.write("two.xyz", frames[3:])
+    labels = read_labels(["one.xyz", "two.xyz"])
+    assert len(set(labels.source)) == 2
+    ase.io.write("mixed.xyz", [frames[i] for i in (0, 3, 2, 1, 5, 4)])
+    labels = read_labels(["mixed.xyz"])
+    assert len(set(labels.source)) == 1
+    assert np.isnan(labels.time).all()
 
 
 def test_predictions_are_no_labels(files, here, wet):

@@ -25,6 +25,8 @@ class TwoForces(LennardJones):
         broken: {evaluation number: quantity} to make "energy" or "forces" NaN there, or "raise".
     """
 
+    implemented_properties = (*LennardJones.implemented_properties, "force_delta")
+
     def __init__(self, error=0.05, every=1, broken=None, reference=None, **parameters):
         super().__init__(epsilon=0.0104, sigma=3.4, rc=8.0, smooth=True, **parameters)
         self.error = error

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from md_hooks import Action, FlagStore, Frame, HookChain, Recorder, RunInfo, RunResult, Trajectory
-from md_hooks.layout import RUNS
+from md_hooks.layout import CHECKSUM, CHECKSUMS, RUNS, SERIES_CHECKSUM
 from md_hooks.run_id import id_of_content, is_run_id, new_run_id
 
 DONE = RunResult("finished", 0, 0.0)
@@ -55,6 +55,8 @@ def test_a_file_keeps_its_id_when_it_is_continued_with_another(tmp_path):
 def test_a_file_without_an_id_gets_one_from_its_content(tmp_path):
     def forget(path):
         with h5py.File(path, "r+") as file:
+            for name in (CHECKSUMS, CHECKSUM, SERIES_CHECKSUM):  # older than these, too
+                del file[name]
             for run in file[RUNS].values():
                 facts = json.loads(run.attrs["info"])
                 del facts["run_id"]

@@ -22,9 +22,11 @@ from forcedelta import ForceDeltaError, load_model
 from forcedelta.ase import ForceDeltaCalculator
 from forcedelta.cli import status
 from forcedelta.models.torchscript import FACTS
-from forcedelta.openmm import add_force_delta
-from forcedelta.openmm.export import export
-from forcedelta.openmm.torchscript import load_exported
+
+openmm = pytest.importorskip("openmm")
+from forcedelta.openmm import add_force_delta  # noqa: E402
+from forcedelta.openmm.export import export  # noqa: E402
+from forcedelta.openmm.torchscript import load_exported  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 
@@ -261,10 +263,11 @@ def test_every_way_to_a_model_asks(write: Write, capsys: pytest.CaptureFixture[s
 
 def test_the_potential_of_openmm_ml_asks(write: Write) -> None:
     openmmml = pytest.importorskip("openmmml")
-    topology = openmm.app.Topology()
+    app = pytest.importorskip("openmm.app")
+    topology = app.Topology()
     residue = topology.addResidue("MOL", topology.addChain())
     for atom in acetaldehyde():
-        topology.addAtom(atom.symbol, openmm.app.Element.getBySymbol(atom.symbol), residue)
+        topology.addAtom(atom.symbol, app.Element.getBySymbol(atom.symbol), residue)
     path = write(Writes())
     potential = openmmml.MLPotential("forcedelta", model=path, dtype="float64")
     with pytest.raises(ForceDeltaError, match="trust=True"):

@@ -145,5 +145,5 @@ def test_export(files, capsys):
     assert "si.pt" in capsys.readouterr().out
     assert hasattr(torch.jit.load("si.pt"), "bind")
     assert status(command) == 2
-    assert "exists: say --overwrite" in capsys.readouterr().err
+    assert "exists: pass --overwrite" in capsys.readouterr().err
     assert status([*command, "--overwrite"]) == 0

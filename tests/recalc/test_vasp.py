@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from ase.build import bulk
 
+from forcedelta.recalculation import vasp
+
 pytest.importorskip("pymatgen.io.vasp")
 
 FINISHED = Path(ase.test.__file__).parent / "testdata" / "vasp" / "vasprun_dfpt.xml"
@@ -31,10 +33,11 @@ def frame(tmp_path):
     return atoms
 
 
-def recalc(forcedelta):
+def recalc(forcedelta, *flags):
     return forcedelta(
-        "recalc", "flagged.xyz", "--calculator", "vasp", "--flag-above", 0.1, "--stop-above", 1.0
-    )
+        "recalc", "flagged.xyz", "--calculator", "vasp", "--flag-above", 0.1, "--stop-above", 1.0,
+        *flags,
+    )  # fmt: skip
 
 
 def test_inputs_are_written_without_potentials_and_a_finished_run_is_collected(
@@ -49,7 +52,8 @@ def test_inputs_are_written_without_potentials_and_a_finished_run_is_collected(
     incar = (folder / "INCAR").read_text()
     assert re.search(r"ENCUT\s*=\s*520", incar)
     assert re.search(r"NSW\s*=\s*0", incar)
-    assert re.search(r"ISMEAR\s*=\s*-5", incar)
+    assert re.search(r"ISMEAR\s*=\s*0\n", incar)
+    assert re.search(r"EDIFF\s*=\s*1e-06\n", incar)
     assert (folder / "POTCAR.spec").read_text().split() == ["Na_pv", "Cl"]
 
     # forces of a perfect crystal are zero: put numbers there to see whose they become
@@ -114,3 +118,102 @@ def test_molecules_are_refused(forcedelta, tmp_path):
     code, _, err = recalc(forcedelta)
     assert code == 2
     assert "periodic in three directions" in err
+
+
+def written(forcedelta, tmp_path, atoms, *flags):
+    """INCAR as a dict, and what the command printed."""
+    from pymatgen.io.vasp import Incar
+
+    atoms.info["force_delta"] = 0.2
+    ase.io.write(tmp_path / "flagged.xyz", atoms)
+    code, out, err = recalc(forcedelta, *flags)
+    assert code == 5, err
+    (folder,) = (tmp_path / "labelled.xyz.vasp").iterdir()
+    return dict(Incar.from_file(folder / "INCAR")), out
+
+
+@pytest.mark.parametrize("cells", [1, 4])
+def test_the_scf_is_as_tight_for_512_atoms_as_for_8(forcedelta, tmp_path, cells):
+    """MPStaticSet asks for 5e-5 eV per atom: 0.026 eV for 512."""
+    atoms = bulk("Si", cubic=True).repeat((cells, cells, cells))
+    incar, out = written(forcedelta, tmp_path, atoms)
+    assert (incar["EDIFF"], incar["ISMEAR"], incar["SIGMA"]) == (1e-6, 0, 0.05)
+    assert incar["LREAL"] is False
+    assert "PBE; PAW, spin-polarised, MPStaticSet" in out
+    assert "EDIFF = 1e-06, ISMEAR = 0, SIGMA = 0.05 for forces" in out
+
+
+def test_the_settings_of_the_materials_project_to_the_letter(forcedelta, tmp_path):
+    incar, out = written(forcedelta, tmp_path, bulk("Si", cubic=True), "--set", "mp=exact")
+    assert incar["EDIFF"] == pytest.approx(8 * 5e-5)
+    assert incar["ISMEAR"] == -5
+    assert "to the letter" in out
+    code, _, err = recalc(forcedelta)
+    assert code == 2
+    assert "has inputs with mp=exact: pass --set mp=exact, or another --out" in err
+
+
+def test_inputs_with_a_hubbard_u_are_not_called_pbe(forcedelta, tmp_path):
+    oxide = bulk("NiO", "rocksalt", a=4.2)
+    incar, out = written(forcedelta, tmp_path, oxide)
+    assert incar["LDAU"]
+    assert dict(zip(["Ni", "O"], incar["LDAUU"], strict=True)) == {"Ni": 6.2, "O": 0}
+    assert "PBE+U (Ni 6.2 eV); PAW" in out
+    assert vasp.level(bulk("Ni")) == vasp.level(bulk("Si")) == "PBE"
+    assert vasp.level(bulk("FeF", "rocksalt", a=4.2)) == "PBE+U (Fe 5.3 eV)"
+
+
+def test_frames_of_both_kinds_are_warned_of(forcedelta, tmp_path):
+    frames = [bulk("NiO", "rocksalt", a=4.2), bulk("Ni")]
+    for atoms in frames:
+        atoms.set_initial_magnetic_moments(None)
+        atoms.info["force_delta"] = 0.2
+    ase.io.write(tmp_path / "flagged.xyz", frames)
+    _, out, _ = recalc(forcedelta)
+    assert "warning: the frames have labels at PBE and at PBE+U" in out
+
+
+def test_moments_and_multiplicity_of_a_frame_are_in_its_inputs(forcedelta, tmp_path):
+    oxide = bulk("NiO", "rocksalt", a=4.2).repeat((2, 1, 1))
+    oxide.set_initial_magnetic_moments([2.0, 0.1, -2.0, 0.2])
+    oxide.info["spin"] = 1
+    incar, _ = written(forcedelta, tmp_path, oxide)
+    assert incar["MAGMOM"] == [2.0, -2.0, 0.1, 0.2]  # sorted by element
+    assert incar["NUPDOWN"] == 0
+
+
+def test_a_charged_frame_is_refused(forcedelta, tmp_path):
+    atoms = bulk("Si")
+    atoms.info.update(charge=1, force_delta=0.2)
+    ase.io.write(tmp_path / "flagged.xyz", atoms)
+    code, _, err = recalc(forcedelta)
+    assert code == 2
+    assert "has a charge of 1, which needs NELECT" in err
+    assert recalc(forcedelta, "--charge", 0)[0] == 5
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--xc", "pbe0"], "no setting 'xc'"),
+        (["--set", "mp=almost"], "mp is 'almost'"),
+        (["--set", "ENCUT=600"], "no setting 'ENCUT'"),
+    ],
+)
+def test_settings_that_there_are_not(forcedelta, frame, flags, words):
+    code, _, err = recalc(forcedelta, *flags)
+    assert code == 2
+    assert words in err
+
+
+def test_the_free_energy_belongs_to_the_forces(forcedelta, frame, tmp_path):
+    recalc(forcedelta)
+    (folder,) = (tmp_path / "labelled.xyz.vasp").iterdir()
+    text = re.sub(r'(name="e_fr_energy">\s*)\S+', r"\g<1>-7.5", FINISHED.read_text())
+    (folder / "vasprun.xml").write_text(re.sub(r'(name="e_0_energy">\s*)\S+', r"\g<1>-7.0", text))
+    assert recalc(forcedelta)[0] == 0
+    labelled = ase.io.read("labelled.xyz")
+    assert labelled.get_potential_energy() == pytest.approx(-7.0)
+    assert labelled.get_potential_energy(force_consistent=True) == pytest.approx(-7.5)
+    assert recalc(forcedelta)[0] == 0  # the journal has both
+    assert ase.io.read("labelled.xyz").calc.results["free_energy"] == pytest.approx(-7.5)

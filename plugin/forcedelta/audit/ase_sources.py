@@ -23,6 +23,7 @@ from forcedelta.audit.frames import (
 )
 from forcedelta.errors import ForceDeltaError
 from md_hooks import Trajectory
+from md_hooks.electronic_state import ElectronicState
 
 
 class XYZSource(InSequence):
@@ -162,7 +163,9 @@ class RecordedSource(RandomAccess):
                 numbers=frame.numbers, positions=frame.positions, cell=frame.cell, pbc=frame.pbc,
                 masses=frame.masses,
             )  # fmt: skip
+            # files of earlier versions have charge and spin in their settings only
             atoms.info = {name: value for name, value in self._info.items() if value is not None}
+            ElectronicState(frame.charge, frame.spin, frame.magnetic_moments).put(atoms)
             yield StoredFrame(
                 index, atoms, frame.step, frame.time, frame.velocities, frame.temperature
             )

@@ -8,10 +8,11 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from forcedelta.audit.many import Mode, audit_one, plan, prepare, run_jobs
-from forcedelta.audit.report import write_report
+from forcedelta.audit.many import Mode, audit_one, check_files, plan, prepare, run_jobs
+from forcedelta.audit.report import check_report, write_report
 from forcedelta.audit.result import AuditResult
 from forcedelta.errors import ForceDeltaError
+from forcedelta.restarts import check_stored_model
 from md_hooks import Trajectory
 from md_hooks.progress import say
 
@@ -48,15 +49,22 @@ def perform(
     """
     settings = dict(values)
     given = given | {"trajectory"}
-    if report is not None and not report.parent.is_dir():
-        raise ForceDeltaError(f"{report} cannot be written: make the folder {report.parent} first")
+    if report is not None:
+        check_report(report, replace=mode == "overwrite", continues=mode == "restart")
     if mode == "restart" and len(trajectories) < 2 and (not trajectories or Path(out).is_file()):
         stored = Trajectory(out).metadata.get("settings", {})
-        trajectories = trajectories or [str(stored.get("trajectory", ""))]
-        settings["model"] = settings["model"] or stored.get("model")
+        if "trajectory" not in stored:
+            raise ForceDeltaError(
+                f"{out} is the file of a run, not of an audit: give another --out"
+            )
+        trajectories = trajectories or [str(stored["trajectory"])]
+        if settings["model"] is None and stored.get("model") is not None:
+            check_stored_model(str(stored["model"]), stored.get("architecture"), out)
+            settings["model"] = stored["model"]
     if settings["model"] is None:
         raise ForceDeltaError("no model: give --model with a name of 'forcedelta models' or a path")
     jobs = plan(trajectories, out, **settings)
+    check_files(jobs, settings, report)
     prepare(jobs, mode, given)
     if workers == 1 or len(jobs) == 1:
         results = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +18,8 @@ from forcedelta.audit.result import AuditResult
 from forcedelta.audit.settings import AuditSettings, continued, just_created
 from forcedelta.cli.settings import with_calibrations
 from forcedelta.errors import ForceDeltaError
+from forcedelta.outputs import Named, check_outputs
+from forcedelta.restarts import flags_to_go_on_with
 from md_hooks import Trajectory
 from md_hooks.progress import QuietStream, say
 from md_hooks.signals import completed
@@ -75,6 +77,7 @@ def audit(
         )
     name = os.fspath(model) if isinstance(model, str | Path) else model.name
     jobs = plan([str(path) for path in paths], str(out), model=name, **_in_words(settings))
+    check_files(jobs, settings)
     prepare(jobs, mode, None)
     command = shlex.join(sys.argv)
     if executor is not None:
@@ -131,6 +134,35 @@ def _calibrated(settings: AuditSettings) -> AuditSettings:
     return replace(settings, calibrations=found)
 
 
+def check_files(
+    jobs: Sequence[AuditSettings], thresholds: Mapping[str, Any], report: Path | None = None
+) -> None:
+    """Refuse outputs that are inputs, or each other, before anything is written.
+
+    Args:
+        jobs: of one call.
+        thresholds: "stop_above" and "flag_above" as the user gave them: files of calibrations.
+        report: that is to be written about them.
+
+    Raises:
+        ForceDeltaError: two of them are one file.
+    """
+    outputs, inputs = [], []
+    for job in jobs:
+        outputs += [Named("--out", job.out), Named("--flags", job.flags)]
+        inputs += [Named("trajectory", job.trajectory), Named("topology", job.topology)]
+        inputs.append(Named("model", job.model))
+    for name in ("stop_above", "flag_above"):
+        given = thresholds.get(name)
+        inputs.append(Named("calibration", given if isinstance(given, str | Path) else None))
+    if report is not None:
+        outputs += [
+            Named("--report", report),
+            Named("the report's picture", report.with_suffix(".png")),
+        ]
+    check_outputs(outputs, inputs)
+
+
 def prepare(jobs: list[AuditSettings], mode: Mode, given: set[str] | None) -> None:
     """Look at the files before anything is computed; jobs become those of a restart in place.
 
@@ -146,7 +178,7 @@ def prepare(jobs: list[AuditSettings], mode: Mode, given: set[str] | None) -> No
         job.check()
         out = Path(job.out)
         if len(jobs) > 1:
-            out.parent.mkdir(parents=True, exist_ok=True)
+            _make_folder(out.parent)
         if not out.parent.is_dir():
             raise ForceDeltaError(f"{out} cannot be written: make the folder {out.parent} first")
         if out.is_dir() or not os.access(out if out.exists() else out.parent, os.W_OK):
@@ -155,14 +187,25 @@ def prepare(jobs: list[AuditSettings], mode: Mode, given: set[str] | None) -> No
             continue
         if mode == "create":
             raise ForceDeltaError(
-                f"{out} exists: say --restart to go on with it, --overwrite to replace it, or give "
+                f"{out} exists: pass --restart to continue it, --overwrite to replace it, or give "
                 "another --out"
             )
-        if Path(job.trajectory).exists() and os.path.samefile(out, job.trajectory):
-            raise ForceDeltaError(f"{out} is the trajectory itself: give another --out")
         if mode == "restart" and not just_created(out):
-            stored = Trajectory(out).metadata.get("settings", {})
-            jobs[k] = continued(job, given, stored)
+            begun = Trajectory(out)
+            stored = begun.metadata.get("settings", {})
+            job = continued(job, given, stored)
+            flags = flags_to_go_on_with(job.flags, stored.get("flags"), begun)
+            jobs[k] = replace(job, flags=flags)
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ForceDeltaError(
+            f"{folder} cannot be made a folder for the audits of several trajectories "
+            f"({error.strerror}): give another --out"
+        ) from error
 
 
 def audit_one(

@@ -38,6 +38,8 @@ from md_hooks import (
     Verdict,
     load_checkpoint,
 )
+from md_hooks.electronic_state import ElectronicState
+from md_hooks.errors import HookError
 from md_hooks.signals import end_after_the_step
 
 STORED_FRAMES = 10_000
@@ -109,6 +111,7 @@ class Audit:
         self._interrupt = ""
         self._last: Frame | None = None
         self._known_calibrations: dict[str, Any] = {}
+        self._known_flags: str | None = None
         self._guard = settings.guard()
         self._checkpoint = self._find_checkpoint() if resume else None
 
@@ -120,7 +123,9 @@ class Audit:
         begun = Trajectory(out)
         if not len(begun.series["step"]):
             return None
-        self._known_calibrations = begun.metadata.get("settings", {}).get("calibrations", {})
+        stored = begun.metadata.get("settings", {})
+        self._known_calibrations = stored.get("calibrations", {})
+        self._known_flags = stored.get("flags")  # so that the next restart asks again
         found = load_checkpoint(self._settings.out)
         index = int(found.state["frame"])
         self._check_same(found, index)
@@ -182,7 +187,8 @@ class Audit:
             "stopped" if stopped is not None else "interrupted" if self._interrupt else "finished"
         )
         message = self._interrupt if stopped is None else stopped.reason
-        self._close(reason, message or self._ending)
+        problem = self._problem() if reason == "finished" else ""
+        self._close(reason, message or problem or self._ending)
         return self._result(reason, message)
 
     def _ask_to_end(self, why: str) -> None:
@@ -197,6 +203,7 @@ class Audit:
                 "name": model.name,
                 "weights_hash": model.weights_hash,
                 "library": model.library,
+                "level_of_theory": model.metadata.get("level_of_theory"),
                 "device": str(self._device),
                 "dtype": settings.dtype,
                 "metadata": dict(model.metadata),
@@ -205,6 +212,7 @@ class Audit:
             settings={
                 **settings.stored(),
                 "trajectory": settings.trajectory,
+                "flags": settings.flags or self._known_flags,
                 "format": self._source.kind,
                 "record_every": record_every,
                 "calibrations": {**self._known_calibrations, **calibrations},
@@ -262,12 +270,13 @@ class Audit:
             ending=self._ending,
             message=message,
             problem=self._problem() if reason == "finished" else "",
+            refused=self._guard.refused or "",
         )
 
     def _problem(self) -> str:
         if not self._tally.counts["audited"]:
             return f"none of its frames could be audited ({self._tally.first_reason})"
-        if self._guard.burning_in:
+        if self._guard.burning_in and self._guard.refused is None:
             return _AUTO_ENDED.format(self._settings.burn_in)
         return ""
 
@@ -307,10 +316,15 @@ class Audit:
         if answer is None:
             self._remark(Remark(item.index, step, "not finite", NOT_FINITE))
             answer = not_finite(len(item.atoms))
+        try:
+            state = ElectronicState.of(item.atoms)
+        except HookError as error:
+            self._remark(Remark(item.index, step, "charge and spin", str(error)))
+            state = ElectronicState()
         item, left_out = _without_bad_motion(item)
         if left_out:
             self._remark(Remark(item.index, step, "velocities", left_out))
-        self._last = _frame(item, step, answer)
+        self._last = _frame(item, step, answer, state)
         self._shown = item.index
         return self._chain.dispatch(self._last)
 
@@ -340,7 +354,7 @@ def _without_bad_motion(stored: StoredFrame) -> tuple[StoredFrame, str]:
     return stored, ""
 
 
-def _frame(stored: StoredFrame, step: int, evaluation: Evaluation) -> Frame:
+def _frame(stored: StoredFrame, step: int, evaluation: Evaluation, state: ElectronicState) -> Frame:
     atoms = stored.atoms
     return Frame(
         step=step,
@@ -364,4 +378,5 @@ def _frame(stored: StoredFrame, step: int, evaluation: Evaluation) -> Frame:
             "atoms": float(len(atoms)),
             **Frame.scalars(evaluation.expected_errors),
         },
+        **state.frame_fields(),
     )

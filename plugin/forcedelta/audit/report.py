@@ -13,7 +13,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from forcedelta.audit.digest import MOST_REMARKS, MOST_ROWS, Digest
 from forcedelta.audit.figures import overview, png, structure
 from forcedelta.errors import ForceDeltaError
+from forcedelta.outputs import Named, check_outputs, refuse_existing
 from md_hooks import Action, Trajectory
+from md_hooks.replacing import replace_file
 from md_hooks.text import printable
 
 _FACTS = (
@@ -22,20 +24,30 @@ _FACTS = (
     ("regime", "trained on"),
     ("licence", "licence of the weights"),
 )
+_TITLE, _HEAD = b"<title>Force Delta report", 400
+"""By these words in so many bytes a page of ours is known."""
+
 _ROUNDED = ("XTC", "TNG")
 
 
 def write_report(files: Sequence[str | Path], report: Path) -> None:
     """Write a report on audits or runs.
 
+    What is there already is replaced; see `check_report`.
+
     Args:
         files: recorded files, in the order in which they are to appear.
         report: the HTML page. The first picture of the first file goes beside it, with ``.png``.
 
     Raises:
-        ForceDeltaError: there is nothing to report, or the page cannot be written.
+        ForceDeltaError: there is nothing to report, the page cannot be written, or would replace
+            one of the files.
         HookError: a file cannot be read.
     """
+    check_outputs(
+        [Named("report", report), Named("the report's picture", picture_of(report))],
+        [Named("recorded file", file) for file in files],
+    )
     digests = []
     for file in files:
         trajectory = Trajectory(file)
@@ -59,13 +71,38 @@ def write_report(files: Sequence[str | Path], report: Path) -> None:
         most_rows=MOST_ROWS,
         most_remarks=MOST_REMARKS,
     )
+    fix = "choose another file for the report"
+    replace_file(report, page.encode(errors="replace"), fix, ForceDeltaError)
+    replace_file(picture_of(report), pictures[0]["overview"], fix, ForceDeltaError)
+
+
+def picture_of(report: Path) -> Path:
+    """Where the picture beside a report is written."""
+    return report.with_suffix(".png")
+
+
+def check_report(report: Path, replace: bool, continues: bool = False) -> None:
+    """Whether a report may be written, before what it reports is computed.
+
+    Args:
+        report: the HTML page.
+        replace: the user asked for a file that exists to be replaced.
+        continues: an audit goes on, and a report that was made of it before is made again.
+
+    Raises:
+        ForceDeltaError: it or its picture exists, or there is no folder for it.
+    """
+    again = replace or (continues and _is_report(report))
+    for path in (report, picture_of(report)):
+        refuse_existing("report", path, again)
+
+
+def _is_report(path: Path) -> bool:
     try:
-        report.write_text(page, encoding="utf-8")
-        report.with_suffix(".png").write_bytes(pictures[0]["overview"])
-    except OSError as error:
-        raise ForceDeltaError(
-            f"{report} cannot be written ({error.strerror}): choose another --report"
-        ) from error
+        with path.open("rb") as file:
+            return _TITLE in file.read(_HEAD)
+    except OSError:
+        return False
 
 
 def _pictures(digest: Digest) -> dict[str, bytes]:

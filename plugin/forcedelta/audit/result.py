@@ -76,7 +76,8 @@ class AuditResult:
         frames: frames that the trajectory seemed to have when it was opened.
         audited: frames in the audit's file, those of earlier parts included.
         flagged: frames between the thresholds.
-        stops: frames at which the guard said stop: above the threshold, or not finite.
+        stops: frames at which the guard said stop: above the threshold, not finite, or the one at
+            which it refused the burn-in.
         first_stop: step of the first of them.
         largest: the largest U, eV/Å; None where there is none.
         largest_step: its step.
@@ -86,6 +87,7 @@ class AuditResult:
         ending: why the trajectory could not be read to its end.
         message: the guard's words, where it ended the audit, or what interrupted it.
         problem: what the user has to put right: nothing could be audited, or no threshold chosen.
+        refused: what is wrong with the burn-in, so that "auto" chose no threshold.
     """
 
     trajectory: str
@@ -105,6 +107,7 @@ class AuditResult:
     ending: str = ""
     message: str = ""
     problem: str = ""
+    refused: str = ""
 
     @property
     def line(self) -> str:
@@ -114,7 +117,12 @@ class AuditResult:
             parts.append(f"largest U {self.largest:.4g} eV/Å at step {self.largest_step}")
         if self.flag_threshold is not None:
             parts.append(f"{self.flagged} flagged (above {self.flag_threshold:.4g} eV/Å)")
-        if self.stops:
+        if self.refused:
+            parts.append(
+                f"in the burn-in {self.refused}, so that 'auto' chose no threshold (step "
+                f"{self.first_stop} is marked)"
+            )
+        elif self.stops:
             above = "not finite"
             if self.stop_threshold is not None:
                 above = f"above {self.stop_threshold:.4g} eV/Å or not finite"

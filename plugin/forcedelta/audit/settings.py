@@ -19,7 +19,7 @@ DEFINING = (
 )  # fmt: skip
 """What a continued audit must share with the first part, or its frames could not be compared."""
 
-CONTINUED = ("stop", "device", "threads", "record_every", "flags", "end_at_stop")
+CONTINUED = ("stop", "device", "threads", "record_every", "end_at_stop")
 """What a continued audit takes over unless it is given anew."""
 
 
@@ -83,7 +83,7 @@ class AuditSettings:
     def stored(self) -> dict[str, Any]:
         """What goes into the audit's file."""
         kept = asdict(self)
-        return {name: kept[name] for name in (*DEFINING, *CONTINUED)}
+        return {name: kept[name] for name in (*DEFINING, *CONTINUED, "flags")}
 
     def guard(self) -> Guard:
         """The guard that they describe.
@@ -156,6 +156,9 @@ def continued(
         for name in (*DEFINING, *CONTINUED)
         if name in stored and given is not None and name not in given
     }
+    for name in ("stop_above", "flag_above"):  # a word here; a number in a file is as good
+        if isinstance(taken.get(name), int | float):
+            taken[name] = repr(taken[name])
     return replace(settings, **taken)
 
 

@@ -21,7 +21,7 @@ Array = NDArray[np.float64]
 
 QUANTILES = (0.5, 0.75, 0.9, 0.95)
 SHARES = (0.25, 0.5, 0.75, 1.0)  # of labels that pass the thresholds at which correlation is seen
-SIGNIFICANT = 6  # digits of a threshold
+SIGNIFICANT = 4  # digits of a threshold
 
 
 def calibrate(
@@ -73,7 +73,7 @@ def calibrate(
             "force_delta_range": [float(used.force_delta.min()), float(used.force_delta.max())],
         },
         passing={"labels": len(used), "count": found.passing, "bad": found.bad},
-        ranking=as_facts(ranking(predictors(used), used.epsilon, tolerance)),
+        ranking=as_facts(ranking(predictors(used), used.epsilon, tolerance, worth=sample.worth)),
         thresholds=at_thresholds(marks, used.force_delta, used.epsilon, tolerance),
         versions={
             "forcedelta": __version__,
@@ -106,7 +106,15 @@ def threshold(
     except ForceDeltaError as failed:
         if sample.worth == len(labels):
             raise
-        raise ForceDeltaError(f"{failed} ({sample.assumed})") from failed
+        raise ForceDeltaError(
+            f"{failed} ({sample.assumed}; frames of one run have the same run_id or, without it, the "
+            "same run and source)"
+        ) from failed
+    if found.value <= 0:
+        raise ForceDeltaError(
+            "the labels that keep to the risk have a U of 0, as crystals at rest have by symmetry: "
+            "label frames of a run"
+        )
     if found.highest:
         raise ForceDeltaError(
             f"all {found.passing} labels pass ({found.bad} with an error above {tolerance:g} eV/Å keep to "
@@ -131,7 +139,7 @@ def deviations(u: Array, large: NDArray[np.bool_]) -> Array:
 
 
 def shortest(value: float, force_delta: Array) -> float:
-    """The threshold rounded up to the fewest digits, six at least, that the same labels pass.
+    """The threshold rounded up to the fewest digits, four at least, that the same labels pass.
 
     What is printed, what is in the file and what a guard compares with is then one number.
     """

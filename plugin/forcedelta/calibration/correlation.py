@@ -75,14 +75,15 @@ class Sample:
         alone = f"the {self.alone} labels of which no run is known are independent of each other"
         if not self.runs:
             return alone
+        runs = f"{self.runs} run" + "s" * (self.runs > 1)
         if self.way == "blocks":
-            count = f"the labels of {self.runs} run{'s' * (self.runs > 1)}, which"
+            count = f"the labels of {runs}, which"
             rest = "from their correlation in time, and differences between runs are not seen"
         elif self.way == "between runs":
-            count = f"runs are independent of each other; the labels of {self.runs} runs"
+            count = f"runs are independent of each other; the labels of {runs}"
             rest = "from their correlation in time and within runs"
         else:
-            count = f"runs are independent of each other; of each of {self.runs} runs one label,"
+            count = f"runs are independent of each other; of each of {runs} one label,"
             rest = "as its labels may be all alike"
         text = f"{count} count as {self.worth - self.alone:.0f} {rest}"
         return text + (f", and {alone}" if self.alone else "")

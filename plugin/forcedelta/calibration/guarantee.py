@@ -118,8 +118,8 @@ def find_threshold(
     least = labels_needed(risk, confidence)
     if round(worth, 6) < least:
         raise ForceDeltaError(
-            f"{_number(worth)} labels are too few for a risk of {risk:g} at a confidence of "
-            f"{confidence:g}, which needs at least {_number(least)}, all but one of them without an "
+            f"{_number(worth)} too few for a risk of {risk:g} at a confidence of "
+            f"{confidence:g}, which needs at least {least}, all but one of them without an "
             "error above the tolerance: label more frames, or allow a risk of "
             f"{_least_risk(worth, confidence)}"
         )
@@ -174,9 +174,8 @@ def check(tolerance: float, risk: float, confidence: float) -> None:
 def _first_tested(count: int, risk: float, confidence: float, weight: float) -> int:
     """Number of labels below the first threshold tested: it depends on nothing but the arguments."""
     worth = weight * np.arange(int(LARGEST_START * count) + 1)
-    allowed = binom.ppf(
-        1 - confidence, np.floor(worth), risk
-    )  # bad ones; one too many, but for rare ties
+    # bad ones; one too many, but for rare ties
+    allowed = binom.ppf(1 - confidence, np.floor(worth), risk)
     allowed -= binom.cdf(allowed, np.floor(worth), risk) > 1 - confidence
     if allowed[-1] < 0:
         return math.ceil(round((labels_needed(risk, confidence) - 1) / weight, 6))
@@ -184,8 +183,9 @@ def _first_tested(count: int, risk: float, confidence: float, weight: float) -> 
 
 
 def _number(worth: float) -> str:
-    """A number of labels in words of a message."""
-    return f"{math.floor(worth)}" if worth < 1e6 else f"{worth:.3g}"
+    """Subject and verb of a message."""
+    count = math.floor(worth)
+    return f"{count} label is" if count == 1 else f"{count} labels are"
 
 
 def _least_risk(worth: float, confidence: float) -> str:

@@ -8,13 +8,14 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import ase.io
 import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from ..errors import ForceDeltaError
+from .labelled_files import LabelledFrame, number, read_frames, reference_forces
+from .runs import runs_of
 
 if TYPE_CHECKING:
     from ..ase import ForceDeltaCalculator
@@ -35,8 +36,8 @@ class Labels:
         force_rms: RMS of the direct forces [n], eV/Å.
         energy: predicted energy per atom above the lowest frame of the same composition [n], eV;
             NaN where the prediction is not known.
-        source: trajectory that a frame comes from, where the file tells [n].
-        time: when, fs, or the step; NaN where the file does not tell [n].
+        source: what is the same for frames of one run and for no others, where the file tells [n].
+        time: when in that run, fs, or the step; NaN where the file does not tell [n].
         model: name and weights_hash of the model.
         reference: what made the labels, where the file tells.
     """
@@ -63,15 +64,11 @@ class Labels:
         return replace(self, **arrays, source=[self.source[index] for index in indices])
 
 
-@dataclass(frozen=True)
-class _Frame:
-    atoms: Atoms
-    where: str
-    forces: Array
-
-
 def read_labels(
-    paths: Sequence[str | Path], calculator: ForceDeltaCalculator | None = None
+    paths: Sequence[str | Path],
+    calculator: ForceDeltaCalculator | None = None,
+    forces_key: str | None = None,
+    energy_key: str | None = None,
 ) -> Labels:
     """Labelled frames of files that ASE reads, as `forcedelta recalc` writes them.
 
@@ -80,12 +77,21 @@ def read_labels(
     forces. With one, all frames are evaluated anew and need nothing but the reference's forces; a
     bar shows the progress on a terminal.
 
+    Args:
+        paths: the files.
+        calculator: of the model that is asked for all frames.
+        forces_key: array that holds the reference's forces, eV/Å, if not where ASE has them.
+        energy_key: field that holds the reference's energy; checked to be there, nothing more.
+
     Raises:
         ForceDeltaError: a file cannot be read or holds no frames; frames without forces, with
             numbers that are not finite, without U, of several models or references; structures
-            that the model does not know; forces that are the model's own.
+            that the model does not know; forces that are the model's own, or zero everywhere.
     """
-    return _labels([frame for path in paths for frame in _labelled(Path(path))], calculator)
+    return _labels(
+        [frame for path in paths for frame in read_frames(Path(path), forces_key, energy_key)],
+        calculator,
+    )
 
 
 def evaluated(frames: Iterable[Atoms], calculator: ForceDeltaCalculator) -> Labels:
@@ -95,10 +101,13 @@ def evaluated(frames: Iterable[Atoms], calculator: ForceDeltaCalculator) -> Labe
         ForceDeltaError: as `read_labels` does.
     """
     numbered = [(f"frame {index} (counted from 0)", atoms) for index, atoms in enumerate(frames)]
-    return _labels([_Frame(atoms, at, _forces(atoms, at)) for at, atoms in numbered], calculator)
+    return _labels(
+        [LabelledFrame(atoms, reference_forces(atoms, at), at) for at, atoms in numbered],
+        calculator,
+    )
 
 
-def _labels(frames: list[_Frame], calculator: ForceDeltaCalculator | None) -> Labels:
+def _labels(frames: list[LabelledFrame], calculator: ForceDeltaCalculator | None) -> Labels:
     if not frames:
         raise ForceDeltaError("there are no labelled frames: give some")
     _refuse_copies(frames)
@@ -124,53 +133,25 @@ def _labels(frames: list[_Frame], calculator: ForceDeltaCalculator | None) -> La
             "the forces of the frames are the model's own predictions, not those of a reference: label the "
             "frames first (forcedelta recalc)"
         )
-    sources = [_source(frame.atoms) for frame in frames]
+    if not any(frame.forces.any() for frame in frames):
+        raise ForceDeltaError(
+            "the reference forces of all frames are zero, and no labels: label the frames first "
+            "(forcedelta recalc)"
+        )
+    sources, times = runs_of(frames)
     return Labels(
         force_delta=np.array(force_delta),
         epsilon=np.array([_rms(error) for error in errors]),
         force_rms=np.array([_rms(predicted) for predicted in direct]),
         energy=_above_the_lowest([frame.atoms for frame in frames], np.array(energy)),
-        source=[source for source, _ in sources],
-        time=np.array([time for _, time in sources]),
+        source=sources,
+        time=times,
         model=model,
         reference=reference,
     )
 
 
-def _labelled(path: Path) -> Iterable[_Frame]:
-    if not path.is_file():
-        raise ForceDeltaError(f"{path} does not exist: give a file of labelled frames")
-    count = 0
-    try:
-        for atoms in ase.io.iread(path, ":"):
-            where = f"{path}, frame {count} (counted from 0)"
-            yield _Frame(atoms, where, _forces(atoms, where))
-            count += 1
-    except ForceDeltaError:
-        raise
-    except Exception as error:  # ASE's readers raise whatever their parsers raise
-        reason = str(error) or type(error).__name__
-        raise ForceDeltaError(
-            f"{path} cannot be read after {count} frames ({reason}): give extended XYZ, as "
-            "'forcedelta recalc' writes it"
-        ) from error
-    if count == 0:
-        raise ForceDeltaError(f"{path} holds no frames: give a file of labelled frames")
-
-
-def _forces(atoms: Atoms, where: str) -> Array:
-    results = {} if atoms.calc is None else atoms.calc.results
-    if results.get("forces") is None:
-        raise ForceDeltaError(
-            f"{where} has no reference forces: label it (forcedelta recalc), or remove it"
-        )
-    forces = np.asarray(results["forces"], float)
-    if not np.isfinite(forces).all():
-        raise ForceDeltaError(f"{where} has reference forces that are not finite: remove it")
-    return forces
-
-
-def _stored(frame: _Frame) -> tuple[float, float, Array]:
+def _stored(frame: LabelledFrame) -> tuple[float, float, Array]:
     """U, the predicted energy per atom and the direct forces that the file has."""
     info, arrays = frame.atoms.info, frame.atoms.arrays
     missing = [name for name in ("force_delta", "model", "weights_hash") if name not in info]
@@ -180,15 +161,20 @@ def _stored(frame: _Frame) -> tuple[float, float, Array]:
         raise ForceDeltaError(
             f"{frame.where} has no {' and no '.join(missing)}: say --model, and the model is asked for all frames"
         )
-    force_delta = float(info["force_delta"])
-    direct = np.asarray(arrays["direct_forces"], float)
+    force_delta, direct = number(info["force_delta"]), np.asarray(arrays["direct_forces"])
+    if direct.shape != frame.forces.shape or direct.dtype.kind not in "fiu" or force_delta < 0:
+        raise ForceDeltaError(
+            f"{frame.where} has a force_delta or direct_forces that 'forcedelta' did not write: say "
+            "--model, and the model is asked for all frames"
+        )
     if not (np.isfinite(force_delta) and np.isfinite(direct).all()):
         raise ForceDeltaError(f"{frame.where} has a prediction that is not finite: remove it")
-    energy = float(info.get("model_energy", np.nan))
-    return force_delta, energy / len(frame.atoms), direct
+    return force_delta, number(info.get("model_energy")) / len(frame.atoms), direct.astype(float)
 
 
-def _evaluated(frame: _Frame, calculator: ForceDeltaCalculator) -> tuple[float, float, Array]:
+def _evaluated(
+    frame: LabelledFrame, calculator: ForceDeltaCalculator
+) -> tuple[float, float, Array]:
     atoms = frame.atoms.copy()
     try:
         calculator.calculate(atoms, ["force_delta"])
@@ -201,7 +187,7 @@ def _evaluated(frame: _Frame, calculator: ForceDeltaCalculator) -> tuple[float, 
     return results["force_delta"], results["energy"] / len(atoms), results["direct_forces"]
 
 
-def _refuse_copies(frames: list[_Frame]) -> None:
+def _refuse_copies(frames: list[LabelledFrame]) -> None:
     """The same structure twice is one label; a file that was given twice is a slip."""
     seen: dict[bytes, str] = {}
     for frame in frames:
@@ -214,7 +200,7 @@ def _refuse_copies(frames: list[_Frame]) -> None:
         seen[key] = frame.where
 
 
-def _reference(frames: list[_Frame]) -> str | None:
+def _reference(frames: list[LabelledFrame]) -> str | None:
     """The reference of all frames that name one."""
     told = [frame for frame in frames if "reference" in frame.atoms.info]
     if not told:
@@ -226,22 +212,16 @@ def _reference(frames: list[_Frame]) -> str | None:
     )
 
 
-def _only(name: str, values: list[Any], frames: list[_Frame]) -> Any:
+def _only(name: str, values: list[Any], frames: list[LabelledFrame]) -> Any:
     """The value that all frames share."""
     for value, frame in zip(values, frames, strict=True):
-        if value != values[0]:
+        if str(value) != str(values[0]):
             raise ForceDeltaError(
                 f"{frame.where} has {name} {value}, but {frames[0].where} has {values[0]}: "
                 "calibrate each by itself"
                 + (", or say --model to evaluate all frames anew" if name != "reference" else "")
             )
     return values[0]
-
-
-def _source(atoms: Atoms) -> tuple[str | None, float]:
-    source = atoms.info.get("source", atoms.info.get("run"))
-    time: Any = atoms.info.get("time", atoms.info.get("step", np.nan))
-    return (None if source is None else str(source)), float(time)
 
 
 def _rms(array: Array) -> float:

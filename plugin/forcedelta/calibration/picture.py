@@ -12,7 +12,7 @@ from scipy.stats import beta
 
 from md_hooks.text import printable
 
-from ..errors import ForceDeltaError
+from ..pictures import write_png
 from .labels import Labels
 from .result import Calibration
 
@@ -25,13 +25,7 @@ def write_picture(path: Path, labels: Labels, found: Calibration) -> None:
     Raises:
         ForceDeltaError: the file cannot be written.
     """
-    figure = draw(labels, found)
-    try:
-        figure.savefig(path, dpi=150, format="png")
-    except OSError as error:
-        raise ForceDeltaError(
-            f"{path} cannot be written ({error.strerror}): choose another --plot"
-        ) from error
+    write_png(draw(labels, found), path, "choose another --plot")
 
 
 def draw(labels: Labels, found: Calibration) -> Figure:
@@ -46,7 +40,7 @@ def draw(labels: Labels, found: Calibration) -> Figure:
     for axes in (left, right):
         axes.axvline(
             found.threshold, color=LINE_COLOUR, linestyle="--",
-            label=f"threshold {found.threshold:.3g} eV/Å",
+            label=f"threshold {found.threshold!r} eV/Å",
         )  # fmt: skip
         axes.set_xscale("log")
         axes.set_xlim(max(u.min(), 1e-2 * found.threshold), 1.2 * u.max())
@@ -79,7 +73,10 @@ def _risks(axes: Any, u: Any, bad: Any, found: Calibration) -> None:
     passing = np.arange(1, len(u) + 1)
     failing = np.cumsum(bad[order])
     # Clopper and Pearson's bound on the share, of each threshold by itself
-    bound = beta.ppf(found.confidence, failing + 1, np.maximum(passing - failing, 1e-9))
+    weight = min(1.0, found.labels["used"] / len(u))
+    bound = beta.ppf(
+        found.confidence, weight * failing + 1, np.maximum(weight * (passing - failing), 1e-9)
+    )
     axes.step(u[order], failing / passing, where="post", color=LABEL_COLOUR, label="of the labels")
     axes.step(
         u[order], bound, where="post", color=LABEL_COLOUR, alpha=0.4,

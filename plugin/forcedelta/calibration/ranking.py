@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import DegenerateDataWarning, bootstrap, rankdata
+from scipy.stats import rankdata
 
 Array = NDArray[np.float64]
 
-RESAMPLES = 1000
+RESAMPLES, BATCH = 1000, 100
 LEVEL = 0.95
 MEASURES = ("spearman", "auroc_tolerance", "auroc_worst_tenth")
 
@@ -49,27 +48,34 @@ def auroc(predictor: Array, positive: NDArray[np.bool_]) -> Array:
 
 
 def ranking(
-    predictors: Mapping[str, Array], error: Array, tolerance: float, seed: int = 0
+    predictors: Mapping[str, Array],
+    error: Array,
+    tolerance: float,
+    seed: int = 0,
+    worth: float | None = None,
 ) -> dict[str, dict[str, Estimate]]:
     """Spearman's r_s, and AUROC for errors above the tolerance and for the worst tenth.
 
     Intervals are those of the percentile bootstrap, over the resamples in which the number exists;
-    where it does not in more than a tenth of them, there is none.
+    where it does not in more than a tenth of them, there is none. Labels that are worth fewer
+    independent ones are resampled in that smaller number.
 
     Args:
         predictors: name and values [n] of each.
         error: true errors [n], eV/Å.
         tolerance: eV/Å.
         seed: of the bootstrap.
+        worth: number of independent labels that these count as; n if not given.
 
     Returns:
         by predictor, by measure (`MEASURES`).
     """
     names = list(predictors)
     columns = np.stack([predictors[name] for name in names])
+    size = len(error) if worth is None else max(2, int(worth))
 
-    def measures(*samples: Array, axis: int = -1) -> Array:
-        *values, errors = (np.moveaxis(sample, axis, -1) for sample in samples)
+    def measures(rows: NDArray[np.int64]) -> Array:
+        values, errors = columns[:, rows], error[rows]
         large = errors > tolerance
         worst = errors >= np.quantile(errors, 0.9, axis=-1, keepdims=True)
         return np.stack(
@@ -80,24 +86,13 @@ def ranking(
             ]
         )
 
-    with warnings.catch_warnings():
-        # it warns of numbers that do not exist in some resamples, which `_estimate` sees to
-        warnings.simplefilter("ignore", DegenerateDataWarning)
-        result = bootstrap(
-            (*columns, error),
-            measures,
-            n_resamples=RESAMPLES,
-            batch=100,
-            vectorized=True,
-            paired=True,
-            method="percentile",
-            rng=np.random.default_rng(seed),
-        )
-    values = measures(*columns, error)
-    estimates = [
-        _estimate(value, resampled)
-        for value, resampled in zip(values, result.bootstrap_distribution, strict=True)
-    ]
+    rng = np.random.default_rng(seed)
+    resampled = np.concatenate(
+        [measures(rng.integers(0, len(error), (BATCH, size))) for _ in range(RESAMPLES // BATCH)],
+        axis=-1,
+    )
+    everything = measures(np.arange(len(error)))
+    estimates = [_estimate(*pair) for pair in zip(everything, resampled, strict=True)]
     return {
         name: dict(zip(MEASURES, estimates[3 * row : 3 * row + 3], strict=True))
         for row, name in enumerate(names)

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, get_origin, get_type_hints
 
+from md_hooks.replacing import replace_file
 from md_hooks.text import one_line, shortened
 
 from ..errors import ForceDeltaError
@@ -25,14 +26,16 @@ class Calibration:
     """A threshold on U and what is known about it.
 
     Attributes:
-        threshold: eV/Å; a frame passes where U <= threshold.
+        threshold: eV/Å; a frame passes where U <= threshold. The same number, digit by digit, as in
+            the guarantee.
         tolerance: eV/Å, of the RMS error of the direct forces.
         risk: bound on P(error > tolerance | U <= threshold).
         confidence: probability, over the draw of the labels, that the bound holds.
-        guarantee: the same as a sentence.
+        guarantee: the same as a sentence, and what was assumed.
         model: name and weights_hash of the model that it holds for.
-        labels: their number, how many were used and why, and of what reference.
-        passing: of the labels used, those that pass, and the bad ones of these.
+        labels: their number, how many independent ones they count as (``used``) and why, and of
+            what reference.
+        passing: how many labels were looked at, those of them that pass, and the bad ones of these.
         ranking: r_s and AUROC of U and of its controls, with intervals.
         thresholds: share of passing labels, risk, precision and recall at several thresholds.
         versions: of the packages that made it.
@@ -66,13 +69,10 @@ class Calibration:
         Raises:
             ForceDeltaError: the file cannot be written.
         """
-        text = json.dumps(self.facts(), ensure_ascii=False, indent=1)
-        try:
-            Path(path).write_text(text + "\n", encoding="utf-8")
-        except OSError as error:
-            raise ForceDeltaError(
-                f"{path} cannot be written ({error.strerror}): choose another --out"
-            ) from error
+        text = json.dumps(self.facts(), ensure_ascii=False, indent=1) + "\n"
+        replace_file(
+            path, text.encode(errors="backslashreplace"), "choose another --out", ForceDeltaError
+        )
 
     def check_use(
         self, name: str, weights_hash: str, on: str = "force_delta", forces: str = "direct"

@@ -17,25 +17,36 @@ PyTorch takes seconds to import, so this package imports it only where a model i
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import FrameType
 from typing import Any
 
-import typer
-
-from md_hooks.errors import HookError
-from md_hooks.progress import say
-from md_hooks.text import one_line
-
 from ..errors import ForceDeltaError
-from . import audit, calibrate, check, export, models, plot, recalc, run, watch
-from .checked import CheckedCommand
-from .encoding import write_readably
-from .standard_streams import flush_streams, open_streams
+from ..installing import unmet
 
 DONE, BAD_INPUT, INTERRUPTED = 0, 2, 130
+
+try:
+    import typer
+
+    from md_hooks.errors import HookError
+    from md_hooks.progress import say
+    from md_hooks.text import one_line
+
+    from . import audit, calibrate, check, export, models, plot, recalc, run, watch
+    from .checked import CheckedCommand
+    from .encoding import write_readably
+    from .standard_streams import flush_streams, open_streams
+except ImportError:
+    wrong_versions = unmet()
+    if wrong_versions is None:
+        raise
+    print(f"error: {wrong_versions}", file=sys.stderr)
+    sys.exit(BAD_INPUT)
 
 app = typer.Typer(
     name="forcedelta",
@@ -95,7 +106,8 @@ def status_of(program: typer.Typer, arguments: Sequence[str] | None, name: str) 
     """
     try:
         args = None if arguments is None else list(arguments)
-        answer: Any = program(args, prog_name=name, standalone_mode=False)
+        with _log_printed():
+            answer: Any = program(args, prog_name=name, standalone_mode=False)
     except (ForceDeltaError, HookError) as error:
         return _fail(str(error))
     except (KeyboardInterrupt, typer.Abort):
@@ -105,12 +117,37 @@ def status_of(program: typer.Typer, arguments: Sequence[str] | None, name: str) 
         if isinstance(error.__context__, BrokenPipeError):
             return DONE  # `forcedelta run --help | head`: rich exits when its reader has left
         raise
+    except (ImportError, AttributeError):
+        wrong_versions = unmet()  # of libraries that are imported by a command
+        if wrong_versions is None:
+            raise
+        return _fail(wrong_versions)
     except Exception as error:
         # errors of the command line itself; their base class is not public in every typer
         if not hasattr(error, "format_message"):
             raise
         return _fail(error.format_message())
     return answer if isinstance(answer, int) else DONE
+
+
+@contextlib.contextmanager
+def _log_printed() -> Iterator[None]:
+    """Prints on stderr what the package logs, such as that a download begins."""
+    log = logging.getLogger("forcedelta")
+    level = log.level
+    handler = _Said()
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+        log.removeHandler(handler)
+
+
+class _Said(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        say(one_line(record.getMessage()))
 
 
 def _fail(message: str) -> int:

@@ -81,7 +81,7 @@ def audit(
         typer.Option(
             metavar="eV/Å|auto|FILE",
             help="Mark frames above this, eV/Å, as those at which a run would be stopped. auto: "
-            "--stop-factor times the largest value of the burn-in; a FILE of 'forcedelta "
+            "--stop-factor times the upper end of the burn-in's usual values; a FILE of 'forcedelta "
             "calibrate'. Frames that are not finite are always marked.",
             rich_help_panel=_GUARD,
             show_default="none",
@@ -115,7 +115,7 @@ def audit(
         float,
         typer.Option(
             metavar="X",
-            help="Multiple of the burn-in maximum used by --stop-above auto.",
+            help="Multiple of the upper end of the burn-in's usual values used by --stop-above auto.",
             rich_help_panel=_GUARD,
         ),
     ] = 2.0,
@@ -123,7 +123,7 @@ def audit(
         float,
         typer.Option(
             metavar="X",
-            help="Multiple of the burn-in maximum used by --flag-above auto.",
+            help="Multiple of the upper end of the burn-in's usual values used by --flag-above auto.",
             rich_help_panel=_GUARD,
         ),
     ] = 1.5,

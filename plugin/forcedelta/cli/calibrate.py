@@ -12,7 +12,7 @@ import typer
 from md_hooks.progress import say
 
 from ..calibration.result import Calibration
-from ..errors import ForceDeltaError
+from ..outputs import Named, check_outputs, refuse_existing
 from .model_options import Architecture, Compile, Trust
 
 if TYPE_CHECKING:
@@ -70,6 +70,24 @@ def calibrate(
     architecture: Architecture = None,
     trust: Trust = False,
     compile: Compile = False,
+    forces_key: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Array of the files with the forces of the reference, eV/Å, where it is not 'forces', "
+            "e.g. REF_forces.",
+            show_default=False,
+        ),
+    ] = None,
+    energy_key: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Field of the files with the energy of the reference, e.g. REF_energy: only checked to be "
+            "a number in each frame, as a calibration rests on forces.",
+            show_default=False,
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -86,7 +104,9 @@ def calibrate(
             show_default=False,
         ),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace --out and --plot.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
     device: Annotated[
         str, typer.Option(help="Device of --model: cpu, cuda, cuda:1, mps, xpu.")
@@ -103,13 +123,18 @@ def calibrate(
 
     Beside it: how well U ranks the errors (Spearman's r_s, AUROC, with 95 % bootstrap
     intervals) next to the energy and the size of the forces, and what thresholds cost. Frames
-    of one trajectory, where the files say so, are thinned to independent ones.
+    of one run, where the files tell of runs, count for as many independent ones as their
+    correlation allows.
+
+    The confidence is that of one draw of labels and one --tolerance: with several tolerances tried
+    on the same labels, the chance of a wrong threshold adds up. It also counts draws that give no
+    threshold: of the thresholds that are found, more than 1 - confidence may be wrong.
     """
-    if out is not None and out.exists() and not overwrite:
-        raise ForceDeltaError(f"{out} exists: pass --overwrite, or give another --out")
-    for path in (out, plot):
-        if path is not None and not path.parent.is_dir():
-            raise ForceDeltaError(f"{path} cannot be written: make the folder {path.parent} first")
+    outputs = [Named("--out", out), Named("--plot", plot)]
+    check_outputs(outputs, [Named("labels", file) for file in files] + [Named("model", model)])
+    for flag, path in outputs:
+        if path is not None:
+            refuse_existing(flag, Path(path), overwrite)
     from ..calibration.calibrate import calibrate as find
     from ..calibration.guarantee import check
     from ..calibration.labels import read_labels
@@ -120,7 +145,7 @@ def calibrate(
         calculator = _calculator(
             model, device, dtype, threads, architecture=architecture, trust=trust, compile=compile
         )
-    labels = read_labels(files, calculator)
+    labels = read_labels(files, calculator, forces_key, energy_key)
     found = find(labels, tolerance, risk, confidence, list(files))
     if out is not None:
         found.write(out)
@@ -153,9 +178,9 @@ def _lines(found: Calibration) -> list[str]:
     share = passing["bad"] / passing["count"]
     reference = f", against {labels['reference']}" if labels["reference"] else ""
     return [
-        f"threshold {found.threshold:.4g} eV/Å for model '{found.model['name']}'",
+        f"threshold {found.threshold!r} eV/Å for model '{found.model['name']}'",
         found.guarantee,
-        f"It rests on {labels['used']} labels{_independence(labels)}{reference}: {passing['count']} of them "
+        f"It rests on {_number_of(labels)}{reference}: {passing['count']} of {passing['labels']} "
         f"pass, and {passing['bad']} of these ({100 * share:.1f} %) have a larger error; "
         f"{labels['above_tolerance']} of all have.",
         "",
@@ -165,12 +190,11 @@ def _lines(found: Calibration) -> list[str]:
     ]
 
 
-def _independence(labels: dict[str, Any]) -> str:
-    inefficiency = labels["statistical_inefficiency"]
-    if inefficiency is None:
-        return ", taken for independent, as there are no times or too few of one trajectory to tell"
-    thinned = f" of {labels['count']}" if labels["used"] < labels["count"] else ""
-    return f"{thinned}, of a trajectory every {inefficiency:.3g}th (statistical inefficiency)"
+def _number_of(labels: dict[str, Any]) -> str:
+    if not labels["runs"]:
+        return f"{labels['count']} labels, taken for independent"
+    runs = f"{labels['runs']} run" + "s" * (labels["runs"] > 1)
+    return f"{labels['count']} labels of {runs}, which count as {labels['used']} independent ones"
 
 
 def _ranking(found: Calibration) -> list[str]:

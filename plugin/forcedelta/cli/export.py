@@ -12,6 +12,7 @@ from md_hooks.progress import say
 
 from ..errors import ForceDeltaError
 from ..installing import command
+from ..outputs import Named, check_outputs, refuse_existing
 from .model_options import Architecture, Charge, Spin, Trust
 
 
@@ -38,8 +39,8 @@ def export(
     kJ/(mol nm) go out. In Python: add_force_delta(system, "FILE.pt", topology,
     path="torchscript"). A charge and a spin are fixed in the file.
     """
-    if out.exists() and not overwrite:
-        raise ForceDeltaError(f"{out} exists: pass --overwrite, or give another --out")
+    check_outputs([Named("--out", out)], [Named("model", model)])
+    refuse_existing("--out", out, overwrite)
     try:
         from ..openmm.export import export as write
     except ModuleNotFoundError as error:

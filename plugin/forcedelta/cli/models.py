@@ -39,7 +39,7 @@ def models(
 
     Those that come with the package or from other packages first, then the published ones of each
     library, and how to install the library where it is missing. Those of other packages are
-    imported, but not loaded, to see whether they can be used.
+    imported, but not loaded, to see whether they can be used: in processes of their own.
     """
     from ..models.catalogue import families
 
@@ -93,6 +93,7 @@ def known_models() -> list[dict[str, Any]]:
     """
     from ..errors import ForceDeltaError
     from ..models.files import read_metadata
+    from ..models.plugins import problems
     from ..models.registry import embedded_models, registered_models
 
     found: list[dict[str, Any]] = []
@@ -102,15 +103,12 @@ def known_models() -> list[dict[str, Any]]:
         except ForceDeltaError as error:
             facts = {"error": str(error)}
         found.append({**facts, "name": name, "package": "forcedelta"})
-    for name, point in registered_models().items():
+    registered = registered_models()
+    broken = problems(registered)
+    for name, point in registered.items():
         package = f"{point.dist.name} {point.dist.version}" if point.dist else point.value
-        entry: dict[str, Any] = {"name": name, "package": package}
-        try:
-            point.load()
-        except Exception as error:  # whatever an import of another package may raise
-            reason = " ".join(str(error).split())
-            entry["error"] = f"cannot be imported ({type(error).__name__}: {reason})"
-        found.append(entry)
+        problem = {"error": broken[name]} if name in broken else {}
+        found.append({"name": name, "package": package, **problem})
     return found
 
 

@@ -12,6 +12,7 @@ from md_hooks import Trajectory
 from md_hooks.progress import say
 
 from ..errors import ForceDeltaError
+from ..outputs import Named, check_outputs, refuse_existing
 
 
 def plot(
@@ -26,32 +27,37 @@ def plot(
             show_default="RUN.png",
         ),
     ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the picture or report.")
+    ] = False,
 ) -> int:
     """Draw temperature (K), Force Delta (eV/Å) and worst atom of a run over time (fs) as PNG."""
+    picture = path.with_suffix(".png") if out is None else out
+    page = picture.suffix == ".html"
+    written = [Named("--out", picture)]
+    if page:
+        written.append(Named("the report's picture", picture.with_suffix(".png")))
+    check_outputs(written, [Named("run", path)])
+    for _, file in written:
+        refuse_existing("--out", Path(str(file)), overwrite)
     trajectory = Trajectory(path)
     if not len(trajectory.series.get("step", ())):
         raise ForceDeltaError(f"{path} holds no steps yet: wait for the first to be recorded")
-    if out is not None and out.suffix == ".html":
+    if page:
         from ..audit.report import write_report
 
-        write_report([path], out)
-        say(out, sys.stdout)
+        write_report([path], picture)
+        say(picture, sys.stdout)
         return 0
-    picture = path.with_suffix(".png") if out is None else out
+    from ..pictures import draw, write_png
+
     if "trajectory" in trajectory.metadata.get("settings", {}):  # an audit, which may have no times
         from ..audit.digest import Digest
         from ..audit.figures import overview
 
         figure = overview(Digest(trajectory))
     else:
-        from ..pictures import draw
-
         figure = draw(trajectory)
-    try:
-        figure.savefig(picture, dpi=150, format="png")
-    except OSError as error:
-        raise ForceDeltaError(
-            f"{picture} cannot be written ({error.strerror}): choose another with --out"
-        ) from error
+    write_png(figure, picture, "choose another with --out")
     say(picture, sys.stdout)
     return 0

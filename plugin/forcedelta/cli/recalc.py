@@ -15,6 +15,7 @@ from md_hooks.progress import say
 from md_hooks.text import one_line
 
 from ..errors import ForceDeltaError
+from ..outputs import Named, check_outputs
 from ..reading_files import read_toml
 
 EPILOG = (
@@ -39,7 +40,7 @@ def recalc(
         str,
         typer.Option(
             help="pyscf (molecules, PBE-D3(BJ)/def2-SVP), gpaw, espresso, cp2k (crystals, PBE), vasp "
-            "(writes input sets with Materials Project settings, collects finished runs), tblite "
+            "(writes input sets after the Materials Project, collects finished runs), tblite "
             "(xTB, for trying out), or any ASE calculator: its name, or package.module:Class.",
             rich_help_panel=_ENGINE,
         ),
@@ -110,7 +111,8 @@ def recalc(
             "--set",
             metavar="KEY=VALUE",
             help="A setting of the engine, or a keyword of the ASE calculator; may be repeated. A "
-            "wrong name lists the known ones.",
+            "wrong name lists the known ones. VASP: mp=exact keeps the settings of the Materials "
+            "Project to the letter.",
             show_default=False,
             rich_help_panel=_ENGINE,
         ),
@@ -121,6 +123,26 @@ def recalc(
             metavar="FILE.toml",
             help="The same keys in a file; --set, --xc and --basis win.",
             show_default=False,
+            rich_help_panel=_ENGINE,
+        ),
+    ] = None,
+    charge: Annotated[
+        int | None,
+        typer.Option(
+            metavar="e",
+            help="Total charge of the frames, e.",
+            show_default="that of each frame, else 0",
+            rich_help_panel=_ENGINE,
+        ),
+    ] = None,
+    spin: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="2S+1",
+            help="Spin multiplicity of the frames.",
+            show_default="that of each frame, else of molecules the lowest or that of its magnetic "
+            "moments, and of crystals what the SCF finds",
             rich_help_panel=_ENGINE,
         ),
     ] = None,
@@ -148,6 +170,8 @@ def recalc(
     changed = read_toml(settings, "give a TOML file of settings") if settings is not None else {}
     changed |= dict(_pair(text) for text in set_ or [])
     changed |= {name: value for name, value in (("xc", xc), ("basis", basis)) if value is not None}
+    if not dry_run:
+        _check_outputs(source, out, settings)
     from ..recalculation.command import Settings
     from ..recalculation.command import recalc as carry_out
 
@@ -155,7 +179,7 @@ def recalc(
         account = carry_out(
             Settings(
                 source, calculator, changed, out, select, flag_above, stop_above, spacing, threads,
-                workers, dry_run,
+                workers, dry_run, charge, spin,
             ),
             say if json else partial(say, stream=sys.stdout),
         )  # fmt: skip
@@ -165,6 +189,17 @@ def recalc(
     if json:
         say(json_module.dumps(account.facts(), ensure_ascii=False), sys.stdout)
     return account.status
+
+
+def _check_outputs(source: Path, out: Path, settings: Path | None) -> None:
+    """No output is an input, but the frames of a journal may be labelled into its own file."""
+    journal = Path(f"{out}.journal")
+    own = source.exists() and journal.exists() and source.samefile(journal)
+    check_outputs(
+        [Named("--out", out), Named("the journal of --out", journal)],
+        [Named("source", None if own else source), Named("settings", settings)],
+        [Named("the folder of jobs of --out", Path(f"{out}.jobs"))],
+    )
 
 
 def _pair(text: str) -> tuple[str, Any]:

@@ -12,6 +12,7 @@ import typer
 
 from md_hooks.progress import say
 
+from ..outputs import Named, check_outputs
 from .model_options import PANEL, Architecture, Charge, Compile, Spin, Trust
 from .settings import RunSettings, load_toml
 
@@ -155,9 +156,9 @@ def run(
         str | None,
         typer.Option(
             metavar="eV/Å|auto|FILE",
-            help="Stop the run at a frame above this, eV/Å. auto: --stop-factor times the largest value "
-            "of the burn-in. FILE.json: the threshold of 'forcedelta calibrate'. Values that are not "
-            "finite always stop the run.",
+            help="Stop the run at a frame above this, eV/Å. auto: --stop-factor times the upper end of "
+            "the usual values of the burn-in, which ends the run where it is not calm. FILE.json: the "
+            "threshold of 'forcedelta calibrate'. Values that are not finite always stop the run.",
             rich_help_panel=_GUARD,
             show_default="none",
         ),
@@ -191,7 +192,7 @@ def run(
         float,
         typer.Option(
             metavar="X",
-            help="Multiple of the burn-in maximum used by --stop-above auto.",
+            help="Multiple of the upper end of the burn-in's usual values used by --stop-above auto.",
             rich_help_panel=_GUARD,
         ),
     ] = _DEFAULTS.stop_factor,
@@ -199,7 +200,7 @@ def run(
         float,
         typer.Option(
             metavar="X",
-            help="Multiple of the burn-in maximum used by --flag-above auto.",
+            help="Multiple of the upper end of the burn-in's usual values used by --flag-above auto.",
             rich_help_panel=_GUARD,
         ),
     ] = _DEFAULTS.flag_factor,
@@ -207,7 +208,7 @@ def run(
         int,
         typer.Option(
             metavar="N",
-            help="Steps of the burn-in, at the start temperature, that auto takes its maximum from.",
+            help="Steps of the burn-in, at the start temperature, from which auto takes its thresholds.",
             rich_help_panel=_GUARD,
         ),
     ] = _DEFAULTS.burn_in,
@@ -288,6 +289,16 @@ def run(
     values = {name: value for name, value in locals().items() if name not in _ONLY_HERE}
     settings = RunSettings(**values)
     given = {name for name in values if source_of(context, name) in ("COMMANDLINE", "DEFAULT_MAP")}
+    check_outputs(
+        [Named("--out", settings.out), Named("--flags", settings.flags)],
+        [
+            Named("structure", None if settings.restart else settings.structure),
+            Named("model", settings.model),
+            Named("configuration", config),
+            Named("calibration", settings.stop_above),
+            Named("calibration", settings.flag_above),
+        ],
+    )
     from .simulation import simulate
 
     ending = simulate(settings, given, shlex.join(["forcedelta", *sys.argv[1:]]))

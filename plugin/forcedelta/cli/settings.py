@@ -73,7 +73,7 @@ class RunSettings:
     def stored(self) -> dict[str, Any]:
         """What goes into the file of the run."""
         kept = asdict(self)
-        return {name: kept[name] for name in ("structure", *DEFINING, *CONTINUED)}
+        return {name: kept[name] for name in ("structure", *DEFINING, *CONTINUED, "flags")}
 
 
 def load_toml(path: Path, known: Iterable[str]) -> dict[str, str]:
@@ -132,6 +132,9 @@ def continued(settings: RunSettings, given: set[str], stored: Mapping[str, Any])
         for name in (*DEFINING, *CONTINUED)
         if name in stored and name not in given
     }
+    for name in ("stop_above", "flag_above"):  # a word here; a number in a file is as good
+        if isinstance(taken.get(name), int | float):
+            taken[name] = repr(taken[name])
     return replace(settings, **taken)
 
 

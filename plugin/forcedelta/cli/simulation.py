@@ -32,6 +32,7 @@ from md_hooks import (
     run,
 )
 from md_hooks.progress import say
+from md_hooks.text import one_line
 
 from ..ase import ForceDeltaCalculator, usable_device
 from ..checks import check_structure, check_takes_charge
@@ -40,6 +41,7 @@ from ..errors import ForceDeltaError
 from ..graph import charge_and_spin
 from ..installing import command
 from ..models import LoadedModel, load_model
+from ..restarts import check_stored_model, flags_to_go_on_with
 from .guarding import ThresholdLine, first_look
 from .settings import (
     RunSettings,
@@ -129,8 +131,13 @@ def simulate(settings: RunSettings, given: set[str], command: str) -> Ending:
     """
     checkpoint, stored = None, {}
     if settings.restart:
-        stored = Trajectory(settings.out).metadata.get("settings", {})
+        begun = Trajectory(settings.out)
+        stored = begun.metadata.get("settings", {})
         settings = continued(settings, given, stored)
+        if "model" not in given and settings.model is not None:
+            check_stored_model(settings.model, settings.architecture, settings.out)
+        flags = flags_to_go_on_with(settings.flags, stored.get("flags"), begun)
+        settings = replace(settings, flags=flags)
         checkpoint = load_checkpoint(settings.out)
     settings, calibrations = with_calibrations(settings)
     _check(settings)
@@ -201,6 +208,7 @@ def simulate(settings: RunSettings, given: set[str], command: str) -> Ending:
         settings={
             **settings.stored(),
             "ramp_steps": [ramp.first_step, ramp.last_step],
+            "flags": settings.flags or stored.get("flags"),  # so that the next restart asks again
             "constraints": constraints,
             "calibrations": {
                 **{key: facts for key, facts in known.items() if key not in given},
@@ -306,11 +314,20 @@ def _guard(settings: RunSettings, temperature: float | None) -> Guard:
     return guard
 
 
-def _ramp(settings: RunSettings, steps: list[int] | None) -> Ramp:
+def _ramp(settings: RunSettings, steps: Any) -> Ramp:
     """The ramp; that of a continued run stays where it was, also when steps are added."""
     if steps is None:
         auto = "auto" in (settings.stop_above, settings.flag_above)
         steps = [settings.burn_in if auto else 0, settings.steps or 0]
+    elif not (
+        isinstance(steps, list)
+        and len(steps) == 2
+        and all(isinstance(step, int) and step >= 0 for step in steps)
+    ):
+        raise ForceDeltaError(
+            f"{settings.out}: ramp_steps is {one_line(steps)}, not two steps: start a new run with "
+            "another --out"
+        )
     end = settings.temperature if settings.ramp_to is None else settings.ramp_to
     return Ramp(settings.temperature, end, *steps)
 

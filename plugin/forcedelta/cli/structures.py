@@ -11,6 +11,7 @@ import ase.io
 from ase import Atoms
 
 from md_hooks import Trajectory
+from md_hooks.electronic_state import ElectronicState
 from md_hooks.h5md_io import bare_atoms
 from md_hooks.text import shortened
 
@@ -24,6 +25,7 @@ def read_structure(path: str | None) -> Atoms:
     Raises:
         ForceDeltaError: there is none, it has no atoms, or one that no atom can be
             (`forcedelta.checks.check_atoms`).
+        HookError: a charge, multiplicity or magnetic moments that cannot be.
     """
     if path is None:
         raise ForceDeltaError("no structure: give a file that ASE reads, e.g. molecule.xyz")
@@ -56,6 +58,8 @@ def read_structure(path: str | None) -> Atoms:
         check_atoms(atoms)
     except ForceDeltaError as error:
         raise ForceDeltaError(f"{path}: {error}") from None
+    # magnetic moments of a calculation in the file, before another calculator takes its place
+    ElectronicState.of(atoms).put(atoms)
     return atoms
 
 
@@ -105,6 +109,7 @@ def continued_structure(path: str | None, run: str, constraints: Any) -> Atoms:
             f"{run} was made with other constraints on its atoms: give the structure file with "
             "which it was started"
         )
+    ElectronicState.of(stored).put(atoms)  # also where they came from flags of the first part
     return atoms
 
 

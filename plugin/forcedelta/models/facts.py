@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import operator
 import reprlib
 from typing import Any
 
@@ -84,11 +85,10 @@ def check_numbers(elements: Any, where: str) -> list[int]:
     """
     known = range(1, len(chemical_symbols))
     try:
-        given = list(elements)
+        given = [operator.index(number) for number in elements]
     except TypeError:
         given = []
-    whole = all(isinstance(z, int) and not isinstance(z, bool) and z in known for z in given)
-    if given and whole and len(set(given)) == len(given):
+    if given and len(set(given)) == len(given) and all(number in known for number in given):
         return given
     raise ForceDeltaError(
         f"{where} must give atomic numbers from 1 to {known[-1]}, each once, not {shown(elements)}"

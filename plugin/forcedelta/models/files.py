@@ -3,12 +3,13 @@
 The header holds two JSON strings: ``hyperparameters``, the arguments of ``DirectForceNetwork``, and
 ``metadata``: name, training_set, source, level_of_theory, elements (symbols), cutoff (Å), periodic
 (whether it was made for structures that are periodic in three directions, or for molecules), regime
-(the losses), tests (numbers by name, units in the names) and licence.
+(the losses), tests (numbers by name, units in the names) and licence. A third, ``checksum``, is
+`hash_of_tensors` of the weights as they are in the file: a weight that was damaged is found out.
 """
 
 import hashlib
+import inspect
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,16 @@ from safetensors.torch import save
 from torch import nn
 
 from forcedelta.errors import ForceDeltaError
+from forcedelta.models.facts import (
+    check_cutoff,
+    check_numbers,
+    check_periodic,
+    check_symbols,
+    parse_json,
+    shown,
+)
 from forcedelta.models.network import DirectForceNetwork
+from md_hooks.replacing import replace_file
 
 _GIVEN = (
     "name",
@@ -71,17 +81,16 @@ def save_network(path: Path, network: DirectForceNetwork, metadata: Mapping[str,
         "elements": [chemical_symbols[number] for number in hyperparameters["elements"]],
         "cutoff": hyperparameters["cutoff"],
     }
-    header = {"hyperparameters": json.dumps(hyperparameters), "metadata": json.dumps(described)}
     tensors = {
         key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()
     }
-    part = path.with_name(path.name + ".part")
-    try:
-        part.write_bytes(save(tensors, header))
-        os.replace(part, path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise ForceDeltaError(f"{path}: cannot be written ({error.strerror})") from error
+    stated = json.dumps(hyperparameters)
+    header = {
+        "hyperparameters": stated,
+        "metadata": json.dumps(described),
+        "checksum": hash_of_tensors(tensors, stated),
+    }
+    replace_file(path, save(tensors, header), error=ForceDeltaError)
 
 
 def load_network(
@@ -93,22 +102,40 @@ def load_network(
         dtype: float32 or float64. Reference energies stay float64 in both.
 
     Raises:
-        ForceDeltaError: a file that is missing, truncated, of another kind or whose weights do not
-            fit its hyperparameters.
+        ForceDeltaError: a file that is missing, truncated, of another kind, whose header cannot be
+            right, or whose weights do not fit it, are not finite or not those that were written.
     """
     header, metadata = _read_header(path)
+    hyperparameters = _checked_hyperparameters(header["hyperparameters"], path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (no mapping)
+    except (SafetensorError, RuntimeError, OSError) as error:
+        raise ForceDeltaError(
+            f"{path}: its weights cannot be read ({_first_line(error)})"
+        ) from error
+    _check_tensors(tensors, hyperparameters, path)
+    checksum = header.get("checksum")
+    if checksum is not None and checksum != hash_of_tensors(tensors, header["hyperparameters"]):
+        raise ForceDeltaError(
+            f"{path}: the weights are not those that were written (their checksum differs): the file "
+            "is damaged, copy it again"
+        )
+    if (sorted(hyperparameters["elements"]), hyperparameters["cutoff"]) != (
+        sorted(check_symbols(metadata["elements"], f"{path}: the metadata")),
+        metadata["cutoff"],
+    ):
+        raise ForceDeltaError(
+            f"{path}: the metadata and the hyperparameters differ in elements or cutoff; write the "
+            "file with save_network"
+        )
     try:
         with torch.random.fork_rng(devices=()):  # first weights are random, and then overwritten
-            network = DirectForceNetwork(**json.loads(header["hyperparameters"]))
-        with safe_open(path, framework="pt") as file:
-            keys = file.keys()
-            network.load_state_dict({key: file.get_tensor(key) for key in keys})
+            network = DirectForceNetwork(**hyperparameters)
+        network.load_state_dict(tensors)
         weights_hash = hash_of(network, header["hyperparameters"])
-    except (SafetensorError, RuntimeError, TypeError, ValueError) as error:
-        first = str(error).splitlines()[0]
-        raise ForceDeltaError(
-            f"{path}: the weights do not fit the hyperparameters in the header ({first})"
-        ) from error
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise _misfit(path, _first_line(error)) from error
     if dtype == torch.float64:
         network = network.double()
     elif dtype != torch.float32:
@@ -156,26 +183,104 @@ def hash_of_tensors(tensors: Mapping[str, torch.Tensor], more: str = "") -> str:
 
 
 def _read_header(path: Path) -> tuple[dict[str, str], dict[str, Any]]:
+    """Header and metadata.
+
+    Raises:
+        ForceDeltaError: no file, none of safetensors, or none of a network of ours.
+    """
     if not path.is_file():
         raise ForceDeltaError(f"{path}: no such file")
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, ValueError) as error:
         raise ForceDeltaError(
-            f"{path}: not a complete safetensors file ({str(error).splitlines()[0]})"
+            f"{path}: not a complete safetensors file ({_first_line(error)})"
         ) from error
-    try:
-        metadata = json.loads(header["metadata"])
-        missing = [key for key in (*_GIVEN, *_TAKEN) if key not in metadata]
-    except (KeyError, TypeError, ValueError) as error:
+    if "metadata" not in header:
         raise ForceDeltaError(
             f"{path}: a safetensors file, but not one of a forcedelta network; train one with "
             "`python -m forcedelta.training`"
-        ) from error
+        )
+    where = f"{path}: the metadata"
+    metadata = parse_json(header["metadata"], f"{where} of its header")
+    if not isinstance(metadata, dict):
+        raise ForceDeltaError(f"{where} must be an object of facts, not {shown(metadata)}")
+    missing = [key for key in (*_GIVEN, *_TAKEN) if key not in metadata]
     if missing or "hyperparameters" not in header:
         raise ForceDeltaError(
             f"{path}: the header lacks {', '.join(missing) or 'hyperparameters'}; write the file "
             "with save_network"
         )
+    check_cutoff(metadata["cutoff"], where)
+    check_symbols(metadata["elements"], where)
+    check_periodic(metadata["periodic"], where)
+    level = metadata["level_of_theory"]
+    if level is not None and not isinstance(level, str):
+        raise ForceDeltaError(f"{where} must give level_of_theory as text, not {shown(level)}")
     return header, metadata
+
+
+def _checked_hyperparameters(text: str, path: Path) -> dict[str, Any]:
+    """The arguments of `DirectForceNetwork`, each of its type.
+
+    Raises:
+        ForceDeltaError: others than these, or of another type or size.
+    """
+    where = f"{path}: the hyperparameters"
+    given = parse_json(text, f"{where} of its header")
+    known = inspect.signature(DirectForceNetwork).parameters
+    needed = [name for name, one in known.items() if one.default is inspect.Parameter.empty]
+    if not isinstance(given, dict) or not set(needed) <= given.keys() <= known.keys():
+        raise _misfit(path, f"they are {shown(given)}, not {', '.join(known)}")
+    check_numbers(given["elements"], where)
+    check_cutoff(given["cutoff"], where)
+    for name, value in given.items():
+        if name in needed:
+            continue
+        least = 0 if name in ("tensors", "force_layers") else 1
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise ForceDeltaError(f"{where} must give {name} as a whole number, not {shown(value)}")
+    return {name: one.default for name, one in known.items() if name not in needed} | given
+
+
+def _check_tensors(tensors: Mapping[str, torch.Tensor], given: dict[str, Any], path: Path) -> None:
+    """Whether the network can be built: it is as large as the file says, which may be anything.
+
+    Raises:
+        ForceDeltaError: tensors of other shapes, or weights that are no finite numbers.
+    """
+    width, density = given["features"], given["radial"] * given["channels"]
+    shapes = {
+        "embedding.weight": [len(given["elements"]), width],
+        "basis.frequencies": [given["radial"]],
+        "interactions.0.send_scalars.weight": [given["channels"], width],
+        "interactions.0.mix_scalars.weight": [width, density],
+    }
+    if given["tensors"]:
+        shapes["interactions.0.tensor_products.left.weight"] = [given["tensors"], density]
+    for key, shape in shapes.items():
+        found = list(tensors[key].shape) if key in tensors else None
+        if found != shape:
+            raise _misfit(path, f"{key} has the shape {found}, not {shape}")
+    for kind, count in (("", given["layers"]), ("force_", given["force_layers"])):
+        named = {key.split(".")[1] for key in tensors if key.startswith(f"{kind}interactions.")}
+        if len(named) != count:
+            raise _misfit(path, f"{len(named)} {kind}interactions, not {shown(count)}")
+    for key, value in tensors.items():
+        if not value.is_floating_point() or not bool(torch.isfinite(value).all()):
+            raise ForceDeltaError(
+                f"{path}: {key} holds {'values that are not finite' if value.is_floating_point() else value.dtype}"
+                ", and weights are finite floating-point numbers: the file is damaged, or its "
+                "training failed"
+            )
+
+
+def _misfit(path: Path, what: str) -> ForceDeltaError:
+    return ForceDeltaError(
+        f"{path}: the weights do not fit the hyperparameters in the header ({what})"
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -7,10 +7,11 @@ callable
     load(dtype: torch.dtype, device: torch.device) -> LoadedModel
 """
 
+import contextlib
 import difflib
 import importlib
 import os
-import zipfile
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from importlib.metadata import EntryPoint, entry_points
@@ -24,8 +25,11 @@ from forcedelta import __version__
 from forcedelta.errors import ForceDeltaError
 from forcedelta.force_delta import ForceDelta
 from forcedelta.models.catalogue import LoadRequest, check_direct, families, family_for, family_of
+from forcedelta.models.facts import check_cutoff, check_numbers, check_periodic
 from forcedelta.models.files import hash_of, load_network
 from forcedelta.models.loaded import LoadedModel
+from forcedelta.models.plugins import in_words
+from forcedelta.models.scripted_code import reason, records
 
 ENTRY_POINTS = "forcedelta.models"
 
@@ -47,6 +51,13 @@ def model_names() -> list[str]:
     """All names that ``load_model`` knows, sorted; the libraries of some may be missing."""
     published = (model.name for family in families() for model in family.published)
     return sorted({*embedded_models(), *published, *registered_models()})
+
+
+def is_name(model: str) -> bool:
+    """Whether ``load_model`` takes a string for the name of a model, and not for a path."""
+    return (
+        model in embedded_models() or family_of(model) is not None or model in registered_models()
+    )
 
 
 def load_model(
@@ -78,9 +89,34 @@ def load_model(
     Raises:
         ForceDeltaError: a name that nobody registered (the text has the nearest ones), a library
             that is not installed, weights that cannot be had, a file that is not a network's, a
-            module of another dtype or device, or one that does not tell its cutoff.
+            module of another dtype or device, or one that does not tell its cutoff, or tells one,
+            elements or a periodicity that cannot be.
     """
-    device = torch.device(device)
+    loaded = _load(
+        model,
+        dtype,
+        torch.device(device),
+        architecture=architecture,
+        trust=trust,
+        compile=compile,
+    )
+    where = f"model '{loaded.name}'"
+    check_cutoff(loaded.cutoff, where)
+    check_periodic(loaded.periodic, where)
+    if loaded.elements is not None:
+        check_numbers(loaded.elements, where)
+    return loaded
+
+
+def _load(
+    model: "str | Path | ForceDelta | LoadedModel",
+    dtype: torch.dtype,
+    device: torch.device,
+    *,
+    architecture: str | None,
+    trust: bool,
+    compile: bool,
+) -> LoadedModel:
     if isinstance(model, LoadedModel):
         _check_module(model.module, model.name, dtype, device)
         return model
@@ -143,16 +179,15 @@ def _is_torchscript(path: Path) -> bool:
     Raises:
         ForceDeltaError: an archive that ends too early.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return any("/code/" in name for name in archive.namelist())
-    except (zipfile.BadZipFile, OSError) as error:
-        with path.open("rb") as file:
-            start = file.read(4)
-        if start != b"PK\x03\x04":
+    with path.open("rb") as file:
+        if file.read(4) != b"PK\x03\x04":
             return False
+    try:
+        return any(name.startswith("code/") for name in records(path)[1])
+    except (RuntimeError, ValueError) as error:
         raise ForceDeltaError(
-            f"{path}: not a complete file, as torch writes them ({error}); copy or download it again"
+            f"{path}: not a complete file, as torch writes them ({reason(error)}); copy or download it "
+            "again"
         ) from error
 
 
@@ -173,14 +208,14 @@ def _from_file(path: Path, name: str, dtype: torch.dtype, device: torch.device) 
 def _from_entry_point(point: EntryPoint, dtype: torch.dtype, device: torch.device) -> LoadedModel:
     package = point.dist.name if point.dist else point.value
     try:
-        loader: ModelLoader = point.load()
-        loaded = loader(dtype, device)
-    except ForceDeltaError:
+        with contextlib.redirect_stdout(sys.stderr):  # stdout may be JSON of ours
+            loader: ModelLoader = point.load()
+            loaded = loader(dtype, device)
+    except (ForceDeltaError, KeyboardInterrupt):
         raise
-    except Exception as error:  # whatever the other package raises: its fault is to be named
+    except BaseException as error:  # whatever it raises, SystemExit included: its fault is named
         raise ForceDeltaError(
-            f"model '{point.name}' of {package} could not be loaded "
-            f"({type(error).__name__}: {error})"
+            f"model '{point.name}' of {package} could not be loaded ({in_words(error)})"
         ) from error
     if not isinstance(loaded, LoadedModel):
         raise ForceDeltaError(

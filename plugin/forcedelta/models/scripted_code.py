@@ -16,7 +16,10 @@ from __future__ import annotations
 
 import ast
 import re
+import struct
 import warnings
+import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -81,6 +84,7 @@ def load_script(
             of ``torch.jit.save``, or one that is not complete.
     """
     try:
+        _check_sums(path)
         if not trust:
             _check_text(path)
         with warnings.catch_warnings():
@@ -106,6 +110,7 @@ def records(path: Path) -> tuple[Any, list[str]]:
 
     Raises:
         RuntimeError: no archive, or one that is damaged.
+        UnicodeDecodeError: so is one whose names are no text.
     """
     with path.open("rb") as file:
         start = file.read(8)
@@ -122,6 +127,21 @@ def reason(error: BaseException) -> str:
         return type(error).__name__
     interpreted = lines[0].startswith("The following operation failed")
     return lines[-1 if interpreted else 0][:200]
+
+
+def _check_sums(path: Path) -> None:
+    """The checksums of the archive, which torch writes, but does not look at.
+
+    Raises:
+        RuntimeError: what is in the file is not what was written.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except (zipfile.BadZipFile, ValueError, zlib.error, EOFError, struct.error) as error:
+        raise RuntimeError(str(error)) from error
+    if damaged is not None:
+        raise RuntimeError(f"the checksum of {damaged} differs")
 
 
 def _check_text(path: Path) -> None:

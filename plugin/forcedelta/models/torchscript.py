@@ -139,7 +139,7 @@ def _load(path: Path, request: LoadRequest) -> LoadedModel:
 def _extra_files(path: Path) -> set[str]:
     try:
         _, names = records(path)
-    except (RuntimeError, OSError) as error:
+    except (RuntimeError, ValueError, OSError) as error:
         raise ForceDeltaError(
             f"{path}: not a complete TorchScript file ({reason(error)}); copy or export it again"
         ) from error

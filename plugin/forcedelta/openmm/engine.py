@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from openmm import app
 
 from md_hooks import Checkpoint, HookChain, RunInfo, RunResult
+from md_hooks.electronic_state import ElectronicState
 
 from ..checks import check_atoms
 from ..ensembles import EnsembleSettings
@@ -79,6 +81,12 @@ class OpenMMEngine:
             system, model, topology, forces=forces, every=every, device=device, dtype=dtype,
             charge=charge, spin=spin,
         )  # fmt: skip
+        told = ElectronicState.of(atoms)
+        self.monitor.electronic_state = replace(
+            told,
+            charge=told.charge if charge is None else charge,
+            spin=told.spin if spin is None else spin,
+        )
         self.simulation = app.Simulation(
             topology,
             system,

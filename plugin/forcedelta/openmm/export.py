@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import io
 import json
-import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,10 +11,13 @@ import torch
 from ase.data import chemical_symbols
 from torch import Tensor, nn
 
+from md_hooks.replacing import replace_file
+
 from ..ase import _DTYPES
 from ..errors import ForceDeltaError
 from ..force_delta import ForceDelta
 from ..models import load_model
+from ..outputs import Named, check_outputs
 from .units import EV, EV_PER_ANGSTROM, NM
 
 FACTS = "forcedelta.json"
@@ -250,15 +253,18 @@ def export(
         what the file says about itself.
 
     Raises:
-        ForceDeltaError: TorchScript does not accept the model, or the file cannot be written.
+        ForceDeltaError: TorchScript does not accept the model, or the file cannot be written or is
+            the model's own.
     """
+    if isinstance(model, str | Path):
+        check_outputs([Named("exported file", out)], [Named("model", model)])
     if dtype not in _DTYPES:
         raise ForceDeltaError(f"dtype must be 'float32' or 'float64', not {dtype!r}")
     loaded = load_model(model, _DTYPES[dtype])
     if loaded.takes_charge_spin and (charge is None or spin is None):
         raise ForceDeltaError(
             f"model '{loaded.name}' needs the total charge and the spin multiplicity (1 for a closed "
-            "shell): say --charge and --spin"
+            "shell): pass --charge and --spin"
         )
     try:
         module = loaded.module if loaded.script is None else loaded.script()
@@ -278,6 +284,7 @@ def export(
         "name": loaded.name,
         "weights_hash": loaded.weights_hash,
         "library": loaded.library,
+        "level_of_theory": loaded.metadata.get("level_of_theory"),
         "elements": None if loaded.elements is None else sorted(loaded.elements),
         "symbols": [chemical_symbols[z] for z in sorted(loaded.elements or ())],
         "cutoff": loaded.cutoff,
@@ -287,12 +294,7 @@ def export(
         "spin": spin if loaded.takes_charge_spin else None,
         "torch": torch.__version__,
     }
-    path = Path(out)
-    part = path.with_name(path.name + ".part")
-    try:
-        torch.jit.save(scripted, str(part), _extra_files={FACTS: json.dumps(facts)})
-        os.replace(part, path)
-    except (OSError, RuntimeError) as error:
-        part.unlink(missing_ok=True)
-        raise ForceDeltaError(f"{path} cannot be written ({error}): choose another file") from error
+    buffer = io.BytesIO()  # torch's own writer ends the process where a disk is full
+    torch.jit.save(scripted, buffer, _extra_files={FACTS: json.dumps(facts)})
+    replace_file(out, buffer.getbuffer(), error=ForceDeltaError)
     return facts

@@ -11,6 +11,8 @@ import torch
 from ase import Atoms
 from numpy.typing import NDArray
 
+from md_hooks.electronic_state import ElectronicState
+
 from .. import __version__
 from ..ase import _DTYPES, usable_device
 from ..checks import check_supported
@@ -62,7 +64,8 @@ def add_force_delta(
             one the other forces of the System say.
         device: on which the model runs.
         dtype: of the model's arithmetic, "float32" or "float64".
-        charge: total charge of the atoms that the model sees, e; only for models that take one.
+        charge: total charge of the atoms that the model sees, e, for models that take one and for
+            reference calculations of the frames.
         spin: their spin multiplicity 2S + 1, likewise.
         force_group: OpenMM's group of the force; with ``path="torchscript"`` 0 is the last one that
             no other force has.
@@ -110,6 +113,7 @@ def add_force_delta(
         from .torchscript import TorchMonitor
 
         exported = TorchMonitor(model, indices, numbers, images, forces, int(every), part, trust)
+        _same_state(exported.electronic_state, charge, spin)
         exported.add_to(system, force_group)
         return exported
     arguments = (numbers, images, forces, dtype, device, charge, spin, part, architecture, trust)
@@ -118,8 +122,18 @@ def add_force_delta(
     rebuild = None if reference is None else (make_evaluator, (reference, *arguments))
     info = _model_info(evaluator.model, forces, int(every), device, dtype)
     monitor = PythonMonitor(evaluator, rebuild, indices, numbers, images, forces, int(every), info)
+    monitor.electronic_state = ElectronicState(charge, spin)
     monitor.add_to(system, force_group)
     return monitor
+
+
+def _same_state(exported: ElectronicState, charge: int | None, spin: int | None) -> None:
+    for name, given, known in (("charge", charge, exported.charge), ("spin", spin, exported.spin)):
+        if given is not None and known is not None and given != known:
+            raise ForceDeltaError(
+                f"the model was exported for {name} {known}, not {given}: export it again with "
+                f"--{name} {given}"
+            )
 
 
 def make_evaluator(

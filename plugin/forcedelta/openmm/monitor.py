@@ -12,6 +12,8 @@ import numpy as np
 import openmm
 from numpy.typing import NDArray
 
+from md_hooks.electronic_state import ElectronicState
+
 from ..errors import ForceDeltaError
 from .evaluator import Evaluation, Evaluator
 
@@ -37,6 +39,8 @@ class Monitor(ABC):
         model_info: name, hash, ... of the model, for the files.
         token: identifies the force in a System; the force's name ends with it.
         force: the OpenMM force, as it was added.
+        electronic_state: charge, multiplicity and magnetic moments of the atoms that the model
+            sees, as the frames of a run tell them.
     """
 
     def __init__(
@@ -57,6 +61,7 @@ class Monitor(ABC):
         self.model_info = model_info
         self.token = uuid.uuid4().hex[:12] if token is None else token
         self.force: openmm.Force | None = None
+        self.electronic_state = ElectronicState()
         _monitors[self.token] = self
 
     @property
@@ -212,7 +217,8 @@ class PythonMonitor(Monitor):
             )
         names = ("atoms", "numbers", "periodic", "forces", "every", "model_info")
         settings = {name: getattr(self, name) for name in names}
-        return _restore, (self.token, *self._rebuild, settings)
+        state = {"electronic_state": self.electronic_state}
+        return _restore, (self.token, *self._rebuild, settings), state
 
 
 class _Unavailable:

@@ -110,6 +110,7 @@ class _Session:
         self._masses = _sealed(self._velocities.masses)
         self._numbers = _sealed(monitor.numbers)
         self._pbc = _sealed(np.full(3, monitor.periodic))
+        self._electronic_state = monitor.electronic_state.frame_fields()
         integrator = simulation.integrator
         settings = {
             "engine": "openmm",
@@ -191,6 +192,7 @@ class _Session:
             why_no_force_delta="the model gave none"
             if due and measured.force_delta is None
             else "",
+            **self._electronic_state,
         )
 
     def _checkpoint(self) -> dict[str, Any] | None:

@@ -12,6 +12,8 @@ import openmm
 import torch
 from numpy.typing import NDArray
 
+from md_hooks.electronic_state import ElectronicState
+
 from ..checks import check_supported
 from ..errors import ForceDeltaError
 from ..installing import command
@@ -55,6 +57,7 @@ class TorchMonitor(Monitor):
         module, facts = load_exported(path, trust)
         _check(facts, numbers, periodic, part)
         super().__init__(atoms, numbers, periodic, forces, every, _model_info(facts, forces, every))
+        self.electronic_state = ElectronicState(facts.get("charge"), facts.get("spin"))
         module.bind(
             torch.as_tensor(atoms.astype(np.int64)),
             torch.as_tensor(numbers.astype(np.int64)),
@@ -176,7 +179,7 @@ def load_exported(path: str | Path, trust: bool = False) -> tuple[Any, dict[str,
     advice = f"write it with 'forcedelta export MODEL --out {path}'"
     try:
         _, names = records(Path(path))
-    except (RuntimeError, OSError) as error:
+    except (RuntimeError, ValueError, OSError) as error:
         raise ForceDeltaError(f"{path} is no exported model ({reason(error)}): {advice}") from error
     if f"extra/{FACTS}" not in names:
         raise ForceDeltaError(f"{path} is no exported model: {advice}")
@@ -218,4 +221,5 @@ def _model_info(facts: dict[str, Any], forces: Forces, every: int) -> dict[str, 
         "exported with torch": facts["torch"],
         "openmm": openmm.Platform.getOpenMMVersion(),
     }
+    named["level_of_theory"] = facts.get("level_of_theory")
     return {**named, "versions": versions, "forces": forces, "every": every, "device": "openmm's"}

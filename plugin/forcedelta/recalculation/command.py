@@ -15,8 +15,9 @@ from forcedelta.recalculation import vasp
 from forcedelta.recalculation.engines import Engine, engine
 from forcedelta.recalculation.level import difference
 from forcedelta.selection import Selection, Source, open_source, select
+from md_hooks.electronic_state import ElectronicState
 from md_hooks.recalculation import Failure, Journal, Label, key_of, labelled, recalculate
-from md_hooks.recalculation.campaign import JOURNAL
+from md_hooks.recalculation.campaign import JOURNAL, refuse_foreign
 from md_hooks.recalculation.labelled import write_all
 
 DEFAULT_COUNT = 20
@@ -39,6 +40,8 @@ class Settings:
         threads: of each job.
         workers: jobs at a time.
         dry_run: choose and check, write nothing.
+        charge: total charge of all frames in e; None: that of each.
+        spin: multiplicity 2S+1 of all frames; None: that of each.
     """
 
     source: Path
@@ -52,6 +55,8 @@ class Settings:
     threads: int
     workers: int
     dry_run: bool
+    charge: int | None = None
+    spin: int | None = None
 
 
 @dataclass
@@ -129,27 +134,30 @@ def recalc(settings: Settings, say: Callable[[str], None]) -> Account:
         ForceDeltaError, HookError: input that is not right.
     """
     _check(settings)
-    made = None if settings.calculator == "vasp" else engine(settings.calculator, settings.changed)
-    source = open_source(settings.source)
-    if made is None:
+    made: Engine | vasp.InputSet
+    if settings.calculator == "vasp":
+        made = vasp.InputSet.with_settings(settings.changed)
         vasp.check()
-    reference = vasp.description() if made is None else made.description
-    level = vasp.LEVEL if made is None else made.level
+    else:
+        made = engine(settings.calculator, settings.changed)
+    source = open_source(settings.source)
     selection, frames = _choose(settings, source)
-    account = Account(frames, reference, selection, settings.out)
+    account = Account(frames, "", selection, settings.out)
+    _set_charge_and_spin(account, settings)
+    for atoms in frames:
+        (vasp if isinstance(made, vasp.InputSet) else made).check_structure(atoms)
     _tell_choice(account, source, say)
-    say(f"reference: {reference}")
-    _compare_levels(account, source, level)
+    references = _references(made, frames)
+    account.reference = "; or ".join(references)
+    say(f"reference: {account.reference}")
+    _compare_levels(account, source, made, references)
     for line in account.warnings:
         say(f"warning: {line}")
-    if made is not None:
-        for atoms in frames:
-            made.check_structure(atoms)
     if settings.dry_run:
         account.planned = True
         say(f"dry run: {len(frames)} calculations would be made, {settings.out} is not touched")
-    elif made is None:
-        _with_vasp(account, settings, say)
+    elif isinstance(made, vasp.InputSet):
+        _with_vasp(account, made, settings, say)
     elif frames:
         _with_engine(account, made, settings, say)
     return account
@@ -160,11 +168,6 @@ def _check(settings: Settings) -> None:
         raise ForceDeltaError(
             f"{settings.out} cannot be written: make the folder {settings.out.parent} first"
         )
-    if settings.calculator == "vasp" and settings.changed:
-        raise ForceDeltaError(
-            "vasp has the settings of the Materials Project here: leave --xc, --basis, --set and "
-            "--settings away"
-        )
 
 
 def _choose(settings: Settings, source: Source) -> tuple[Selection | None, list[Atoms]]:
@@ -174,6 +177,23 @@ def _choose(settings: Settings, source: Source) -> tuple[Selection | None, list[
     count = DEFAULT_COUNT if settings.count is None else settings.count
     selection = select(source, count, settings.lower, settings.upper, settings.spacing)
     return selection, selection.frames
+
+
+def _set_charge_and_spin(account: Account, settings: Settings) -> None:
+    """What the flags say goes before what the frames say, with a warning where these differ."""
+    for name, given in (("charge", settings.charge), ("spin", settings.spin)):
+        if given is None:
+            continue
+        told = [getattr(ElectronicState.of(atoms), name) for atoms in account.frames]
+        others = [value for value in told if value not in (None, given)]
+        if others:
+            values = ", ".join(str(value) for value in sorted(set(others)))
+            account.warnings.append(
+                f"{len(others)} of {len(told)} frames say {name} {values}, and are labelled with "
+                f"--{name} {given}"
+            )
+        for atoms in account.frames:
+            atoms.info[name] = given
 
 
 def _tell_choice(account: Account, source: Source, say: Callable[[str], None]) -> None:
@@ -199,7 +219,24 @@ def _tell_choice(account: Account, source: Source, say: Callable[[str], None]) -
         say("       0 chosen: no frame lies in the band; give another one with --flag-above")
 
 
-def _compare_levels(account: Account, source: Source, level: str) -> None:
+def _references(made: Engine | vasp.InputSet, frames: list[Atoms]) -> list[str]:
+    """Engine, version and settings, of VASP for each level that the frames have."""
+    if isinstance(made, vasp.InputSet):
+        levels = sorted({vasp.level(atoms) for atoms in frames})
+        return [made.description(level) for level in levels] or [made.description()]
+    return [made.description]
+
+
+def _compare_levels(
+    account: Account, source: Source, made: Engine | vasp.InputSet, references: list[str]
+) -> None:
+    if len(references) > 1:
+        account.warnings.append(
+            "the frames have labels at PBE and at PBE+U, or with other values of U, as in the Materials "
+            "Project: their energies do not go together; label the kinds one by one"
+        )
+    levels = [made.level] if isinstance(made, Engine) else [vasp.level(a) for a in account.frames]
+    level = " or ".join(sorted(set(levels)))
     model = source.model.get("name") or "the model"
     trained = source.model.get("level_of_theory")
     if trained is None:
@@ -207,9 +244,12 @@ def _compare_levels(account: Account, source: Source, level: str) -> None:
             f"{source.name} does not tell at which level of theory {model} was trained; labels at "
             f"{level} measure its error only if that is the same"
         )
-    elif (differs := difference(str(trained), level)) is not None:
+    elif (
+        differs := next(filter(None, (difference(str(trained), one) for one in references)), None)
+    ) is not None:
+        verb = "differ" if " and " in differs else "differs"
         account.warnings.append(
-            f"{model} was trained at {trained}, the labels are at {level}: the {differs} differ, "
+            f"{model} was trained at {trained}, the labels are at {level}: the {differs} {verb}, "
             "so that epsilon is also the difference of two levels, and the labels do not belong "
             "into its training set"
         )
@@ -242,17 +282,21 @@ def _with_engine(
     _tell_end(account, settings, say)
 
 
-def _with_vasp(account: Account, settings: Settings, say: Callable[[str], None]) -> None:
+def _with_vasp(
+    account: Account, inputs: vasp.InputSet, settings: Settings, say: Callable[[str], None]
+) -> None:
     """Write inputs where there are none, collect what has come back."""
     folders = settings.out.with_name(settings.out.name + ".vasp")
-    journal = Journal(settings.out.with_name(settings.out.name + JOURNAL), account.reference)
+    path = settings.out.with_name(settings.out.name + JOURNAL)
+    refuse_foreign(settings.out, path)
+    journal = Journal(path, inputs.description())
     written = 0
     try:
         for number, atoms in enumerate(account.frames):
             key = journal.add_frame(atoms)
             folder = folders / key
-            if key not in journal.labels and not vasp.has_inputs(folder):
-                vasp.write_inputs(atoms, key, folder)
+            if key not in journal.labels and not vasp.has_inputs(folder, inputs):
+                vasp.write_inputs(atoms, key, folder, inputs)
                 written += 1
             outcome = journal.labels.get(key) or vasp.collect(atoms, folder)
             account.outcomes[number] = outcome
@@ -261,7 +305,7 @@ def _with_vasp(account: Account, settings: Settings, say: Callable[[str], None])
             if not isinstance(outcome, vasp.Waiting) or not written:
                 say(f"{folder}: {_line(atoms, outcome, account.reference)}")
         frames = [
-            labelled(atoms, journal.labels[key], account.reference)
+            labelled(atoms, journal.labels[key], inputs.description(vasp.level(atoms)))
             for key, atoms in journal.frames.items()
             if key in journal.labels
         ]

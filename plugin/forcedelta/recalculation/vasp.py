@@ -1,7 +1,11 @@
-"""VASP: input sets with the settings of the Materials Project, and finished runs collected.
+"""VASP: input sets after the Materials Project, and finished runs collected.
 
 VASP is licensed and runs on other machines, so this writes one folder per frame, without
 potentials (POTCAR.spec names them), and takes in the ``vasprun.xml`` that come back.
+
+The Materials Project's static calculations are made for energies. Their EDIFF grows with the number
+of atoms (0.026 eV for 512), and the tetrahedron method (ISMEAR = -5) gives forces that are wrong in
+metals. For labels both are replaced, the same for all frames; ``mp=exact`` keeps them.
 """
 
 from __future__ import annotations
@@ -9,7 +13,9 @@ from __future__ import annotations
 import json
 import os
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,12 +26,16 @@ from ase.geometry import find_mic
 
 from forcedelta.errors import ForceDeltaError
 from forcedelta.installing import command_for
+from md_hooks.electronic_state import ElectronicState
 from md_hooks.recalculation import Failure, Label
+from md_hooks.replacing import replace_file
 
 INSTALL = command_for("recalc", "pymatgen")
 FRAME = "forcedelta.json"
 RESULT = "vasprun.xml"
-LEVEL = "PBE"
+FORCES, EXACT = "forces", "exact"
+FOR_FORCES = {"EDIFF": 1e-6, "ISMEAR": 0, "SIGMA": 0.05}
+"""Of all frames: EDIFF in eV for the whole cell, Gaussian smearing with SIGMA in eV."""
 SAME_PLACE = 1e-3  # Å
 
 
@@ -40,6 +50,85 @@ class Waiting:
     message: str
 
 
+@dataclass(frozen=True)
+class InputSet:
+    """Which input set is written.
+
+    Attributes:
+        mp: "forces", MPStaticSet with `FOR_FORCES`; "exact", MPStaticSet to the letter.
+    """
+
+    mp: str = FORCES
+
+    @classmethod
+    def with_settings(cls, settings: Mapping[str, Any]) -> InputSet:
+        """The input set with some settings changed.
+
+        Raises:
+            ForceDeltaError: a setting or value that does not exist.
+        """
+        others = ", ".join(sorted(set(settings) - {"mp"}))
+        if others:
+            raise ForceDeltaError(
+                f"vasp has no setting '{others}': its inputs follow the Materials Project; only mp "
+                "can be set, --set mp=forces or --set mp=exact"
+            )
+        mp = settings.get("mp", FORCES)
+        if mp not in (FORCES, EXACT):
+            raise ForceDeltaError(f"vasp: mp is {mp!r}: give --set mp=forces or --set mp=exact")
+        return cls(mp)
+
+    def description(self, level: str | None = None) -> str:
+        """Level and settings of the labels in one line; None: of all frames that there can be."""
+        level = level or f"PBE or PBE+U ({_values(_hubbard_values())}) as in the Materials Project"
+        text = f"VASP: {level}; PAW, spin-polarised, MPStaticSet of pymatgen-core "
+        text += version("pymatgen-core")
+        if self.mp == EXACT:
+            return f"{text} to the letter"
+        changed = ", ".join(f"{name} = {value:g}" for name, value in FOR_FORCES.items())
+        return f"{text} with {changed} for forces (--set mp=exact keeps its own)"
+
+    @property
+    def incar(self) -> dict[str, Any]:
+        """What differs from MPStaticSet."""
+        return {} if self.mp == EXACT else dict(FOR_FORCES)
+
+
+def level(atoms: Atoms) -> str:
+    """Of a frame: "PBE", or "PBE+U" with the values that its inputs have."""
+    return _level(tuple(sorted(set(atoms.symbols))))
+
+
+@cache
+def _level(symbols: tuple[str, ...]) -> str:
+    cell = Atoms(symbols, [[3.0 * place, 0, 0] for place in range(len(symbols))], pbc=True)
+    cell.set_cell([3.0 * len(symbols), 3.0, 3.0])
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # as in write_inputs
+            incar = _input_set(cell, InputSet(EXACT)).incar
+    except (KeyError, ValueError) as error:
+        raise ForceDeltaError(
+            f"{''.join(symbols)}: MPStaticSet has no settings ({error})"
+        ) from error
+    if not incar.get("LDAU"):
+        return "PBE"
+    order = list(dict.fromkeys(str(site.specie) for site in _structure(cell)[0]))
+    values = dict(zip(order, incar["LDAUU"], strict=True))
+    return f"PBE+U ({_values({name: value for name, value in values.items() if value})})"
+
+
+def _values(values: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:g} eV" for name, value in sorted(values.items()))
+
+
+def _hubbard_values() -> dict[str, float]:
+    """U of the Materials Project in oxides, eV by element."""
+    from pymatgen.io.vasp.sets import MPStaticSet
+
+    return dict(MPStaticSet.CONFIG["INCAR"]["LDAUU"]["O"])
+
+
 def check() -> None:
     """Raises ForceDeltaError where pymatgen is not installed."""
     try:
@@ -48,38 +137,44 @@ def check() -> None:
         raise ForceDeltaError(f"VASP input sets need pymatgen ({error}): {INSTALL}") from error
 
 
-def description() -> str:
-    """The level and settings of the labels in one line."""
-    return f"VASP: {LEVEL}; MPStaticSet of pymatgen-core {version('pymatgen-core')}"
-
-
-def write_inputs(atoms: Atoms, key: str, folder: Path) -> None:
-    """Write INCAR, KPOINTS, POSCAR and POTCAR.spec of pymatgen's MPStaticSet for one frame.
+def check_structure(atoms: Atoms) -> None:
+    """Whether inputs can be written for a frame.
 
     Raises:
-        ForceDeltaError: the structure is not periodic, has elements without settings, or the
-            folder cannot be written.
+        ForceDeltaError: it is not periodic, or charged.
     """
-    from pymatgen.io.ase import AseAtomsAdaptor
-    from pymatgen.io.vasp.sets import MPStaticSet
-
     if not atoms.pbc.all():
         raise ForceDeltaError(
             f"vasp needs a structure that is periodic in three directions, and {atoms.symbols} is "
             "not: use pyscf for molecules, a cell with vacuum for surfaces"
         )
-    bare = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=True)
-    structure = AseAtomsAdaptor.get_structure(bare)
-    structure.add_site_property("order", list(range(len(atoms))))
-    structure = structure.get_sorted_structure()
-    order = list(structure.site_properties["order"])
-    structure.remove_site_property("order")
+    charge = ElectronicState.of(atoms).charge
+    if charge:
+        raise ForceDeltaError(
+            f"vasp: {atoms.symbols} has a charge of {charge}, which needs NELECT and so the valences "
+            "of your POTCARs, which are not here: use gpaw, espresso or cp2k, or pass --charge 0 to "
+            "label it as neutral"
+        )
+
+
+def write_inputs(atoms: Atoms, key: str, folder: Path, inputs: InputSet) -> None:
+    """Write INCAR, KPOINTS, POSCAR and POTCAR.spec for one frame.
+
+    Magnetic moments of the frame are those of the start, a multiplicity fixes the total moment.
+
+    Raises:
+        ForceDeltaError: the structure is not periodic, charged, has elements without settings, or
+            the folder cannot be written.
+    """
+    check_structure(atoms)
+    _, order = _structure(atoms)
     try:
         with warnings.catch_warnings():
             # about spglib's own error handling, and settings that users of the set cannot change
             warnings.simplefilter("ignore")
-            MPStaticSet(structure).write_input(os.fspath(folder), potcar_spec=True)
-        (folder / FRAME).write_text(json.dumps({"key": key, "order": order}))
+            _input_set(atoms, inputs).write_input(os.fspath(folder), potcar_spec=True)
+        facts = {"key": key, "order": order, "mp": inputs.mp}
+        replace_file(folder / FRAME, json.dumps(facts).encode())
     except OSError as error:
         raise ForceDeltaError(
             f"{folder} cannot be written ({error.strerror}): free some space or choose another "
@@ -89,16 +184,56 @@ def write_inputs(atoms: Atoms, key: str, folder: Path) -> None:
         raise ForceDeltaError(f"{atoms.symbols}: MPStaticSet has no settings ({error})") from error
 
 
-def has_inputs(folder: Path) -> bool:
-    """Whether the inputs of a frame have been written, all of them."""
-    return (folder / FRAME).is_file()
+def _structure(atoms: Atoms) -> tuple[Any, list[int]]:
+    """A frame sorted by element for VASP, and the numbers of its atoms in that order."""
+    from pymatgen.io.ase import AseAtomsAdaptor
+
+    bare = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=True)
+    structure = AseAtomsAdaptor.get_structure(bare)
+    structure.add_site_property("order", list(range(len(atoms))))
+    moments = ElectronicState.of(atoms).magnetic_moments
+    if moments is not None and moments.any():
+        structure.add_site_property("magmom", [float(moment) for moment in moments])
+    structure = structure.get_sorted_structure()
+    order = list(structure.site_properties["order"])
+    structure.remove_site_property("order")
+    return structure, order
+
+
+def _input_set(atoms: Atoms, inputs: InputSet) -> Any:
+    from pymatgen.io.vasp.sets import MPStaticSet
+
+    structure, _ = _structure(atoms)
+    changed = inputs.incar
+    spin = ElectronicState.of(atoms).spin
+    if spin is not None:
+        changed["NUPDOWN"] = spin - 1
+    return MPStaticSet(structure, user_incar_settings=changed)
+
+
+def has_inputs(folder: Path, inputs: InputSet) -> bool:
+    """Whether the inputs of a frame have been written, all of them.
+
+    Raises:
+        ForceDeltaError: with other settings, so that results of two kinds would be mixed.
+    """
+    if not (folder / FRAME).is_file():
+        return False
+    # earlier versions wrote MPStaticSet to the letter, and no word about it
+    written = json.loads((folder / FRAME).read_text()).get("mp", EXACT)
+    if written != inputs.mp:
+        raise ForceDeltaError(
+            f"{folder} has inputs with mp={written}: pass --set mp={written}, or another --out for "
+            f"those with mp={inputs.mp}"
+        )
+    return True
 
 
 def collect(atoms: Atoms, folder: Path) -> Label | Failure | Waiting:
     """The result of one folder, in the order of the frame's atoms.
 
-    The energy is VASP's energy extrapolated to zero smearing, as ASE and the usual data sets take
-    it.
+    The energy is VASP's extrapolated to zero smearing, as ASE and the usual data sets take it; the
+    free energy is the one whose gradient the forces are.
 
     Args:
         atoms: the frame for which the inputs were written.
@@ -132,7 +267,9 @@ def collect(atoms: Atoms, folder: Path) -> Label | Failure | Waiting:
     forces = np.empty((len(atoms), 3))
     forces[order] = final.get_forces(apply_constraint=False)
     stress = final.calc.results.get("stress")
-    return Label(float(final.get_potential_energy()), forces, stress, 0.0)
+    energy = float(final.get_potential_energy())
+    free_energy = final.calc.results.get("free_energy")
+    return Label(energy, forces, stress, 0.0, None if free_energy is None else float(free_energy))
 
 
 def _another_structure(expected: Atoms, found: Atoms) -> str | None:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from forcedelta.errors import ForceDeltaError
 from md_hooks import Trajectory
+from md_hooks.electronic_state import INITIAL_MOMENTS, ElectronicState
 from md_hooks.recalculation import Journal, candidate
 from md_hooks.recalculation.journal import START
 from md_hooks.recalculation.labelled import PREDICTIONS
@@ -101,6 +102,7 @@ def _recorded(path: Path) -> Source:
                 model.get("name"),
                 model.get("weights_hash"),
                 run_id,
+                model.get("level_of_theory"),
             )
             for index in indices
         ]
@@ -141,8 +143,10 @@ def _as_candidate(atoms: Atoms, name: str) -> None:
     if atoms.calc is not None and "model_energy" not in info:
         with contextlib.suppress(PropertyNotImplementedError):
             info["model_energy"] = atoms.get_potential_energy()
+    ElectronicState.of(atoms).put(atoms)
     atoms.calc = None
-    for array in set(atoms.arrays) - {"numbers", "positions", "masses", *PREDICTIONS}:
+    kept = {"numbers", "positions", "masses", INITIAL_MOMENTS, *PREDICTIONS}
+    for array in set(atoms.arrays) - kept:
         del atoms.arrays[array]
 
 
@@ -156,11 +160,11 @@ def _structures(path: Path, frames: list[Atoms]) -> Source:
         float(atoms.get_array("force_deltas").max()) if atoms.has("force_deltas") else np.nan
         for atoms in frames
     ]
-    names = {(a.info.get("model"), a.info.get("weights_hash")) for a in frames}
+    told = ("model", "weights_hash", "level_of_theory")
+    models = {tuple(atoms.info.get(name) for name in told) for atoms in frames}
     model = {}
-    if len(names) == 1:
-        name, weights = names.pop()
-        model = {"name": name, "weights_hash": weights}
+    if len(models) == 1:
+        model = dict(zip(("name", *told[1:]), models.pop(), strict=True))
     return Source(
         name=path.name,
         steps=steps.astype(np.int64) if numbered else np.arange(len(frames)),

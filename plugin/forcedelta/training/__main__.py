@@ -21,7 +21,15 @@ from forcedelta.models.files import save_network
 from forcedelta.models.loaded import LoadedModel
 from forcedelta.models.network import DirectForceNetwork
 from forcedelta.models.registry import load_model
-from forcedelta.training.data import Batch, read_frames, read_labelled, reference_energies, to_batch
+from forcedelta.training.data import (
+    Batch,
+    energy_words,
+    mixed_levels,
+    read_frames,
+    read_labelled,
+    reference_energies,
+    to_batch,
+)
 from forcedelta.training.loop import train
 from forcedelta.training.quality import Evaluation, evaluate, join, predictors, ranking, summary
 from forcedelta.training.recipe import Recipe, read_recipe
@@ -108,6 +116,9 @@ def train_command(
     tests = [to_batch(atoms, cutoff) for atoms in held_out]
     network = new_network(recipe, frames, parts, data)
     _tell(f"{len(parts)} frames to train on, {len(tests)} held out")
+    _tell(f"labels: {energy_words(frames)}; forces of all atoms, without constraints")
+    if warning := mixed_levels(frames + held_out):
+        say(f"warning: {warning}", sys.stderr)
 
     def report(epoch: int, loss: float, seconds: float, averaged: DirectForceNetwork) -> None:
         if epoch % report_every == 0 or epoch == settings.epochs - 1:

@@ -2,17 +2,20 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import ase.io
 import numpy as np
 import torch
 from ase import Atoms
-from ase.calculators.calculator import PropertyNotImplementedError
 from numpy.typing import NDArray
 from torch import Tensor
 
 from forcedelta.errors import ForceDeltaError
 from forcedelta.neighbours import neighbour_pairs
+from forcedelta.recalculation.level import difference
+
+SAME_ENERGY = 1e-6  # eV
 
 
 @dataclass(frozen=True)
@@ -55,18 +58,87 @@ def read_frames(path: Path) -> list[Atoms]:
 def read_labelled(path: Path) -> list[Atoms]:
     """Frames of an extended-XYZ file (Å) that has an energy (eV) and forces (eV/Å) for each.
 
-    Raises ForceDeltaError where the file cannot be read, is empty or lacks a label.
+    Raises:
+        ForceDeltaError: the file cannot be read, is empty, or lacks a label; labels that are not
+            finite, or energies of two kinds (`energy_of`).
     """
     frames = read_frames(path)
     for index, atoms in enumerate(frames):
-        try:
-            atoms.get_potential_energy()
-            atoms.get_forces()
-        except (RuntimeError, PropertyNotImplementedError) as error:
+        results = _results(atoms)
+        if "forces" not in results or not {"energy", "free_energy"} & results.keys():
             raise ForceDeltaError(
                 f"{path}: frame {index} has no energy or no forces; training needs both"
-            ) from error
+            )
+        if not np.isfinite(energy_of(atoms)) or not np.isfinite(forces_of(atoms)).all():
+            raise ForceDeltaError(
+                f"{path}: frame {index} has an energy or forces that are not finite: remove it"
+            )
+    _same_kind_of_energy(frames, path)
     return frames
+
+
+def energy_of(atoms: Atoms) -> float:
+    """The labelled energy (eV) whose gradient the labelled forces are.
+
+    With smeared occupations it is ``free_energy``; ``energy`` is extrapolated to none. Energies of
+    constraints (ASE's Hookean) are no part of a label.
+
+    Raises:
+        ForceDeltaError: there is none.
+    """
+    results = _results(atoms)
+    energy = results.get("free_energy", results.get("energy"))
+    if energy is None:
+        raise ForceDeltaError(f"{atoms.symbols} has no energy: label it, or remove it")
+    return float(energy)
+
+
+def forces_of(atoms: Atoms) -> NDArray[np.float64]:
+    """The labelled forces [N, 3] (eV/Å) of all atoms, also of those that a constraint holds."""
+    return np.asarray(_results(atoms)["forces"], dtype=float)
+
+
+def _results(atoms: Atoms) -> dict[str, Any]:
+    """What is stored, without the changes that `Atoms.get_forces` makes for constraints."""
+    return {} if atoms.calc is None else atoms.calc.results
+
+
+def _same_kind_of_energy(frames: list[Atoms], path: Path) -> None:
+    """Raises ForceDeltaError where only some frames have a free energy, and it differs."""
+    without = [index for index, a in enumerate(frames) if "free_energy" not in _results(a)]
+    smeared = [
+        index
+        for index, atoms in enumerate(frames)
+        if abs(energy_of(atoms) - _results(atoms).get("energy", energy_of(atoms))) > SAME_ENERGY
+    ]
+    if without and smeared:
+        raise ForceDeltaError(
+            f"{path}: frame {smeared[0]} has a free_energy that differs from its energy, and frame "
+            f"{without[0]} has an energy only: these do not go together; label all frames alike"
+        )
+
+
+def energy_words(frames: list[Atoms]) -> str:
+    """Which energy of the frames is trained on."""
+    smeared = sum("free_energy" in _results(atoms) for atoms in frames)
+    if smeared == len(frames):
+        return "free_energy, whose gradient the forces are"
+    return "energy" if smeared == 0 else f"free_energy of {smeared} frames, energy of the others"
+
+
+def mixed_levels(frames: list[Atoms]) -> str | None:
+    """A warning where frames were labelled at levels of theory that do not go together, or None."""
+    told = dict.fromkeys(str(a.info["reference"]) for a in frames if "reference" in a.info)
+    references = list(told)
+    for other in references[1:]:
+        first = references[0]
+        parts = difference(first, other)
+        if parts is not None:
+            return (
+                f"labels of different levels of theory are mixed ({parts}): {first} | {other}; their "
+                "energies and forces do not go together"
+            )
+    return None
 
 
 def to_batch(atoms: Atoms, cutoff: float) -> Batch:
@@ -81,8 +153,8 @@ def to_batch(atoms: Atoms, cutoff: float) -> Batch:
         edge_index=torch.from_numpy(edge_index),
         edge_shift=torch.from_numpy(edge_shift).to(torch.float32),
         batch=torch.zeros(len(atoms), dtype=torch.long),
-        energy=torch.tensor([atoms.get_potential_energy()], dtype=torch.float64),
-        forces=torch.tensor(atoms.get_forces(), dtype=torch.float32),
+        energy=torch.tensor([energy_of(atoms)], dtype=torch.float64),
+        forces=torch.tensor(forces_of(atoms), dtype=torch.float32),
     )
 
 
@@ -116,11 +188,11 @@ def reference_energies(
     Isolated atoms where they are given, plus the least-squares fit (smallest norm) of what is left, so that a network
     in float32 learns numbers near zero instead of total energies of thousands of eV.
     """
-    known = {int(atoms.numbers[0]): atoms.get_potential_energy() for atoms in isolated}
+    known = {int(atoms.numbers[0]): energy_of(atoms) for atoms in isolated}
     start = np.array([known.get(number, 0.0) for number in elements])
     counts = np.array(
         [[np.sum(atoms.numbers == number) for number in elements] for atoms in frames]
     )
-    left = np.array([atoms.get_potential_energy() for atoms in frames]) - counts @ start
+    left = np.array([energy_of(atoms) for atoms in frames]) - counts @ start
     correction, *_ = np.linalg.lstsq(counts.astype(float), left, rcond=None)
     return start + correction

@@ -8,6 +8,7 @@ import torch
 
 from forcedelta.errors import ForceDeltaError
 from forcedelta.models.catalogue import LoadRequest
+from forcedelta.models.downloads import from_hub
 from forcedelta.models.eqv2.catalogue import FAMILY, HUB, PAGE
 from forcedelta.models.eqv2.library import import_fairchem
 from forcedelta.models.files import hash_of
@@ -30,11 +31,11 @@ def load(request: LoadRequest) -> LoadedModel:
         )
     if request.dtype not in (torch.float32, torch.float64):
         raise ForceDeltaError(f"EquiformerV2 runs in float32 or float64, not {request.dtype}")
+    path = request.file if request.file is not None else download(request.name)
     import_fairchem()
     from forcedelta.models.eqv2.checkpoint import read_checkpoint
     from forcedelta.models.eqv2.module import EquiformerV2
 
-    path = request.file if request.file is not None else download(request.name)
     # a published file is as trusted as the library that would load it
     trust = request.trust or request.file is None
     checkpoint = read_checkpoint(path, trust)
@@ -85,12 +86,11 @@ def download(name: str) -> Path:
     Raises:
         ForceDeltaError: it cannot be had; the text says how.
     """
-    from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError
 
     file = next(model.weights for model in FAMILY.published if model.name == name)
     try:
-        return Path(hf_hub_download(HUB, file))
+        return from_hub(HUB, file)
     except GatedRepoError as error:
         reason, remedy = (
             "the hub asks for the licence to be accepted first",

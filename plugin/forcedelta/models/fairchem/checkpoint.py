@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
+import sys
 from collections.abc import Mapping
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +14,7 @@ import torch
 
 from forcedelta.errors import ForceDeltaError
 from forcedelta.models.catalogue import LoadRequest
+from forcedelta.models.downloads import from_hub
 from forcedelta.models.fairchem.catalogue import FAMILY
 
 
@@ -27,11 +32,16 @@ def find_checkpoint(request: LoadRequest) -> Path:
                 "them when they are loaded; if you trust where this one comes from, say --trust"
             )
         return request.file
-    from fairchem.core.calculate import pretrained_mlip
-
+    place = _published(request.name)
     try:
-        return Path(pretrained_mlip.pretrained_checkpoint_path_from_name(request.name))
-    except OSError as error:  # those of huggingface_hub are among them
+        return from_hub(
+            place["repo_id"],
+            place["filename"],
+            place.get("subfolder"),
+            revision=place.get("revision"),
+            cache=_cache(),
+        )
+    except (OSError, ValueError) as error:  # those of huggingface_hub are among them
         published = next(model for model in FAMILY.published if model.name == request.name)
         raise ForceDeltaError(
             f"model '{request.name}': {published.weights} could not be downloaded "
@@ -39,6 +49,23 @@ def find_checkpoint(request: LoadRequest) -> Path:
             f"in with 'hf auth login', or give a copy: --model path/to/{published.weights} "
             f"--architecture {request.name} --trust"
         ) from error
+
+
+def _published(name: str) -> dict[str, str]:
+    """Where the library's own list says that a model is; the library takes ten seconds to import."""
+    library = distribution(FAMILY.distribution)
+    listed = Path(str(library.locate_file("fairchem/core/calculate/pretrained_models.json")))
+    place: dict[str, str] = json.loads(listed.read_text(encoding="utf-8"))[name]
+    return place
+
+
+def _cache() -> str:
+    """The library's own, which a program may have set there."""
+    library: Any = sys.modules.get("fairchem.core.calculate.pretrained_mlip")
+    if library is not None:
+        return str(library.CACHE_DIR)
+    usual = Path.home() / ".cache" / "fairchem"
+    return os.environ.get("FAIRCHEM_CACHE_DIR", str(usual))
 
 
 def read_checkpoint(path: Path) -> Any:

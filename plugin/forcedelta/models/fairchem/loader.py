@@ -39,12 +39,10 @@ def load(request: LoadRequest) -> LoadedModel:
     """
     if request.dtype not in (torch.float32, torch.float64):
         raise ForceDeltaError(f"models of fairchem run in float32 or float64, not {request.dtype}")
-    if request.file is not None:
-        find_checkpoint(request)  # before ten seconds of importing
+    path = find_checkpoint(request)  # before ten seconds of importing
     with torch_state_kept():
         import_library()
         with quiet_loading():
-            path = find_checkpoint(request)
             checkpoint = read_checkpoint(path)
             kind = kind_of(checkpoint, path)
             if request.compile and kind != "eSEN":

@@ -6,7 +6,6 @@ import contextlib
 import io
 import pickle
 import warnings
-import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib.metadata import version
@@ -17,10 +16,12 @@ import torch
 
 from forcedelta.errors import ForceDeltaError
 from forcedelta.models.catalogue import LoadRequest, Published
+from forcedelta.models.downloads import from_hub
 from forcedelta.models.isolation import torch_state_kept
 from forcedelta.models.loaded import LoadedModel
 from forcedelta.models.metatomic import exported
 from forcedelta.models.metatomic.catalogue import FAMILY
+from forcedelta.models.scripted_code import records
 
 _REPOSITORY, _FOLDER = "lab-cosmo/upet", "models"
 
@@ -71,11 +72,9 @@ def load(request: LoadRequest) -> LoadedModel:
 
 def _download(model: Published) -> Path:
     """The file of a published model, from the cache of huggingface_hub or the network."""
-    from huggingface_hub import hf_hub_download
-
     name = model.weights
     try:
-        return Path(hf_hub_download(_REPOSITORY, name, subfolder=_FOLDER))
+        return from_hub(_REPOSITORY, name, _FOLDER)
     except Exception as error:  # of the hub, of its HTTP library, or of the disk
         first = (str(error).strip().splitlines() or [""])[0]
         raise ForceDeltaError(
@@ -133,7 +132,6 @@ def _set_fusion(strategy: list[tuple[str, int]]) -> list[tuple[str, int]]:
 
 def _is_exported(path: Path) -> bool:
     try:
-        with zipfile.ZipFile(path) as archive:
-            return any(name.endswith("/extra/metatomic-version") for name in archive.namelist())
-    except (zipfile.BadZipFile, OSError):
+        return "extra/metatomic-version" in records(path)[1]
+    except (RuntimeError, ValueError, OSError):
         return False

@@ -177,7 +177,7 @@ def _extensions(path: Path) -> list[str]:
     try:
         reader, names = records(path)
         texts = [reader.get_record(name) for name in _EXTENSION_LISTS if name in names]
-    except (RuntimeError, OSError) as error:
+    except (RuntimeError, ValueError, OSError) as error:
         raise ForceDeltaError(
             f"{path}: not a complete file of an exported metatomic model ({_first_line(error)}); "
             "export or download it again"

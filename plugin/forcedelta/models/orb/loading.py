@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import logging
 import re
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from importlib.metadata import version
-from inspect import signature
+from importlib.metadata import distribution, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import torch
 from torch import Tensor
 
 from forcedelta.errors import ForceDeltaError
 from forcedelta.models.catalogue import LoadRequest
+from forcedelta.models.downloads import announce, reach
 from forcedelta.models.files import hash_of_tensors
 from forcedelta.models.isolation import torch_state_kept
 from forcedelta.models.loaded import LoadedModel
@@ -45,6 +47,7 @@ def load(request: LoadRequest) -> LoadedModel:
             f"{request.file}: say which network it holds with --architecture "
             f"({', '.join(ARCHITECTURES)})"
         )
+    file = request.file if request.file is not None else _downloaded(architecture)
     with torch_state_kept(), _quiet():
         from orb_models.forcefield.pretrained import ORB_PRETRAINED_MODELS
 
@@ -54,9 +57,6 @@ def load(request: LoadRequest) -> LoadedModel:
         from forcedelta.models.orb.scripted import scripted
 
         builder = ORB_PRETRAINED_MODELS[ARCHITECTURES.get(architecture, architecture)]
-        file = request.file
-        if file is None:
-            file = _downloaded(architecture, signature(builder).parameters["weights_path"].default)
         weights = _read(file)
         _check_direct(file, weights)
         build = partial(_build, builder, file, request)
@@ -120,19 +120,38 @@ def _quiet() -> Iterator[None]:
         log.setLevel(level)
 
 
-def _downloaded(name: str, address: str) -> Path:
-    """The file at an address, from the cache of orb-models' loaders where it is there already."""
-    from cached_path import cached_path
+def _downloaded(name: str) -> Path:
+    """The file of a published model, from the cache of orb-models' loaders or the network."""
+    weights = next(model.weights for model in FAMILY.published if model.name == name)
+    address = _address(weights)
+    with _quiet():
+        from cached_path import cached_path
+        from cached_path.util import find_latest_cached
 
-    weights = address.rsplit("/", 1)[-1]
-    try:
-        return Path(cached_path(address))
-    except Exception as error:  # of whichever client: network, server, disk
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ForceDeltaError(
-            f"the weights of '{name}' cannot be downloaded ({first:.120}): fetch {weights} from "
-            f"{address} where there is a network, and say --model {weights} --architecture {name}"
-        ) from error
+        try:
+            known = find_latest_cached(address)
+            if known is not None:
+                return Path(known)
+            announce(weights, urlsplit(address).hostname or address)
+            reach(address)
+            terminal = sys.stderr is not None and sys.stderr.isatty()
+            return Path(cached_path(address, quiet=not terminal))
+        except Exception as error:  # of whichever client: network, server, disk
+            first = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise ForceDeltaError(
+                f"the weights of '{name}' cannot be downloaded ({first:.120}): fetch {weights} from "
+                f"{address} where there is a network, and say --model {weights} --architecture {name}"
+            ) from error
+
+
+def _address(weights: str) -> str:
+    """Where orb-models has a file; read off its text, as it takes seconds to import."""
+    text = Path(
+        str(distribution(FAMILY.distribution).locate_file("orb_models/forcefield/pretrained.py"))
+    ).read_text(encoding="utf-8")
+    found = re.search(rf'"(https://[^"]+/{re.escape(weights)})"', text)
+    assert found is not None  # a test compares the catalogue with the library
+    return found[1]
 
 
 def _read(file: Path) -> dict[str, Tensor]:

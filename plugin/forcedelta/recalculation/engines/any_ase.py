@@ -12,7 +12,11 @@ from ase.calculators.calculator import Calculator, get_calculator_class
 from ase.calculators.names import names
 
 from forcedelta.errors import ForceDeltaError
-from forcedelta.recalculation.engines.base import Engine
+from forcedelta.recalculation.engines.base import Engine, charge_and_multiplicity
+from md_hooks.electronic_state import ElectronicState
+
+READ_BY = frozenset({"fairchem", "forcedelta", "orb_models", "tblite"})
+"""Packages whose calculators take charge and spin from the atoms themselves."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,25 @@ class AnyCalculator(Engine):
                 f"no calculator is called '{self.name}' ({error}): give a recipe of 'forcedelta "
                 f"recalc --help', package.module:Class, or one of ASE's ({known})"
             ) from error
+
+    def check_structure(self, atoms: Atoms) -> None:
+        """See `Engine.check_structure`: charge and spin must not be lost on the way."""
+        if self._class().__module__.partition(".")[0] in READ_BY:
+            return
+        charge, multiplicity = charge_and_multiplicity(atoms, None, None)
+        unpaired = ElectronicState.of(atoms).spin is not None and multiplicity > 2
+        for name, value, matters, words in (
+            ("charge", charge, charge != 0, ("charge",)),
+            ("spin", multiplicity, unpaired, ("spin", "mult", "magmom", "nspin", "uks")),
+        ):
+            told = any(word in keyword.lower() for keyword in self.keywords for word in words)
+            if matters and not told:
+                raise ForceDeltaError(
+                    f"{self.name} takes no {name} from a frame, and {atoms.symbols} has {value}: give "
+                    f"its own keyword, e.g. --set {words[-1 if name == 'charge' else 1]}={value}, or "
+                    f"pass --{name} {0 if name == 'charge' else 1 + (multiplicity - 1) % 2} to label "
+                    "without"
+                )
 
     def calculator(self, atoms: Atoms, threads: int) -> Calculator:
         """See `Engine.calculator`."""

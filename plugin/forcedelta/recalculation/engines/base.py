@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import shlex
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, kpts2sizeandoffsets
 
 from forcedelta.errors import ForceDeltaError
+from md_hooks.electronic_state import ElectronicState
 from md_hooks.recalculation import results_of
 
 
@@ -96,6 +98,7 @@ class Engine(ABC):
 
     def calculate(self, atoms: Atoms, threads: int) -> dict[str, Any]:
         """See `md_hooks.recalculation.Reference.calculate`."""
+        self.check_structure(atoms)  # frames of a running queue were not checked before
         return results_of(atoms, self.calculator(atoms, threads))
 
 
@@ -118,13 +121,25 @@ def _check_kind(engine: str, name: str, value: Any, kind: str) -> None:
         raise ForceDeltaError(f"{engine}: {name} is {value!r}, it has to be {kind}")
 
 
+def words_of(engine: Engine, command: str) -> list[str]:
+    """A command's program and arguments; no shell reads it, so that ``;`` and ``$`` mean themselves.
+
+    Raises:
+        ForceDeltaError: a quotation mark without its partner.
+    """
+    try:
+        return shlex.split(command)
+    except ValueError as error:
+        raise ForceDeltaError(f"{engine.key}: command is {command!r} ({error})") from error
+
+
 def executable(engine: Engine, command: str) -> str:
     """The path of a program.
 
     Raises:
         ForceDeltaError: it is not there; with the command that installs it.
     """
-    program = command.split()[0] if command.split() else ""
+    program = next(iter(words_of(engine, command)), "")
     found = shutil.which(program)
     if found is None:
         raise ForceDeltaError(
@@ -156,16 +171,23 @@ def need_crystal(engine: Engine, atoms: Atoms) -> None:
 def charge_and_multiplicity(atoms: Atoms, charge: int | None, spin: int | None) -> tuple[int, int]:
     """Total charge (e) and spin multiplicity 2S+1 of a structure.
 
-    What is given goes before ``info["charge"]`` and ``info["spin"]`` of the atoms; without
-    either, neutral, and a singlet or, with an odd number of electrons, a doublet.
+    What is given goes before what the atoms tell (`md_hooks.electronic_state`); without either,
+    neutral, and the multiplicity of the initial magnetic moments if the number of electrons can
+    have it, else a singlet or doublet.
 
     Raises:
         ForceDeltaError: a multiplicity that this number of electrons cannot have.
+        HookError: a charge or multiplicity that is no whole number.
     """
-    total = int(atoms.info.get("charge", 0) if charge is None else charge)
+    known = ElectronicState.of(atoms)
+    total = charge if charge is not None else known.charge or 0
     electrons = int(atoms.numbers.sum()) - total
-    stated = atoms.info.get("spin") if spin is None else spin
-    multiplicity = 1 + electrons % 2 if stated is None else int(stated)
+    multiplicity = known.spin if spin is None else spin
+    if multiplicity is None:
+        moment = 0.0 if known.magnetic_moments is None else known.magnetic_moments.sum()
+        unpaired = round(abs(float(moment)))
+        fits = (electrons - unpaired) % 2 == 0 and unpaired <= electrons
+        multiplicity = 1 + (unpaired if fits else electrons % 2)
     if multiplicity < 1 or (electrons - multiplicity) % 2 == 0 or multiplicity > electrons + 1:
         raise ForceDeltaError(
             f"{atoms.symbols} with charge {total} has {electrons} electrons, which cannot have the "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,11 +13,35 @@ from typing import Any, ClassVar
 import numpy as np
 from ase import Atoms, units
 from ase.calculators.calculator import Calculator
+from numpy.typing import NDArray
 
-from forcedelta.recalculation.engines.base import Engine, executable, k_points, need_crystal
-from forcedelta.recalculation.engines.magnetism import moments, words
+from forcedelta.errors import ForceDeltaError
+from forcedelta.recalculation.engines.base import (
+    Engine,
+    executable,
+    k_points,
+    need_crystal,
+    words_of,
+)
+from forcedelta.recalculation.engines.magnetism import (
+    CHARGE_WORDS,
+    charge_and_moment,
+    moments,
+    with_moments,
+    words,
+)
+from forcedelta.recalculation.engines.pseudopotentials import gth_potential
 
 LABEL = "cp2k"
+GAMMA = (1, 1, 1)
+_KPOINTS = """
+                    &KPOINTS
+                      SCHEME MONKHORST-PACK {}
+                      SYMMETRY OFF
+                      FULL_GRID OFF
+                    &END KPOINTS
+"""
+GTH_FUNCTIONALS = ("BLYP", "BP", "LDA", "PADE", "PBE")
 
 
 @dataclass(frozen=True)
@@ -24,7 +49,8 @@ class CP2K(Engine):
     """DFT with MOLOPT functions and GTH pseudopotentials.
 
     Attributes:
-        xc: functional, in CP2K's words; its GTH pseudopotentials are taken.
+        xc: functional, in CP2K's words; its GTH pseudopotentials are taken, those of PBE where it
+            has none, for as many electrons of each element as the basis set is made for.
         basis: basis set, of BASIS_MOLOPT.
         cutoff: of the density grid, eV.
         relative_cutoff: of a Gaussian on that grid, eV.
@@ -61,16 +87,19 @@ class CP2K(Engine):
     def details(self) -> str:
         """See `Engine.details`."""
         return (
-            f"GTH pseudopotentials, grid to {self.cutoff:g} eV ({self.relative_cutoff:g} eV "
+            f"{self._family} pseudopotentials, grid to {self.cutoff:g} eV ({self.relative_cutoff:g} eV "
             f"relative), {self.kpt_density:g} k-points per Å⁻¹, Fermi-Dirac {self.smearing:g} eV, "
-            f"{words(self.spin_polarised)}, SCF to {self.conv_tol:g}"
+            f"{words(self.spin_polarised)}, {CHARGE_WORDS}, SCF to {self.conv_tol:g}"
         )
 
     @cached_property
     def version(self) -> str:
         """See `Engine.version`."""
         answer = subprocess.run(
-            [*self.command.split(), "--version"], capture_output=True, text=True, check=False
+            [*words_of(self, self.command), "--version"],
+            capture_output=True,
+            text=True,
+            check=False,
         )
         found = re.search(r"CP2K version (\S+)", answer.stdout)
         return found.group(1) if found else "of unknown version"
@@ -82,38 +111,71 @@ class CP2K(Engine):
     def check_structure(self, atoms: Atoms) -> None:
         """See `Engine.check_structure`."""
         need_crystal(self, atoms)
+        self._potentials(atoms)
+        self._fixed_moment(atoms)
+
+    def _fixed_moment(self, atoms: Atoms) -> int | None:
+        """The total moment that has to be held; a start without moments keeps zero by itself."""
+        _, moment = charge_and_moment(atoms, self.spin_polarised)
+        if moment is None or not self._start(atoms).any():
+            return None
+        if k_points(atoms, self.kpt_density) != GAMMA:
+            raise ForceDeltaError(
+                f"cp2k cannot hold the multiplicity {moment + 1} of {atoms.symbols} with k-points: use "
+                "espresso or gpaw, a larger cell, or --set kpt_density=0.1 for the Gamma point alone"
+            )
+        return moment
+
+    def _start(self, atoms: Atoms) -> NDArray[np.float64]:
+        """[N] Bohr magnetons."""
+        _, moment = charge_and_moment(atoms, self.spin_polarised)
+        start: NDArray[np.float64] = with_moments(
+            atoms, self.spin_polarised, moment
+        ).get_initial_magnetic_moments()
+        return start
+
+    @property
+    def _family(self) -> str:
+        """The potentials of the functional."""
+        name = self.xc.upper()
+        return f"GTH-{name}" if name in GTH_FUNCTIONALS else "GTH-PBE"
+
+    def _potentials(self, atoms: Atoms) -> dict[str, str]:
+        return {
+            symbol: gth_potential(symbol, self.basis, self._family)
+            for symbol in sorted(set(atoms.symbols))
+        }
 
     def calculator(self, atoms: Atoms, threads: int) -> Calculator:
         """See `Engine.calculator`."""
         from ase.calculators import cp2k
 
+        charge, moment = charge_and_moment(atoms, self.spin_polarised)
+        fixed = self._fixed_moment(atoms)
         mesh = " ".join(str(number) for number in k_points(atoms, self.kpt_density))
         return cp2k.CP2K(
-            command=self.command,
+            command=shlex.join(words_of(self, self.command)),  # ASE gives it to a shell
             label=LABEL,
             xc=self.xc,
             basis_set_file="BASIS_MOLOPT",
-            basis_set=self.basis,
-            pseudo_potential="auto",
+            basis_set="",  # of each element, below
+            pseudo_potential="",
             cutoff=self.cutoff,
             max_scf=self.max_cycle,
             stress_tensor=True,
             uks=self.spin_polarised,
-            multiplicity=_multiplicity(atoms) if self.spin_polarised else 0,
+            charge=charge,
+            multiplicity=_multiplicity(atoms, charge, moment) if self.spin_polarised else 0,
             inp=f"""
                 &FORCE_EVAL
                   &SUBSYS
-                    {_kinds(atoms) if self.spin_polarised else ""}
+                    {self._kinds(atoms)}
                   &END SUBSYS
                   &DFT
                     &MGRID
                       REL_CUTOFF [eV] {self.relative_cutoff}
                     &END MGRID
-                    &KPOINTS
-                      SCHEME MONKHORST-PACK {mesh}
-                      SYMMETRY OFF
-                      FULL_GRID OFF
-                    &END KPOINTS
+                    {_KPOINTS.format(mesh) if fixed is None else ""}
                     &SCF
                       EPS_SCF {self.conv_tol}
                       ADDED_MOS {"20 20" if self.spin_polarised else "20"}
@@ -126,11 +188,21 @@ class CP2K(Engine):
                       &SMEAR ON
                         METHOD FERMI_DIRAC
                         ELECTRONIC_TEMPERATURE [K] {self.smearing / units.kB}
+                        {"" if fixed is None else f"FIXED_MAGNETIC_MOMENT {fixed}"}
                       &END SMEAR
                     &END SCF
                   &END DFT
                 &END FORCE_EVAL
             """,
+        )
+
+    def _kinds(self, atoms: Atoms) -> str:
+        """Basis set, potential and moment to start from of each element: the mean of its atoms."""
+        start = self._start(atoms)
+        return "\n".join(
+            f"&KIND {symbol}\nBASIS_SET {self.basis}\nPOTENTIAL {potential}\n"
+            f"MAGNETIZATION {start[atoms.symbols == symbol].mean():g}\n&END KIND"
+            for symbol, potential in self._potentials(atoms).items()
         )
 
     def calculate(self, atoms: Atoms, threads: int) -> dict[str, Any]:
@@ -144,20 +216,13 @@ class CP2K(Engine):
         return results
 
 
-def _kinds(atoms: Atoms) -> str:
-    """Moments to start from, which CP2K takes by element: their means."""
-    start = moments(atoms, polarised=True)
-    return "\n".join(
-        f"&KIND {symbol}\nMAGNETIZATION {start[atoms.symbols == symbol].mean():g}\n&END KIND"
-        for symbol in sorted(set(atoms.symbols))
-    )
-
-
-def _multiplicity(atoms: Atoms) -> int:
+def _multiplicity(atoms: Atoms, charge: int, moment: int | None) -> int:
     """Of the start, which is without moments otherwise; with smearing it does not stay."""
-    moment = int(np.ceil(np.abs(moments(atoms, polarised=True).sum())))
+    if moment is not None:
+        return moment + 1
+    start = int(np.ceil(np.abs(moments(atoms, polarised=True).sum())))
     # cores have even numbers of electrons
-    return moment + (moment + int(atoms.numbers.sum())) % 2 + 1
+    return start + (start + int(atoms.numbers.sum()) - charge) % 2 + 1
 
 
 def _own_words() -> str | None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from subprocess import SubprocessError
 from typing import Any, ClassVar
 
 from ase import Atoms, units
@@ -13,7 +15,13 @@ from ase.calculators.calculator import Calculator
 
 from forcedelta.errors import ForceDeltaError
 from forcedelta.recalculation.engines.base import Engine, executable, k_points, need_crystal
-from forcedelta.recalculation.engines.magnetism import with_moments, words
+from forcedelta.recalculation.engines.magnetism import (
+    CHARGE_WORDS,
+    charge_and_moment,
+    with_moments,
+    words,
+)
+from forcedelta.recalculation.engines.pseudopotentials import read_upf
 
 OUTPUT = "espresso.pwo"
 RULE = "%%%%%%"
@@ -56,9 +64,17 @@ class Espresso(Engine):
 
     @property
     def level(self) -> str:
-        """See `Engine.level`; the file names tell the functional."""
+        """See `Engine.level`; the functional is that of the files."""
+        folder = Path(self.pseudo_dir)
         names = sorted(self.pseudopotentials.values())
-        files = ", ".join(names) or f"all in {Path(self.pseudo_dir).name}"
+        files = ", ".join(names) or f"all in {folder.name}"
+        paths = [folder / name for name in names] or sorted(folder.glob("*.[uU][pP][fF]"))
+        functionals = set()
+        for path in paths:
+            with contextlib.suppress(ForceDeltaError):  # told when a structure needs it
+                functionals.add(read_upf(path).functional)
+        if len(functionals) == 1:
+            return f"{functionals.pop()}, UPF pseudopotentials ({files})"
         return f"the functional of the pseudopotentials ({files})"
 
     @property
@@ -67,7 +83,7 @@ class Espresso(Engine):
         return (
             f"plane waves to {self.cutoff:g} eV, density to {self.density_factor:g} times that, "
             f"{self.kpt_density:g} k-points per Å⁻¹, cold smearing {self.smearing:g} eV, "
-            f"{words(self.spin_polarised)}, SCF to {self.conv_tol:g} Ry"
+            f"{words(self.spin_polarised)}, {CHARGE_WORDS}, SCF to {self.conv_tol:g} Ry"
         )
 
     @cached_property
@@ -81,7 +97,14 @@ class Espresso(Engine):
     @cached_property
     def version(self) -> str:
         """See `Engine.version`."""
-        return str(self._profile.version())
+        try:
+            return str(self._profile.version())
+        except (
+            AssertionError,
+            OSError,
+            SubprocessError,
+        ):  # the program does not speak as pw.x does
+            return "of unknown version"
 
     def check(self) -> None:
         """See `Engine.check`."""
@@ -95,10 +118,24 @@ class Espresso(Engine):
     def check_structure(self, atoms: Atoms) -> None:
         """See `Engine.check_structure`."""
         need_crystal(self, atoms)
-        self._files(atoms)
+        self._state(atoms)
+
+    def _state(self, atoms: Atoms) -> tuple[int, int | None]:
+        """Charge and total moment, with the valence electrons of the pseudopotentials."""
+        folder = Path(self.pseudo_dir)
+        headers = {symbol: read_upf(folder / name) for symbol, name in self._files(atoms).items()}
+        electrons = sum(headers[symbol].valence for symbol in atoms.symbols)
+        functionals = {header.functional for header in headers.values()}
+        if len(functionals) > 1:
+            raise ForceDeltaError(
+                "espresso: the pseudopotentials were made with different functionals ("
+                + ", ".join(f"{symbol}: {head.functional}" for symbol, head in headers.items())
+                + "): give files of one functional, --set pseudopotentials=..."
+            )
+        return charge_and_moment(atoms, self.spin_polarised, electrons)
 
     def _files(self, atoms: Atoms) -> dict[str, str]:
-        """A pseudopotential for each element."""
+        """A pseudopotential for each element, of this element."""
         folder = Path(self.pseudo_dir)
         files = {}
         for symbol in sorted(set(atoms.symbols)):
@@ -107,7 +144,7 @@ class Espresso(Engine):
                 if not (folder / name).is_file():
                     raise ForceDeltaError(f"espresso: {folder / name} does not exist")
             else:
-                pattern = re.compile(rf"{symbol}[^a-z].*\.upf", re.IGNORECASE)
+                pattern = re.compile(rf"{symbol}(?:[^a-z].*)?\.upf", re.IGNORECASE)
                 found = sorted(
                     path.name for path in folder.iterdir() if pattern.fullmatch(path.name)
                 )
@@ -118,6 +155,12 @@ class Espresso(Engine):
                         f'\'pseudopotentials={{"{symbol}": "FILE"}}\''
                     )
                 name = found[0]
+            made_for = read_upf(folder / name).symbol
+            if made_for != symbol:
+                raise ForceDeltaError(
+                    f"espresso: {folder / name} is a pseudopotential of {made_for}, not of {symbol}: "
+                    f'give the right one, --set \'pseudopotentials={{"{symbol}": "FILE"}}\''
+                )
             files[symbol] = name
         return files
 
@@ -125,6 +168,10 @@ class Espresso(Engine):
         """See `Engine.calculator`."""
         from ase.calculators.espresso import Espresso as Calculator_
 
+        charge, moment = self._state(atoms)
+        state: dict[str, float] = {"tot_charge": charge} if charge else {}
+        if moment is not None and atoms.get_initial_magnetic_moments().any():
+            state["tot_magnetization"] = moment  # without moments there is one spin only
         made: Any = Calculator_(
             profile=self._profile,
             pseudopotentials=self._files(atoms),
@@ -137,6 +184,7 @@ class Espresso(Engine):
                     "occupations": "smearing",
                     "smearing": "cold",
                     "degauss": self.smearing / units.Ry,
+                    **state,
                 },
                 "electrons": {"conv_thr": self.conv_tol, "electron_maxstep": self.max_cycle},
             },
@@ -146,7 +194,9 @@ class Espresso(Engine):
     def calculate(self, atoms: Atoms, threads: int) -> dict[str, Any]:
         """See `Engine.calculate`; the SCF has to converge."""
         try:
-            results = super().calculate(with_moments(atoms, self.spin_polarised), threads)
+            _, moment = self._state(atoms)
+            start = with_moments(atoms, self.spin_polarised, moment)
+            results = super().calculate(start, threads)
         except Exception as error:  # ASE tells the exit status, pw.x tells why in its output
             said = _own_words(Path(OUTPUT))
             raise RuntimeError(said or str(error)) from error

@@ -11,7 +11,12 @@ from ase.calculators.calculator import Calculator
 
 from forcedelta.errors import ForceDeltaError
 from forcedelta.recalculation.engines.base import Engine, k_points, need_crystal
-from forcedelta.recalculation.engines.magnetism import with_moments, words
+from forcedelta.recalculation.engines.magnetism import (
+    CHARGE_WORDS,
+    charge_and_moment,
+    with_moments,
+    words,
+)
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,7 @@ class GPAW(Engine):
         """See `Engine.details`."""
         return (
             f"PAW, plane waves to {self.cutoff:g} eV, {self.kpt_density:g} k-points per Å⁻¹, "
-            f"Fermi-Dirac {self.smearing:g} eV, {words(self.spin_polarised)}, SCF to "
+            f"Fermi-Dirac {self.smearing:g} eV, {words(self.spin_polarised)}, {CHARGE_WORDS}, SCF to "
             f"{self.energy_tolerance:g} eV and {self.density_tolerance:g} electrons per electron"
         )
 
@@ -78,16 +83,34 @@ class GPAW(Engine):
     def check_structure(self, atoms: Atoms) -> None:
         """See `Engine.check_structure`."""
         need_crystal(self, atoms)
+        charge_and_moment(atoms, self.spin_polarised)
+        self._check_setups(atoms)
+
+    def _check_setups(self, atoms: Atoms) -> None:
+        from gpaw.setup_data import search_for_file
+        from gpaw.xc import XC
+
+        kind = XC(self.xc).get_setup_name()
+        for symbol in sorted(set(atoms.symbols)):
+            try:
+                search_for_file(f"{symbol}.{kind}")
+            except (FileNotFoundError, RuntimeError) as error:
+                raise ForceDeltaError(
+                    f"gpaw: there is no {kind} setup for {symbol}: choose another --xc, or install one "
+                    "with 'gpaw install-data'"
+                ) from error
 
     def calculator(self, atoms: Atoms, threads: int) -> Calculator:
         """See `Engine.calculator`."""
         import gpaw
 
+        charge, moment = charge_and_moment(atoms, self.spin_polarised)
         made: Any = gpaw.GPAW(
             mode=gpaw.PW(self.cutoff),
             xc=self.xc,
             kpts={"size": k_points(atoms, self.kpt_density), "gamma": True},
-            occupations=gpaw.FermiDirac(self.smearing),
+            occupations=gpaw.FermiDirac(self.smearing, fixmagmom=moment is not None),
+            charge=charge,
             convergence={"energy": self.energy_tolerance, "density": self.density_tolerance},
             spinpol=self.spin_polarised,
             maxiter=self.max_cycle,
@@ -100,6 +123,8 @@ class GPAW(Engine):
         from gpaw import KohnShamConvergenceError
 
         try:
-            return super().calculate(with_moments(atoms, self.spin_polarised), threads)
+            _, moment = charge_and_moment(atoms, self.spin_polarised)
+            start = with_moments(atoms, self.spin_polarised, moment)
+            return super().calculate(start, threads)
         except KohnShamConvergenceError as error:  # it has no text of its own
             raise RuntimeError(f"SCF not converged within max_cycle={self.max_cycle}") from error

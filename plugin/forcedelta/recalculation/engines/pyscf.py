@@ -11,6 +11,7 @@ from ase.calculators.calculator import Calculator
 
 from forcedelta.errors import ForceDeltaError
 from forcedelta.installing import command_for
+from forcedelta.recalculation.engines import gaussian_basis
 from forcedelta.recalculation.engines.base import (
     Engine,
     charge_and_multiplicity,
@@ -25,9 +26,13 @@ class PySCF(Engine):
 
     Attributes:
         xc: functional, in PySCF's words.
-        basis: basis set.
+        basis: basis set; or names by element, {"I": "lanl2dz", "default": "6-31g*"}.
+        ecp: effective core potentials: "basis", those that belong to the basis set, for the
+            elements that it has them for; "none", all-electron; the name of others; or names by
+            element.
         dispersion: "d3bj", "d3zero", "d4" (package pyscf-dispersion), or "none".
-        density_fit: density fitting, with PySCF's auxiliary basis for this one.
+        density_fit: density fitting, where there is an auxiliary basis for all elements
+            (`forcedelta.recalculation.engines.gaussian_basis.auxiliary`).
         grid_level: of the integration grid, 0 to 9.
         conv_tol: of the energy, Hartree.
         max_cycle: SCF cycles.
@@ -41,7 +46,8 @@ class PySCF(Engine):
     install: ClassVar[str] = command_for("recalc", "pyscf", "pyscf-dispersion")
 
     xc: str = "pbe"
-    basis: str = "def2-svp"
+    basis: str | dict[str, str] = "def2-svp"
+    ecp: str | dict[str, str] = gaussian_basis.OWN
     dispersion: str = "d3bj"
     density_fit: bool = True
     grid_level: int = 3
@@ -55,7 +61,7 @@ class PySCF(Engine):
         """See `Engine.level`."""
         words = {"none": "", "d3bj": "-D3(BJ)", "d3zero": "-D3(0)", "d4": "-D4"}
         dispersion = words.get(self.dispersion, f"-{self.dispersion}")
-        return f"{self.xc.upper()}{dispersion}/{self.basis}"
+        return f"{self.xc.upper()}{dispersion}/{gaussian_basis.words(self.basis, self.ecp)}"
 
     @property
     def details(self) -> str:
@@ -90,11 +96,34 @@ class PySCF(Engine):
             raise ForceDeltaError(
                 f"PySCF knows no functional '{self.xc}' ({error}): give one in its words, e.g. pbe"
             ) from error
+        self._check_dispersion()
+        gaussian_basis.check_names(self.basis, "basis")
+        gaussian_basis.check_names(self.ecp, "ecp")
+
+    def _check_dispersion(self) -> None:
+        """Whether the correction has parameters for the functional."""
+        if self.dispersion == "none":
+            return
+        from pyscf import gto
+        from pyscf.dispersion import dftd3, dftd4
+
+        hydrogen = gto.M(atom="H 0 0 0; H 0 0 0.7", basis="sto-3g", verbose=0)
+        try:
+            if self.dispersion == "d4":
+                dftd4.DFTD4Dispersion(hydrogen, xc=self.xc)
+            else:
+                dftd3.DFTD3Dispersion(hydrogen, xc=self.xc, version=self.dispersion)
+        except (RuntimeError, KeyError) as error:
+            raise ForceDeltaError(
+                f"pyscf: there is no dispersion correction '{self.dispersion}' for the functional "
+                f"'{self.xc}' ({str(error).strip()}): give --set dispersion=none, d3bj, d3zero or d4"
+            ) from error
 
     def check_structure(self, atoms: Atoms) -> None:
         """See `Engine.check_structure`."""
         need_molecule(self, atoms)
         charge_and_multiplicity(atoms, self.charge, self.spin)
+        gaussian_basis.assign(atoms.symbols, self.basis, self.ecp)
 
     def calculator(self, atoms: Atoms, threads: int) -> Calculator:
         """See `Engine.calculator`."""
@@ -104,9 +133,11 @@ class PySCF(Engine):
 
         lib.num_threads(threads)
         charge, multiplicity = charge_and_multiplicity(atoms, self.charge, self.spin)
+        assigned = gaussian_basis.assign(atoms.symbols, self.basis, self.ecp)
         molecule = gto.M(
             atom=ase_atoms_to_pyscf(atoms),
-            basis=self.basis,
+            basis={symbol: choice.basis for symbol, choice in assigned.items()},
+            ecp={symbol: choice.ecp for symbol, choice in assigned.items() if choice.ecp},
             charge=charge,
             spin=multiplicity - 1,
             verbose=4,
@@ -118,8 +149,9 @@ class PySCF(Engine):
         method.max_cycle = self.max_cycle
         if self.dispersion != "none":
             method.disp = self.dispersion
-        if self.density_fit:
-            method = method.density_fit()
+        fitting = gaussian_basis.auxiliary(assigned, self.xc) if self.density_fit else None
+        if fitting is not None:
+            method = method.density_fit(auxbasis=fitting)
         return Calculator_(method=method)
 
     def calculate(self, atoms: Atoms, threads: int) -> dict[str, Any]:

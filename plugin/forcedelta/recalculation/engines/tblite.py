@@ -9,12 +9,15 @@ from typing import ClassVar
 from ase import Atoms
 from ase.calculators.calculator import Calculator
 
+from forcedelta.errors import ForceDeltaError
 from forcedelta.installing import command_for
 from forcedelta.recalculation.engines.base import (
     Engine,
     charge_and_multiplicity,
     charge_words,
 )
+
+LAST_ELEMENT = 86
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,13 @@ class TBLite(Engine):
     def check_structure(self, atoms: Atoms) -> None:
         """See `Engine.check_structure`."""
         charge_and_multiplicity(atoms, self.charge, self.spin)
+        beyond = sorted({symbol for symbol, z in zip(atoms.symbols, atoms.numbers, strict=True)
+                         if z > LAST_ELEMENT})  # fmt: skip
+        if beyond:
+            raise ForceDeltaError(
+                f"tblite: {self.method} has parameters up to radon, not for {', '.join(beyond)}: "
+                "use another engine"
+            )
 
     def calculator(self, atoms: Atoms, threads: int) -> Calculator:
         """See `Engine.calculator`."""

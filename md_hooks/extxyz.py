@@ -1,0 +1,60 @@
+"""Frames as extended XYZ whose strings come back as they were.
+
+ASE's writer takes a string as it is: a line break in the name of a file ends the header, a
+backslash disappears, and a file called ``2024`` comes back as a number. Its reader undoes
+backslashes and understands JSON, so that every string can be written as one of the two.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+from ase import Atoms
+
+
+def frame_text(atoms: Atoms) -> bytes:
+    """A frame with its results and ``info``, which `ase.io.read` reads back unchanged."""
+    from ase.io.extxyz import write_extxyz  # ase.io imports this package to register its reader
+
+    written = atoms.copy()
+    written.calc = atoms.calc
+    written.info = {
+        name: _readable(value) if isinstance(value, str) else value
+        for name, value in atoms.info.items()
+    }
+    text = io.StringIO()
+    write_extxyz(text, [written])
+    return text.getvalue().encode()
+
+
+def header_values(comment: bytes) -> dict[str, Any]:
+    """What the second line of a frame says, as `ase.io.read` understands it.
+
+    Raises:
+        ValueError: it is no header of extended XYZ.
+    """
+    from ase.io.extxyz import key_val_str_to_dict
+
+    values: dict[str, Any] = key_val_str_to_dict(comment.decode(errors="replace"))
+    return values
+
+
+def _readable(text: str) -> str:
+    """What ASE's writer has to be given for its reader to give this string."""
+    from ase.io.extxyz import key_val_dict_to_str, key_val_str_to_dict
+
+    plain = _doubled(text)
+    if text.isprintable():
+        try:
+            found = key_val_str_to_dict(key_val_dict_to_str({"text": plain, "next": 1}))
+        except ValueError:
+            found = {}
+        if isinstance(found.get("text"), str) and found == {"text": text, "next": 1}:
+            return plain
+    return _doubled(f"_JSON {json.dumps(text)}")
+
+
+def _doubled(text: str) -> str:
+    return text.replace("\\", "\\\\")

@@ -1,0 +1,142 @@
+"""Files of labelled frames: the forces of a reference, under whatever name they have.
+
+Forces are taken as they lie in the file. What ASE's `Atoms.get_forces` gives instead is zero on fixed
+atoms, which is no force of the reference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import ase.io
+import numpy as np
+from ase import Atoms
+from numpy.typing import NDArray
+
+from ..errors import ForceDeltaError
+
+Array = NDArray[np.float64]
+
+OURS = {"positions", "numbers", "momenta", "velocities", "direct_forces", "conservative_forces"}
+"""Arrays of a frame that are no reference's forces."""
+
+
+@dataclass(frozen=True)
+class LabelledFrame:
+    """A structure and the forces of its reference.
+
+    Attributes:
+        atoms: as read.
+        forces: [N, 3] eV/Å.
+        where: file and frame, in words.
+        file: path of the file; empty for frames in memory.
+    """
+
+    atoms: Atoms
+    forces: Array
+    where: str
+    file: str = ""
+
+
+def read_frames(
+    path: Path, forces_key: str | None = None, energy_key: str | None = None
+) -> Iterator[LabelledFrame]:
+    """The frames of a file that ASE reads.
+
+    Args:
+        path: the file.
+        forces_key: array of the frames that holds the forces, instead of ASE's own place.
+        energy_key: field of the frames that holds the energy, which must then be a number.
+
+    Raises:
+        ForceDeltaError: the file cannot be read or holds no frames; a frame has no forces, or
+            forces or an energy that are not finite.
+    """
+    if path.is_dir():
+        raise ForceDeltaError(f"{path} is a folder: give a file of labelled frames")
+    if not path.exists():
+        raise ForceDeltaError(f"{path} does not exist: give a file of labelled frames")
+    if not path.is_file():
+        raise ForceDeltaError(f"{path} is no regular file: give a file of labelled frames")
+    count = 0
+    try:
+        for atoms in ase.io.iread(path, ":"):
+            where = f"{path}, frame {count} (counted from 0)"
+            forces = reference_forces(atoms, where, forces_key)
+            if energy_key is not None:
+                _check_energy(atoms, where, energy_key)
+            yield LabelledFrame(atoms, forces, where, str(path.resolve()))
+            count += 1
+    except ForceDeltaError:
+        raise
+    except Exception as error:  # ASE's readers raise whatever their parsers raise
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ForceDeltaError(
+            f"{path} cannot be read after {count} frames ({reason}): give extended XYZ, as "
+            "'forcedelta recalc' writes it"
+        ) from error
+    if count == 0:
+        raise ForceDeltaError(f"{path} holds no frames: give a file of labelled frames")
+
+
+def reference_forces(atoms: Atoms, where: str, key: str | None = None) -> Array:
+    """[N, 3] eV/Å, with no constraint applied.
+
+    Raises:
+        ForceDeltaError: there are none, or they are no finite numbers.
+    """
+    results = {} if atoms.calc is None else atoms.calc.results
+    found = results.get(key or "forces")
+    if found is None and key is not None:
+        found = atoms.arrays.get(key)
+    if found is None:
+        raise ForceDeltaError(_no_forces(atoms, where, key))
+    forces = np.asarray(found)
+    if forces.shape != (len(atoms), 3) or forces.dtype.kind not in "fiu":
+        raise ForceDeltaError(
+            f"{where} has no three numbers for each atom under {key or 'forces'}: give the array of "
+            "the reference forces with --forces-key"
+        )
+    if not np.isfinite(forces).all():
+        raise ForceDeltaError(f"{where} has reference forces that are not finite: remove it")
+    return forces.astype(float)
+
+
+def _no_forces(atoms: Atoms, where: str, key: str | None) -> str:
+    vectors = [
+        name
+        for name, array in atoms.arrays.items()
+        if name not in OURS and array.shape == (len(atoms), 3) and array.dtype.kind in "fiu"
+    ]
+    likely = [name for name in vectors if "force" in name.lower()] or vectors
+    if key is None and not likely:
+        return f"{where} has no reference forces: label it (forcedelta recalc), or remove it"
+    under = f" under '{key}'" if key is not None else ""
+    if atoms.calc is not None and "forces" in atoms.calc.results:
+        likely = ["forces", *likely]
+    names = ", ".join(likely) or "none"
+    advice = f": pass --forces-key {likely[0]}" if likely else ""
+    return f"{where} has no reference forces{under}; arrays of vectors that it has: {names}{advice}"
+
+
+def _check_energy(atoms: Atoms, where: str, key: str) -> None:
+    results = {} if atoms.calc is None else atoms.calc.results
+    value = number(results.get(key, atoms.info.get(key)))
+    if not np.isfinite(value):
+        numbers = [name for name, item in atoms.info.items() if np.isfinite(number(item))]
+        names = ", ".join([*(name for name in results if name.endswith("energy")), *numbers])
+        raise ForceDeltaError(
+            f"{where} has no finite number under '{key}'; numbers that it has: {names or 'none'}"
+        )
+
+
+def number(value: object) -> float:
+    """A field of a frame as a number; NaN for text, arrays, truth values and what is missing."""
+    if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.number):
+        return float("nan")
+    try:
+        return float(value)
+    except (OverflowError, TypeError):  # integers beyond all floats, complex numbers
+        return float("nan")

@@ -5,6 +5,17 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+try:
+    from hypothesis import HealthCheck, settings
+except ImportError:  # its tests are skipped
+    pass
+else:
+    # no verdict depends on the speed of the machine
+    settings.register_profile(
+        "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    )
+    settings.load_profile("any machine")
+
 
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> None:

@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import get_args, get_type_hints
 
 import pytest
+
+pytest.importorskip("hypothesis", reason="needs hypothesis")
+
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

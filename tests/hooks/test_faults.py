@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+for library in ("MDAnalysis", "pyh5md", "znh5md"):  # the sweep reads its files with each
+    pytest.importorskip(library)
+
 SWEEP = Path(__file__).parent / "fault_sweep.py"
 
 

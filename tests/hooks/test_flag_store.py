@@ -14,6 +14,9 @@ import ase.io
 import numpy as np
 import pytest
 from ase import Atoms
+
+pytest.importorskip("hypothesis", reason="needs hypothesis")
+
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 

@@ -10,6 +10,10 @@ from typing import Any
 
 import ase.io
 import pytest
+
+pytest.importorskip("openmm", reason="needs OpenMM")
+
+import openmm
 import torch
 from systems import CUTOFF, acetaldehyde, small_network
 from torch import Tensor, nn
@@ -18,11 +22,9 @@ from forcedelta import ForceDeltaError, load_model
 from forcedelta.ase import ForceDeltaCalculator
 from forcedelta.cli import status
 from forcedelta.models.torchscript import FACTS
-
-openmm = pytest.importorskip("openmm")
-from forcedelta.openmm import add_force_delta  # noqa: E402
-from forcedelta.openmm.export import export  # noqa: E402
-from forcedelta.openmm.torchscript import load_exported  # noqa: E402
+from forcedelta.openmm import add_force_delta
+from forcedelta.openmm.export import export
+from forcedelta.openmm.torchscript import load_exported
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 

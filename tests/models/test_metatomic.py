@@ -286,7 +286,7 @@ def test_check_prints_nothing_but_its_report(saved: Save, tmp_path: Path) -> Non
     command = [str(Path(sys.executable).with_name("forcedelta")), "check"]
     files = [saved(dtype="float32"), tmp_path / "molecule.xyz"]
     done = subprocess.run(
-        [*command, *files, "--quick", "--json"], capture_output=True, text=True, timeout=300
+        [*command, *files, "--quick", "--json"], capture_output=True, text=True, timeout=600
     )
     findings = {finding["key"]: finding for finding in json.loads(done.stdout)["findings"]}
     assert findings["library"]["level"] == "ok"

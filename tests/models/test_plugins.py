@@ -53,7 +53,8 @@ def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.usefixtures("packages")
-def test_all_are_listed(capfd: pytest.CaptureFixture[str]) -> None:
+def test_all_are_listed(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("forcedelta.models.plugins.PATIENCE", 600.0)  # on a slow machine, too
     assert status(["models", "--json"]) == 0
     printed = capfd.readouterr()
     assert printed.err == ""

@@ -201,6 +201,6 @@ def test_openmm_may_be_imported_before_torch(pairs):
     command = [sys.executable, "-c", OPENMM_FIRST, str(pairs)]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(
-        command, env=environment, capture_output=True, text=True, check=False, timeout=300
+        command, env=environment, capture_output=True, text=True, check=False, timeout=600
     )
     assert done.returncode == 0, done.stderr

@@ -46,15 +46,16 @@ class _Import:
     answer: int  # file descriptor
 
 
-def problems(points: Mapping[str, EntryPoint], patience: float = PATIENCE) -> dict[str, str]:
+def problems(points: Mapping[str, EntryPoint], patience: float | None = None) -> dict[str, str]:
     """What goes wrong when the entry points are imported, by name; nothing for those that work.
 
     Each in a process of its own, all at the same time.
 
     Args:
         points: entry points by name.
-        patience: s, after which an import is given up.
+        patience: s, after which an import is given up; by default `PATIENCE`.
     """
+    patience = PATIENCE if patience is None else patience
     imports = {name: _start(point) for name, point in points.items()}
     found: dict[str, str] = {}
     with selectors.DefaultSelector() as selector:

@@ -95,7 +95,7 @@ def read_checkpoint(path: Path, trust: bool) -> Checkpoint:
     if not isinstance(normalizers, Mapping) or not isinstance(named, Mapping):
         raise ForceDeltaError(f"{path}: its normalizers and elementrefs are no entries by name")
     scales = {
-        _OLD_NAMES.get(name, name): _scale(path, name, state)
+        str(_OLD_NAMES.get(name, name)): _scale(path, name, state)
         for name, state in normalizers.items()
         if _OLD_NAMES.get(name, name) in ("energy", "forces")
     }

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import nct, norm
 
 from .frame import Frame
 from .geometry import Geometry
@@ -217,6 +216,8 @@ class BurnIn:
         reach = 3.0 * 1.4826 * float(np.median(np.abs(logs - median)))
         spread = float(np.clip(logs, median - reach, median + reach).std())
         root = math.sqrt(times)
+        from scipy.stats import nct, norm  # SciPy takes a second to import
+
         factor = float(nct.ppf(CONFIDENCE, times - 1.0, norm.ppf(COVERED) * root)) / root
         return math.exp(median + factor * spread), times
 

@@ -51,6 +51,10 @@ NO_BOND_SURVIVES = 1e5
 COVERED, CONFIDENCE = 0.99999, 0.9
 """The usual U lies below the level in this share of frames, with this confidence."""
 
+LARGE = 0.25
+"""Share of the forces in which two predictions may differ at the level, unless more was seen: twice of
+it is `UNRELATED`."""
+
 FEW, FEW_SAMPLES = 10.0, 100
 """Autocorrelation times and frames; with fewer there is no distribution, and the largest U stands in."""
 
@@ -206,9 +210,11 @@ class BurnIn:
         tolerance limit of such a distribution (Krishnamoorthy and Mathew, Statistical Tolerance
         Regions, 2009) for as many independent values as the burn-in has autocorrelation times.
         Values beyond three robust standard deviations count as if they were three, so that a spike
-        does not raise it. Of a burn-in too short for a distribution it is the largest value.
+        does not raise it. The level is at most a quarter of the size of the forces, or the largest
+        value where that is higher. Of a burn-in too short for a distribution it is the largest value.
         """
-        values = np.array([row[0] for row in self._rows])
+        rows = np.array(self._rows).reshape(-1, 3)
+        values = rows[:, 0]
         logs = np.log(np.maximum(values[len(values) // 4 :], np.finfo(float).tiny))
         times = len(values) / autocorrelation_time(logs)
         if times < FEW or len(values) < FEW_SAMPLES:
@@ -218,7 +224,12 @@ class BurnIn:
         spread = float(np.clip(logs, median - reach, median + reach).std())
         root = math.sqrt(times)
         factor = float(nct.ppf(CONFIDENCE, times - 1.0, norm.ppf(COVERED) * root)) / root
-        return math.exp(median + factor * spread), times
+        level = math.exp(median + factor * spread)
+        related = rows[:, 1] > 0  # not NaN, which stands for unknown forces
+        if related.any():
+            size = float(np.median(values[related] / rows[related, 1]))
+            level = min(level, max(LARGE * size, self.largest or 0.0))
+        return level, times
 
     # --- restart -------------------------------------------------------------------------------
 

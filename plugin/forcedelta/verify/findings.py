@@ -19,6 +19,17 @@ LIBRARY = 1e-3  # eV per atom, or of the largest force: more is not the same mod
 EQUAL_HEADS = 1e-5  # U over the forces: below, the heads are one and the same
 OPPOSITE = -0.9  # cosine of both forces: below, a sign is wrong
 UNRELATED = 0.5  # cosine of both forces: below, one of them is no prediction
+FOLLOWS = 0.9  # cosine of both forces: above, one follows the other
+TURNED = 0.3  # Frobenius norm: axes that are turned by less may be no more than noise
+ABSENT = 1e-3  # of the conservative forces: direct forces that are smaller are none
+STILL = 1e-4  # of the direct forces: what changes less does not depend on where the atoms are
+FEEBLE = 0.1  # of the forces on all atoms: an element with smaller ones is not judged
+FACTOR = (0.8, 1.25)  # direct over conservative forces: outside, one of them has another unit
+ELEMENT_FACTOR = (0.6, 1.67)  # the same of one element, which may be of a single atom
+SAME_FACTOR = 3e-3  # a factor that differs from 1 by less is not worth a word
+EXPLAINED = 0.8  # of U^2: a factor that explains more of it is what U measures
+REST = 0.5  # of U^2: turned axes that leave less of it are wrong
+COARSE = 1e-8  # eV: energies with larger steps between them were summed in float32
 JUMP = 1e-5  # eV
 ORIENTED = 0.02  # of U
 

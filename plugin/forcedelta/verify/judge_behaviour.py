@@ -43,6 +43,65 @@ def symmetry(
     return changed(key, title, found, level, why)
 
 
+def copies(
+    found: Change, noise: Change, size: float, atoms: int, u: float, periodic: bool
+) -> Finding:
+    """Twice the structure, which has twice the energy."""
+    title = "twice the structure"
+    what = "a doubled cell" if periodic else "two copies out of reach"
+    level: Level = "ok"
+    why = ""
+    energy, forces = found.energy - 5.0 * noise.energy, found.forces - 5.0 * noise.forces
+    if energy > limits.SAME * atoms or forces > limits.SAME * size:
+        wrong = found.conservative > limits.WRONG_GRADIENT * size
+        spoilt = found.force_delta > limits.SPOILT * u + 5.0 * noise.force_delta
+        level = "bad" if wrong or spoilt else "caveat"
+        why = (
+            f"the energy is not extensive: of {what} it is {found.energy:.1g} eV off twice its "
+            f"value, and forces change by {found.forces:.1g} eV/Å"
+        )
+    return changed("copies", title, found, level, why)
+
+
+def history(found: Change, noise: Change, size: float, atoms: int, u: float) -> Finding:
+    """An evaluation after one of another structure."""
+    level: Level = "ok"
+    why = ""
+    energy, forces = found.energy - 5.0 * noise.energy, found.forces - 5.0 * noise.forces
+    if energy > limits.SAME * atoms or forces > limits.SAME * size:
+        level = "bad" if found.force_delta > limits.SPOILT * u else "caveat"
+        why = (
+            f"results depend on what was evaluated before, by {found.energy:.1g} eV and "
+            f"{found.forces:.1g} eV/Å: the model remembers"
+        )
+    return changed("history", "after another structure", found, level, why)
+
+
+def escaped(finite: bool, symbol: str) -> Finding:
+    """An atom out of reach of the others."""
+    why = (
+        "" if finite else f"energy or forces are not finite once an atom ({symbol}) has no neighbour"
+    )
+    return Finding(
+        "escaped", "an atom out of reach", "finite" if finite else "not finite",
+        "ok" if finite else "caveat", why, {"finite": finite},
+    )  # fmt: skip
+
+
+def charged(found: Change) -> Finding:
+    """Another charge and spin of the same atoms."""
+    ignored = found.energy == 0.0 and found.forces == 0.0
+    why = "charge and spin change nothing, though the model asks for them" if ignored else ""
+    return changed("charge", "one more charge", found, "caveat" if ignored else "ok", why)
+
+
+def skipped(names: list[str]) -> Finding:
+    """What a quick check does not measure."""
+    return Finding(
+        "skipped", "left out by --quick", "; ".join(names), "info", "", {"skipped": names}
+    )
+
+
 def frames(found: Change, u: float) -> Finding:
     """Random local frames of EquiformerV2."""
     level: Level = "ok"

@@ -39,21 +39,20 @@ def test_a_quick_check_says_what_it_left_out(case: Case) -> None:
 
 @pytest.mark.parametrize("only_single", [False, True])
 def test_a_right_gradient_of_a_coarse_energy_is_not_called_wrong(only_single: bool) -> None:
-    """From 0 to a million eV, in a full check of few directions."""
-    for offset in (0.0, -300.0, -9391.0, -1e5, -1e6):
+    """From ten thousand to a million eV."""
+    for offset in (0.0, -1e5, -1e6):
         case = Case("", "", in_float32(offset), only_single=only_single)
         dtype = torch.float32 if only_single else torch.float64
-        for fixed in (False, True):
-            found = gradient_error(Probe(case.load(dtype), dtype), MOLECULE, fixed, directions=6)
-            assert found.error <= 3.0 * found.uncertainty or found.relative < 1e-3, offset
-            assert found.resolution >= np.spacing(np.float32(abs(offset))) / 2
+        found = gradient_error(Probe(case.load(dtype), dtype), MOLECULE, directions=6)
+        assert found.error <= 3.0 * found.uncertainty, offset
+        assert found.resolution >= np.spacing(np.float32(abs(offset))) / 2
 
 
 def test_a_wrong_gradient_of_a_coarse_energy_is_called_wrong() -> None:
     """Half of it, where the energy is good enough to tell."""
 
     def change(model, graph):
-        energy, forces = in_float32(-300.0)(model, graph)
+        energy, forces = in_float32(9091.0)(model, graph)
         return 0.5 * energy + 0.5 * energy.detach(), forces
 
     probe = Probe(Case("", "", change).load(torch.float64), torch.float64)
@@ -76,11 +75,11 @@ def test_resolution_of_energies() -> None:
 def test_comparison_by_hand() -> None:
     conservative = np.array([[1.0, 0, 0], [0, 2.0, 0]])
     found = compare(2.0 * conservative, conservative, 1.0)
-    assert (found.cosine, found.ratio, found.explained) == (1.0, 2.0, 1.0)
-    assert found.direct == 2.0
+    assert (found.cosine, found.ratio, found.explained) == pytest.approx((1.0, 2.0, 1.0))
+    assert found.direct == pytest.approx(2.0)
     across = np.array([[0, 1.0, 0], [0, 2.0, 0]])
     found = compare(across, conservative, 1.0)
-    assert (found.cosine, found.ratio) == (4 / 5, 4 / 5)
+    assert (found.cosine, found.ratio) == pytest.approx((4 / 5, 4 / 5))
     assert found.explained == pytest.approx(0.2**2 * 5 / 2)
 
 

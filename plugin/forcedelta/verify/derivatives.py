@@ -243,5 +243,12 @@ def _summary(
     table = np.array(rows, dtype=float).reshape(-1, 4)[:, :3]
     error, uncertainty, size = np.sqrt((table**2).mean(0)) if rows else (np.nan, np.inf, np.nan)
     return DerivativeError(
-        float(error), float(uncertainty), float(size), step, len(rows), complete, crossed, resolution
+        float(error),
+        float(uncertainty),
+        float(size),
+        step,
+        len(rows),
+        complete,
+        crossed,
+        resolution,
     )

@@ -80,7 +80,9 @@ def history(found: Change, noise: Change, size: float, atoms: int, u: float) -> 
 def escaped(finite: bool, symbol: str) -> Finding:
     """An atom out of reach of the others."""
     why = (
-        "" if finite else f"energy or forces are not finite once an atom ({symbol}) has no neighbour"
+        ""
+        if finite
+        else f"energy or forces are not finite once an atom ({symbol}) has no neighbour"
     )
     return Finding(
         "escaped", "an atom out of reach", "finite" if finite else "not finite",

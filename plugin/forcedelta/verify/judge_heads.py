@@ -22,7 +22,10 @@ def _judged(found: Heads) -> tuple[Level, str]:
     both = found.all
     strong = [symbol for symbol in found.others if found.elements[symbol].size > limits.FEEBLE]
     if both.direct < limits.ABSENT:
-        return "bad", "the direct forces are zero beside the conservative ones: U is the size of F_c"
+        return (
+            "bad",
+            "the direct forces are zero beside the conservative ones: U is the size of F_c",
+        )
     absent = [symbol for symbol in strong if found.elements[symbol].direct < limits.ABSENT]
     if absent:
         return "bad", f"there are no direct forces on {', '.join(absent)}"

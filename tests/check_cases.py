@@ -234,6 +234,17 @@ def first_is_special(forces: Tensor, graph: Graph) -> Tensor:
     return factor * forces
 
 
+def without_torque(forces: Tensor, graph: Graph) -> Tensor:
+    """As Orb does it: the smallest change of forces that leaves none, of one structure."""
+    if len(graph[2]) > 1:
+        return forces
+    arms = (graph[0] - graph[0].mean(0)).to(forces.dtype)
+    torque = torch.linalg.cross(arms, forces).sum(0)
+    inertia = arms.square().sum() * torch.eye(3, dtype=arms.dtype) - arms.T @ arms
+    spin = torch.linalg.solve(inertia, torque)
+    return forces - torch.linalg.cross(spin.expand_as(arms), arms)
+
+
 CASES = (
     Case("nothing", SOUND, lambda m, g: m.network(*g)),
     Case("wrong sign of the direct forces", NOT_USABLE, scaled(-1.0), "wrong sign"),
@@ -275,6 +286,9 @@ CASES = (
          energy(lambda e, g: e * (15 / sizes(g)).sqrt()), "not extensive"),
     Case("mean energy instead of the sum", NOT_USABLE,
          energy(lambda e, g: 15 * e / sizes(g)), "not extensive"),
+    Case("direct forces over the root of N", NOT_USABLE,
+         direct(lambda f, g: f * (15 / sizes(g)).sqrt()[g[5]][:, None]), "whole system"),
+    Case("net torque taken off", CAVEATS, direct(without_torque), "whole system"),
     Case("5 eV for each structure", CAVEATS, energy(lambda e, g: e + 5.0), "not extensive"),
     Case("5 eV for each atom", SOUND, energy(lambda e, g: e + 5.0 * sizes(g))),
     Case("structures of a batch are mixed", CAVEATS,

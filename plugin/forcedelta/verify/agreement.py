@@ -151,17 +151,35 @@ def history(probe: Probe, atoms: Atoms) -> Change:
     return change(first, probe.evaluate(atoms))
 
 
-def copies(probe: Probe, atoms: Atoms) -> Change:
-    """Two copies that do not see each other, or a doubled cell, against twice the structure.
+@dataclass(frozen=True)
+class Copies:
+    """Two copies of a structure that do not see each other, against one.
+
+    Attributes:
+        change: of the energy from twice its value, eV; of forces and U, eV/Å.
+        direct_ratio: slope of the direct forces of both over those of one.
+    """
+
+    change: Change
+    direct_ratio: float
+
+
+def copies(probe: Probe, atoms: Atoms) -> Copies:
+    """Two molecules out of reach of each other, or a doubled cell, against the structure.
 
     The energy has to double, and forces on the atoms and U stay what they are.
     """
     once, twice = probe.evaluate(atoms), probe.evaluate(doubled(atoms, probe.model.cutoff))
-    return Change(
-        abs(twice.energy - 2.0 * once.energy),
-        float(np.abs(twice.direct - np.tile(once.direct, (2, 1))).max()),
-        float(np.abs(twice.conservative - np.tile(once.conservative, (2, 1))).max()),
-        abs(twice.force_delta - once.force_delta),
+    direct, conservative = (np.tile(f, (2, 1)) for f in (once.direct, once.conservative))
+    squares = float((direct**2).sum())
+    return Copies(
+        Change(
+            abs(twice.energy - 2.0 * once.energy),
+            float(np.abs(twice.direct - direct).max()),
+            float(np.abs(twice.conservative - conservative).max()),
+            abs(twice.force_delta - once.force_delta),
+        ),
+        float((twice.direct * direct).sum()) / squares if squares > 0 else 1.0,
     )
 
 

@@ -29,6 +29,7 @@ ELEMENT_FACTOR = (0.6, 1.67)  # the same of one element, which may be of a singl
 SAME_FACTOR = 3e-3  # a factor that differs from 1 by less is not worth a word
 EXPLAINED = 0.8  # of U^2: a factor that explains more of it is what U measures
 REST = 0.5  # of U^2: turned axes that leave less of it are wrong
+DEPENDS_ON_SIZE = 0.1  # a factor between direct forces of one and of two copies
 COARSE = 1e-8  # eV: energies with larger steps between them were summed in float32
 JUMP = 1e-5  # eV
 ORIENTED = 0.02  # of U

@@ -258,9 +258,8 @@ class Inspector:
 
     def _copies(self) -> list[Finding]:
         found = agreement.copies(self.exact, self.atoms)
-        periodic = bool(self.atoms.pbc.any())
-        arguments = self._noise, self._size, len(self.atoms), self._u, periodic
-        return [judge_behaviour.copies(found, *arguments)]
+        size, count, periodic = self._size, len(self.atoms), bool(self.atoms.pbc.any())
+        return [judge_behaviour.copies(found, self._noise, size, count, periodic)]
 
     def _escaped(self) -> list[Finding]:
         found = self.exact.evaluate(agreement.escaped(self.atoms, self.exact.model.cutoff))

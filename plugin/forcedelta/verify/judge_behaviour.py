@@ -1,7 +1,7 @@
 """What the numbers on how a model behaves mean for those who run it."""
 
 from forcedelta.verify import findings as limits
-from forcedelta.verify.agreement import Change
+from forcedelta.verify.agreement import Change, Copies
 from forcedelta.verify.cost import Cost
 from forcedelta.verify.counting import Count
 from forcedelta.verify.findings import Finding, Level, changed
@@ -43,24 +43,31 @@ def symmetry(
     return changed(key, title, found, level, why)
 
 
-def copies(
-    found: Change, noise: Change, size: float, atoms: int, u: float, periodic: bool
-) -> Finding:
+def copies(found: Copies, noise: Change, size: float, atoms: int, periodic: bool) -> Finding:
     """Twice the structure, which has twice the energy."""
-    title = "twice the structure"
     what = "a doubled cell" if periodic else "two copies out of reach"
+    off = found.change
+    energy, conservative = (
+        off.energy - 5.0 * noise.energy,
+        off.conservative - 5.0 * noise.conservative,
+    )
     level: Level = "ok"
     why = ""
-    energy, forces = found.energy - 5.0 * noise.energy, found.forces - 5.0 * noise.forces
-    if energy > limits.SAME * atoms or forces > limits.SAME * size:
-        wrong = found.conservative > limits.WRONG_GRADIENT * size
-        spoilt = found.force_delta > limits.SPOILT * u + 5.0 * noise.force_delta
-        level = "bad" if wrong or spoilt else "caveat"
+    if energy > limits.SAME * atoms or conservative > limits.SAME * size:
+        level = "bad" if conservative > limits.WRONG_GRADIENT * size else "caveat"
         why = (
-            f"the energy is not extensive: of {what} it is {found.energy:.1g} eV off twice its "
-            f"value, and forces change by {found.forces:.1g} eV/Å"
+            f"the energy is not extensive: of {what} it is {off.energy:.1g} eV off twice its value, "
+            f"and F_c changes by {off.conservative:.1g} eV/Å"
         )
-    return changed("copies", title, found, level, why)
+    elif off.direct - 5.0 * noise.direct > limits.SAME * size:
+        scaled = abs(found.direct_ratio - 1.0) > limits.DEPENDS_ON_SIZE
+        level = "bad" if scaled else "caveat"
+        why = (
+            f"the direct forces on {what} change by {off.direct:.1g} eV/Å"
+            + (f", to {found.direct_ratio:.3g} times what they were" if scaled else "")
+            + ": they depend on the whole system, and U with them"
+        )
+    return changed("copies", "twice the structure", off, level, why)
 
 
 def history(found: Change, noise: Change, size: float, atoms: int, u: float) -> Finding:

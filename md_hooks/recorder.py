@@ -112,8 +112,9 @@ class Recorder:
             if not file.replaces:
                 file.publish()
         except (OSError, RuntimeError) as error:
+            cause = file.error or error
             file.close()
-            raise self._cannot_write(file.error or error) from error
+            raise self._cannot_write(cause) from error
         except BaseException:
             file.close()
             raise
@@ -273,8 +274,9 @@ class Recorder:
                 file.publish()
         except (OSError, RuntimeError, ValueError, SystemError) as error:
             self._file = None
+            cause = file.error or error
             file.close()
-            raise self._cannot_write(file.error or error) from error
+            raise self._cannot_write(cause) from error
         except HookError:
             self._file = None
             file.close()

@@ -55,6 +55,7 @@ class Storage:
         self._fd = fd
         self._position = 0
         self.error: OSError | None = None
+        self._abandoned = False
         self._changes: dict[tuple[int, int], bytes] = {}
         """Held back, by place and length, in the order in which they were made."""
         found = _journal(fd)
@@ -123,7 +124,7 @@ class Storage:
         if old:
             self._changes.pop((at, old), None)  # to the end: the order is that of the last writes
             self._changes[at, old] = bytes(data[:old])
-        if old < length and self.error is None:
+        if old < length and self.error is None and not self._abandoned:
             self.size = max(self.size, at + length)
             try:
                 _write(self._fd, data[old:], at + old)
@@ -172,7 +173,7 @@ class Storage:
 
     def roll_back(self) -> None:
         """Forget what was not committed, for good: nothing is written any more."""
-        self.error = self.error or OSError("the file was abandoned")
+        self._abandoned = True
         self._changes.clear()
         if self.size > self.committed:
             self.size = self.committed

@@ -6,7 +6,7 @@ autocorrelation exp(-t / tau). A threshold breaks the guarantee if P(error > tol
 which is an integral, exceeds the risk; a refusal to give one does not. The guarantee allows a share
 of 1 - confidence = 0.10 of all draws.
 
-    python benchmarks/guarantee_coverage.py [--repeats 400] [--risk 0.1] [--guide 0.6]
+    python benchmarks/guarantee_coverage.py [--repeats 400] [--risk 0.15] [--guide 0.8]
 
 prints a line for each kind of runs: the share of broken guarantees if all labels are taken for
 independent, the same with the correlation taken into account, and how often there was a threshold.
@@ -153,8 +153,8 @@ def kinds() -> list[Runs]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=400)
-    parser.add_argument("--risk", type=float, default=0.1)
-    parser.add_argument("--guide", type=float, default=0.6, help="correlation of log U, log error")
+    parser.add_argument("--risk", type=float, default=0.15)
+    parser.add_argument("--guide", type=float, default=0.8, help="correlation of log U, log error")
     parser.add_argument(
         "--bad", type=float, default=0.2, help="share of errors above the tolerance"
     )

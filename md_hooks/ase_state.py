@@ -79,16 +79,22 @@ def restore(dynamics: Any, checkpoint: Checkpoint) -> None:
             f"the checkpoint was written by {written} and this run uses {type(dynamics).__name__}: use "
             f"{written} to continue"
         )
-    if len(state["positions"]) != len(atoms):
+    if len(state.get("positions", ())) != len(atoms):
         raise HookError(
-            f"the checkpoint has {len(state['positions'])} atoms and the run {len(atoms)}: "
+            f"the checkpoint has {len(state.get('positions', ()))} atoms and the run {len(atoms)}: "
             "continue with the same structure"
         )
-    atoms.set_cell(state["cell"])
-    atoms.positions[:] = state["positions"]
-    atoms.set_momenta(state["momenta"], apply_constraint=False)
-    _set_numbers(dynamics, state["dynamics"])
-    _set_random_state(getattr(dynamics, "rng", None), state["random"])
+    try:
+        atoms.set_cell(state["cell"])
+        atoms.positions[:] = state["positions"]
+        atoms.set_momenta(state["momenta"], apply_constraint=False)
+        _set_numbers(dynamics, state["dynamics"])
+        _set_random_state(getattr(dynamics, "rng", None), state["random"])
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise HookError(
+            f"the checkpoint does not hold the state of a {type(dynamics).__name__} ({error!r}): it "
+            "was written by another version or is damaged; begin the run anew"
+        ) from error
 
 
 def _owned(value: Any) -> bool:

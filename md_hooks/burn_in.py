@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import nct, norm
 
 from .frame import Frame
 from .geometry import Geometry
@@ -23,11 +22,12 @@ BLOCK = 50
 """Frames after which the burn-in is looked at while it still goes on; fewer are no statistics."""
 
 UNRELATED = 0.5
-"""Share of the forces in which two predictions differ (`disagreement`) that refuses a burn-in.
-Models on structures that they were trained for have 0.02 to 0.2, two independent predictions 1."""
+"""Share of the forces in which two predictions differ (`disagreement`) that refuses a burn-in when a
+tenth of its frames have more. Models on structures that they were trained for have 0.04 to 0.25
+there, two independent predictions 1."""
 
 HOPELESS = 0.6
-"""The same for a single frame or block of frames, which fluctuates more."""
+"""The same in the median of a block of frames, or in the first frame, which ends the burn-in."""
 
 NEGLIGIBLE = 0.05
 """eV/Å; a smaller U is no reason to refuse: near a minimum all forces are small."""
@@ -50,6 +50,10 @@ NO_BOND_SURVIVES = 1e5
 
 COVERED, CONFIDENCE = 0.99999, 0.9
 """The usual U lies below the level in this share of frames, with this confidence."""
+
+LARGE = 0.25
+"""Share of the forces in which two predictions may differ at the level, unless more was seen: twice of
+it is `UNRELATED`."""
 
 FEW, FEW_SAMPLES = 10.0, 100
 """Autocorrelation times and frames; with fewer there is no distribution, and the largest U stands in."""
@@ -119,7 +123,7 @@ class BurnIn:
         temperature = math.nan if frame.temperature is None else float(frame.temperature)
         self._rows.append((value, _disagreement(frame), temperature))
         if len(self._rows) % BLOCK == 0 or (len(self._rows) == 1 and value > THERMAL):
-            return self._unrelated(np.array(self._rows[-BLOCK:]), HOPELESS)
+            return self._unrelated(np.array(self._rows[-BLOCK:]), 0.5, HOPELESS)
         return None
 
     def _exploded(self, temperature: float | None) -> str | None:
@@ -134,16 +138,17 @@ class BurnIn:
         return f"the temperature is {temperature:.4g} K{target}"
 
     @staticmethod
-    def _unrelated(rows: FloatArray, limit: float) -> str | None:
+    def _unrelated(rows: FloatArray, quantile: float, limit: float) -> str | None:
         shares = rows[:, 1][np.isfinite(rows[:, 1])]
         if not len(shares):
             return None
-        share, u = float(np.median(shares)), float(np.median(rows[:, 0]))
+        share, u = float(np.quantile(shares, quantile)), float(np.median(rows[:, 0]))
         if share <= limit or u <= NEGLIGIBLE:
             return None
+        often = f" or more in {100 * (1 - quantile):.0f} % of the frames" if len(rows) > 1 else ""
         return (
-            f"the two predictions of the forces have little in common: they differ by "
-            f"{100 * share:.0f} % of their size (U {u:.3g} eV/Å in the median)"
+            "the two predictions of the forces have little in common: they differ by "
+            f"{100 * share:.0f} % of their size{often} (median U {u:.3g} eV/Å)"
         )
 
     # --- the end -------------------------------------------------------------------------------
@@ -161,7 +166,7 @@ class BurnIn:
         rows = np.array(self._rows).reshape(-1, 3)
         usual = rows[len(rows) // 4 :]
         if len(rows) >= BLOCK:  # fewer are no statistics
-            found += [self._unrelated(usual, UNRELATED), self._hot(rows, len(frame.numbers))]
+            found += [self._unrelated(usual, 0.9, UNRELATED), self._hot(rows, len(frame.numbers))]
             found += [self._spike(usual[:, 0]), self._growth(rows[:, 0])]
         return [why for why in found if why is not None]
 
@@ -206,9 +211,12 @@ class BurnIn:
         tolerance limit of such a distribution (Krishnamoorthy and Mathew, Statistical Tolerance
         Regions, 2009) for as many independent values as the burn-in has autocorrelation times.
         Values beyond three robust standard deviations count as if they were three, so that a spike
-        does not raise it. Of a burn-in too short for a distribution it is the largest value.
+        does not raise it. The level is at most a quarter of the size of the forces, or what one
+        value in a hundred exceeds where that is higher. Of a burn-in too short for a distribution it
+        is the largest value.
         """
-        values = np.array([row[0] for row in self._rows])
+        rows = np.array(self._rows).reshape(-1, 3)
+        values = rows[:, 0]
         logs = np.log(np.maximum(values[len(values) // 4 :], np.finfo(float).tiny))
         times = len(values) / autocorrelation_time(logs)
         if times < FEW or len(values) < FEW_SAMPLES:
@@ -217,8 +225,15 @@ class BurnIn:
         reach = 3.0 * 1.4826 * float(np.median(np.abs(logs - median)))
         spread = float(np.clip(logs, median - reach, median + reach).std())
         root = math.sqrt(times)
+        from scipy.stats import nct, norm  # SciPy takes a second to import
+
         factor = float(nct.ppf(CONFIDENCE, times - 1.0, norm.ppf(COVERED) * root)) / root
-        return math.exp(median + factor * spread), times
+        level = math.exp(median + factor * spread)
+        related = rows[:, 1] > 0  # not NaN, which stands for unknown forces
+        if related.any():
+            size = float(np.median(values[related] / rows[related, 1]))
+            level = min(level, max(LARGE * size, float(np.exp(np.quantile(logs, 0.99)))))
+        return level, times
 
     # --- restart -------------------------------------------------------------------------------
 

@@ -49,22 +49,19 @@ class ElectronicState:
             HookError: a charge or multiplicity that is no whole number, or moments that are not
                 collinear.
         """
-        charge = whole(atoms.info.get("charge"))
-        if atoms.info.get("charge") is None:
-            charge = _sum_of_charges(atoms)
-        elif charge is None:
-            raise HookError(
-                f"the total charge must be a whole number of e, not '{atoms.info['charge']}': "
-                "correct charge=... in the structure file"
-            )
-        spin = whole(atoms.info.get("spin"))
-        if atoms.info.get("spin") is not None and (spin is None or spin < 1):
-            raise HookError(
-                "the spin multiplicity must be a whole number of 1 or more (1: closed shell, 2: "
-                f"one unpaired electron), not '{atoms.info['spin']}': correct spin=... in the "
-                "structure file"
-            )
-        return cls(charge, spin, _moments(atoms))
+        return cls(_charge(atoms), _spin(atoms), _moments(atoms))
+
+    @classmethod
+    def usable(cls, atoms: Atoms) -> tuple[ElectronicState, list[str]]:
+        """What of it can be used, and why the rest cannot: for files that others wrote."""
+        known: dict[str, Any] = {}
+        problems = []
+        for name, read in (("charge", _charge), ("spin", _spin), ("magnetic_moments", _moments)):
+            try:
+                known[name] = read(atoms)
+            except HookError as error:
+                problems.append(str(error))
+        return cls(**known), problems
 
     def put(self, atoms: Atoms) -> None:
         """Write what is known into ``info`` and the initial magnetic moments of atoms."""
@@ -91,6 +88,32 @@ def whole(value: Any) -> int | None:
     except (TypeError, ValueError):
         return None
     return int(number) if np.isfinite(number) and number.is_integer() else None
+
+
+def _charge(atoms: Atoms) -> int | None:
+    told = atoms.info.get("charge")
+    if told is None:
+        return _sum_of_charges(atoms)
+    charge = whole(told)
+    if charge is None:
+        raise HookError(
+            f"the total charge must be a whole number of e, not '{told}': correct charge=... in the "
+            "structure file"
+        )
+    return charge
+
+
+def _spin(atoms: Atoms) -> int | None:
+    told = atoms.info.get("spin")
+    if told is None:
+        return None
+    spin = whole(told)
+    if spin is None or spin < 1:
+        raise HookError(
+            "the spin multiplicity must be a whole number of 1 or more (1: closed shell, 2: one "
+            f"unpaired electron), not '{told}': correct spin=... in the structure file"
+        )
+    return spin
 
 
 def _sum_of_charges(atoms: Atoms) -> int | None:

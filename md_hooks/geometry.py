@@ -9,11 +9,7 @@ from typing import Any
 import numpy as np
 from ase.data import chemical_symbols, covalent_radii
 from ase.geometry import complete_cell
-from ase.neighborlist import primitive_neighbor_list
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
-from scipy.spatial import KDTree
 
 from .frame import Frame
 from .wreckage import CLOSEST
@@ -111,10 +107,14 @@ def _pairs(
     """Pairs i, j within ``reach`` sums of covalent radii, and their distances in these sums."""
     radii = covalent_radii[frame.numbers]
     if frame.pbc.any():
+        from ase.neighborlist import primitive_neighbor_list  # SciPy takes a second to import
+
         first, second, distance = primitive_neighbor_list(
             "ijd", frame.pbc, complete_cell(frame.cell), frame.positions, cutoff=reach * radii
         )
     else:  # not with bins, of which atoms that fly apart would need many
+        from scipy.spatial import KDTree
+
         pairs = KDTree(frame.positions).query_pairs(2 * reach * radii.max(), output_type="ndarray")
         first, second = pairs.T
         distance = np.linalg.norm(frame.positions[second] - frame.positions[first], axis=1)
@@ -127,6 +127,9 @@ def _connected(
     atoms: int, first: NDArray[np.integer], second: NDArray[np.integer]
 ) -> NDArray[np.integer]:
     """[atoms] number of the connected part that each atom belongs to."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     graph = coo_array((np.ones(len(first), dtype=bool), (first, second)), shape=(atoms, atoms))
     labels: NDArray[np.integer] = connected_components(graph, directed=False)[1]
     return labels

@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
-from ase.data import chemical_symbols
 
 from .burn_in import BurnIn
 from .chain import RunInfo
 from .errors import HookError
 from .frame import Frame
+from .in_words import not_finite, where, worst
 from .verdict import CONTINUE, Action, Verdict
 
 Threshold = float | Literal["auto"] | None
@@ -32,7 +32,7 @@ class Guard:
 
     With "auto" a threshold is a factor times the upper end of the usual U, which is estimated from
     the first ``burn_in`` steps (`md_hooks.burn_in.BurnIn.level`). They should run at the start
-    temperature; until they are over, nothing is flagged or stopped for its size. The burn-in itself
+    temperature; until they are over, only a threshold given as a number holds. The burn-in itself
     is judged: where the two force predictions have little in common, where it is too hot, where U
     leaps or grows, where atoms overlap or molecules come apart, the run is stopped without a
     threshold, at once if it is plain and at the end of the burn-in else. ``stop_above="auto"`` alone
@@ -149,10 +149,10 @@ class Guard:
             HookError: the frame lacks a U that it should carry, or an automatic threshold cannot be
                 chosen since there was no U at all.
         """
-        broken = _not_finite(frame)
+        broken = not_finite(frame)
         if broken is not None:
             quantity, number = broken
-            reason = f"{_where(frame)}: {quantity} is not finite ({number}){_worst(frame)}"
+            reason = f"{where(frame)}: {quantity} is not finite ({number}){worst(frame)}"
             return Verdict(Action.STOP, reason, quantity, number)
 
         value = frame.force_delta if self.on == "force_delta" else frame.worst_force_delta
@@ -163,7 +163,7 @@ class Guard:
             self._frames_without = 0
         if self._pending:
             verdict = self._burn(frame, value)
-            if self._pending:
+            if verdict.action is Action.STOP:
                 return verdict
         if value is None:
             return CONTINUE
@@ -204,8 +204,8 @@ class Guard:
         return CONTINUE
 
     def _refusal(self, frame: Frame) -> Verdict:
-        reason = f"{_where(frame)}: in the burn-in {self._refused}, so that 'auto' can choose no threshold"
-        return Verdict(Action.STOP, reason + _worst(frame), "burn_in")
+        reason = f"{where(frame)}: in the burn-in {self._refused}, so that 'auto' can choose no threshold"
+        return Verdict(Action.STOP, reason + worst(frame), "burn_in")
 
     def unresolved(self) -> str | None:
         """Why a run that is over was not guarded as asked for, in words; None where it was."""
@@ -221,7 +221,7 @@ class Guard:
             return
         if frame.why_no_force_delta:
             raise HookError(
-                f"{_where(frame)} carries no Force Delta, so the guard cannot guard: "
+                f"{where(frame)} carries no Force Delta, so the guard cannot guard: "
                 f"{frame.why_no_force_delta}; use a calculator that fills force_delta, or a guard "
                 "without thresholds"
             )
@@ -238,12 +238,12 @@ class Guard:
         what = "U" if self.on == "force_delta" else "largest u"
         kind = "stop" if action is Action.STOP else "flag"
         reason = (
-            f"{_where(frame)}: {what} {value:.4g} eV/Å is above the {kind} threshold "
+            f"{where(frame)}: {what} {value:.4g} eV/Å is above the {kind} threshold "
             f"{threshold:.4g} eV/Å"
         )
         if action is Action.STOP and self.patience[1] > 1:
             reason += f" ({sum(self._window)} of the last {len(self._window)} frames with U)"
-        return Verdict(action, reason + _worst(frame), self.on, value, threshold)
+        return Verdict(action, reason + worst(frame), self.on, value, threshold)
 
     def policy(self) -> dict[str, Any]:
         """What was asked for and what it resolved to, JSON-able, thresholds in eV/Å."""
@@ -302,31 +302,3 @@ def _check_threshold(name: str, value: object) -> None:
         return
     if not _is_number(value) or not (0 <= float(value) < math.inf):  # type: ignore[arg-type]
         raise HookError(f"{name} is {value!r}: give a number >= 0 in eV/Å, or 'auto'")
-
-
-def _not_finite(frame: Frame) -> tuple[str, float] | None:
-    """Name and value of the first quantity of a frame that is NaN or infinite, causes first."""
-    for name in ("positions", "energy", "forces", "force_delta", "force_deltas", "temperature"):
-        value = getattr(frame, name)
-        if value is None:
-            continue
-        if not isinstance(value, np.ndarray):
-            if not math.isfinite(value):
-                return name, float(value)
-            continue
-        finite = np.isfinite(value)
-        if not finite.all():
-            return name, float(value[~finite][0])
-    return None
-
-
-def _where(frame: Frame) -> str:
-    return f"step {frame.step}, {frame.time:.10g} fs"
-
-
-def _worst(frame: Frame) -> str:
-    broken = np.flatnonzero(~np.isfinite(frame.forces).all(axis=1))
-    atom = int(broken[0]) if len(broken) else frame.worst_atom
-    if atom is None:
-        return ""
-    return f", worst atom {atom} ({chemical_symbols[int(frame.numbers[atom])]})"

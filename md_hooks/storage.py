@@ -156,7 +156,8 @@ class Storage:
         changes = _in_order(self._changes)
         try:
             if changes:
-                _write(self._fd, _encode(changes, self._end), self._end)
+                # behind the old end too: until the journal is complete, the old state counts
+                _write(self._fd, _encode(changes, self._end), max(self._end, self.committed))
         except OSError as error:
             self.error = error
             self.roll_back()
@@ -228,9 +229,10 @@ def _journal(fd: int) -> tuple[int, list[Change]] | None:
     if size < _FOOTER.size:
         return None
     magic, length, end, crc = _FOOTER.unpack(os.pread(fd, _FOOTER.size, size - _FOOTER.size))
-    if magic != _MAGIC or end + length + _FOOTER.size != size:
+    begin = size - _FOOTER.size - length
+    if magic != _MAGIC or not 0 <= end <= begin:
         return None
-    records = os.pread(fd, length, end)
+    records = os.pread(fd, length, begin)
     if len(records) != length or zlib.crc32(records) != crc:
         return None
     changes = []

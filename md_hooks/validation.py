@@ -214,7 +214,7 @@ def _check_series(file: h5py.File) -> None:
     for name in set(group) - {"step", "time", *known}:
         kind = "i8" if name == "checksum" else "f8"
         _rows(file, f"{layout.PER_STEP}/{name}/value", kind, ())
-    _require_held(file, [data for data in rows if data is not None], layout.PER_STEP)
+    _require_held(rows, layout.PER_STEP, written_last=layout.CHECKSUMS in file)
 
 
 _STEP_AND_TIME = (("step", "i8"), ("time", "f8"))
@@ -232,18 +232,23 @@ def _check_frames(file: h5py.File) -> None:
         data = file.get(f"{layout.PARTICLES}/{name}/value")
         if data is not None:
             _require(len(data.shape) > 1 and data.shape[1] > 0, f"the shape of the {name}")
-            n_atoms = n_atoms or data.shape[1]
+            n_atoms = max(n_atoms, data.shape[1])
+    replay = f"{layout.PARTICLES}/mass/value" in file
     held = [
         _rows(file, f"{layout.PARTICLES}/position/{name}", kind, ())
         for name, kind in _STEP_AND_TIME
     ]
     for element in layout.PARTICLE_ELEMENTS:
-        data = _rows(file, f"{element.path}/value", element.dtype, element.shape(n_atoms))
+        shape = element.shape(n_atoms)
+        data = file.get(f"{element.path}/value")
+        if replay and element.per_atom and data is not None and len(data.shape) > 1:
+            shape = (min(data.shape[1], n_atoms), *shape[1:])  # it grows with the systems
+        data = _rows(file, f"{element.path}/value", element.dtype, shape)
         if f"{element.path}/value" in layout.CORE:
             held.append(data)
     held.append(_rows(file, f"{layout.ACTION}/value", "i1", ()))
     _rows(file, f"{layout.CHECKSUM}/value", "i8", ())
-    _require_held(file, held, layout.PARTICLES)
+    _require_held(held, layout.PARTICLES, written_last=layout.CHECKSUMS in file)
     if any(data is None or data.shape[0] == 0 for data in held):
         return
     _check_system(file, n_atoms)
@@ -260,18 +265,23 @@ def _rows(file: h5py.File, path: str, dtype: str, shape: tuple[int, ...]) -> h5p
     return data
 
 
-def _require_held(file: h5py.File, core: list[h5py.Dataset | None], where: str) -> None:
+def _require_held(core: list[h5py.Dataset | None], where: str, written_last: bool) -> None:
     """All of these are there, and the file is large enough for the rows that they claim.
 
-    The first of them are the steps, which are written last: without one there may be less.
+    Args:
+        core: the datasets, of which the first are the steps.
+        where: the group.
+        written_last: whether the steps are written last, so that nothing may be shorter; older
+            versions did not write them last.
     """
     lengths = [0 if data is None else data.shape[0] for data in core]
-    missing = sum(data is None for data in core)
-    _require(not missing or lengths[0] == 0, f"{missing} datasets are missing in {where}")
-    count = min(lengths)
-    for data in core:
-        if data is not None and count:
-            _require_stored(data, count)
+    _require(None not in core or lengths[0] == 0, f"datasets are missing in {where}")
+    for data, length in zip(core, lengths, strict=True):
+        if data is not None and written_last:
+            what = f"{data.name} has {length} rows and there are {lengths[0]} steps"
+            _require(length >= lengths[0], what)
+        if data is not None and min(lengths):
+            _require_stored(data, min(lengths))
 
 
 def _require_stored(data: h5py.Dataset, count: int) -> None:

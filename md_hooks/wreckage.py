@@ -6,7 +6,6 @@ import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols, covalent_radii
 from ase.geometry import complete_cell
-from ase.neighborlist import primitive_neighbor_list
 
 CLOSEST = 0.6
 """Two atoms nearer than this times the sum of their covalent radii overlap: 0.37 Å for H-H,
@@ -22,6 +21,8 @@ def overlap(atoms: Atoms) -> str | None:
     radii = covalent_radii[atoms.numbers]
     if len(atoms) < 2 and not atoms.pbc.any():
         return None
+    from ase.neighborlist import primitive_neighbor_list  # SciPy takes a second to import
+
     first, second, distance = primitive_neighbor_list(
         "ijd",
         atoms.pbc,

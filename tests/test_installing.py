@@ -95,6 +95,7 @@ def test_in_a_source_tree_that_was_not_installed(monkeypatch: pytest.MonkeyPatch
 
 def test_pip_takes_what_is_printed() -> None:
     """All but the download: pip reads each command's requirements, extras and folder."""
+    pytest.importorskip("hatchling", reason="pip builds the project's metadata with it")
     commands = [family.install for family in families()] + [installing.command("torchforce")]
     for printed in commands:
         for one in printed.split(" && "):

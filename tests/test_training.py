@@ -181,7 +181,7 @@ def test_shipped_recipes_can_be_read(name: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("training = [", "not a TOML file"),
+        ("training = [", "not valid TOML"),
         (RECIPE + "\n[extra]\n", "unknown keys"),
         (RECIPE.replace("epochs = 6", "epoch = 6"), r"\[settings\]"),
         ('training = ["copper.xyz"]', "missing keys"),

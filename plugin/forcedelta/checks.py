@@ -31,7 +31,7 @@ def check_atoms(atoms: Atoms) -> None:
     )  # fmt: skip
     _check_each(
         atoms, np.isfinite(atoms.positions).all(axis=1),
-        "has a position that is not a finite number", None, "correct the structure",
+        "is not a finite number", None, "correct the structure", "the position of ",
     )  # fmt: skip
     if not np.isfinite(atoms.cell.array).all():
         raise ForceDeltaError("the cell has entries that are not finite numbers: give it in Å")
@@ -56,8 +56,9 @@ def check_atoms(atoms: Atoms) -> None:
 
 
 def _check_each(
-    atoms: Atoms, good: NDArray[np.bool_], what: str, values: NDArray[Any] | None, fix: str
-) -> None:
+    atoms: Atoms, good: NDArray[np.bool_], what: str, values: NDArray[Any] | None, fix: str,
+    part: str = "",
+) -> None:  # fmt: skip
     """Raises a ForceDeltaError that names the first atom for which something does not hold."""
     if good.all():
         return
@@ -68,7 +69,7 @@ def _check_each(
     others = int((~good).sum()) - 1
     also = f", as {others} more" if others else ""
     raise ForceDeltaError(
-        f"atom {atom} ({symbol}), counted from 0, {what.format(value)}{also}: {fix}"
+        f"{part}atom {atom} ({symbol}), counted from 0, {what.format(value)}{also}: {fix}"
     )
 
 

@@ -124,7 +124,7 @@ def _worst_atom(axes: Any, trajectory: Trajectory) -> None:
     series = trajectory.series
     known = series["worst_atom"] >= 0
     axes.set_ylabel("worst atom")
-    if not known.any():
+    if not known.any() or not len(trajectory):
         return
     atoms = series["worst_atom"][known]
     axes.scatter(series["time"][known], atoms, s=3, color=U_COLOUR, linewidths=0)

@@ -14,7 +14,7 @@ import pytest
 from shaken import moving
 
 from forcedelta.audit import audit
-from md_hooks import HookError, Trajectory, progress, recorder
+from md_hooks import HookError, Trajectory, progress, recorder, storage
 
 MANY, GOLD = 3600, 3  # frames, and those with an element that the model does not know
 
@@ -203,16 +203,21 @@ def test_a_disk_that_is_full(files, here, monkeypatch):
     """What was written before can be read, and the audit goes on once there is space."""
     wet = files / "wet.safetensors"
     monkeypatch.setattr(recorder, "MAX_FRAMES", 4)
-    real = recorder.H5MDFile.reserve
-    calls = []
+    write, append = storage._write, recorder.H5MDFile.append_series
+    write_outs = []
 
-    def full(self, *args):
-        calls.append(1)
-        if len(calls) == 4:
+    def full(*arguments):
+        if len(write_outs) == 4:
+            write_outs.append(1)  # then there is space again
             raise OSError(28, "No space left on device")
-        real(self, *args)
+        write(*arguments)
 
-    monkeypatch.setattr(recorder.H5MDFile, "reserve", full)
+    def counted(*arguments):
+        write_outs.append(1)
+        append(*arguments)
+
+    monkeypatch.setattr(storage, "_write", full)
+    monkeypatch.setattr(recorder.H5MDFile, "append_series", counted)
     with pytest.raises(HookError, match="free some space"):
         audit(files / "move.xyz", wet, "a.h5")
     assert 8 <= rows("a.h5") < 24

@@ -177,7 +177,7 @@ def test_runs_of_one_name_in_different_folders(files, here, forcedelta, toleranc
     ase.io.write("all.xyz", frames)
     line = fails(forcedelta(*command))
     assert "1 label is too few" in line
-    assert "of each of 1 run one label" in line
+    assert "one label of each of 1 run counts" in line
 
 
 def test_forces_under_another_name(files, here, forcedelta, tolerance):
@@ -291,7 +291,7 @@ def test_files_that_are_no_calibration(here, forcedelta, start, text, said):
     ("name", "value"),
     [
         ("threshold", None), ("threshold", float("nan")), ("threshold", -1), ("threshold", "0.1"),
-        ("threshold", True), ("threshold", float("inf")), ("tolerance", "x"), ("tolerance", 0),
+        ("threshold", True), ("threshold", float("inf")), ("tolerance", "x"),
         ("risk", 1.5), ("risk", None), ("confidence", [0.9]), ("guarantee", 3), ("model", "wet"),
         ("model", {"name": "wet"}), ("model", {"name": "wet", "weights_hash": 1}), ("labels", []),
         ("passing", None), ("ranking", 1), ("thresholds", {}), ("versions", "1"),
@@ -299,14 +299,15 @@ def test_files_that_are_no_calibration(here, forcedelta, start, text, said):
 )  # fmt: skip
 def test_fields_of_a_calibration_that_make_no_sense(calibration_facts, here, name, value):
     Path("cal.json").write_text(json.dumps({**calibration_facts, name: value}))
-    with pytest.raises(ForceDeltaError, match=f"cal.json has a {name} that makes no sense"):
+    said = rf"cal\.json: {name} (is|has)|cal\.json is no JSON \((NaN|Infinity)"
+    with pytest.raises(ForceDeltaError, match=said):
         read_calibration("cal.json")
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"threshold": ' + "1" * 6000 + "}", "\xff\xfe"])
 def test_text_that_is_no_json(here, text):
     Path("cal.json").write_text(text, encoding="latin-1")
-    with pytest.raises(ForceDeltaError, match=r"cal\.json is no JSON"):
+    with pytest.raises(ForceDeltaError, match=r"cal\.json is no(t UTF-8| JSON)"):
         read_calibration("cal.json")
 
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from forcedelta.calibration.calibrate import shortest
+from forcedelta.calibration.calibrate import shortest, threshold
 from forcedelta.calibration.guarantee import find_threshold, labels_needed
+from forcedelta.calibration.labels import Labels
 from forcedelta.errors import ForceDeltaError
 
 _SCRIPT = Path(__file__).parents[2] / "benchmarks" / "guarantee_coverage.py"
@@ -205,6 +206,47 @@ def test_labels_of_runs_taken_for_independent_break_it():
     """The simulation sees what it has to see."""
     naive, _, _ = broken(Runs(30, 60, 10), World(guide=0.8, bad=0.2), 0.15, 120)
     assert round(naive * 120) > binom.isf(0.00135, 120, 1 - CONFIDENCE)
+
+
+def labels_of(u, error, source=None, time=None):
+    count = len(u)
+    return Labels(
+        force_delta=np.array(u, float), epsilon=np.array(error, float), force_rms=np.ones(count),
+        energy=np.full(count, np.nan), source=source or [None] * count,
+        time=np.full(count, np.nan) if time is None else np.array(time, float),
+        model={"name": "made up", "weights_hash": "0"}, reference=None,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("confidence", [1e-6, 0.5, 0.9, 1 - 1e-6])
+@pytest.mark.parametrize("risk", [1e-6, 0.1, 1 - 1e-6])
+def test_odd_labels_give_a_threshold_or_one_line(risk, confidence):
+    rng = np.random.default_rng(8)
+    u = 0.05 * rng.lognormal(size=200)
+    error = u * rng.lognormal(sigma=0.3, size=200)
+    large, names = u > 0.1, ["run"] * 200
+    for labels in (
+        labels_of([], []),
+        labels_of([0.1], [0.2]),
+        labels_of(np.zeros(200), error),
+        labels_of(np.where(rng.random(200) < 0.5, 0, u), error),
+        labels_of(u, np.zeros(200)),
+        labels_of(1e-310 * u, error),
+        labels_of(np.where(large, 1e300, u), error),
+        labels_of(u, np.where(large, np.inf, error)),
+        labels_of(np.where(large, np.nan, u), error),
+        labels_of(-u, error),
+        labels_of(u, error, names, np.zeros(200)),
+        labels_of(u, error, names, 1e300 * np.arange(200)),
+        labels_of(u, error, names, np.where(large, np.nan, np.arange(200.0))),
+        labels_of(u, error, [str(i) for i in range(200)]),
+    ):
+        try:
+            found, sample = threshold(labels, 0.1, risk, confidence)
+        except ForceDeltaError:
+            continue
+        assert 0 < found.value < labels.force_delta.max()
+        assert 1 <= sample.worth <= 200
 
 
 def test_the_threshold_is_one_number_that_the_same_labels_pass():

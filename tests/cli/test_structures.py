@@ -51,7 +51,7 @@ BAD = {
     "momentum nan": (with_entry("momenta", np.nan), r"atom 1 \(H\), .*a momentum that is not a finite"),
     "momentum inf": (with_entry("momenta", np.inf), r"atom 1 \(H\), .*a momentum that is not a finite"),
     "momentum 1e300": (with_entry("momenta", 1e300), r"atom 1 \(H\), .*faster than light"),
-    "position nan": (with_entry("positions", np.nan), r"atom 1 \(H\), .*a position that is not a finite"),
+    "position nan": (with_entry("positions", np.nan), r"atom 1 \(H\), counted from 0, is not a finite"),
     "mass 0": (with_mass(0.0), r"atom 1 \(H\), .*a mass of 0 amu"),
     "mass -1": (with_mass(-1.0), r"atom 1 \(H\), .*a mass of -1 amu"),
     "mass nan": (with_mass(np.nan), r"atom 1 \(H\), .*a mass of nan amu"),

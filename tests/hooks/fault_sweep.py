@@ -258,6 +258,8 @@ def sweep(folder: Path, modes: list[str], faults: list[str], every: int) -> dict
                 tried[f"{mode} {name}"] += 1
                 if problem:
                     wrong.append(f"{mode}, operation {at} of {count}, {name}: {problem}")
+                    print(wrong[-1], file=sys.stderr, flush=True)
+            print(f"{mode}: {at} of {count} operations", end="\r", file=sys.stderr, flush=True)
     return {"tried": dict(tried), "wrong": wrong}
 
 

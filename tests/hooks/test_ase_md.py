@@ -341,7 +341,7 @@ def test_restart_equals_no_restart(make, tmp_path):
 def test_restore_refuses_another_dynamics(tmp_path):
     run(langevin(argon()), 3, [Recorder(tmp_path / "r.h5")])
     checkpoint = load_checkpoint(tmp_path / "r.h5")
-    with pytest.raises(HookError, match="same dynamics"):
+    with pytest.raises(HookError, match="use Langevin to continue"):
         restore(verlet(argon()), checkpoint)
     with pytest.raises(HookError, match="same structure"):
         restore(langevin(argon()[:5]), checkpoint)

@@ -261,6 +261,15 @@ def test_a_run_shorter_than_its_burn_in_is_an_error():
     assert chain.conclude(finished) is finished
 
 
+def test_a_threshold_given_as_a_number_holds_in_the_burn_in():
+    rng = np.random.default_rng(0)
+    guard = Guard(stop_above=0.5, flag_above="auto", burn_in=STEPS)
+    assert guard(calm(0, rng)).action is Action.CONTINUE
+    assert guard(calm(1, rng, error=25.0)).action is Action.STOP
+    guard = Guard(stop_above="auto", flag_above=0.1, burn_in=STEPS)
+    assert guard(calm(0, rng, error=5.0)).action is Action.FLAG
+
+
 def test_a_target_temperature_is_checked():
     from md_hooks import HookError
 

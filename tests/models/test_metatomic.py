@@ -253,6 +253,15 @@ def test_models_that_are_refused(
     capfd.readouterr()  # metatomic itself mentions missing units, too
 
 
+def test_another_module_that_says_it_is_one(tmp_path: Path) -> None:
+    path = tmp_path / "model.pt"
+    lists = {"metatomic-version": "0.1.19", "extensions": "[]", "extensions-deps": "[]"}
+    extra = lists | {"model-metadata": "{}", "torch-version": torch.__version__}
+    torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), str(path), _extra_files=extra)
+    with pytest.raises(ForceDeltaError, match="no method capabilities of one"):
+        load_model(path, DOUBLE)
+
+
 def test_torch_compile_is_refused(saved: Save) -> None:
     with pytest.raises(ForceDeltaError, match="--compile"):
         load_model(saved(), DOUBLE, compile=True)

@@ -73,7 +73,7 @@ def test_the_level_has_the_functional_of_the_files(tmp_path):
             {"pseudopotentials": {"Si": "C.upf"}},
             "C.upf is a pseudopotential of C, not of Si",
         ),
-        ({"Si.upf": {"valence": "40"}}, {}, "no UPF file, or damaged"),
+        ({"Si.upf": {"valence": "40"}}, {}, "the file is damaged, give another"),
         (
             {"Si.upf": {}, "C.upf": {"symbol": "C", "functional": "PZ"}},
             {},
@@ -218,6 +218,10 @@ def test_cp2k_gets_charge_moment_and_potentials():
     ):
         made.check_structure(silicon(spin=3))
     made.check_structure(silicon(spin=1))
+    oxide = bulk("NiO", "rocksalt", a=4.2).repeat((2, 1, 1))
+    oxide.set_initial_magnetic_moments([2.0, 0.0, -2.0, 0.0])
+    with pytest.raises(ForceDeltaError, match=r"those of Ni are opposed \(-2 and 2\)"):
+        made.check_structure(oxide)
     gamma = engine("cp2k", {"kpt_density": 0.1})
     for info, lines in (
         ({"charge": 1}, ["CHARGE 1", "MULTIPLICITY", "POTENTIAL GTH-PBE-q4", "KPOINTS"]),

@@ -120,7 +120,8 @@ def test_a_foreign_file_has_a_charge_for_each_frame(forcedelta, tmp_path):
     assert forcedelta("audit", "computed.xyz", "--model", "acac", *BAND, "--out", "b.h5")[0] == 0
     audited = Trajectory("a.h5")
     assert [frame.charge for frame in audited.frames()] == [1, -1, None, None]
-    assert [frame.spin for frame in audited.frames()] == [1, 3, None, None]
+    assert [frame.spin for frame in audited.frames()] == [1, 3, 1, None]
+    assert audited.frame(2).magnetic_moments.tolist() == THEIRS[2]  # what can be used is kept
     (remark,) = [found for found in audited.remarks() if found.kind == "charge and spin"]
     assert remark.frame == 2
     assert "must be a whole number of e, not 'a lot'" in remark.text
@@ -138,6 +139,8 @@ def test_flags_go_before_what_frames_say_and_that_is_told(forcedelta, cation):
         "1 of 1 frames say charge 1, and are labelled with --charge -1"
         in json.loads(out)["warnings"]
     )
+    (told,) = json.loads(out)["frames"]
+    assert (told["charge"], told["spin"]) == (-1, 1)
     assert state(ase.io.read("labelled.xyz"))[:2] == (-1, 1)
     code, _, err = forcedelta(
         "recalc", "run.h5", "--calculator", "tblite", "--select", 1, *BAND, "--charge", 0
@@ -223,3 +226,43 @@ def test_an_unusable_charge_ends_a_run_before_it_begins(forcedelta, cation, tmp_
     assert code == 2
     assert "must be a whole number of e, not '0.5'" in err
     assert not (tmp_path / "run.h5").exists()
+
+
+def test_an_unusable_charge_in_a_file_of_frames_names_the_frame(forcedelta, tmp_path):
+    frames = [hydronium(), hydronium()]
+    frames[1].info["spin"] = "triplet"
+    ase.io.write(tmp_path / "frames.xyz", frames)
+    code, _, err = forcedelta("recalc", "frames.xyz", "--calculator", "tblite", *BAND)
+    assert code == 2
+    assert "frames.xyz, frame 1 (counted from 0): the spin multiplicity must be a whole" in err
+
+
+def test_a_simulation_of_openmm_has_the_charge_of_its_force():
+    openmm = pytest.importorskip("openmm")
+    from openmm import app
+
+    from forcedelta.openmm import add_force_delta
+    from forcedelta.openmm import run as run_openmm
+
+    atoms = hydronium()
+    system = openmm.System()
+    for mass in atoms.get_masses():
+        system.addParticle(mass)
+    monitor = add_force_delta(system, "acac", atoms.numbers.tolist(), charge=1, spin=1)
+    topology = app.Topology()
+    residue = topology.addResidue("ION", topology.addChain())
+    for number in atoms.numbers:
+        element = app.Element.getByAtomicNumber(int(number))
+        topology.addAtom(element.symbol, element, residue)
+    simulation = app.Simulation(
+        topology, system, openmm.VerletIntegrator(0.0005),
+        openmm.Platform.getPlatformByName("Reference"),
+    )  # fmt: skip
+    simulation.context.setPositions(atoms.positions / 10)
+    frames = []
+    run_openmm(simulation, 1, [lambda frame: frames.append(frame)])
+    assert [(frame.charge, frame.spin) for frame in frames] == [(1, 1)] * 2
+    text = openmm.XmlSerializer.serialize(system)  # the force and what it says survive a file
+    again = openmm.XmlSerializer.deserialize(text)
+    assert again.getNumForces() == system.getNumForces()
+    assert monitor.electronic_state.charge == 1

@@ -237,3 +237,26 @@ def test_any_ase_calculator_with_its_keywords(tmp_path):
 )
 def test_levels_of_theory_are_compared_by_their_parts(model, labels, differs):
     assert difference(model, labels) == differs
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "model", "differs"),
+    [
+        ("pyscf", {}, "UHF PBE+D3/def2-SVP (ORCA 5)", None),
+        ("pyscf", {"ecp": "none"}, "UHF PBE+D3/def2-SVP (ORCA 5)", "treatment of core electrons"),
+        ("pyscf", {"dispersion": "d4"}, "UHF PBE+D3/def2-SVP (ORCA 5)", "dispersion"),
+        ("pyscf", {"dispersion": "d3zero"}, "PBE-D3(BJ)/def2-SVP", "dispersion"),
+        (
+            "pyscf",
+            {"basis": {"default": "cc-pvdz", "I": "cc-pvdz-pp"}},
+            "PBE-D3/cc-pVDZ",
+            "treatment of core electrons",
+        ),
+        ("pyscf", {"basis": "sto-3g"}, "PBE-D3/STO-3G", None),
+        ("tblite", {}, "GFN2-xTB", None),
+        ("tblite", {"method": "GFN1-xTB"}, "GFN2-xTB", "functional"),
+    ],
+)
+def test_the_description_of_an_engine_is_compared(name, settings, model, differs):
+    """The words on its settings do not look like another level."""
+    assert difference(model, engine(name, settings).description) == differs

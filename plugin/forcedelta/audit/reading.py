@@ -11,7 +11,7 @@ from forcedelta.audit.ase_sources import RecordedSource, ase_source
 from forcedelta.audit.frames import Source, reason_of
 from forcedelta.audit.mda_source import MDAnalysisSource
 from forcedelta.errors import ForceDeltaError
-from md_hooks.layout import CREATOR
+from md_hooks.validation import is_recorded
 
 WITHOUT_ELEMENTS = (".dcd", ".xtc", ".trr", ".tng", ".nc", ".ncdf", ".mdcrd", ".h5md")
 """Formats that do not say of which elements the atoms are."""
@@ -53,6 +53,6 @@ def open_source(path: str | Path, topology: str | Path | None = None) -> Source:
 def _is_ours(path: Path) -> bool:
     try:
         with h5py.File(path, "r", locking=False) as file:
-            return bool(file["h5md/creator"].attrs.get("name") == CREATOR)
-    except (OSError, KeyError):
+            return is_recorded(file)
+    except (OSError, KeyError, RuntimeError, ValueError):
         return path.suffix == ".h5"  # the error of our own reader says what is wrong with it

@@ -39,7 +39,6 @@ from md_hooks import (
     load_checkpoint,
 )
 from md_hooks.electronic_state import ElectronicState
-from md_hooks.errors import HookError
 from md_hooks.signals import end_after_the_step
 
 STORED_FRAMES = 10_000
@@ -316,11 +315,9 @@ class Audit:
         if answer is None:
             self._remark(Remark(item.index, step, "not finite", NOT_FINITE))
             answer = not_finite(len(item.atoms))
-        try:
-            state = ElectronicState.of(item.atoms)
-        except HookError as error:
-            self._remark(Remark(item.index, step, "charge and spin", str(error)))
-            state = ElectronicState()
+        state, unusable = ElectronicState.usable(item.atoms)
+        for why in unusable:
+            self._remark(Remark(item.index, step, "charge and spin", why))
         item, left_out = _without_bad_motion(item)
         if left_out:
             self._remark(Remark(item.index, step, "velocities", left_out))

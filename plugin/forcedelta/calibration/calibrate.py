@@ -21,6 +21,7 @@ Array = NDArray[np.float64]
 
 QUANTILES = (0.5, 0.75, 0.9, 0.95)
 SHARES = (0.25, 0.5, 0.75, 1.0)  # of labels that pass the thresholds at which correlation is seen
+LARGEST = 1e50  # eV/Å: what is more is no force, and cannot be drawn
 SIGNIFICANT = 4  # digits of a threshold
 
 
@@ -44,7 +45,8 @@ def calibrate(
         files: where the labels come from, for the record.
 
     Raises:
-        ForceDeltaError: too few labels, no threshold keeps to the risk, or all labels pass.
+        ForceDeltaError: numbers out of range, too few labels, no threshold keeps to the risk, or
+            all labels pass.
     """
     found, sample = threshold(labels, tolerance, risk, confidence)
     used = labels.subset(sample.kept)
@@ -93,6 +95,13 @@ def threshold(
     """
     check(tolerance, risk, confidence)
     u, error = labels.force_delta, labels.epsilon
+    if not len(labels):
+        raise ForceDeltaError("there are no labels: give some")
+    numbers = np.concatenate([u, error])
+    if not ((numbers >= 0) & (numbers <= LARGEST)).all():
+        raise ForceDeltaError(
+            f"labels with a U or an error that is no number from 0 to {LARGEST:g} eV/Å: remove them"
+        )
     sample = independent(
         labels.source,
         labels.time,

@@ -77,15 +77,20 @@ class Sample:
             return alone
         runs = f"{self.runs} run" + "s" * (self.runs > 1)
         if self.way == "blocks":
-            count = f"the labels of {runs}, which"
-            rest = "from their correlation in time, and differences between runs are not seen"
+            text = (
+                f"the labels of {runs} count as {self.worth - self.alone:.0f} independent ones from "
+                "their correlation in time, and differences between runs are not seen"
+            )
         elif self.way == "between runs":
-            count = f"runs are independent of each other; the labels of {runs}"
-            rest = "from their correlation in time and within runs"
+            text = (
+                f"runs are independent of each other; the labels of {runs} count as "
+                f"{self.worth - self.alone:.0f} independent ones from their correlation within runs"
+            )
         else:
-            count = f"runs are independent of each other; of each of {runs} one label,"
-            rest = "as its labels may be all alike"
-        text = f"{count} count as {self.worth - self.alone:.0f} {rest}"
+            text = (
+                f"runs are independent of each other; one label of each of {runs} counts, as those "
+                "of a run may be all alike"
+            )
         return text + (f", and {alone}" if self.alone else "")
 
 
@@ -178,14 +183,15 @@ def effective_number(sizes: Array) -> float:
 
 
 def _groups(sources: Sequence[str | None], times: Array) -> list[tuple[Indices, bool]]:
-    """Rows of each run, in the order of time where all its times are known, and whether they are."""
+    """Rows of each run, in the order of time where its times tell one, and whether they do."""
     members: dict[str, list[int]] = {}
     for row, source in enumerate(sources):
         if source is not None:
             members.setdefault(source, []).append(row)
     groups = []
     for rows in map(np.array, members.values()):
-        in_order = bool(np.isfinite(times[rows]).all())
+        known = times[rows]
+        in_order = bool(np.isfinite(known).all()) and len(np.unique(known)) == len(rows)
         groups.append(
             (rows[np.argsort(times[rows], kind="stable")] if in_order else rows, in_order)
         )
@@ -215,7 +221,8 @@ def _without_trend(deviations: Array, times: Array, ordered: list[Indices]) -> A
     rest = deviations.copy()
     if ordered:
         rows = np.concatenate(ordered)
-        time = times[rows] - times[rows].mean()
+        time = times[rows] / max(float(np.abs(times[rows]).max()), 1e-300)
+        time -= time.mean()
         if (spread := float(time @ time)) > 0:
             rest[:, rows] -= np.outer(rest[:, rows] @ time / spread, time)
     return rest

@@ -189,10 +189,12 @@ def _evaluated(
 
 def _refuse_copies(frames: list[LabelledFrame]) -> None:
     """The same structure twice is one label; a file that was given twice is a slip."""
-    seen: dict[bytes, str] = {}
+    seen: dict[tuple[bytes, str, str], str] = {}
     for frame in frames:
         atoms = frame.atoms
-        key = np.concatenate([atoms.numbers, *atoms.cell, *atoms.positions]).round(6).tobytes()
+        geometry = np.concatenate([atoms.numbers, *atoms.cell, *atoms.positions]).round(6).tobytes()
+        # a molecule and its ion are two labels
+        key = (geometry, str(atoms.info.get("charge", 0)), str(atoms.info.get("spin")))
         if key in seen:
             raise ForceDeltaError(
                 f"{frame.where} is the same structure as {seen[key]}, and counts once only: remove it"

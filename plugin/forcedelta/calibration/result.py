@@ -106,7 +106,7 @@ class Calibration:
         if forces != "direct":
             raise ForceDeltaError(
                 f"the calibration is for the errors of direct forces, and {forces} forces drive this run: "
-                f"use --forces direct, or give the threshold as a number ({self.threshold:.4g})"
+                f"use --forces direct, or give the threshold as a number ({self.threshold!r})"
             )
 
 

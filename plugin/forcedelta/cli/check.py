@@ -59,7 +59,8 @@ def check(
 ) -> int:  # fmt: skip
     """Check that MODEL's F_c is -dE/dr on STRUCTURE, so that its U means something.
 
-    Compares the conservative forces with finite differences of the energy, and measures net forces,
+    Compares the conservative forces with finite differences of the energy, and measures signs and
+    scale of the direct forces by element, whether two copies have twice the energy, net forces,
     the effect of rotation, noise, jumps where neighbours change, agreement with the model's own
     library, and the cost of U. All but U itself is measured on a copy with random displacements of
     0.05 Å, since in a symmetric structure forces vanish and a wrong gradient with them.

@@ -22,8 +22,9 @@ Trust = Annotated[
     bool,
     typer.Option(
         "--trust",
-        help="Load a local checkpoint that can run code when it is loaded (a pickle, as fairchem's "
-        "are). Only for files whose origin you know.",
+        help="Load a local file that can run code: a pickle, as fairchem's checkpoints are, TorchScript "
+        "that does more than compute, or a metatomic model with compiled extensions. Only for files "
+        "whose origin you know.",
         rich_help_panel=PANEL,
     ),
 ]

@@ -305,6 +305,8 @@ def run(
     if settings.json:
         say(json_module.dumps(ending.facts(), ensure_ascii=False), sys.stdout)
         say(ending.line)
+    elif ending.result.reason == "error":
+        say(f"error: {ending.line}")
     else:
         say(ending.line, sys.stdout)
     return ending.status

@@ -358,6 +358,10 @@ def _with_charge_and_spin(settings: RunSettings, atoms: Atoms, model: LoadedMode
         check_takes_charge(model, settings.charge, settings.spin)
         return settings
     given = {"charge": settings.charge, "spin": settings.spin}
+    for name, value in given.items():
+        told = atoms.info.get(name)
+        if None not in (value, told) and value != told:
+            say(f"warning: --{name} {value} is taken, and not the {name} {told} of the structure")
     atoms.info.update({name: value for name, value in given.items() if value is not None})
     charge_spin = charge_and_spin(atoms, model)
     assert charge_spin is not None

@@ -111,7 +111,8 @@ class Account:
     def _frame_facts(self, index: int) -> dict[str, Any]:
         atoms, outcome = self.frames[index], self.outcomes.get(index)
         facts: dict[str, Any] = {
-            name: atoms.info.get(name) for name in ("source", "step", "time", "force_delta")
+            name: atoms.info.get(name)
+            for name in ("source", "step", "time", "force_delta", "charge", "spin")
         }
         if isinstance(outcome, Label):
             info = labelled(atoms, outcome, self.reference).info
@@ -339,6 +340,8 @@ def _line(atoms: Atoms, outcome: Label | Failure | vasp.Waiting, reference: str)
     where = [f"step {info['step']}"] if "step" in info else []
     where += [f"{info['time']:.10g} fs"] if "time" in info else []
     where += [f"U {info['force_delta']:.4g} eV/Å"] if "force_delta" in info else []
+    where += [f"charge {info['charge']}"] if info.get("charge") else []
+    where += [f"multiplicity {info['spin']}"] if "spin" in info else []
     place = ", ".join(where) or str(atoms.symbols)
     if isinstance(outcome, Failure):
         return f"{place}: failed: {outcome.message}"

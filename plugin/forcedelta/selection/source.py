@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from forcedelta.errors import ForceDeltaError
 from md_hooks import Trajectory
 from md_hooks.electronic_state import INITIAL_MOMENTS, ElectronicState
+from md_hooks.errors import HookError
 from md_hooks.recalculation import Journal, candidate
 from md_hooks.recalculation.journal import START
 from md_hooks.recalculation.labelled import PREDICTIONS
@@ -69,6 +70,8 @@ def open_source(path: str | Path) -> Source:
         HookError: it is a damaged recorded run or journal.
     """
     path = Path(path)
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise ForceDeltaError(f"{path} is not a file: give one of 'forcedelta run' or 'audit'")
     try:
         with path.open("rb") as file:
             start = file.read(8)
@@ -131,8 +134,11 @@ def _xyz(path: Path) -> list[Atoms]:
         ) from error
     if isinstance(frames, Atoms) or not frames:
         raise ForceDeltaError(f"{path} holds no frames: nothing was flagged")
-    for atoms in frames:
-        _as_candidate(atoms, path.name)
+    for index, atoms in enumerate(frames):
+        try:
+            _as_candidate(atoms, path.name)
+        except HookError as error:
+            raise ForceDeltaError(f"{path}, frame {index} (counted from 0): {error}") from error
     return frames
 
 

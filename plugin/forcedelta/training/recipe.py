@@ -3,6 +3,7 @@
 import tomllib
 from dataclasses import dataclass, fields
 from importlib.resources import files
+from pathlib import Path
 from typing import Any, get_origin, get_type_hints
 
 from forcedelta.errors import ForceDeltaError
@@ -39,6 +40,9 @@ def read_recipe(name: str) -> Recipe:
         table = tomllib.loads(
             (files("forcedelta.training") / "recipes" / f"{name}.toml").read_text(encoding="utf-8")
         )
+    elif not Path(name).exists():
+        shipped = ", ".join(shipped_recipes())
+        raise ForceDeltaError(f"{name}: no such recipe; give a TOML file or one of {shipped}")
     else:
         table = read_toml(name, f"give a TOML file or one of {', '.join(shipped_recipes())}")
     known = {field.name for field in fields(Recipe)}

@@ -15,6 +15,11 @@ from numpy.typing import NDArray
 
 from forcedelta.verify.probe import Evaluation, Probe
 
+APART = 10.0
+"""Å beyond the cutoff between copies that are not to see each other."""
+FAR = 100.0
+"""Å, where a model's cutoff is as good as infinite."""
+
 
 @dataclass(frozen=True)
 class Change:
@@ -136,6 +141,72 @@ def repetition(probe: Probe, atoms: Atoms, times: int = 4) -> Change:
     graph = probe.graph(atoms)
     first = probe.evaluate_graph(graph)[0]
     return largest(change(first, probe.evaluate_graph(graph)[0]) for _ in range(times))
+
+
+def history(probe: Probe, atoms: Atoms) -> Change:
+    """The same evaluation again after one of another structure, of another size."""
+    first = probe.evaluate(atoms)
+    other = doubled(atoms, probe.model.cutoff)
+    probe.evaluate(other)
+    return change(first, probe.evaluate(atoms))
+
+
+@dataclass(frozen=True)
+class Copies:
+    """Two copies of a structure that do not see each other, against one.
+
+    Attributes:
+        change: of the energy from twice its value, eV; of forces and U, eV/Å.
+        direct_ratio: slope of the direct forces of both over those of one.
+    """
+
+    change: Change
+    direct_ratio: float
+
+
+def copies(probe: Probe, atoms: Atoms) -> Copies:
+    """Two molecules out of reach of each other, or a doubled cell, against the structure.
+
+    The energy has to double, and forces on the atoms and U stay what they are.
+    """
+    once, twice = probe.evaluate(atoms), probe.evaluate(doubled(atoms, probe.model.cutoff))
+    direct, conservative = (np.tile(f, (2, 1)) for f in (once.direct, once.conservative))
+    squares = float((direct**2).sum())
+    return Copies(
+        Change(
+            abs(twice.energy - 2.0 * once.energy),
+            float(np.abs(twice.direct - direct).max()),
+            float(np.abs(twice.conservative - conservative).max()),
+            abs(twice.force_delta - once.force_delta),
+        ),
+        float((twice.direct * direct).sum()) / squares if squares > 0 else 1.0,
+    )
+
+
+def doubled(atoms: Atoms, cutoff: float) -> Atoms:
+    """A cell repeated in its first periodic direction, or two molecules out of reach.
+
+    The second copy's atoms follow those of the first.
+    """
+    copy = atoms.copy()
+    copy.set_constraint()
+    if atoms.pbc.any():
+        repeats = [1, 1, 1]
+        repeats[int(np.argmax(atoms.pbc))] = 2
+        return copy.repeat(repeats)
+    other = copy.copy()
+    other.positions[:, 0] += np.ptp(atoms.positions[:, 0]) + min(cutoff, FAR) + APART
+    both = copy + other
+    both.info.update(atoms.info)
+    return both
+
+
+def escaped(atoms: Atoms, cutoff: float) -> Atoms:
+    """The last atom of a molecule out of reach of the others."""
+    copy = atoms.copy()
+    copy.set_constraint()
+    copy.positions[-1] += [np.ptp(atoms.positions[:, 0]) + min(cutoff, FAR) + APART, 0.0, 0.0]
+    return copy
 
 
 def frame_noise(probe: Probe, atoms: Atoms, seeds: int = 6) -> Change | None:

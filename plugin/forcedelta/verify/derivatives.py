@@ -13,7 +13,9 @@ bounds what g is good for: independent errors of size s in the energies make D =
 error of 0.950 s/t in g (Fornberg, Math. Comp. 51, 699 (1988), for the weights of both formulae).
 Since t^3 E^(4)/8 exceeds t^4 E^(5)/30 at the steps in use, that bound covers truncation, too. A few
 directions may by chance have small D in spite of the noise; since that does not depend on the step,
-what shorter steps showed of it is the least that is assumed at longer ones.
+what shorter steps showed of it is the least that is assumed at longer ones. Energies that are not
+resolved (`resolution`) have errors of half a step at least, and where none of them changes the
+derivative is as uncertain as it is large.
 
 For orthonormal directions, sqrt(mean_d (g_d + F_c.d)^2) estimates, and for all 3N coordinates is,
 
@@ -32,6 +34,7 @@ from numpy.typing import NDArray
 
 from forcedelta.graph import Graph
 from forcedelta.verify.probe import Probe, seen_pairs
+from forcedelta.verify.resolution import energy_resolution
 
 STEPS = {torch.float64: (2e-5, 1e-3, 1e-2, 5e-2), torch.float32: (2e-2, 5e-2)}
 """Å that each atom moves (root mean square), or strain in units of 1/Å of it; larger if noisy."""
@@ -62,6 +65,7 @@ class DerivativeError:
         directions: how many were used.
         complete: whether they span all coordinates.
         crossed: directions left out, as neighbours changed within the smallest step.
+        resolution: step between neighbouring energies that the model can give, eV.
     """
 
     error: float
@@ -71,6 +75,7 @@ class DerivativeError:
     directions: int
     complete: bool
     crossed: int = 0
+    resolution: float = 0.0
 
     @property
     def relative(self) -> float:
@@ -131,7 +136,8 @@ def gradient_error(
 
     energy = probe.energy(base)
     results: list[DerivativeError] = []
-    noise = 0.0
+    resolution = energy_resolution(probe, base, atoms)
+    noise = 0.5 * resolution
     for step in STEPS[probe.dtype]:
         rows: list[Row] = []
         narrowest = step
@@ -139,13 +145,18 @@ def gradient_error(
             for fraction in NARROWER if probe.selects and not fixed else (1.0,):
                 at = fraction * step * scale
                 if not (probe.selects and not fixed) or same_pairs(way, at):
-                    slope, spread = _slope(
-                        {k: probe.energy(moved(way, k * at)) - energy for k in _POINTS}, at
-                    )
-                    rows.append((slope + along, _SPREAD * max(spread, noise) / at, slope, spread))
+                    change = {k: probe.energy(moved(way, k * at)) - energy for k in _POINTS}
+                    slope, spread = _slope(change, at)
+                    bound = _SPREAD * max(spread, noise) / at
+                    if not any(change.values()):
+                        bound = max(bound, abs(along))
+                    rows.append((slope + along, bound, slope, spread))
                     narrowest = min(narrowest, fraction * step)
                     break
-        results.append(_summary(rows, narrowest, complete, len(ways) - len(rows)))
+        crossed = len(ways) - len(rows)
+        if rows and not any(row[2] or row[3] for row in rows) and step != STEPS[probe.dtype][-1]:
+            continue  # no energy changed, so that nothing was measured
+        results.append(_summary(rows, narrowest, complete, crossed, resolution))
         noise = max(noise, _rms_spread(rows))
         if not rows or results[-1].uncertainty <= fine * results[-1].size:
             break
@@ -180,18 +191,22 @@ def stress_error(probe: Probe, atoms: Atoms, fine: float = FINE) -> DerivativeEr
 
     energy = strained(np.zeros((3, 3)), 0.0)
     results: list[DerivativeError] = []
-    noise = 0.0
+    resolution = energy_resolution(probe, base, atoms)
+    noise = 0.5 * resolution
     for step in STEPS[probe.dtype]:
         rows: list[Row] = []
         for a, b in ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1)):
             way = np.zeros((3, 3))
             way[a, b] += 0.5
             way[b, a] += 0.5
-            slope, spread = _slope({k: strained(way, k * step) - energy for k in _POINTS}, step)
+            change = {k: strained(way, k * step) - energy for k in _POINTS}
+            slope, spread = _slope(change, step)
             bound = _SPREAD * max(spread, noise) / step / volume
+            if not any(change.values()):
+                bound = max(bound, abs(stress[a, b]))
             row = (slope / volume - stress[a, b], bound, slope / volume, spread)
             rows += [row] * (1 if a == b else 2)
-        results.append(_summary(rows, step, True, 0))
+        results.append(_summary(rows, step, True, 0, resolution))
         noise = max(noise, _rms_spread(rows))
         if results[-1].uncertainty <= fine * results[-1].size:
             break
@@ -222,9 +237,18 @@ def _rms_spread(rows: list[Row]) -> float:
     return float(np.sqrt(np.mean([row[3] ** 2 for row in rows]))) if rows else 0.0
 
 
-def _summary(rows: list[Row], step: float, complete: bool, crossed: int) -> DerivativeError:
+def _summary(
+    rows: list[Row], step: float, complete: bool, crossed: int, resolution: float
+) -> DerivativeError:
     table = np.array(rows, dtype=float).reshape(-1, 4)[:, :3]
     error, uncertainty, size = np.sqrt((table**2).mean(0)) if rows else (np.nan, np.inf, np.nan)
     return DerivativeError(
-        float(error), float(uncertainty), float(size), step, len(rows), complete, crossed
+        float(error),
+        float(uncertainty),
+        float(size),
+        step,
+        len(rows),
+        complete,
+        crossed,
+        resolution,
     )

@@ -1,7 +1,7 @@
 """All measurements on one model and one structure, and the verdict."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -9,12 +9,14 @@ import torch
 from ase import Atoms
 
 from forcedelta.errors import ForceDeltaError
+from forcedelta.graph import charge_and_spin
 from forcedelta.models.loaded import LoadedModel
-from forcedelta.verify import agreement, findings, judge_behaviour, judge_forces
+from forcedelta.verify import agreement, findings, judge_behaviour, judge_forces, judge_heads
 from forcedelta.verify.cost import cost
 from forcedelta.verify.counting import count_passes
 from forcedelta.verify.derivatives import gradient_error, stress_error
 from forcedelta.verify.findings import Finding
+from forcedelta.verify.heads import compare_heads
 from forcedelta.verify.jumps import hidden_jump, neighbour_change
 from forcedelta.verify.probe import Evaluation, Probe, displaced
 from forcedelta.verify.rigid import rigid_parts
@@ -23,7 +25,14 @@ from forcedelta.verify.torch_state import changed, torch_state
 DISPLACEMENT = 0.05  # Å
 SMALL = 16  # atoms; finite differences along all coordinates up to this size
 DIRECTIONS, QUICK_DIRECTIONS = 12, 6
+COPIES = 4  # displaced copies on which both forces are compared
 CHANGE_REACH, LINE_REACH = 0.3, 0.1  # Å
+SKIPPED = [
+    f"finite differences along more than {QUICK_DIRECTIONS} directions",
+    "finite differences with the neighbours kept",
+    "jumps of the energy that the model does not tell of",
+    "4 of 6 rotations",
+]
 
 Verdict = Literal["sound", "usable with caveats", "not usable"]
 Step = tuple[str, str, Callable[[], list[Finding]]]
@@ -104,6 +113,8 @@ class Inspector:
         self.exact = self.used if dtype == torch.float64 else self._in_float64(load, device)
         self._done: list[Finding] = []
         self._frame_noise = agreement.Change()
+        self._noise = agreement.Change()
+        self._resolution = 0.0
 
     def _in_float64(
         self, load: Callable[[torch.dtype], LoadedModel], device: torch.device | str
@@ -146,6 +157,7 @@ class Inspector:
     def _steps(self) -> Iterator[Step]:
         atoms, exact, used = self.atoms, self.exact, self.used
         yield "forces", "direct and conservative forces", self._forces
+        yield "heads", "forces by element", self._heads
         yield "gradient", "finite differences", self._gradient
         if atoms.pbc.all() and exact.model.stress:
             yield "stress", "stress", self._stress
@@ -157,11 +169,20 @@ class Inspector:
         if atoms.pbc.any():
             yield self._symmetry("images", "periodic images", agreement.wrapping)
         yield self._symmetry("batch", "batch", _batch)
+        yield "history", "after another structure", self._history
+        if not self._is_charged:
+            yield "copies", "twice the structure", self._copies
+        if not atoms.pbc.any() and len(atoms) > 2 and not exact.model.takes_charge_spin:
+            yield "escaped", "an atom out of reach", self._escaped
+        if exact.model.takes_charge_spin:
+            yield "charge", "one more charge", self._charge
         if getattr(exact.model.module, "frame_seed", None) is not None:
             yield "frames", "random local frames", self._frames
         yield "neighbours", "change of neighbours", self._neighbours
         if not self.quick:
             yield "line", "jumps along a line", self._line
+        else:
+            yield "skipped", "left out by --quick", lambda: [judge_behaviour.skipped(SKIPPED)]
         if exact is not used:
             yield "precision", "float32 against float64", self._precision
         if used.model.calculator is not None:
@@ -173,6 +194,21 @@ class Inspector:
     def _forces(self) -> list[Finding]:
         self._first: Evaluation = self.exact.evaluate(self.atoms)
         return [judge_forces.heads(self.used.evaluate(self._given), self._first)]
+
+    def _heads(self) -> list[Finding]:
+        others = [
+            self.exact.evaluate(displaced(self._given, DISPLACEMENT, seed))
+            for seed in range(1, COPIES)
+        ]
+        return [judge_heads.by_element(compare_heads(self.atoms, [self._first, *others]))]
+
+    @property
+    def _is_charged(self) -> bool:
+        """Whether two copies would need another charge and spin than one."""
+        info = self.atoms.info
+        return self.exact.model.takes_charge_spin and (
+            info.get("charge", 0) != 0 or info.get("spin", 1) != 1
+        )
 
     @property
     def _u(self) -> float:
@@ -190,12 +226,12 @@ class Inspector:
         if len(self.atoms) <= SMALL and not self.quick:
             ways = 3 * SMALL
         graphs = ("rebuilt",) if self.quick else ("rebuilt", "fixed")
-        return [
-            judge_forces.gradient(
-                gradient_error(self.exact, self.atoms, graph == "fixed", ways), self._u, graph
-            )
+        found = {
+            graph: gradient_error(self.exact, self.atoms, graph == "fixed", ways)
             for graph in graphs
-        ]
+        }
+        self._resolution = max(error.resolution for error in found.values())
+        return [judge_forces.gradient(error, self._u, graph) for graph, error in found.items()]
 
     def _stress(self) -> list[Finding]:
         return [judge_forces.stress(stress_error(self.exact, self.atoms))]
@@ -212,8 +248,29 @@ class Inspector:
         return [judge_forces.rotation(found, self._u)]
 
     def _repetition(self) -> list[Finding]:
-        self._noise = agreement.repetition(self.exact, self.atoms)
-        return [judge_behaviour.repetition(self._noise, self._size, len(self.atoms), self._u)]
+        found = agreement.repetition(self.exact, self.atoms)
+        self._noise = replace(found, energy=found.energy + self._resolution)
+        return [judge_behaviour.repetition(found, self._size, len(self.atoms), self._u)]
+
+    def _history(self) -> list[Finding]:
+        found = agreement.history(self.exact, self.atoms)
+        return [judge_behaviour.history(found, self._noise, self._size, len(self.atoms), self._u)]
+
+    def _copies(self) -> list[Finding]:
+        found = agreement.copies(self.exact, self.atoms)
+        size, count, periodic = self._size, len(self.atoms), bool(self.atoms.pbc.any())
+        return [judge_behaviour.copies(found, self._noise, size, count, periodic)]
+
+    def _escaped(self) -> list[Finding]:
+        found = self.exact.evaluate(agreement.escaped(self.atoms, self.exact.model.cutoff))
+        finite = bool(np.isfinite([found.energy, found.force_delta]).all())
+        return [judge_behaviour.escaped(finite, self.atoms.symbols[-1])]
+
+    def _charge(self) -> list[Finding]:
+        other = self.atoms.copy()
+        charge, spin = charge_and_spin(self.atoms, self.exact.model) or (0.0, 1.0)
+        other.info.update(charge=charge + 1, spin=spin + 1 if spin < 2 else spin - 1)
+        return [judge_behaviour.charged(agreement.change(self._first, self.exact.evaluate(other)))]
 
     def _symmetry(
         self, key: str, title: str, measure: Callable[[Probe, Atoms], agreement.Change]

@@ -1,7 +1,7 @@
 """What the numbers on how a model behaves mean for those who run it."""
 
 from forcedelta.verify import findings as limits
-from forcedelta.verify.agreement import Change
+from forcedelta.verify.agreement import Change, Copies
 from forcedelta.verify.cost import Cost
 from forcedelta.verify.counting import Count
 from forcedelta.verify.findings import Finding, Level, changed
@@ -41,6 +41,74 @@ def symmetry(
             f"{found.energy:.1g} eV, forces by {found.forces:.1g} eV/Å"
         )
     return changed(key, title, found, level, why)
+
+
+def copies(found: Copies, noise: Change, size: float, atoms: int, periodic: bool) -> Finding:
+    """Twice the structure, which has twice the energy."""
+    what = "a doubled cell" if periodic else "two copies out of reach"
+    off = found.change
+    energy, conservative = (
+        off.energy - 5.0 * noise.energy,
+        off.conservative - 5.0 * noise.conservative,
+    )
+    level: Level = "ok"
+    why = ""
+    if energy > limits.SAME * atoms or conservative > limits.SAME * size:
+        level = "bad" if conservative > limits.WRONG_GRADIENT * size else "caveat"
+        why = (
+            f"the energy is not extensive: of {what} it is {off.energy:.1g} eV off twice its value, "
+            f"and F_c changes by {off.conservative:.1g} eV/Å"
+        )
+    elif off.direct - 5.0 * noise.direct > limits.SAME * size:
+        scaled = abs(found.direct_ratio - 1.0) > limits.DEPENDS_ON_SIZE
+        level = "bad" if scaled else "caveat"
+        why = (
+            f"the direct forces on {what} change by {off.direct:.1g} eV/Å"
+            + (f", to {found.direct_ratio:.3g} times what they were" if scaled else "")
+            + ": they depend on the whole system, and U with them"
+        )
+    return changed("copies", "twice the structure", off, level, why)
+
+
+def history(found: Change, noise: Change, size: float, atoms: int, u: float) -> Finding:
+    """An evaluation after one of another structure."""
+    level: Level = "ok"
+    why = ""
+    energy, forces = found.energy - 5.0 * noise.energy, found.forces - 5.0 * noise.forces
+    if energy > limits.SAME * atoms or forces > limits.SAME * size:
+        level = "bad" if found.force_delta > limits.SPOILT * u else "caveat"
+        why = (
+            f"results depend on what was evaluated before, by {found.energy:.1g} eV and "
+            f"{found.forces:.1g} eV/Å: the model remembers"
+        )
+    return changed("history", "after another structure", found, level, why)
+
+
+def escaped(finite: bool, symbol: str) -> Finding:
+    """An atom out of reach of the others."""
+    why = (
+        ""
+        if finite
+        else f"energy or forces are not finite once an atom ({symbol}) has no neighbour"
+    )
+    return Finding(
+        "escaped", "an atom out of reach", "finite" if finite else "not finite",
+        "ok" if finite else "caveat", why, {"finite": finite},
+    )  # fmt: skip
+
+
+def charged(found: Change) -> Finding:
+    """Another charge and spin of the same atoms."""
+    ignored = found.energy == 0.0 and found.forces == 0.0
+    why = "charge and spin change nothing, though the model asks for them" if ignored else ""
+    return changed("charge", "one more charge", found, "caveat" if ignored else "ok", why)
+
+
+def skipped(names: list[str]) -> Finding:
+    """What a quick check does not measure."""
+    return Finding(
+        "skipped", "left out by --quick", "; ".join(names), "info", "", {"skipped": names}
+    )
 
 
 def frames(found: Change, u: float) -> Finding:

@@ -57,7 +57,7 @@ def gradient(found: DerivativeError, u: float, graph: str) -> Finding:
     if found.crossed:
         ways += f", {found.crossed} left out where neighbours change at once"
     text = (
-        f"off by {found.error:.2g} eV/Å (differences are good for {found.uncertainty:.1g}) of "
+        f"off by {found.error:.2g} eV/Å (finite-difference uncertainty {found.uncertainty:.1g}) of "
         f"{found.size:.3g}; {ways}, steps of {found.step:g} Å"
     )
     level: Level = "ok"
@@ -78,8 +78,8 @@ def gradient(found: DerivativeError, u: float, graph: str) -> Finding:
     elif not found.directions or max(share, doubt) > limits.SPOILT:
         level = "caveat"
         why = (
-            "whether F_c is the gradient of the energy cannot be told: noise or jumps of the energy "
-            f"leave the differences uncertain by {percent(doubt)} of U"
+            "whether F_c is the gradient of the energy is unresolved: noise or jumps of the energy "
+            f"leave the differences uncertain by {percent(doubt)} of U" + _coarse(found)
         )
     elif resolved and found.relative > limits.INEXACT_GRADIENT:
         level = "caveat"
@@ -96,7 +96,7 @@ def gradient(found: DerivativeError, u: float, graph: str) -> Finding:
 def stress(found: DerivativeError) -> Finding:
     """The conservative stress against finite differences of the energy."""
     text = (
-        f"off by {found.error:.2g} eV/Å^3 (differences are good for {found.uncertainty:.1g}) of "
+        f"off by {found.error:.2g} eV/Å^3 (finite-difference uncertainty {found.uncertainty:.1g}) of "
         f"{found.size:.3g}"
     )
     wrong = found.error > max(3.0 * found.uncertainty, limits.WRONG_GRADIENT * found.size)
@@ -157,7 +157,18 @@ def _derivative(found: DerivativeError, unit: str) -> dict[str, Any]:
         f"error_{unit}": found.error, f"uncertainty_{unit}": found.uncertainty,
         f"size_{unit}": found.size, "relative": found.relative, "step": found.step,
         "directions": found.directions, "complete": found.complete, "crossed": found.crossed,
+        "energy_resolution_eV": found.resolution,
     }  # fmt: skip
+
+
+def _coarse(found: DerivativeError) -> str:
+    """What to do about energies that are multiples of a step."""
+    if found.resolution < limits.COARSE:
+        return ""
+    return (
+        f"; energies are multiples of {found.resolution:.1g} eV: let the model sum in float64 "
+        "(--dtype float64), or leave the energies of isolated atoms out of it"
+    )
 
 
 def _rms(forces: Any) -> float:

@@ -24,6 +24,13 @@ EXTENSIONS = "extensions"
 """Folder beside a file with the TorchScript extensions that its model needs, named as metatrain
 names it."""
 
+_METHODS = {
+    "capabilities": "classes.metatomic.ModelCapabilities",
+    "metadata": "classes.metatomic.ModelMetadata",
+    "requested_neighbor_lists": "List[__torch__.torch.classes.metatomic.NeighborListOptions]",
+    "requested_inputs": "Dict[str, __torch__.torch.classes.metatomic.ModelOutput]",
+    "forward": "Dict[str, __torch__.torch.classes.metatensor.TensorMap]",
+}
 _EXTENSION_LISTS = ("extra/extensions", "extra/extensions-deps")
 _FORCES = ("non_conservative_force", "non_conservative_forces")  # today's name, and the older one
 _INPUTS = ("charge", "spin_multiplicity")
@@ -156,7 +163,7 @@ def _read(path: Path, trust: bool) -> torch.jit.RecursiveScriptModule:
                 f"({_first_line(error)}); export or download it again"
             ) from error
         try:
-            return load_script(path, torch.device("cpu"), trust)
+            model = load_script(path, torch.device("cpu"), trust)
         except ForceDeltaError as error:
             text = str(error.__cause__)
             if "Unknown type name" in text or "Unknown builtin op" in text:
@@ -166,6 +173,20 @@ def _read(path: Path, trust: bool) -> torch.jit.RecursiveScriptModule:
                     f"'{EXTENSIONS}', or install the package that they come from"
                 ) from error
             raise
+        _check_methods(model, path)
+        return model
+
+
+def _check_methods(model: torch.jit.RecursiveScriptModule, path: Path) -> None:
+    """Whether the module has what every exported model has."""
+    for name, answer in _METHODS.items():
+        known: Any = model._c._get_method(name) if model._c._has_method(name) else None
+        returns = "" if known is None else str(known.schema.returns[0].type.annotation_str)
+        if answer not in returns:
+            raise ForceDeltaError(
+                f"{path}: says that it is an exported metatomic model, and has no method {name} of one; "
+                "export it again"
+            )
 
 
 def _extensions(path: Path) -> list[str]:

@@ -164,7 +164,7 @@ def _read(file: Path) -> dict[str, Tensor]:
             "the file that orb-models publishes or its training wrote"
         ) from error
     if not isinstance(weights, Mapping) or not all(
-        isinstance(value, Tensor) for value in weights.values()
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in weights.items()
     ):
         raise ForceDeltaError(
             f"{file}: no weights of orb-models, which are tensors by name; give the file that it "

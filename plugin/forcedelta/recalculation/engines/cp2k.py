@@ -34,6 +34,9 @@ from forcedelta.recalculation.engines.pseudopotentials import gth_potential
 
 LABEL = "cp2k"
 GAMMA = (1, 1, 1)
+OPPOSED = 0.25
+"""Bohr magnetons: moments below are those of atoms without any."""
+
 _KPOINTS = """
                     &KPOINTS
                       SCHEME MONKHORST-PACK {}
@@ -113,6 +116,14 @@ class CP2K(Engine):
         need_crystal(self, atoms)
         self._potentials(atoms)
         self._fixed_moment(atoms)
+        start = self._start(atoms)
+        for symbol in sorted(set(atoms.symbols)):
+            own = start[atoms.symbols == symbol]
+            if own.min() < -OPPOSED and own.max() > OPPOSED:
+                raise ForceDeltaError(
+                    f"cp2k takes one moment for each element here, and those of {symbol} are opposed "
+                    f"({own.min():g} and {own.max():g}): use espresso or gpaw"
+                )
 
     def _fixed_moment(self, atoms: Atoms) -> int | None:
         """The total moment that has to be held; a start without moments keeps zero by itself."""

@@ -72,8 +72,9 @@ class Espresso(Engine):
         functionals = set()
         for path in paths:
             with contextlib.suppress(ForceDeltaError):  # told when a structure needs it
-                functionals.add(read_upf(path).functional)
-        if len(functionals) == 1:
+                header = read_upf(path)
+                functionals.add(header.functional if header else "")
+        if len(functionals) == 1 and "" not in functionals:
             return f"{functionals.pop()}, UPF pseudopotentials ({files})"
         return f"the functional of the pseudopotentials ({files})"
 
@@ -123,8 +124,11 @@ class Espresso(Engine):
     def _state(self, atoms: Atoms) -> tuple[int, int | None]:
         """Charge and total moment, with the valence electrons of the pseudopotentials."""
         folder = Path(self.pseudo_dir)
-        headers = {symbol: read_upf(folder / name) for symbol, name in self._files(atoms).items()}
-        electrons = sum(headers[symbol].valence for symbol in atoms.symbols)
+        found = {symbol: read_upf(folder / name) for symbol, name in self._files(atoms).items()}
+        headers = {symbol: header for symbol, header in found.items() if header is not None}
+        electrons = None
+        if headers.keys() == found.keys():
+            electrons = sum(headers[symbol].valence for symbol in atoms.symbols)
         functionals = {header.functional for header in headers.values()}
         if len(functionals) > 1:
             raise ForceDeltaError(
@@ -155,10 +159,10 @@ class Espresso(Engine):
                         f'\'pseudopotentials={{"{symbol}": "FILE"}}\''
                     )
                 name = found[0]
-            made_for = read_upf(folder / name).symbol
-            if made_for != symbol:
+            header = read_upf(folder / name)
+            if header is not None and header.symbol != symbol:
                 raise ForceDeltaError(
-                    f"espresso: {folder / name} is a pseudopotential of {made_for}, not of {symbol}: "
+                    f"espresso: {folder / name} is a pseudopotential of {header.symbol}, not of {symbol}: "
                     f'give the right one, --set \'pseudopotentials={{"{symbol}": "FILE"}}\''
                 )
             files[symbol] = name

@@ -113,6 +113,13 @@ def words(basis: Choice, ecp: Choice) -> str:
     return f"{text} with ECP {_names(ecp)}"
 
 
+def all_have_potentials(basis: Choice) -> bool:
+    """Whether each basis set has a potential for some element."""
+    return all(
+        has_potentials(name) for name in ([basis] if isinstance(basis, str) else basis.values())
+    )
+
+
 @cache
 def has_potentials(basis: str) -> bool:
     """Whether a basis set has a potential for any element."""

@@ -41,11 +41,11 @@ class UPF:
 
 
 @cache
-def read_upf(path: Path) -> UPF:
-    """The header of a UPF file, of version 1 or 2.
+def read_upf(path: Path) -> UPF | None:
+    """The header of a UPF file, of version 1 or 2; None where there is none, as pw.x will tell.
 
     Raises:
-        ForceDeltaError: there is none.
+        ForceDeltaError: the file cannot be read, or the header says nothing that can be.
     """
     try:
         with path.open("rb") as file:
@@ -53,7 +53,9 @@ def read_upf(path: Path) -> UPF:
     except OSError as error:
         raise ForceDeltaError(f"espresso: {path} cannot be read ({error.strerror})") from error
     found = re.search(r"<PP_HEADER(.*?)(?:/>|</PP_HEADER>)", text, re.DOTALL)
-    header = found.group(1) if found else ""
+    if found is None:
+        return None
+    header = found.group(1)
     values = {
         name: _first(header, rf"{name}\s*=\s*[\"']\s*([^\"']*?)\s*[\"']", older)
         for name, older in (
@@ -69,8 +71,8 @@ def read_upf(path: Path) -> UPF:
     symbol = values["element"].capitalize()
     if symbol not in atomic_numbers or not 0 < valence <= atomic_numbers[symbol]:
         raise ForceDeltaError(
-            f"espresso: {path} has no header with an element and a number of valence electrons: it is "
-            "no UPF file, or damaged"
+            f"espresso: the header of {path} has no element with a number of valence electrons that it "
+            "can have: the file is damaged, give another"
         )
     words = " ".join(re.split(r"[\s\-+]+", values["functional"].lower())).strip()
     return UPF(symbol, valence, FUNCTIONALS.get(words, values["functional"] or "unknown"))

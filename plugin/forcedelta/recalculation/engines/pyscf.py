@@ -67,6 +67,8 @@ class PySCF(Engine):
     def details(self) -> str:
         """See `Engine.details`."""
         fitting = "density fitting" if self.density_fit else "no density fitting"
+        if self.density_fit and not gaussian_basis.all_have_potentials(self.basis):
+            fitting += " (exact where core electrons from Rb on are calculated)"
         return ", ".join(
             ["RKS for singlets, else UKS", fitting, f"grid level {self.grid_level}",
              f"SCF to {self.conv_tol:g} Hartree", *charge_words(self.charge, self.spin)]

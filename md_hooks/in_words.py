@@ -1,0 +1,40 @@
+"""A frame in words: where it is, its worst atom, what of it is not finite."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from ase.data import chemical_symbols
+
+from .frame import Frame
+
+
+def not_finite(frame: Frame) -> tuple[str, float] | None:
+    """Name and value of the first quantity of a frame that is NaN or infinite, causes first."""
+    for name in ("positions", "energy", "forces", "force_delta", "force_deltas", "temperature"):
+        value = getattr(frame, name)
+        if value is None:
+            continue
+        if not isinstance(value, np.ndarray):
+            if not math.isfinite(value):
+                return name, float(value)
+            continue
+        finite = np.isfinite(value)
+        if not finite.all():
+            return name, float(value[~finite][0])
+    return None
+
+
+def where(frame: Frame) -> str:
+    """Step and time."""
+    return f"step {frame.step}, {frame.time:.10g} fs"
+
+
+def worst(frame: Frame) -> str:
+    """The worst atom as the end of a sentence, "" where it is not known."""
+    broken = np.flatnonzero(~np.isfinite(frame.forces).all(axis=1))
+    atom = int(broken[0]) if len(broken) else frame.worst_atom
+    if atom is None:
+        return ""
+    return f", worst atom {atom} ({chemical_symbols[int(frame.numbers[atom])]})"

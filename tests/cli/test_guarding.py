@@ -96,8 +96,9 @@ def test_an_audit_refuses_a_burn_in_too(forcedelta, here):
     code, _, _ = forcedelta("run", *water)
     assert code == 0  # nobody asked for a guard
     code, out, _ = forcedelta(
-        "audit", "run.h5", "--model", "acac", "--stop-above", "auto", "--burn-in", "100", "--json"
-    )
+        "audit", "run.h5", "--model", "acac", "--stop-above", "auto", "--burn-in", "100", "--json",
+        "--report", "audit.html",
+    )  # fmt: skip
     assert code == 3
     (found,) = json.loads(out)["audits"]
     assert found["audited"] == 301
@@ -105,6 +106,7 @@ def test_an_audit_refuses_a_burn_in_too(forcedelta, here):
     assert found["stops"] == 1
     assert found["refused"]
     assert Trajectory("audit.h5").stops.tolist() == [found["first_stop"]]
+    assert found["refused"] in Path("audit.html").read_text(encoding="utf-8")
 
 
 def test_auto_that_never_resolves_is_an_error(forcedelta, water):

@@ -202,11 +202,13 @@ class H5MDFile:
             self._series[name]["value"].resize(start + len(rows), axis=0)  # from an earlier run
 
     def append_frames(self, frames: Sequence[Frame], actions: Sequence[int]) -> None:
-        """Append frames, with a commit between the parts.
+        """Append frames, with a commit between the parts; that of the steps is left to the caller.
 
         First what no reader counts by, then species, then the times, then the steps: znh5md counts
         frames by species and MDAnalysis goes on until the steps end, so that a reader of a file
-        whose writer was killed in between does not look for a frame that is only half there.
+        whose writer was killed in between does not look for a frame that is only half there. The
+        steps become part of the file together with the checkpoint of the last of them, so that a
+        run can be continued from wherever it has frames.
         """
         if self._found(layout.MASSES) is None:
             self._note_system(frames[0])
@@ -239,7 +241,6 @@ class H5MDFile:
         _put(time, start, times)
         self.commit()
         _put(step, start, steps)
-        self.commit()
 
     def _note_system(self, first: Frame) -> None:
         """Masses and boundary, which have no rows."""

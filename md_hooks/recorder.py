@@ -7,8 +7,8 @@ the run stops or ends. A process that is killed loses that last second and nothi
 
 Why the file can be read while it grows, and after kill -9. The format is the oldest that HDF5
 knows (``libver="earliest"``), which carries no mark that a writer left behind. What is written
-reaches the disk in steps that are made as a whole or not at all (`md_hooks.storage`), the datasets
-by which readers count frames come last, and the checkpoint after them. Readers in other processes
+reaches the disk in steps that are made as a whole or not at all (`md_hooks.storage`); the datasets
+by which readers count frames come last, together with the checkpoint. Readers in other processes
 need no switch and disturb nobody; a second writer is refused (`md_hooks.locking`).
 """
 
@@ -263,10 +263,11 @@ class Recorder:
                 file.append_frames(self._frames, self._actions)
                 self._frames.clear()
                 self._actions.clear()
-            file.commit()
-            if self._checkpoint is not None:
-                file.checkpoint(self._checkpoint)
-                self._checkpoint = None
+            try:
+                if self._checkpoint is not None:
+                    file.checkpoint(self._checkpoint)
+                    self._checkpoint = None
+            finally:  # the frames are stored also where the engine's state cannot be
                 file.commit()
             if where != "here":
                 raise self._lost(file, where)

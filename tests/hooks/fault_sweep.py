@@ -210,7 +210,7 @@ def try_one(folder: Path, start: Path | None, mode: str, at: int, fault: str, wh
         try:
             load_checkpoint(path)
         except HookError as error:
-            if frames > 10:  # those of the first write-out come before its checkpoint
+            if frames:
                 return f"{frames} frames without a checkpoint ({error})"
             path.with_suffix(".xyz").unlink(missing_ok=True)
             make_run(path, "overwrite")

@@ -29,7 +29,7 @@ there, two independent predictions 1."""
 HOPELESS = 0.6
 """The same in the median of a block of frames, or in the first frame, which ends the burn-in."""
 
-NEGLIGIBLE = 0.05
+NEGLIGIBLE = 0.1
 """eV/Å; a smaller U is no reason to refuse: near a minimum all forces are small."""
 
 SPIKE = 20.0
@@ -44,6 +44,9 @@ HOT = 2.0
 EXPLODED_ABOVE = 10.0, 3000.0
 """A frame hotter than this times the target plus this, K, has exploded: energy that a strained
 structure sets free stays below."""
+
+PLAIN_OVERLAP = 0.5
+"""Two atoms nearer than this times the sum of their covalent radii end the burn-in at once."""
 
 NO_BOND_SURVIVES = 1e5
 """K; kT of 8.6 eV is more than any bond has. The limit where no target is known."""
@@ -110,7 +113,7 @@ class BurnIn:
             self._geometry = Geometry.of(frame)
         self._frames += 1
         if self._frames % BLOCK == 0:
-            broken = self._geometry.broken(frame)
+            broken = self._geometry.broken(frame, PLAIN_OVERLAP)
             if broken is not None:
                 return broken
         if value is None:

@@ -68,13 +68,14 @@ class Geometry:
         molecules = _connected(len(frame.numbers), first[near], second[near])
         return cls(frame.numbers, molecules, float(distance.min(initial=np.inf)), _volume(frame))
 
-    def broken(self, frame: Frame) -> str | None:
+    def broken(self, frame: Frame, closest: float = CLOSEST) -> str | None:
         """What is no structure any more in a later frame, in words; None where all is well.
 
         Frames of another system, as audits have them, are not compared.
 
         Args:
             frame: positions and cell finite.
+            closest: two atoms nearer than this times the sum of their covalent radii overlap.
         """
         if not np.array_equal(frame.numbers, self.numbers):
             return None
@@ -84,7 +85,7 @@ class Geometry:
         first, second, distance = _pairs(frame, APART)
         if len(distance):
             worst = int(distance.argmin())
-            if distance[worst] < min(CLOSEST, CLOSER * self.closest):
+            if distance[worst] < min(closest, CLOSER * self.closest):
                 pair = first[worst], second[worst]
                 length = distance[worst] * covalent_radii[self.numbers[list(pair)]].sum()
                 return f"{_atom(pair[0], self.numbers)} and {_atom(pair[1], self.numbers)} are {length:.2f} Å apart"

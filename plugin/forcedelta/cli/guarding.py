@@ -19,7 +19,7 @@ they were trained for."""
 NET = 0.2
 """Mean direct force over their RMS; 0.01 at most on structures that a model was trained for."""
 
-RESOLVED = 4 * NEGLIGIBLE
+RESOLVED = 2 * NEGLIGIBLE
 """eV/Å; in a relaxed structure all forces are small, and what is left are errors."""
 
 

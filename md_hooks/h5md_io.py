@@ -38,6 +38,8 @@ def read_forcedelta_h5md(filename: str | Path, index: int | slice = -1) -> Itera
     (U, eV/Å), ``info["worst_atom"]`` and the arrays ``force_deltas`` [N], ``direct_forces`` and
     ``conservative_forces`` [N, 3] in eV/Å; and, where the structure of the run had them,
     ``info["charge"]`` (e), ``info["spin"]`` (2S+1) and the initial magnetic moments.
+    ``info["temperature"]`` (K) is that of the run, whose degrees of freedom are 3N less those that
+    it holds fixed; ``get_temperature()`` of a frame counts 3N.
 
     Args:
         filename: the file; it may still be growing.
@@ -67,6 +69,9 @@ def to_atoms(frame: Frame, model: str | None = None) -> Atoms:
     results = {"energy": frame.energy, "forces": frame.forces}
     if frame.stress is not None:
         results["stress"] = frame.stress
+    if frame.temperature is not None:
+        # get_temperature() counts 3N degrees of freedom, as the constraints are not stored
+        atoms.info["temperature"] = frame.temperature
     if model is not None:
         atoms.info["model"] = model
     atoms.calc = SinglePointCalculator(atoms, **results)

@@ -14,7 +14,7 @@ from shaken import FRAMES, moving, network
 from forcedelta import load_model
 from forcedelta.ase import ForceDeltaCalculator
 from forcedelta.audit import audit
-from forcedelta.audit.batches import BatchEvaluator, BatchSize
+from forcedelta.audit.batches import BatchEvaluator
 from md_hooks import Guard, Trajectory
 
 
@@ -162,28 +162,6 @@ def test_a_batch_that_does_not_fit_into_the_memory_is_halved(files, monkeypatch)
     assert found == pytest.approx(expected, rel=1e-5)
     assert sizes[0] == 9
     assert max(size for size in sizes if size <= 2) == 2
-
-
-def test_the_size_of_a_batch_grows_while_that_pays(monkeypatch):
-    clock = [0.0]
-    monkeypatch.setattr("time.thread_time", lambda: clock[0])
-    size = BatchSize(torch.device("cpu"))
-    tried = []
-    while len(tried) < 40:
-        tried.append(size.atoms)
-        size.start()
-        # an overhead of 5 ms a batch, and 0.1 ms an atom, twice that beyond 300 atoms
-        clock[0] += 0.005 + size.atoms * (1e-4 if size.atoms <= 300 else 2e-4)
-        size.done(size.atoms)
-    assert tried[:6] == [1, 1, 2, 2, 4, 4]
-    assert max(tried) == 1024
-    assert tried[-1] == 256
-    slow = BatchSize(torch.device("cpu"))
-    for _ in range(6):
-        slow.start()
-        clock[0] += 3.0 * slow.atoms
-        slow.done(slow.atoms)
-    assert slow.atoms == 1
 
 
 def test_each_frame_is_stored_or_as_many_as_said(files, here):

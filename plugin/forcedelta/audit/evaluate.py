@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from ase import Atoms
 
-from forcedelta.audit.batches import BatchEvaluator, BatchSize, Evaluation
+from forcedelta.audit.batches import BatchEvaluator, Evaluation, batch_atoms
 from forcedelta.audit.frames import StoredFrame, Unreadable
 from forcedelta.checks import check_supported
 from forcedelta.errors import ForceDeltaError
@@ -44,19 +44,19 @@ class FrameEvaluator:
     ) -> None:
         self._model = model
         self._evaluate = BatchEvaluator(model, dtype, device)
-        self._size = BatchSize(device)
+        self._atoms = batch_atoms(model.module, device)
         self._given = {"charge": charge, "spin": spin}
         self._supported: dict[Any, str] = {}
 
     def batches(
         self, items: Iterable[StoredFrame | Unreadable]
     ) -> Iterator[list[StoredFrame | Unreadable]]:
-        """What a trajectory gives, in lists that hold about as many atoms as pay off."""
+        """What a trajectory gives, in lists whose ends depend on nothing but its frames."""
         batch: list[StoredFrame | Unreadable] = []
         atoms = 0
         for item in items:
             size = len(item.atoms) if isinstance(item, StoredFrame) else 0
-            if batch and (atoms + size > self._size.atoms or len(batch) == _MOST_FRAMES):
+            if batch and (atoms + size > self._atoms or len(batch) == _MOST_FRAMES):
                 yield batch
                 batch, atoms = [], 0
             batch.append(item)
@@ -71,13 +71,10 @@ class FrameEvaluator:
         structures = [batch[k].atoms for k in good]  # type: ignore[union-attr]
         if not structures:
             return answers
-        self._size.start()
         try:
             found: list[Any] = list(self._evaluate(structures))
         except ForceDeltaError:
             found = [self._alone(atoms) for atoms in structures]
-        else:
-            self._size.done(sum(len(atoms) for atoms in structures))
         for k, evaluation in zip(good, found, strict=True):
             answers[k] = evaluation
         return answers

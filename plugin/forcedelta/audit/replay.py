@@ -104,7 +104,8 @@ class Audit:
         )
         self._continuity = Continuity()
         self._next = settings.start
-        self._shown = -1
+        self._shown = self._batch = -1
+        """Of the frame that was handed to the hooks last, and the first of its batch."""
         self._tally = Tally()
         self._ending = ""
         self._interrupt = ""
@@ -128,7 +129,11 @@ class Audit:
         found = load_checkpoint(self._settings.out)
         index = int(found.state["frame"])
         self._check_same(found, index)
-        self._next = index + self._settings.every
+        # the batch of that frame again, as its numbers depend on what is evaluated beside it
+        batch = found.state.get("batch")  # earlier versions did not keep it
+        known = isinstance(batch, int) and 0 <= batch <= index
+        self._next = batch if known else index + self._settings.every
+        self._shown = index
         self._continuity.load(found.state["continuity"])
         return found
 
@@ -229,8 +234,10 @@ class Audit:
         )  # fmt: skip
 
     def _state(self) -> dict[str, Any]:
-        """How far the trajectory was read, with the frame that is being dispatched."""
-        return {"frame": self._shown, "continuity": self._continuity.state()}
+        """How far the trajectory was read, with the frame that is being dispatched, and its batch."""
+        return {
+            "frame": self._shown, "batch": self._batch, "continuity": self._continuity.state(),
+        }  # fmt: skip
 
     def _close(self, reason: str, message: str, error: BaseException | None = None) -> None:
         last = self._last
@@ -284,9 +291,13 @@ class Audit:
     def _replay(self) -> Verdict | None:
         """All frames through the hooks; the verdict that ended the audit, if one did."""
         settings = self._settings
+        done = self._shown
         items = self._source.frames(self._next, settings.stop, settings.every)
         for batch in self._evaluate.batches(items):
+            self._batch = batch[0].index
             for item, answer in zip(batch, self._evaluate(batch), strict=True):
+                if item.index <= done:
+                    continue
                 verdict = self._show(item, answer)
                 stops = verdict is not None and verdict.action == Action.STOP
                 if stops and settings.end_at_stop:

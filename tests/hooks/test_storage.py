@@ -8,6 +8,9 @@ import os
 import h5py
 import numpy as np
 import pytest
+
+pytest.importorskip("hypothesis", reason="needs hypothesis")
+
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

@@ -23,6 +23,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from .abandoned import abandoned_run_id
 from .chain import RunInfo, RunResult
 from .checkpoint import Checkpoint
 from .errors import HookError
@@ -80,6 +81,8 @@ class Recorder:
         self._info = RunInfo()
         self.run_id = ""
         """Of the run in the file (`md_hooks.run_id`), once the recorder was opened."""
+        self.begins_anew = False
+        """Whether it has the id of a run that was killed before its file held a step."""
 
     @property
     def run_file(self) -> str:
@@ -107,8 +110,11 @@ class Recorder:
         try:
             if not file.is_new:
                 self._check(file, info)
-            self.run_id = file.run_id or info.run_id or new_run_id()
+            abandoned = abandoned_run_id(file.place) if file.is_new else ""
+            self.begins_anew = bool(abandoned)
+            self.run_id = file.run_id or abandoned or info.run_id or new_run_id()
             file.begin_run(replace(info, run_id=self.run_id).summary())
+            file.place.remove_leftovers()
             if not file.replaces:
                 file.publish()
         except (OSError, RuntimeError) as error:

@@ -1,17 +1,19 @@
 """A campaign of kills: what a process that dies at any moment leaves behind, and how it goes on.
 
-    python tests/faults/kills.py --random 100 --chosen 60
+    python tests/faults/kills.py --random 100 --chosen 60 --failing 40
 
 Every command that writes files is killed (SIGKILL) at random moments and at chosen file operations,
-begun again as a user would, and compared with what an undisturbed one wrote. The table says how
-often a file could not be opened afterwards, an old file was lost, a frame was there twice, and the
-result differed. Exit status 1 if anything did. Needs gcc; some minutes.
+or all its writing fails from such an operation on, as on a full disk. It is then begun again as a
+user would, and compared with what an undisturbed one wrote. The table says how often a file could
+not be opened afterwards, an old file was lost, a frame was there twice, the result differed, and an
+error was not one line with status 2. Exit status 1 if anything did. Needs gcc; some minutes.
 """
 
 from __future__ import annotations
 
 import argparse
 import ctypes
+import errno
 import json
 import os
 import random
@@ -30,6 +32,7 @@ from typing import Any
 
 HERE = Path(__file__).parent
 STEPS = 400
+ERRORS = (errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EROFS)
 MOLECULE = HERE.parent.parent / "examples" / "acetylacetone.xyz"
 
 
@@ -44,6 +47,8 @@ class Case:
         again: arguments after a kill.
         look: problems seen right after the kill.
         result: what is compared with the undisturbed command's.
+        grows: files that there were before and that a failed command may have changed.
+        failed: its exit statuses where it cannot write.
     """
 
     name: str
@@ -52,13 +57,21 @@ class Case:
     again: list[str]
     look: Callable[[Path], list[str]]
     result: Callable[[Path], Any]
+    grows: tuple[str, ...] = ()
+    failed: tuple[int, ...] = (2,)
 
 
 # --- processes ---------------------------------------------------------------------------------
 
 
-def child(arguments: list[str], folder: Path, fault: int | None = None) -> int:
-    """A process that carries out a command of forcedelta in a folder; PyTorch is loaded already."""
+def child(
+    arguments: list[str], folder: Path, fault: int | None = None, error: int | None = None
+) -> int:
+    """A process that carries out a command of forcedelta in a folder; PyTorch is loaded already.
+
+    With ``fault`` it is killed at this file operation, or with ``error`` too all writing fails with
+    this error from there on. What it prints goes to a file beside the folder.
+    """
     pid = os.fork()
     if pid:
         return pid
@@ -66,7 +79,7 @@ def child(arguments: list[str], folder: Path, fault: int | None = None) -> int:
     try:
         os.setsid()
         os.chdir(folder)
-        quiet = os.open(folder.parent / "output.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        quiet = os.open(output_of(folder), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(quiet, 1)
         os.dup2(quiet, 2)
         library = ctypes.CDLL(None)
@@ -74,6 +87,8 @@ def child(arguments: list[str], folder: Path, fault: int | None = None) -> int:
         os.environ["FAULT_FOLDER"] = str(folder)
         if fault is not None:
             os.environ["FAULT_AT"] = str(fault)
+        if error is not None:
+            os.environ["FAULT_ERRNO"] = str(error)
         from forcedelta.cli import status as carry_out
 
         sys.argv = ["forcedelta", *arguments]
@@ -87,6 +102,11 @@ def child(arguments: list[str], folder: Path, fault: int | None = None) -> int:
         traceback.print_exc()
     finally:
         os._exit(status)
+
+
+def output_of(folder: Path) -> Path:
+    """What the commands in a folder print."""
+    return folder.with_name(f"{folder.name}.txt")
 
 
 def finish(pid: int) -> int:
@@ -166,14 +186,19 @@ def opens(path: Path, steps: int | None = None) -> list[str]:
     return problems
 
 
-def flagged(path: Path) -> list[tuple[int, float]]:
-    """Step and U of the frames of a flag store, or of labels."""
+def flagged(path: Path, run: Path | None = None) -> list[list[float]]:
+    """Step and U of the frames of a flag store; those of the run in a file, or all."""
     import ase.io
+
+    from md_hooks import Trajectory
 
     if not path.exists():
         return []
-    frames = ase.io.read(path, ":")
-    return [(int(a.info["step"]), float(a.info["force_delta"])) for a in frames]
+    run_id = None if run is None else Trajectory(run).run_id
+    frames = [a for a in ase.io.read(path, ":") if run_id in (None, a.info["run_id"])]
+    flags = [[int(a.info["step"]), float(a.info["force_delta"])] for a in frames]
+    assert len({step for step, _ in flags}) == len(flags), "a flagged frame is there twice"
+    return flags
 
 
 # --- the cases ---------------------------------------------------------------------------------
@@ -187,9 +212,7 @@ RUN = [
 
 def run_case() -> Case:
     def result(folder: Path) -> Any:
-        flags = flagged(folder / "flags.xyz")
-        assert len({step for step, _ in flags}) == len(flags), "a flagged frame is there twice"
-        return {**recorded(folder / "run.h5"), "flags": [list(flag) for flag in flags]}
+        return {**recorded(folder / "run.h5"), "flags": flagged(folder / "flags.xyz")}
 
     begin = [*RUN, "--steps", str(STEPS)]
     again = ["run", "--restart", "--out", "run.h5", "--steps", str(STEPS), "--flags", "flags.xyz"]
@@ -211,7 +234,13 @@ def overwrite_case(inputs: Path) -> Case:
         return problems
 
     begin = [*RUN, "--steps", str(STEPS), "--overwrite"]
-    return Case("run --overwrite", prepare, begin, begin, look, lambda f: recorded(f / "run.h5"))
+
+    def result(folder: Path) -> Any:
+        # those of a run that was replaced after it had recorded steps stay in the store
+        flags = flagged(folder / "flags.xyz", folder / "run.h5")
+        return {**recorded(folder / "run.h5"), "flags": flags}
+
+    return Case("run --overwrite", prepare, begin, begin, look, result, grows=("run.h5",))
 
 
 def audit_case(inputs: Path, overwrite: bool) -> Case:
@@ -227,7 +256,6 @@ def audit_case(inputs: Path, overwrite: bool) -> Case:
 
     def result(folder: Path) -> Any:
         flags = flagged(folder / "flags.xyz")
-        assert len({step for step, _ in flags}) == len(flags), "a flagged frame is there twice"
         return {**recorded(folder / "audit.h5"), "flags": [step for step, _ in flags]}
 
     begin = [
@@ -236,7 +264,7 @@ def audit_case(inputs: Path, overwrite: bool) -> Case:
     ]  # fmt: skip
     if overwrite:
         begin.append("--overwrite")
-        return Case("audit --overwrite", prepare, begin, begin, look, result)
+        return Case("audit --overwrite", prepare, begin, begin, look, result, grows=("audit.h5",))
     return Case("audit", prepare, begin, [*begin, "--restart"], look, result)
 
 
@@ -257,7 +285,7 @@ def recalc_case(inputs: Path) -> Case:
     begin = [
         "recalc", "source.h5", "--select", "6", "--calculator", "tblite", "--out", "labelled.xyz",
     ]  # fmt: skip
-    return Case("recalc", prepare, begin, begin, lambda f: [], result)
+    return Case("recalc", prepare, begin, begin, lambda f: [], result, failed=(2, 5))
 
 
 def file_case(
@@ -279,7 +307,9 @@ def file_case(
             return [f"unreadable: {out}: {type(error).__name__}: {error}"]
         return []
 
-    return Case(name, prepare, begin, begin, look, lambda f: bool(valid(f / out)) or True)
+    return Case(
+        name, prepare, begin, begin, look, lambda f: bool(valid(f / out)) or True, grows=(out,)
+    )
 
 
 def a_picture(path: Path) -> None:
@@ -359,10 +389,44 @@ def make_inputs(folder: Path) -> None:
 # --- the campaign ------------------------------------------------------------------------------
 
 
-def campaign(
-    case: Case, inputs: Path, work: Path, kills: int, chosen: bool, rng: random.Random
-) -> Counter[str]:
-    """Kill a command so many times and say what went wrong."""
+def disturb(
+    case: Case, folder: Path, kind: str, number: int, place: float, whole: tuple[float, int]
+) -> tuple[bool, list[str]]:
+    """Begin a command and kill it, or let its writing fail; whether that happened, and problems.
+
+    Args:
+        case: the command.
+        folder: with its inputs.
+        kind: "random" or "chosen" kills, or "failing" writes.
+        number: of the attempt, for the kind of the error.
+        place: where it happens, from 0 to 1.
+        whole: seconds and file operations of the undisturbed command.
+    """
+    duration, operations = whole
+    fault = 1 + int(place * operations)
+    if kind == "random":
+        kill_after(child(case.begin, folder), duration * place)
+        return True, []
+    if kind == "chosen":
+        return finish(child(case.begin, folder, fault)) == -signal.SIGKILL, []
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    status = finish(child(case.begin, folder, fault, ERRORS[number % len(ERRORS)]))
+    output = output_of(folder).read_text()
+    if status in (0, 3) and "error:" not in output:
+        return False, []
+    problems = []
+    if status not in case.failed or "Traceback" in output or output.count("error:") != 1:
+        problems.append(f"words: status {status}: {output[-1500:]}")
+    problems += [
+        f"lost: {path.name} was changed"
+        for path, content in before.items()
+        if path.name not in case.grows and (not path.exists() or path.read_bytes() != content)
+    ]
+    return True, problems
+
+
+def campaign(case: Case, work: Path, kills: int, kind: str, rng: random.Random) -> Counter[str]:
+    """Kill a command so many times, or let it fail, and say what went wrong."""
     whole = work / "whole"
     whole.mkdir(parents=True)
     case.prepare(whole)
@@ -370,22 +434,19 @@ def campaign(
     status = carry_out(case.begin, whole)
     duration = time.monotonic() - started
     if status not in (0, 3):
-        raise SystemExit(f"{case.name}: undisturbed, status {status}; see {work / 'output.txt'}")
+        raise SystemExit(f"{case.name}: undisturbed, status {status}; see {output_of(whole)}")
     expected = case.result(whole)
     operations = int((work / "operations.txt").read_text())
-    seen: Counter[str] = Counter(kills=0)
+    seen: Counter[str] = Counter(faults=0)
     for number in range(kills):
         folder = work / str(number)
         folder.mkdir()
         case.prepare(folder)
-        if chosen:
-            fault = 1 + rng.randrange(operations)
-            if finish(child(case.begin, folder, fault)) != -signal.SIGKILL:
-                continue
-        else:
-            kill_after(child(case.begin, folder), duration * rng.random())
-        seen["kills"] += 1
-        problems = case.look(folder)
+        hit, problems = disturb(case, folder, kind, number, rng.random(), (duration, operations))
+        if not hit:
+            continue
+        seen["faults"] += 1
+        problems += case.look(folder)
         if not problems:
             again = case.again
             status = carry_out(again, folder)
@@ -401,7 +462,7 @@ def campaign(
                 problems.append(f"differs: {type(error).__name__}: {error}")
         for problem in problems:
             seen["twice" if "twice" in problem else problem.split(":")[0]] += 1
-            print(f"    {case.name}, kill {number}: {problem}", flush=True)
+            print(f"    {case.name}, {kind} {number}: {problem}", flush=True)
         if not problems:
             shutil.rmtree(folder)
     return seen
@@ -412,6 +473,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--random", type=int, default=100, help="kills at random moments, in all")
     parser.add_argument("--chosen", type=int, default=60, help="kills at file operations, in all")
+    parser.add_argument("--failing", type=int, default=40, help="failing writes, in all")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", help="one case by its name")
     given = parser.parse_args()
@@ -435,16 +497,18 @@ def main() -> int:
     make_inputs(inputs)
     chosen_cases = [case for case in cases(inputs) if given.only in (None, case.name)]
     wrong = 0
-    kinds = ("unreadable", "lost", "twice", "differs")
-    print(f"{'':18} {'kills':>6} " + " ".join(f"{kind:>10}" for kind in kinds))
+    kinds = ("unreadable", "lost", "twice", "differs", "words")
+    print(f"{'':18} {'faults':>6} " + " ".join(f"{kind:>10}" for kind in kinds))
     for index, case in enumerate(chosen_cases):
         seen: Counter[str] = Counter()
-        for name, total in (("random", given.random), ("chosen", given.chosen)):
+        for name in ("random", "chosen", "failing"):
+            total = getattr(given, name)
             share = total // len(chosen_cases) + (index < total % len(chosen_cases))
             work = base / f"{case.name.replace(' ', '_')}-{name}"
-            seen += campaign(case, inputs, work, share, name == "chosen", rng)
+            if share:
+                seen += campaign(case, work, share, name, rng)
         counts = " ".join(f"{seen[kind]:>10}" for kind in kinds)
-        print(f"{case.name:18} {seen['kills']:>6} {counts}", flush=True)
+        print(f"{case.name:18} {seen['faults']:>6} {counts}", flush=True)
         wrong += sum(seen[kind] for kind in kinds)
     if not wrong:
         shutil.rmtree(base)

@@ -150,7 +150,9 @@ def test_a_run_that_is_begun_anew_after_a_kill_repeats_nothing(tmp_path, mode):
     out, store = tmp_path / "run.h5", tmp_path / "flags.xyz"
     run(out if mode == "overwrite" else tmp_path / "other.h5", store, range(5))
     for begun in (mode, "overwrite"):
-        process = multiprocessing.get_context("fork").Process(target=_begin, args=(out, store, begun))
+        process = multiprocessing.get_context("fork").Process(
+            target=_begin, args=(out, store, begun)
+        )
         process.start()
         process.join()
     assert len(steps_in(store)) == 8

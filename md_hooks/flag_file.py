@@ -195,10 +195,10 @@ class FlagFile:
             raise self._cannot(error) from error
 
     def _cannot(self, error: OSError) -> HookError:
-        return HookError(
-            f"{self.path} cannot be written to ({error.strerror or error}): free some space or choose "
-            "another file"
-        )
+        cure = "free some space or choose another file"
+        if isinstance(error, FileNotFoundError):  # removed while a run wrote to it
+            cure = f"make the folder {self.path.parent} again, or choose another file"
+        return HookError(f"{self.path} cannot be written to ({error.strerror or error}): {cure}")
 
     # --- its frames ----------------------------------------------------------------------------
 

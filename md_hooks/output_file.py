@@ -193,12 +193,15 @@ class OutputFile:
     def save_copy(self, size: int) -> Path | None:
         """Save the first ``size`` bytes of a file that has no name any more, beside its place.
 
+        Where its folder is gone, too, the copy goes into the folder above.
+
         Returns:
             The copy; None where it could not be made.
         """
+        folder = next(parent for parent in self._real.parents if parent.is_dir())
         for number in range(100):
             extra = "" if number == 0 else f"-{number}"
-            copy = self._real.with_name(f"{self._real.stem}-saved{extra}{self._real.suffix}")
+            copy = folder / f"{self._real.stem}-saved{extra}{self._real.suffix}"
             try:
                 out = os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
             except FileExistsError:

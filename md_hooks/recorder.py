@@ -106,9 +106,11 @@ class Recorder:
         self._n_rows = 0
         self._recorded_step: int | None = None
         self._written = time.monotonic()
+        self._recorded = False
         file = self._open_file()
         try:
             if not file.is_new:
+                self._recorded = file.n_steps > 0
                 self._check(file, info)
             abandoned = abandoned_run_id(file.place) if file.is_new else ""
             self.begins_anew = bool(abandoned)
@@ -279,6 +281,7 @@ class Recorder:
                 raise self._lost(file, where)
             if self._n_rows:
                 file.publish()
+                self._recorded = True
         except (OSError, RuntimeError, ValueError, SystemError) as error:
             self._file = None
             cause = file.error or error
@@ -317,9 +320,11 @@ class Recorder:
         number = error.errno if isinstance(error, OSError) else None
         why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         cure = "free some space" if number in _FULL else "see to the disk"
+        what = f"{self.path} cannot be written to ({' '.join(why.split())}): {cure}, then"
+        if not self._recorded:
+            return HookError(f"{what} begin the run anew: no frame of it was recorded yet")
         return HookError(
-            f"{self.path} cannot be written to ({' '.join(why.split())}): {cure}, then continue "
-            "from the last checkpoint; what was recorded before can be read"
+            f"{what} continue from the last checkpoint; what was recorded before can be read"
         )
 
     def flush(self) -> None:

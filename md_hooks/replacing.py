@@ -73,7 +73,7 @@ def replace_file(
 
 
 def replace_files(
-    files: Iterable[tuple[str | Path, bytes | memoryview, str]],
+    files: Iterable[tuple[str | Path, bytes, str]],
     error: type[Exception] = HookError,
 ) -> None:
     """Write whole files that belong together: all of them, or none where one does not fit.

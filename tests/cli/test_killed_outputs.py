@@ -139,8 +139,9 @@ def child(made, here):
         command, names = COMMANDS[kind]
         for name in names.split():
             Path(name).write_text("old")
+        arguments = [command, names, kind, *map(str, more)]
         done = subprocess.run(
-            [sys.executable, "-c", START + script, command, names, kind, *map(str, more)], capture_output=True, text=True,
+            [sys.executable, "-c", START + script, *arguments], capture_output=True, text=True,
             env={**os.environ, "PYTHONPATH": str(TESTS)},
         )  # fmt: skip
         assert done.returncode == 0, done.stderr

@@ -149,12 +149,14 @@ def calibrate(
         )
     labels = read_labels(files, calculator, forces_key, energy_key)
     found = find(labels, tolerance, risk, confidence, list(files))
-    files = [] if out is None else [(out, found.text(), "choose another --out")]
+    written: list[tuple[str | Path, bytes, str]] = []
+    if out is not None:
+        written.append((out, found.text(), "choose another --out"))
     if plot is not None:
         from ..calibration.picture import picture
 
-        files.append((plot, picture(labels, found), "choose another --plot"))
-    replace_files(files, ForceDeltaError)
+        written.append((plot, picture(labels, found), "choose another --plot"))
+    replace_files(written, ForceDeltaError)
     if json:
         say(json_module.dumps(found.facts(), ensure_ascii=False), sys.stdout)
     else:

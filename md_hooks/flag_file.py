@@ -165,7 +165,7 @@ class FlagFile:
 
     def _exists(self) -> bool:
         linked = Path(os.path.realpath(self.path)).parent  # of what a link leads to
-        folder = linked if self.path.is_symlink() else self.path.parent
+        folder = linked if os.path.islink(self.path) else self.path.parent
         if not folder.is_dir():
             raise HookError(f"{self.path} cannot be written: make the folder {folder} first")
         try:

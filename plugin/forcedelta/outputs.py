@@ -75,7 +75,7 @@ def refuse_existing(name: str, path: Path, overwrite: bool) -> None:
         ForceDeltaError: it exists, its folder does not, or no file can have its name.
     """
     linked = Path(os.path.realpath(path)).parent  # of what a link leads to
-    folder = linked if path.is_symlink() else path.parent
+    folder = linked if os.path.islink(path) else path.parent
     if not folder.is_dir():
         raise ForceDeltaError(f"{path} cannot be written: make the folder {folder} first")
     try:

@@ -250,7 +250,7 @@ def test_a_huge_file_is_refused_at_once(tmp_path):
         FlagStore(path).open(RunInfo())
 
 
-@pytest.mark.parametrize("kind", ["folder", "fifo", "device", "loop", "no folder"])
+@pytest.mark.parametrize("kind", ["folder", "fifo", "device", "loop", "no folder", "long"])
 def test_what_is_no_file_is_refused(tmp_path, kind):
     path = tmp_path / "flags.xyz"
     if kind == "folder":
@@ -261,6 +261,8 @@ def test_what_is_no_file_is_refused(tmp_path, kind):
         path = Path("/dev/null")
     elif kind == "loop":
         path.symlink_to(path)
+    elif kind == "long":
+        path = tmp_path / f"{'x' * 300}.xyz"
     else:
         path = tmp_path / "none" / "flags.xyz"
     with pytest.raises(HookError, match="cannot be written") as refusal:

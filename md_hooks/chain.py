@@ -41,7 +41,7 @@ class RunInfo:
         restart_time: time of that checkpoint, fs.
         run_id: tells the frames of this run from those of others (`md_hooks.run_id`). One is drawn
             for a new run; of a run that continues in a file, the one in the file counts.
-        begins_anew: the run has the id of one that was killed before its file held a step, in
+        begins_anew: the run has the id of one that was killed before its file held a frame, in
             whose place it begins. Hooks drop what they stored of that one.
         numbers: [N] atomic numbers of the system, so that a wrong file is refused early.
         run_file: the file in which the trajectory is recorded.

@@ -36,7 +36,7 @@ class FlagStore:
 
     Several runs may have one store, also at the same time. A run that continues from a checkpoint
     first drops its own frames after it, and a replay that begins anew in its file, or a run that
-    begins anew after it was killed before its file held a step, those that it left there before, so
+    begins anew after it was killed before its file held a frame, those that it left there before, so
     that none appears twice. Frames of one run are known by its id, not by
     the name of its file.
 

@@ -82,7 +82,7 @@ class Recorder:
         self.run_id = ""
         """Of the run in the file (`md_hooks.run_id`), once the recorder was opened."""
         self.begins_anew = False
-        """Whether it has the id of a run that was killed before its file held a step."""
+        """Whether it has the id of a run that was killed before its file held a frame."""
 
     @property
     def run_file(self) -> str:

@@ -165,14 +165,19 @@ def opens(path: Path, steps: int | None = None) -> list[str]:
     if not path.exists():
         return []
     import ase.io
+    import h5py
     import MDAnalysis
+
+    from md_hooks import layout
 
     problems = []
     try:
         found = recorded(path)
-        frames = len(found["positions"])
-        if frames:
+        with h5py.File(path, "r", locking=False) as file:
+            frames = layout.FRAME_STEP in file and file[layout.FRAME_STEP].shape[0]
+        if len(found["positions"]):
             ase.io.read(path, ":")
+        if frames:  # as other readers see it, who know nothing of a journal
             natoms = len(found["positions"][0])
             universe = MDAnalysis.Universe.empty(natoms, trajectory=False)
             universe.load_new(str(path), format="H5MD", convert_units=False)

@@ -136,7 +136,7 @@ def test_runs_that_share_a_store_at_the_same_time(tmp_path):
 
 
 def _begin(out, store, mode):
-    """A run that is killed before its file holds a step; it has flagged frames by then."""
+    """A run that is killed before its file holds a frame; it has flagged frames by then."""
     chain = HookChain([lambda frame: Action.FLAG, FlagStore(store), Recorder(out, mode=mode)])
     chain.open(RunInfo())
     for step in range(3):

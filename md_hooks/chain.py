@@ -41,6 +41,8 @@ class RunInfo:
         restart_time: time of that checkpoint, fs.
         run_id: tells the frames of this run from those of others (`md_hooks.run_id`). One is drawn
             for a new run; of a run that continues in a file, the one in the file counts.
+        begins_anew: the run has the id of one that was killed before its file held a frame, in
+            whose place it begins. Hooks drop what they stored of that one.
         numbers: [N] atomic numbers of the system, so that a wrong file is refused early.
         run_file: the file in which the trajectory is recorded.
         checkpoint: gives the engine's state after the frame being dispatched as a dict of JSON
@@ -62,6 +64,7 @@ class RunInfo:
     restart_step: int | None = None
     restart_time: float = 0.0
     run_id: str = ""
+    begins_anew: bool = False
     numbers: NDArray[np.integer] | None = None
     run_file: str | None = None
     checkpoint: Callable[[], Mapping[str, Any] | None] | None = None
@@ -170,7 +173,11 @@ class HookChain:
                 self._close_after(error)
                 raise
             self._opened.append(hook)
-            info = replace(info, run_id=getattr(hook, "run_id", "") or info.run_id)
+            info = replace(
+                info,
+                run_id=getattr(hook, "run_id", "") or info.run_id,
+                begins_anew=info.begins_anew or getattr(hook, "begins_anew", False),
+            )
 
     def _close_after(self, error: BaseException) -> None:
         try:

@@ -69,6 +69,8 @@ class FlagFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._seen: tuple[int, int, int] | None = None
+        """Device, inode and length of the file when it was last seen to be whole frames."""
 
     def check(self) -> None:
         """Whether flagged frames can be appended; changes nothing."""
@@ -118,21 +120,52 @@ class FlagFile:
 
     def append(self, text: bytes) -> None:
         """Add a frame: all of it, or nothing."""
-        with self._locked("ab") as file:
-            end = os.fstat(file.fileno()).st_size
+        with self._locked("a+b") as file:
+            end = self._end_of_frames(file)
             left = memoryview(text)
             try:
+                if os.fstat(file.fileno()).st_size > end:
+                    os.ftruncate(file.fileno(), end)
                 while left:
                     left = left[file.write(left) :]
             except OSError:
                 with contextlib.suppress(OSError):
                     os.ftruncate(file.fileno(), end)
                 raise
+            found = os.fstat(file.fileno())
+            self._seen = (found.st_dev, found.st_ino, found.st_size)
+
+    def _end_of_frames(self, file: BinaryIO) -> int:
+        """Where the next frame goes: behind the last whole one.
+
+        Another run that was killed in the middle of a frame may have left the beginning of it.
+
+        Raises:
+            HookError: another program has written something else.
+        """
+        found = os.fstat(file.fileno())
+        begin = 0
+        if self._seen is not None and self._seen[:2] == (found.st_dev, found.st_ino):
+            begin = self._seen[2] if self._seen[2] <= found.st_size else 0
+        if begin == found.st_size:
+            return begin
+        try:
+            with open(self.path, "rb") as reader:
+                try:
+                    for _ in self._scan(reader, begin):
+                        pass
+                except HookError:
+                    self.check()  # from the start, for the number of the line
+                    raise
+        except _CutOffError as cut:
+            return cut.start
+        return found.st_size
 
     # --- the file ------------------------------------------------------------------------------
 
     def _exists(self) -> bool:
-        folder = self.path.parent
+        linked = Path(os.path.realpath(self.path)).parent  # of what a link leads to
+        folder = linked if os.path.islink(self.path) else self.path.parent
         if not folder.is_dir():
             raise HookError(f"{self.path} cannot be written: make the folder {folder} first")
         try:
@@ -152,7 +185,7 @@ class FlagFile:
         """The file, while no other run changes it."""
         try:
             while True:
-                with open(self.path, mode, buffering=0 if mode == "ab" else -1) as file:
+                with open(self.path, mode, buffering=0 if mode == "a+b" else -1) as file:
                     with contextlib.suppress(OSError):  # where the file system has no locks
                         fcntl.flock(file, fcntl.LOCK_EX)
                     if _is_still(self.path, file):
@@ -162,22 +195,22 @@ class FlagFile:
             raise self._cannot(error) from error
 
     def _cannot(self, error: OSError) -> HookError:
-        return HookError(
-            f"{self.path} cannot be written to ({error.strerror or error}): free some space or choose "
-            "another file"
-        )
+        cure = "free some space or choose another file"
+        if isinstance(error, FileNotFoundError):  # removed while a run wrote to it
+            cure = f"make the folder {self.path.parent} again, or choose another file"
+        return HookError(f"{self.path} cannot be written to ({error.strerror or error}): {cure}")
 
     # --- its frames ----------------------------------------------------------------------------
 
-    def _scan(self, file: BinaryIO) -> Iterator[StoredFlag]:
-        """Each complete frame.
+    def _scan(self, file: BinaryIO, start: int = 0) -> Iterator[StoredFlag]:
+        """Each complete frame from a place where one begins; lines are counted from there.
 
         Raises:
             HookError: there is something else.
             _CutOffError: after the last complete one there is the beginning of one of ours.
         """
-        number, start = 1, 0
-        file.seek(0)
+        number = 1
+        file.seek(start)
         while head := file.readline(_LONGEST_COUNT):
             comment = b""
             if not (head.strip().isdigit() and int(head)) or len(head) == _LONGEST_COUNT:

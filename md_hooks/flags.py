@@ -35,8 +35,9 @@ class FlagStore:
     labels. Frames of a replay also have ``audit``, which stands for the file that it writes.
 
     Several runs may have one store, also at the same time. A run that continues from a checkpoint
-    first drops its own frames after it, and a replay that begins anew in its file those that it
-    left there before, so that none appears twice. Frames of one run are known by its id, not by
+    first drops its own frames after it, and a replay that begins anew in its file, or a run that
+    begins anew after it was killed before its file held a frame, those that it left there before, so
+    that none appears twice. Frames of one run are known by its id, not by
     the name of its file.
 
     Args:
@@ -88,7 +89,7 @@ class FlagStore:
         if info.restart_step is not None:
             self._drop_after(info.restart_step)
         # not yet: a replay that fails at its first frame keeps what there is
-        self._begins_anew = replay and info.restart_step is None
+        self._begins_anew = (replay or info.begins_anew) and info.restart_step is None
 
     def _drop_after(self, step: int) -> None:
         self._file.drop(lambda stored: self._is_mine(stored.header(), step))

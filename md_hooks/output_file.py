@@ -43,13 +43,16 @@ class OutputFile:
         self.path = path
         self._real = Path(os.path.realpath(path))
         self._old: int | None = None
+        self._leftovers: list[tuple[int, Path]] = []
         self.published = mode == "append"
         if mode == "append":
             self.fd = _open_locked(path, self._real)
             self._name = self._real
             return
         if not self._real.parent.is_dir():
-            raise HookError(f"{path} cannot be created: make the directory {path.parent} first")
+            raise HookError(
+                f"{path} cannot be created: make the directory {self._real.parent} first"
+            )
         if mode == "create" and os.path.lexists(self._real):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
         permissions = None
@@ -57,7 +60,7 @@ class OutputFile:
             self._old = _open_locked(path, self._real)
             permissions = stat.S_IMODE(os.fstat(self._old).st_mode)
         try:
-            _remove_leftovers(self._real)
+            self._leftovers = _lock_leftovers(self._real)
             self.fd, self._name, problem = _begin_beside(path, self._real)
             if mode == "create":
                 warn_unlocked(path, problem)
@@ -65,8 +68,31 @@ class OutputFile:
                 with contextlib.suppress(OSError):  # file systems without permissions
                     os.fchmod(self.fd, permissions)
         except BaseException:
-            self._release_old()
+            self._release()
             raise
+
+    # --- what others left ----------------------------------------------------------------------
+
+    @property
+    def old(self) -> int | None:
+        """The open file whose place is taken; None where there is none."""
+        return self._old
+
+    @property
+    def leftovers(self) -> list[int]:
+        """The open files that killed processes began beside this one."""
+        return [fd for fd, _ in self._leftovers]
+
+    def remove_leftovers(self) -> None:
+        """Remove them, once the new file holds what it takes from them."""
+        for _, name in self._leftovers:
+            with contextlib.suppress(OSError):
+                os.unlink(name)
+        self._release_leftovers()
+
+    def _release_leftovers(self) -> None:
+        while self._leftovers:
+            os.close(self._leftovers.pop()[0])
 
     # --- taking the place ----------------------------------------------------------------------
 
@@ -90,7 +116,7 @@ class OutputFile:
             os.replace(self._name, self._real)
         self._name = self._real
         self.published = True
-        self._release_old()
+        self._release()
 
     def _take_free_place(self) -> None:
         try:
@@ -121,10 +147,10 @@ class OutputFile:
         if not self.published:
             with contextlib.suppress(OSError):
                 os.unlink(self._name)
-        self._release_old()
         self.close()
 
-    def _release_old(self) -> None:
+    def _release(self) -> None:
+        self._release_leftovers()
         if self._old is not None:
             os.close(self._old)
             self._old = None
@@ -135,7 +161,7 @@ class OutputFile:
         Raises:
             OSError: a network file system reports only now that it could not write.
         """
-        self._release_old()
+        self._release()
         if self.fd >= 0:
             fd, self.fd = self.fd, -1
             os.close(fd)
@@ -167,12 +193,15 @@ class OutputFile:
     def save_copy(self, size: int) -> Path | None:
         """Save the first ``size`` bytes of a file that has no name any more, beside its place.
 
+        Where its folder is gone, too, the copy goes into the folder above.
+
         Returns:
             The copy; None where it could not be made.
         """
+        folder = next(parent for parent in self._real.parents if parent.is_dir())
         for number in range(100):
             extra = "" if number == 0 else f"-{number}"
-            copy = self._real.with_name(f"{self._real.stem}-saved{extra}{self._real.suffix}")
+            copy = folder / f"{self._real.stem}-saved{extra}{self._real.suffix}"
             try:
                 out = os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
             except FileExistsError:
@@ -256,21 +285,31 @@ def _begin_beside(path: Path, real: Path) -> tuple[int, Path, OSError | None]:
         os.close(fd)
 
 
-def _remove_leftovers(real: Path) -> None:
-    """Remove what killed processes began beside this file."""
+def _lock_leftovers(real: Path) -> list[tuple[int, Path]]:
+    """What killed processes began beside this file: open and locked, with its name."""
     prefix = _prefix(real)
+    found = []
     for name in os.listdir(real.parent):
         if not (name.startswith(prefix) and name.endswith(_SUFFIX)):
             continue
         if len(name) != len(prefix) + 8 + len(_SUFFIX):
             continue
-        with contextlib.suppress(OSError, LockHeldError):
-            fd = os.open(real.parent / name, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-            try:
-                if lock_to_write(fd) is None:
-                    os.unlink(real.parent / name)
-            finally:
+        with contextlib.suppress(OSError):
+            flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            fd = os.open(real.parent / name, flags)
+            if _is_left_over(fd):
+                found.append((fd, real.parent / name))
+            else:
                 os.close(fd)
+    return found
+
+
+def _is_left_over(fd: int) -> bool:
+    """Whether nobody writes to a file that was begun beside another; it is locked then."""
+    try:
+        return stat.S_ISREG(os.fstat(fd).st_mode) and lock_to_write(fd) is None
+    except LockHeldError:
+        return False
 
 
 def _prefix(real: Path) -> str:

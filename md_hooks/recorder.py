@@ -23,6 +23,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from .abandoned import abandoned_run_id
 from .chain import RunInfo, RunResult
 from .checkpoint import Checkpoint
 from .errors import HookError
@@ -80,6 +81,8 @@ class Recorder:
         self._info = RunInfo()
         self.run_id = ""
         """Of the run in the file (`md_hooks.run_id`), once the recorder was opened."""
+        self.begins_anew = False
+        """Whether it has the id of a run that was killed before its file held a frame."""
 
     @property
     def run_file(self) -> str:
@@ -103,12 +106,17 @@ class Recorder:
         self._n_rows = 0
         self._recorded_step: int | None = None
         self._written = time.monotonic()
+        self._recorded = False
         file = self._open_file()
         try:
             if not file.is_new:
+                self._recorded = file.n_steps > 0
                 self._check(file, info)
-            self.run_id = file.run_id or info.run_id or new_run_id()
+            abandoned = abandoned_run_id(file.place) if file.is_new else ""
+            self.begins_anew = bool(abandoned)
+            self.run_id = file.run_id or abandoned or info.run_id or new_run_id()
             file.begin_run(replace(info, run_id=self.run_id).summary())
+            file.place.remove_leftovers()
             if not file.replaces:
                 file.publish()
         except (OSError, RuntimeError) as error:
@@ -273,6 +281,7 @@ class Recorder:
                 raise self._lost(file, where)
             if self._n_rows:
                 file.publish()
+                self._recorded = True
         except (OSError, RuntimeError, ValueError, SystemError) as error:
             self._file = None
             cause = file.error or error
@@ -311,9 +320,11 @@ class Recorder:
         number = error.errno if isinstance(error, OSError) else None
         why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         cure = "free some space" if number in _FULL else "see to the disk"
+        what = f"{self.path} cannot be written to ({' '.join(why.split())}): {cure}, then"
+        if not self._recorded:
+            return HookError(f"{what} begin the run anew: no frame of it was recorded yet")
         return HookError(
-            f"{self.path} cannot be written to ({' '.join(why.split())}): {cure}, then continue "
-            "from the last checkpoint; what was recorded before can be read"
+            f"{what} continue from the last checkpoint; what was recorded before can be read"
         )
 
     def flush(self) -> None:

@@ -12,7 +12,7 @@ import errno
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -70,6 +70,24 @@ def replace_file(
     """Write a whole file; see `replacing`."""
     with replacing(path, fix, error) as file:
         file.write(data)
+
+
+def replace_files(
+    files: Iterable[tuple[str | Path, bytes, str]],
+    error: type[Exception] = HookError,
+) -> None:
+    """Write whole files that belong together: all of them, or none where one does not fit.
+
+    Args:
+        files: each with its path, content, and what the user can do where it cannot be written.
+        error: see `replacing`.
+    """
+    with contextlib.ExitStack() as stack:
+        for path, data, fix in files:
+            file = stack.enter_context(replacing(path, fix, error))
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())  # on leaving nothing is left to fail but the moves
 
 
 def _target(path: str | Path) -> Path:

@@ -29,6 +29,8 @@ from .reference import Reference
 
 OUTPUT = "output.txt"
 RESULT = "result.json"
+NO_RESULT = os.EX_IOERR
+"""Exit status of the process of a job that could not write its result."""
 TAIL_LINES = 3
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -92,7 +94,8 @@ def run_job(job: Job) -> Label | Failure:
     """Run a job in a process of its own and wait for it; for any `concurrent.futures.Executor`.
 
     Raises:
-        HookError: the folder of the job cannot be made, or the reference cannot be pickled.
+        HookError: the folder of the job cannot be made, its result cannot be written, or the
+            reference cannot be pickled.
     """
     start = time.monotonic()
     folder = Path(job.folder)
@@ -108,6 +111,11 @@ def run_job(job: Job) -> Label | Failure:
         ) from error
     seconds = time.monotonic() - start
     answer = _answer(folder)
+    if answer is None and code == NO_RESULT:
+        raise HookError(
+            f"a calculation in {folder} is done, but its result cannot be written: free some space or "
+            "choose another file; the same command does it again"
+        )
     if answer is None:
         return Failure(_ended(code, folder), seconds)
     if "error" in answer:

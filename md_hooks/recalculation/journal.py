@@ -6,6 +6,7 @@ that was running and nothing else. A line that a kill cut off is dropped when th
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -200,7 +201,8 @@ class Journal:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.fsync(self._file.fileno())
         except OSError as error:
-            self._file.truncate(end)
+            with contextlib.suppress(OSError):  # then the next process drops the half line
+                self._file.truncate(end)
             raise HookError(
                 f"{self.path} cannot be written to ({error.strerror}): free some space; what is in "
                 "it is kept, so that the same command continues"

@@ -17,8 +17,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from ..errors import HookError
 from ..replacing import replace_file
-from .job import OUTPUT, RESULT, Job, with_tail
+from .job import NO_RESULT, OUTPUT, RESULT, Job, with_tail
 
 
 def main() -> None:
@@ -33,7 +34,10 @@ def main() -> None:
     except Exception as error:  # whatever an engine raises is its message to the user
         text = str(error).strip() or type(error).__name__
         answer = {"error": with_tail(text, Path(OUTPUT))}
-    replace_file(RESULT, json.dumps(answer).encode())
+    try:
+        replace_file(RESULT, json.dumps(answer).encode())
+    except HookError:
+        os._exit(NO_RESULT)
 
 
 def _end_with_parent(pipe: BinaryIO) -> None:

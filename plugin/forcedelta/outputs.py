@@ -72,15 +72,25 @@ def refuse_existing(name: str, path: Path, overwrite: bool) -> None:
     """Whether a file may be written that a command replaces only when asked to.
 
     Raises:
-        ForceDeltaError: it exists, or its folder does not.
+        ForceDeltaError: it exists, its folder does not, or no file can have its name.
     """
-    if not path.parent.is_dir():
-        raise ForceDeltaError(f"{path} cannot be written: make the folder {path.parent} first")
-    if path.exists() and not path.is_file():
+    linked = Path(os.path.realpath(path)).parent  # of what a link leads to
+    folder = linked if os.path.islink(path) else path.parent
+    if not folder.is_dir():
+        raise ForceDeltaError(f"{path} cannot be written: make the folder {folder} first")
+    try:
+        os.lstat(path)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise ForceDeltaError(
+            f"{path} cannot be written ({error.strerror}): give another {name}"
+        ) from error
+    if os.path.exists(path) and not os.path.isfile(path):
         raise ForceDeltaError(
             f"{path} cannot be written: it is no regular file, give another {name}"
         )
-    if os.path.lexists(path) and not overwrite:
+    if not overwrite:
         raise ForceDeltaError(f"{path} exists: pass --overwrite, or give another {name}")
 
 

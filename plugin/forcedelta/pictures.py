@@ -31,9 +31,14 @@ def write_png(figure: Any, path: Path, fix: str) -> None:
     Raises:
         ForceDeltaError: it cannot.
     """
+    replace_file(path, png(figure), fix, ForceDeltaError)
+
+
+def png(figure: Any) -> bytes:
+    """A figure as the bytes of a PNG file."""
     buffer = io.BytesIO()  # not into the file: a full disk is an error of many kinds in matplotlib
     figure.savefig(buffer, dpi=150, format="png")
-    replace_file(path, buffer.getvalue(), fix, ForceDeltaError)
+    return buffer.getvalue()
 
 
 def draw(trajectory: Trajectory) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import warnings
 from contextlib import closing
 from pathlib import Path
@@ -189,6 +190,25 @@ def test_elements_are_not_guessed(folder, here):
     Path("names.pdb").write_text("\n".join(line[:76] for line in names) + "\n")
     with pytest.raises(ForceDeltaError, match="does not say which elements"):
         open_source(folder / "move.dcd", "names.pdb")
+
+
+def test_hdf5_that_leads_into_other_files_is_not_read(folder, tmp_path):
+    """Whoever reads it would show a file of the reader's in a report, with any reader."""
+    import h5py
+
+    shutil.copy(folder / "move.h5md", tmp_path / "secret.h5md")
+    for name in ("link.h5md", "link.nc", "link.dat"):
+        shutil.copy(folder / "move.h5md", tmp_path / name)
+        with h5py.File(tmp_path / name, "r+") as file:
+            (group,) = file["particles"].values()
+            where = f"{group.name}/position"
+            del file[where]
+            file[where] = h5py.ExternalLink("secret.h5md", where)
+        for topology in (folder / "move.pdb", None):
+            if topology is None and name != "link.dat":
+                continue
+            with pytest.raises(ForceDeltaError, match="is a link into another file"):
+                open_source(tmp_path / name, topology)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from forcedelta.calibration.result import Calibration
 from forcedelta.cli import status
 from forcedelta.errors import ForceDeltaError
 from forcedelta.models.files import load_network
-from forcedelta.outputs import Named, check_outputs
+from forcedelta.outputs import Named, check_outputs, refuse_existing
 from md_hooks import Trajectory
 
 
@@ -191,3 +191,16 @@ def test_audits_into_what_is_none(forcedelta, inputs):
     assert "cannot be made a folder" in refused("move.xyz", "done.h5", *model, "--out", "c.json/a")
     assert Path("done.h5").read_bytes() == before
     assert Path("c.json").is_file()
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_names_and_links_that_no_file_can_have_are_refused(tmp_path, overwrite):
+    """The name of a picture is made from that of the run, which may be longer."""
+    link = tmp_path / "link.png"
+    link.symlink_to("none/run.png")
+    for path, why in (
+        (tmp_path / f"{'x' * 252}.png", "File name too long"),
+        (link, "make the folder .*none first"),
+    ):
+        with pytest.raises(ForceDeltaError, match=why):
+            refuse_existing("--out", path, overwrite)

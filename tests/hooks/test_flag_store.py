@@ -135,6 +135,32 @@ def test_runs_that_share_a_store_at_the_same_time(tmp_path):
     assert sorted(steps_in(store)) == [*range(40), *range(1000, 1040), *range(3000, 3010)]
 
 
+def _begin(out, store, mode):
+    """A run that is killed before its file holds a frame; it has flagged frames by then."""
+    chain = HookChain([lambda frame: Action.FLAG, FlagStore(store), Recorder(out, mode=mode)])
+    chain.open(RunInfo())
+    for step in range(3):
+        chain.dispatch(frame(step=step))
+    os._exit(0)
+
+
+@pytest.mark.parametrize("mode", ["create", "overwrite"])
+def test_a_run_that_is_begun_anew_after_a_kill_repeats_nothing(tmp_path, mode):
+    """Killed in its first second, and again; the frames of other runs stay."""
+    out, store = tmp_path / "run.h5", tmp_path / "flags.xyz"
+    run(out if mode == "overwrite" else tmp_path / "other.h5", store, range(5))
+    for begun in (mode, "overwrite"):
+        process = multiprocessing.get_context("fork").Process(
+            target=_begin, args=(out, store, begun)
+        )
+        process.start()
+        process.join()
+    assert len(steps_in(store)) == 8
+    run(out, store, range(4), "overwrite")
+    assert steps_in(store) == [*range(5), *range(4)]
+    assert [path.name for path in tmp_path.glob(".*")] == []
+
+
 # --- names ---------------------------------------------------------------------------------------
 
 NAMES = [
@@ -224,7 +250,7 @@ def test_a_huge_file_is_refused_at_once(tmp_path):
         FlagStore(path).open(RunInfo())
 
 
-@pytest.mark.parametrize("kind", ["folder", "fifo", "device", "loop", "no folder"])
+@pytest.mark.parametrize("kind", ["folder", "fifo", "device", "loop", "no folder", "long"])
 def test_what_is_no_file_is_refused(tmp_path, kind):
     path = tmp_path / "flags.xyz"
     if kind == "folder":
@@ -235,6 +261,8 @@ def test_what_is_no_file_is_refused(tmp_path, kind):
         path = Path("/dev/null")
     elif kind == "loop":
         path.symlink_to(path)
+    elif kind == "long":
+        path = tmp_path / f"{'x' * 300}.xyz"
     else:
         path = tmp_path / "none" / "flags.xyz"
     with pytest.raises(HookError, match="cannot be written") as refusal:
@@ -268,6 +296,42 @@ def test_every_half_of_a_last_frame_is_dropped_and_nothing_else(tmp_path):
         assert path.read_bytes() == text[:last]
         hook.observe(frame(step=9), _flagged())
         assert steps_in(path) == [0, 1, 9]
+
+
+def test_half_a_frame_of_another_run_is_dropped_before_the_next(tmp_path):
+    """It was killed while this one was running."""
+    path = tmp_path / "flags.xyz"
+    run(tmp_path / "other.h5", tmp_path / "other.xyz", range(3))
+    text = (tmp_path / "other.xyz").read_bytes()
+    hook = FlagStore(path)
+    hook.open(RunInfo())
+    expected = []
+    for step, end in enumerate(range(len(text) - 300, len(text) + 1, 20)):
+        hook.observe(frame(step=step), _flagged())
+        with path.open("ab") as file:
+            file.write(text[:end])
+        expected += [step, *([0, 1, 2] if end == len(text) else [0, 1])]
+    hook.observe(frame(step=99), _flagged())
+    assert steps_in(path) == [*expected, 99]
+
+
+def test_what_another_program_adds_during_a_run_is_named(tmp_path):
+    path = tmp_path / "flags.xyz"
+    hook = FlagStore(path)
+    hook.open(RunInfo())
+    hook.observe(frame(step=0), _flagged())
+    with path.open("a") as file:
+        file.write("# my notes\n")
+    before = path.read_bytes()
+    with pytest.raises(HookError, match="line 6: there should be a number of atoms"):
+        hook.observe(frame(step=1), _flagged())
+    assert path.read_bytes() == before
+
+
+def test_a_link_into_a_missing_folder_is_refused_before_the_run(tmp_path):
+    (tmp_path / "flags.xyz").symlink_to("none/flags.xyz")
+    with pytest.raises(HookError, match="none first"):
+        FlagStore(tmp_path / "flags.xyz").check_files()
 
 
 def _flagged():

@@ -51,6 +51,20 @@ class Threads:
 
 
 @dataclass(frozen=True)
+class FillsTheDisk:
+    """No file that is written after it may hold a byte."""
+
+    description: str = "fills the disk"
+
+    def calculate(self, atoms: Atoms, threads: int) -> dict[str, Any]:
+        import resource
+
+        hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+        return {"energy": 0.0, "forces": np.zeros((len(atoms), 3))}
+
+
+@dataclass(frozen=True)
 class Wrong:
     """Gives results that are none."""
 

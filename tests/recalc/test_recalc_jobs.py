@@ -16,7 +16,7 @@ from ase.build import bulk, molecule
 from ase.calculators.emt import EMT
 from ase.io.jsonio import decode
 from doubtful_frames import doubtful
-from references import Spring, Threads, Wrong
+from references import FillsTheDisk, Spring, Threads, Wrong
 
 from md_hooks import HookError
 from md_hooks.recalculation import (
@@ -50,6 +50,11 @@ def test_a_label_is_what_the_calculator_gives_to_the_last_bit(tmp_path):
     np.testing.assert_array_equal(label.forces, atoms.get_forces())
     np.testing.assert_array_equal(label.stress, atoms.get_stress())
     assert not (tmp_path / "work" / "a").exists()
+
+
+def test_a_result_that_cannot_be_written_is_no_failure_of_the_engine(tmp_path):
+    with pytest.raises(HookError, match="its result cannot be written: free some space"):
+        run_job(job(tmp_path, molecule("H2O"), FillsTheDisk()))
 
 
 def test_threads_are_set_before_the_engine_is_loaded(tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import traceback
 import warnings
 from pathlib import Path
 from typing import Any
@@ -51,9 +53,11 @@ class MDAnalysisSource(RandomAccess):
             try:
                 universe.load_new(str(path))
             except Exception as error:
+                reason = reason_of(error)
+                _let_go_of_reader(error)
                 raise ForceDeltaError(
                     f"{path} cannot be read with {topology}, which has {len(self._numbers)} atoms "
-                    f"({reason_of(error)}): give the topology of this trajectory, or a complete copy"
+                    f"({reason}): give the topology of this trajectory, or a complete copy"
                 ) from error
         self._universe = universe
         self._timed = not any(SILENCED[0] in str(warning.message) for warning in caught)
@@ -121,6 +125,17 @@ class MDAnalysisSource(RandomAccess):
             velocities=velocities,
             temperature=temperature,
         )
+
+
+def _let_go_of_reader(error: BaseException | None) -> None:
+    """Free a half-made reader, whose own clean-up may raise: Python would print a traceback."""
+    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
+    try:
+        while error is not None:
+            traceback.clear_frames(error.__traceback__)
+            error = error.__context__
+    finally:
+        sys.unraisablehook = hook
 
 
 def _by_ase(topology: Path, error: Exception | None) -> NDArray[np.int64]:

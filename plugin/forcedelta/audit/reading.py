@@ -11,6 +11,7 @@ from forcedelta.audit.ase_sources import RecordedSource, ase_source
 from forcedelta.audit.frames import Source, reason_of
 from forcedelta.audit.mda_source import MDAnalysisSource
 from forcedelta.errors import ForceDeltaError
+from md_hooks.hdf5_links import leads_elsewhere
 from md_hooks.validation import is_recorded
 
 WITHOUT_ELEMENTS = (".dcd", ".xtc", ".trr", ".tng", ".nc", ".ncdf", ".mdcrd", ".h5md")
@@ -31,6 +32,8 @@ def open_source(path: str | Path, topology: str | Path | None = None) -> Source:
     for file in (path, None if topology is None else Path(topology)):
         if file is not None and not file.is_file():
             raise ForceDeltaError(f"{file} does not exist: give a file")
+        if file is not None and h5py.is_hdf5(file) and (topology is not None or not _is_ours(file)):
+            _check_links(file)  # our own reader looks itself
     if topology is not None:
         return MDAnalysisSource(path, Path(topology))
     if h5py.is_hdf5(path) and _is_ours(path):
@@ -48,6 +51,20 @@ def open_source(path: str | Path, topology: str | Path | None = None) -> Source:
             "--topology with which MDAnalysis reads it"
         ) from error
     return ase_source(path, file_format)
+
+
+def _check_links(path: Path) -> None:
+    """Refuse an HDF5 file, for instance H5MD or NetCDF, that leads into other files.
+
+    Raises:
+        ForceDeltaError: it does.
+    """
+    why = leads_elsewhere(path)
+    if why is not None:
+        raise ForceDeltaError(
+            f"{path} is not read, as it may show other files ({why}): give a copy that holds all its "
+            "data itself"
+        )
 
 
 def _is_ours(path: Path) -> bool:

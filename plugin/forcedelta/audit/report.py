@@ -15,7 +15,7 @@ from forcedelta.audit.figures import overview, png, structure
 from forcedelta.errors import ForceDeltaError
 from forcedelta.outputs import Named, check_outputs, refuse_existing
 from md_hooks import Action, Trajectory
-from md_hooks.replacing import replace_file
+from md_hooks.replacing import replace_files
 from md_hooks.text import printable
 
 _FACTS = (
@@ -72,8 +72,11 @@ def write_report(files: Sequence[str | Path], report: Path) -> None:
         most_remarks=MOST_REMARKS,
     )
     fix = "choose another file for the report"
-    replace_file(report, page.encode(errors="replace"), fix, ForceDeltaError)
-    replace_file(picture_of(report), pictures[0]["overview"], fix, ForceDeltaError)
+    written = [
+        (report, page.encode(errors="replace"), fix),
+        (picture_of(report), pictures[0]["overview"], fix),
+    ]
+    replace_files(written, ForceDeltaError)
 
 
 def picture_of(report: Path) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,20 +11,16 @@ from scipy.stats import beta
 
 from md_hooks.text import printable
 
-from ..pictures import write_png
+from ..pictures import png
 from .labels import Labels
 from .result import Calibration
 
 LABEL_COLOUR, BAD_COLOUR, LINE_COLOUR = "#1f5a99", "#c1272d", "#555555"
 
 
-def write_picture(path: Path, labels: Labels, found: Calibration) -> None:
-    """Draw a calibration as PNG.
-
-    Raises:
-        ForceDeltaError: the file cannot be written.
-    """
-    write_png(draw(labels, found), path, "choose another --plot")
+def picture(labels: Labels, found: Calibration) -> bytes:
+    """A calibration as the bytes of a PNG file."""
+    return png(draw(labels, found))
 
 
 def draw(labels: Labels, found: Calibration) -> Figure:

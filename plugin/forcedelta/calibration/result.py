@@ -69,10 +69,12 @@ class Calibration:
         Raises:
             ForceDeltaError: the file cannot be written.
         """
+        replace_file(path, self.text(), "choose another --out", ForceDeltaError)
+
+    def text(self) -> bytes:
+        """What the file holds: JSON in UTF-8."""
         text = json.dumps(self.facts(), ensure_ascii=False, indent=1) + "\n"
-        replace_file(
-            path, text.encode(errors="backslashreplace"), "choose another --out", ForceDeltaError
-        )
+        return text.encode(errors="backslashreplace")
 
     def check_use(
         self, name: str, weights_hash: str, on: str = "force_delta", forces: str = "direct"

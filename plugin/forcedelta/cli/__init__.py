@@ -109,7 +109,8 @@ def status_of(program: typer.Typer, arguments: Sequence[str] | None, name: str) 
         with _log_printed():
             answer: Any = program(args, prog_name=name, standalone_mode=False)
     except (ForceDeltaError, HookError) as error:
-        return _fail(str(error))
+        # notes: what else failed while files were closed, such as where a copy was saved
+        return _fail("; ".join([str(error), *getattr(error, "__notes__", [])]))
     except (KeyboardInterrupt, typer.Abort):
         say("interrupted")
         return INTERRUPTED

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from md_hooks.progress import say
+from md_hooks.replacing import replace_files
 
 from ..calibration.result import Calibration
+from ..errors import ForceDeltaError
 from ..outputs import Named, check_outputs, refuse_existing
 from .model_options import Architecture, Compile, Trust
 
@@ -147,12 +149,14 @@ def calibrate(
         )
     labels = read_labels(files, calculator, forces_key, energy_key)
     found = find(labels, tolerance, risk, confidence, list(files))
+    written: list[tuple[str | Path, bytes, str]] = []
     if out is not None:
-        found.write(out)
+        written.append((out, found.text(), "choose another --out"))
     if plot is not None:
-        from ..calibration.picture import write_picture
+        from ..calibration.picture import picture
 
-        write_picture(plot, labels, found)
+        written.append((plot, picture(labels, found), "choose another --plot"))
+    replace_files(written, ForceDeltaError)
     if json:
         say(json_module.dumps(found.facts(), ensure_ascii=False), sys.stdout)
     else:

@@ -13,7 +13,20 @@ from forcedelta.calibration.labels import read_labels
 from forcedelta.selection import open_source
 from md_hooks.foreign_fields import finite, step_of
 
-VALUES = ["00:00:00", "opt-0", "1e20", "9" * 30, "-3", "nan", "T", "n/a", '"1 2 3"', '"[[1, 2]]"', '""', "{a}"]
+VALUES = [
+    "00:00:00",
+    "opt-0",
+    "1e20",
+    "9" * 30,
+    "-3",
+    "nan",
+    "T",
+    "n/a",
+    '"1 2 3"',
+    '"[[1, 2]]"',
+    '""',
+    "{a}",
+]
 FIELDS = ["step", "time", "force_delta", "model_energy", "worst_atom", "run", "source", "run_id", "model",
           "weights_hash", "level_of_theory"]  # fmt: skip
 
@@ -43,7 +56,13 @@ def test_frames_to_be_labelled(tmp_path, field):
 def test_what_is_a_number_is_kept(tmp_path):
     path = tmp_path / "flagged.xyz"
     atoms = molecule("H2O")
-    atoms.info |= {"step": 7, "time": 3.5, "force_delta": 0.25, "model_energy": np.nan, "run_id": "a"}
+    atoms.info |= {
+        "step": 7,
+        "time": 3.5,
+        "force_delta": 0.25,
+        "model_energy": np.nan,
+        "run_id": "a",
+    }
     ase.io.write(path, atoms)
     source = open_source(path)
     assert (source.steps[0], source.times[0], source.force_delta[0]) == (7, 3.5, 0.25)
@@ -60,7 +79,19 @@ def test_arrays_of_another_shape_are_no_predictions(tmp_path, field):
 
 def test_steps_and_times_of_a_trajectory():
     atoms = molecule("H2O")
-    for value in ("00:00:00", "opt-0", 1e20, 10**400, -1, np.nan, True, np.arange(3), {}, None, 1 + 2j):
+    for value in (
+        "00:00:00",
+        "opt-0",
+        1e20,
+        10**400,
+        -1,
+        np.nan,
+        True,
+        np.arange(3),
+        {},
+        None,
+        1 + 2j,
+    ):
         atoms.info = {"step": value, "time": value}
         frame = from_atoms(3, atoms)
         assert frame.step is None, value

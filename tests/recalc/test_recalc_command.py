@@ -212,7 +212,7 @@ def test_the_labelled_file_is_what_training_takes(forcedelta, water, tmp_path):
         (["flagged.xyz", "--calculator", "pyscf", "--set", "nonsense"], "give it as KEY=VALUE"),
         (["flagged.xyz", "--calculator", "pyscf", "--set", "spin=2"], "cannot have the multiplicity 2"),
         (["flagged.xyz", "--calculator", "gpaw_", "--settings", "no.toml"], "no.toml cannot be read"),
-        (["flagged.xyz", "--calculator", "vasp", "--xc", "pbe"], "leave --xc"),
+        (["flagged.xyz", "--calculator", "vasp", "--xc", "pbe"], "no setting 'xc'"),
         (["flagged.xyz", "--calculator", "tblite", "--out", "no/x.xyz"], "make the folder no first"),
         (["flagged.xyz", "--calculator", "tblite", "--flag-above", "9"], "is empty"),
         (["truncated.h5", "--calculator", "tblite"], "cut off"),

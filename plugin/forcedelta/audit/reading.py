@@ -11,6 +11,7 @@ from forcedelta.audit.ase_sources import RecordedSource, ase_source
 from forcedelta.audit.frames import Source, reason_of
 from forcedelta.audit.mda_source import MDAnalysisSource
 from forcedelta.errors import ForceDeltaError
+from forcedelta.reading_files import check_regular
 from md_hooks.validation import is_recorded
 
 WITHOUT_ELEMENTS = (".dcd", ".xtc", ".trr", ".tng", ".nc", ".ncdf", ".mdcrd", ".h5md")
@@ -29,8 +30,12 @@ def open_source(path: str | Path, topology: str | Path | None = None) -> Source:
     """
     path = Path(path)
     for file in (path, None if topology is None else Path(topology)):
-        if file is not None and not file.is_file():
+        if file is None or file.is_file():
+            continue
+        if not file.exists():
             raise ForceDeltaError(f"{file} does not exist: give a file")
+        check_regular(file, "give a trajectory" if file is path else "give a topology")
+        raise ForceDeltaError(f"{file} is a folder: give a file")
     if topology is not None:
         return MDAnalysisSource(path, Path(topology))
     if h5py.is_hdf5(path) and _is_ours(path):

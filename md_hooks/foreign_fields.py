@@ -43,6 +43,11 @@ def step_of(value: object) -> int | None:
     return int(found) if 0 <= found < STEPS and found.is_integer() else None
 
 
+def has_numbers(array: np.ndarray, *shape: int) -> bool:
+    """Whether an array of a structure holds real numbers and has this shape."""
+    return array.shape == shape and array.dtype.kind in "fiu"
+
+
 def text_of(value: object) -> str | None:
     """A field as a name; None where it is missing, empty, or an array."""
     if isinstance(value, bool) or not isinstance(value, str | int | float | np.number):

@@ -10,7 +10,11 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from forcedelta.audit.frames import from_atoms
 from forcedelta.calibration.labels import read_labels
+from forcedelta.checks import check_atoms
+from forcedelta.errors import ForceDeltaError
 from forcedelta.selection import open_source
+from md_hooks.electronic_state import ElectronicState
+from md_hooks.errors import HookError
 from md_hooks.foreign_fields import finite, step_of
 
 VALUES = [
@@ -114,3 +118,31 @@ def test_calibration_ignores_them(tmp_path, field):
     labels = read_labels([tmp_path / "labelled.xyz"])
     assert len(labels.force_delta) == 4
     assert labels.epsilon == pytest.approx(0.1)
+
+
+def columns(path, name, kind, width, value):
+    lines = [f"{symbol} 0 0 {k} " + " ".join([value] * width) for k, symbol in enumerate("OHH")]
+    header = f'Properties=species:S:1:pos:R:3:{name}:{kind}:{width} pbc="F F F"'
+    path.write_text("\n".join(["3", header, *lines, ""]))
+    return path
+
+
+@pytest.mark.parametrize("name", ["masses", "momenta", "initial_magmoms"])
+@pytest.mark.parametrize(("kind", "width", "value"), [("S", 1, "a"), ("R", 2, "1.5")])
+def test_arrays_that_are_no_masses_momenta_or_moments(tmp_path, name, kind, width, value):
+    path = columns(tmp_path / "a.xyz", name, kind, width, value)
+    atoms = ase.io.read(path)
+    with pytest.raises((ForceDeltaError, HookError), match=r"masses|momenta|magnetic moments"):
+        _check(atoms)
+    frame = from_atoms(0, atoms)  # an audit goes on without them
+    assert frame.velocities is None
+    assert frame.atoms.get_masses().shape == (3,)
+    if name != "initial_magmoms":  # without which a reference calculation would be another
+        [read] = open_source(path).read([0])
+        assert read.get_masses().shape == (3,)
+
+
+def _check(atoms):
+    """What a run asks of a structure."""
+    ElectronicState.of(atoms)
+    check_atoms(atoms)

@@ -12,7 +12,7 @@ from ase import Atoms, units
 from numpy.typing import NDArray
 
 from forcedelta.errors import ForceDeltaError
-from md_hooks.foreign_fields import finite, step_of
+from md_hooks.foreign_fields import finite, has_numbers, step_of
 from md_hooks.run_id import id_of_content, is_run_id
 
 MOST_BROKEN = 8
@@ -172,6 +172,9 @@ def from_atoms(index: int, atoms: Atoms) -> StoredFrame:
     """
     if len(atoms) == 0:
         raise ForceDeltaError("it has no atoms")
+    for name, shape in (("masses", (len(atoms),)), ("momenta", (len(atoms), 3))):
+        if atoms.has(name) and not has_numbers(atoms.arrays[name], *shape):
+            del atoms.arrays[name]  # of another program, and of another meaning
     velocities = temperature = None
     if atoms.has("momenta"):
         with np.errstate(all="ignore"):  # masses of 0; what is not finite is remarked

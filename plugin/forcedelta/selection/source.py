@@ -18,7 +18,7 @@ from forcedelta.errors import ForceDeltaError
 from md_hooks import Trajectory
 from md_hooks.electronic_state import INITIAL_MOMENTS, ElectronicState
 from md_hooks.errors import HookError
-from md_hooks.foreign_fields import number, number_or_none, step_of, text_of
+from md_hooks.foreign_fields import has_numbers, number, number_or_none, step_of, text_of
 from md_hooks.recalculation import Journal, candidate
 from md_hooks.recalculation.journal import START
 from md_hooks.recalculation.labelled import PREDICTIONS
@@ -173,10 +173,9 @@ def _drop_unusable(atoms: Atoms) -> None:
             found = meaning(info.pop(name, None))
             if found is not None:
                 info[name] = found
-    for name in set(PREDICTIONS) & atoms.arrays.keys():
-        array = atoms.arrays[name]
-        shape = (len(atoms),) if name == "force_deltas" else (len(atoms), 3)
-        if array.shape != shape or array.dtype.kind not in "fiu":
+    for name in {*PREDICTIONS, "masses"} & atoms.arrays.keys():
+        shape = (len(atoms),) if name in ("force_deltas", "masses") else (len(atoms), 3)
+        if not has_numbers(atoms.arrays[name], *shape):
             del atoms.arrays[name]
 
 

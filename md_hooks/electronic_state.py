@@ -131,7 +131,12 @@ def _moments(atoms: Atoms) -> NDArray[np.floating] | None:
         moments = atoms.calc.results.get("magmoms")
     if moments is None:
         return None
-    moments = np.array(moments, dtype=float)
+    moments = np.array(moments)
+    if moments.dtype.kind not in "fiub":
+        raise HookError(
+            "the magnetic moments of the structure are no numbers: correct them, or leave them out"
+        )
+    moments = moments.astype(float)
     if moments.shape != (len(atoms),):
         raise HookError(
             f"the magnetic moments of the structure have the shape {moments.shape}, but only "

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from forcedelta.errors import ForceDeltaError
 from forcedelta.models.loaded import LoadedModel
 from forcedelta.neighbours import neighbour_pairs
+from md_hooks.foreign_fields import has_numbers
 
 OVERLAP = 0.3  # Å, less than half of the shortest bond there is (H2, 0.74 Å)
 FASTEST = 2998.0  # Å/fs, the speed of light
@@ -35,6 +36,13 @@ def check_atoms(atoms: Atoms) -> None:
     )  # fmt: skip
     if not np.isfinite(atoms.cell.array).all():
         raise ForceDeltaError("the cell has entries that are not finite numbers: give it in Å")
+    for name, shape in (("masses", (len(atoms),)), ("momenta", (len(atoms), 3))):
+        if atoms.has(name) and not has_numbers(atoms.arrays[name], *shape):
+            numbers = "a number" if name == "masses" else "three numbers"
+            raise ForceDeltaError(
+                f"the {name} of the structure are not {numbers} for each atom: correct them, or leave "
+                "them out of the file"
+            )
     masses = atoms.get_masses()
     _check_each(
         atoms, (masses >= LIGHTEST) & (masses <= HEAVIEST),

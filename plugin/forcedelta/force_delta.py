@@ -27,7 +27,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
-def _last_line(error: BaseException) -> str:
+def last_line(error: BaseException) -> str:
     """What TorchScript's many lines end with."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines or [type(error).__name__])[-1][:200]
@@ -170,7 +170,7 @@ class ForceDelta(nn.Module):
             known = isinstance(error, ForceDeltaError) or is_out_of_memory(error)
             if known or not self._foreign:
                 raise
-            raise ForceDeltaError(f"the code of the model failed: {_last_line(error)}") from error
+            raise ForceDeltaError(f"the code of the model failed: {last_line(error)}") from error
 
     @torch.jit.unused
     def _check_abilities(

@@ -188,11 +188,15 @@ def test_binary_files_that_are_cut_off(wet, here):
         (["empty.xyz"], "empty.xyz"),
         (["missing.xyz"], "missing.xyz does not exist"),
         (["move.xyz", "--start", "9", "--stop", "9"], "leave no frame"),
-        (["move.xyz", "--start", "99"], "none of its frames"),
+        (["move.xyz", "--start", "99"], "frames (counted from 0) and none from --start 99"),
         (["move.xyz", "--out", "nowhere/a.h5"], "make the folder nowhere first"),
         (["move.xyz", "--out", "."], "choose a file"),
         (["move.xyz", "--out", "move.xyz", "--overwrite"], "the trajectory itself"),
         (["move.xyz", "--report", "nowhere/a.html"], "make the folder nowhere first"),
+        (["move.xyz", "--report", "/proc/a.html"], "/proc/a.html cannot be written"),
+        (["move.xyz", "--report", "/dev/null"], "no regular file"),
+        (["/dev/zero"], "/dev/zero is a device"),
+        (["."], "is a folder"),
         (["move.xyz", "--flag-above", "2", "--stop-above", "1"], "must lie below"),
         (["move.xyz", "--stop-above", "much"], "much"),
         (["move.xyz", "--restart", "--overwrite"], "give one"),
@@ -212,6 +216,7 @@ def test_bad_input(forcedelta, files, here, arguments, said):
     assert err.splitlines()[-1].startswith("error: ")
     assert "Traceback" not in err
     assert Path("move.xyz").read_bytes() == before
+    assert Path("audit.h5").exists() == (arguments == ["gold.xyz"])  # what was wrong is told in it
 
 
 def test_what_exists_is_not_replaced_by_what_fails(forcedelta, files, here):

@@ -275,3 +275,19 @@ def test_calibrations_that_are_no_json_of_ours(tmp_path, text):
     path.write_text(text)
     with pytest.raises(ForceDeltaError, match="give a file that"):
         read_calibration(path)
+
+
+@pytest.mark.parametrize("kind", [MemoryError, RuntimeError])
+def test_too_little_memory_is_one_line(capsys, kind):
+    import typer
+
+    from forcedelta import cli
+
+    greedy = typer.Typer()
+
+    @greedy.command()
+    def evaluate() -> None:
+        raise kind("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 TB")
+
+    assert cli.status_of(greedy, [], "greedy") == 2
+    assert capsys.readouterr().err.startswith("error: the memory is not enough")

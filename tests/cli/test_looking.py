@@ -143,7 +143,13 @@ def test_a_long_run_is_thinned_out_without_losing_its_peaks(recorded, monkeypatc
 def test_files_that_are_no_runs(forcedelta, here):
     Path("text.h5").write_text("a diary")
     for command in ("plot", "watch"):
-        for name, said in (("missing.h5", "does not exist"), ("text.h5", "text.h5")):
+        for name, said in (
+            ("missing.h5", "does not exist"),
+            ("text.h5", "text.h5"),
+            ("", "folder"),
+            ("/", "folder"),
+            ("/dev/null", "/dev/null"),
+        ):
             code, out, err = forcedelta(command, name)
             assert (code, out) == (2, "")
             assert err.startswith("error: ")

@@ -148,6 +148,8 @@ def test_moments_to_start_from_are_those_of_the_materials_project():
         ),
         ("cp2k", {"command": "no-such-cp2k"}, "'no-such-cp2k'.*apt-get install cp2k"),
         ("emmt", {}, "no calculator is called 'emmt'.*package.module:Class"),
+        ("os:system", {}, "'os:system' is no calculator of ASE"),
+        ("os:path", {}, "'os:path' is no calculator of ASE"),
         ("no_such_package:Calculator", {}, "No module named 'no_such_package'"),
     ],
 )

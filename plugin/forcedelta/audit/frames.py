@@ -12,6 +12,7 @@ from ase import Atoms, units
 from numpy.typing import NDArray
 
 from forcedelta.errors import ForceDeltaError
+from md_hooks.foreign_fields import finite, has_numbers, step_of
 from md_hooks.run_id import id_of_content, is_run_id
 
 MOST_BROKEN = 8
@@ -171,29 +172,22 @@ def from_atoms(index: int, atoms: Atoms) -> StoredFrame:
     """
     if len(atoms) == 0:
         raise ForceDeltaError("it has no atoms")
+    for name, shape in (("masses", (len(atoms),)), ("momenta", (len(atoms), 3))):
+        if atoms.has(name) and not has_numbers(atoms.arrays[name], *shape):
+            del atoms.arrays[name]  # of another program, and of another meaning
     velocities = temperature = None
     if atoms.has("momenta"):
         with np.errstate(all="ignore"):  # masses of 0; what is not finite is remarked
             velocities = atoms.get_velocities() * units.fs
             temperature = float(atoms.get_temperature())
-    step, time = number(atoms.info.get("step")), number(atoms.info.get("time"))
     return StoredFrame(
         index=index,
         atoms=atoms,
-        step=None if step is None or step < 0 else int(step),
-        time=time,
+        step=step_of(atoms.info.get("step")),
+        time=finite(atoms.info.get("time")),
         velocities=velocities,
         temperature=temperature,
     )
-
-
-def number(value: object) -> float | None:
-    """A finite number, or None for everything else."""
-    try:
-        found = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        return None
-    return found if np.isfinite(found) else None
 
 
 def reason_of(error: Exception) -> str:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from forcedelta.audit.frames import RandomAccess, StoredFrame, reason_of
 from forcedelta.errors import ForceDeltaError
 from forcedelta.installing import command
+from md_hooks.foreign_fields import finite, step_of
 
 _FS = 1000.0  # fs in a ps, MDAnalysis's unit of time
 _SAME_MASS = 0.1  # amu; hydrogens that were made heavier match no element
@@ -116,12 +117,11 @@ class MDAnalysisSource(RandomAccess):
                 0.5 * np.vdot(velocities**2, self._masses[:, None] + np.zeros(3)) / units.fs**2
             )
             temperature = float(2.0 * kinetic / (3 * len(atoms) * units.kB))
-        step = None if self.kind == "DCD" else frame.data.get("step")
         return StoredFrame(
             index=index,
             atoms=atoms,
-            step=None if step is None else int(step),
-            time=round(frame.time * _FS, 6) if self._timed else None,
+            step=None if self.kind == "DCD" else step_of(frame.data.get("step")),
+            time=finite(round(frame.time * _FS, 6)) if self._timed else None,
             velocities=velocities,
             temperature=temperature,
         )

@@ -11,6 +11,7 @@ from forcedelta.audit.ase_sources import RecordedSource, ase_source
 from forcedelta.audit.frames import Source, reason_of
 from forcedelta.audit.mda_source import MDAnalysisSource
 from forcedelta.errors import ForceDeltaError
+from forcedelta.reading_files import check_regular
 from md_hooks.hdf5_links import leads_elsewhere
 from md_hooks.validation import is_recorded
 
@@ -30,9 +31,14 @@ def open_source(path: str | Path, topology: str | Path | None = None) -> Source:
     """
     path = Path(path)
     for file in (path, None if topology is None else Path(topology)):
-        if file is not None and not file.is_file():
+        if file is None:
+            continue
+        if not file.exists():
             raise ForceDeltaError(f"{file} does not exist: give a file")
-        if file is not None and h5py.is_hdf5(file) and (topology is not None or not _is_ours(file)):
+        if not file.is_file():
+            check_regular(file, "give a trajectory" if file is path else "give a topology")
+            raise ForceDeltaError(f"{file} is a folder: give a file")
+        if h5py.is_hdf5(file) and (topology is not None or not _is_ours(file)):
             _check_links(file)  # our own reader looks itself
     if topology is not None:
         return MDAnalysisSource(path, Path(topology))

@@ -90,6 +90,11 @@ class Audit:
             raise ForceDeltaError(
                 f"{settings.trajectory} holds no frame that can be read{why}: give one that does"
             )
+        if settings.start >= self._frames:
+            raise ForceDeltaError(
+                f"{settings.trajectory} has {self._frames} frames (counted from 0) and none from "
+                f"--start {settings.start}: give a smaller number"
+            )
         self._device = usable_device(settings.device)
         dtype = getattr(torch, settings.dtype)
         self._model = model or load_model(

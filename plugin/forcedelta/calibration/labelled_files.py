@@ -15,6 +15,8 @@ import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
+from md_hooks.foreign_fields import number
+
 from ..errors import ForceDeltaError
 
 Array = NDArray[np.float64]
@@ -130,13 +132,3 @@ def _check_energy(atoms: Atoms, where: str, key: str) -> None:
         raise ForceDeltaError(
             f"{where} has no finite number under '{key}'; numbers that it has: {names or 'none'}"
         )
-
-
-def number(value: object) -> float:
-    """A field of a frame as a number; NaN for text, arrays, truth values and what is missing."""
-    if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.number):
-        return float("nan")
-    try:
-        return float(value)
-    except (OverflowError, TypeError):  # integers beyond all floats, complex numbers
-        return float("nan")

@@ -13,8 +13,10 @@ from ase import Atoms
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from md_hooks.foreign_fields import number
+
 from ..errors import ForceDeltaError
-from .labelled_files import LabelledFrame, number, read_frames, reference_forces
+from .labelled_files import LabelledFrame, read_frames, reference_forces
 from .runs import runs_of
 
 if TYPE_CHECKING:

@@ -17,7 +17,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from .labelled_files import LabelledFrame, number
+from md_hooks.foreign_fields import number
+
+from .labelled_files import LabelledFrame
 
 Array = NDArray[np.float64]
 

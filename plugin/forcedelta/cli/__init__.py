@@ -124,11 +124,24 @@ def status_of(program: typer.Typer, arguments: Sequence[str] | None, name: str) 
             raise
         return _fail(wrong_versions)
     except Exception as error:
+        if _is_out_of_memory(error):
+            return _fail(
+                "the memory is not enough for this structure and model: take a machine or --device "
+                "with more, or a smaller structure"
+            )
         # errors of the command line itself; their base class is not public in every typer
         if not hasattr(error, "format_message"):
             raise
         return _fail(error.format_message())
     return answer if isinstance(answer, int) else DONE
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Of torch and numpy, told by name: torch takes seconds to import, and may not have been."""
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    return bool(kinds & {"MemoryError", "OutOfMemoryError"}) or "can't allocate memory" in str(
+        error
+    )
 
 
 @contextlib.contextmanager

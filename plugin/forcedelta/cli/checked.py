@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from typing import Any
 
 from typer.core import TyperCommand
@@ -63,7 +64,8 @@ def _check_output(path: str, label: str, folder: bool) -> None:
     """Whether a file could be there.
 
     Raises:
-        ForceDeltaError: its folder is missing, it is a link in a circle, or it is a folder itself.
+        ForceDeltaError: its folder is missing or takes no files, it is a link in a circle, or it is
+            a folder, a device or a pipe itself.
     """
     parent = os.path.dirname(path) or "."
     if not os.path.isdir(parent):
@@ -79,3 +81,16 @@ def _check_output(path: str, label: str, folder: bool) -> None:
             raise ForceDeltaError(
                 f"{path} cannot be written ({error.strerror}): give another {label}"
             ) from error
+    if os.path.exists(path):
+        if not os.path.isfile(path) and not os.path.isdir(path):
+            raise ForceDeltaError(
+                f"{path} cannot be written: it is no regular file, give another {label}"
+            )
+        return
+    try:  # the only way to know: permissions, quotas and file systems all have a say
+        with tempfile.TemporaryFile(dir=os.path.dirname(os.path.realpath(path))):
+            pass
+    except OSError as error:
+        raise ForceDeltaError(
+            f"{path} cannot be written ({error.strerror}): give another {label}"
+        ) from error

@@ -13,6 +13,7 @@ from md_hooks.progress import say
 
 from ..errors import ForceDeltaError
 from ..outputs import Named, check_outputs, refuse_existing
+from ..reading_files import check_regular
 
 
 def plot(
@@ -32,6 +33,10 @@ def plot(
     ] = False,
 ) -> int:
     """Draw temperature (K), Force Delta (eV/Å) and worst atom of a run over time (fs) as PNG."""
+    if path.exists():
+        check_regular(path, "give a recorded run")
+    if path.is_dir():
+        raise ForceDeltaError(f"{path} is a folder: give a recorded run")
     picture = path.with_suffix(".png") if out is None else out
     page = picture.suffix == ".html"
     written = [Named("--out", picture)]

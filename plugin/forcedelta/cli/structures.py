@@ -7,7 +7,6 @@ import os
 import warnings
 from typing import Any
 
-import ase.io
 from ase import Atoms
 
 from md_hooks import Trajectory
@@ -27,6 +26,8 @@ def read_structure(path: str | None) -> Atoms:
             (`forcedelta.checks.check_atoms`).
         HookError: a charge, multiplicity or magnetic moments that cannot be.
     """
+    import ase.io  # half a second, which other commands do without
+
     if path is None:
         raise ForceDeltaError("no structure: give a file that ASE reads, e.g. molecule.xyz")
     file, at, _ = path.rpartition("@")  # ASE's way to name one of several frames

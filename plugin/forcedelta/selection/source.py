@@ -18,11 +18,19 @@ from forcedelta.errors import ForceDeltaError
 from md_hooks import Trajectory
 from md_hooks.electronic_state import INITIAL_MOMENTS, ElectronicState
 from md_hooks.errors import HookError
+from md_hooks.foreign_fields import has_numbers, number, number_or_none, step_of, text_of
 from md_hooks.recalculation import Journal, candidate
 from md_hooks.recalculation.journal import START
 from md_hooks.recalculation.labelled import PREDICTIONS
 
 FloatArray = NDArray[np.float64]
+
+_FIELDS: dict[tuple[str, ...], Callable[[object], Any]] = {
+    ("step", "worst_atom"): step_of,
+    ("time", "force_delta", "model_energy"): number_or_none,
+    ("run", "source", "run_id", "model", "weights_hash", "level_of_theory"): text_of,
+}
+"""Fields of a flagged frame, and what they must be to be used."""
 
 HDF5 = b"\x89HDF\r\n\x1a\n"
 
@@ -144,6 +152,7 @@ def _xyz(path: Path) -> list[Atoms]:
 
 def _as_candidate(atoms: Atoms, name: str) -> None:
     """Make the names of a file of flagged frames those of `candidate`, in place."""
+    _drop_unusable(atoms)
     info = atoms.info
     info["source"] = info.pop("run", info.get("source", name))
     if atoms.calc is not None and "model_energy" not in info:
@@ -156,9 +165,26 @@ def _as_candidate(atoms: Atoms, name: str) -> None:
         del atoms.arrays[array]
 
 
+def _drop_unusable(atoms: Atoms) -> None:
+    """Forget the fields that have our names and can be nothing that we write there."""
+    info = atoms.info
+    for names, meaning in _FIELDS.items():
+        for name in names:
+            found = meaning(info.pop(name, None))
+            if found is not None:
+                info[name] = found
+    for name in {*PREDICTIONS, "masses"} & atoms.arrays.keys():
+        shape = (len(atoms),) if name in ("force_deltas", "masses") else (len(atoms), 3)
+        if not has_numbers(atoms.arrays[name], *shape):
+            del atoms.arrays[name]
+
+
 def _structures(path: Path, frames: list[Atoms]) -> Source:
+    for atoms in frames:
+        _drop_unusable(atoms)
+
     def values(name: str) -> FloatArray:
-        return np.array([float(atoms.info.get(name, np.nan)) for atoms in frames])
+        return np.array([number(atoms.info.get(name)) for atoms in frames])
 
     steps = values("step")
     numbered = bool(np.isfinite(steps).all())

@@ -9,6 +9,7 @@ import torch
 from ase import Atoms
 
 from forcedelta.errors import ForceDeltaError
+from forcedelta.force_delta import last_line
 from forcedelta.graph import charge_and_spin
 from forcedelta.models.loaded import LoadedModel
 from forcedelta.verify import agreement, findings, judge_behaviour, judge_forces, judge_heads
@@ -105,7 +106,7 @@ class Inspector:
         except ForceDeltaError:
             raise
         except Exception as error:  # whatever a library raises on a structure that it dislikes
-            reason = " ".join(str(error).split()) or type(error).__name__
+            reason = last_line(error)
             raise ForceDeltaError(
                 f"model '{self.used.model.name}' fails on this structure ({reason}); try another one"
             ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.metadata import packages_distributions, version
@@ -24,7 +25,7 @@ class AnyCalculator(Engine):
     """A calculator as it is, with the keywords that are given.
 
     Attributes:
-        name: one of ASE's, or "package.module:Class".
+        name: one of ASE's, or "package.module:Class"; a function that makes a calculator will do.
         keywords: of its constructor.
     """
 
@@ -61,13 +62,19 @@ class AnyCalculator(Engine):
     def check(self) -> None:
         """See `Engine.check`."""
         try:
-            self._class()
-        except (ImportError, AttributeError, KeyError, ValueError) as error:
+            found = self._class()
+        except (Exception, SystemExit) as error:  # a module runs whatever it likes when imported
             known = ", ".join(sorted(names))
+            reason = " ".join(str(error).split()) or type(error).__name__
             raise ForceDeltaError(
-                f"no calculator is called '{self.name}' ({error}): give a recipe of 'forcedelta "
+                f"no calculator is called '{self.name}' ({reason}): give a recipe of 'forcedelta "
                 f"recalc --help', package.module:Class, or one of ASE's ({known})"
             ) from error
+        if not (inspect.isfunction(found) or (inspect.isclass(found) and _calculates(found))):
+            raise ForceDeltaError(
+                f"'{self.name}' is no calculator of ASE: give package.module:Class of one, or of a "
+                "function that makes one"
+            )
 
     def check_structure(self, atoms: Atoms) -> None:
         """See `Engine.check_structure`: charge and spin must not be lost on the way."""
@@ -90,4 +97,13 @@ class AnyCalculator(Engine):
 
     def calculator(self, atoms: Atoms, threads: int) -> Calculator:
         """See `Engine.calculator`."""
-        return self._class()(**self.keywords)
+        made = self._class()(**self.keywords)
+        if not _calculates(made):
+            raise ForceDeltaError(
+                f"{self.name} makes a {type(made).__name__}, no calculator of ASE"
+            )
+        return made
+
+
+def _calculates(found: object) -> bool:
+    return callable(getattr(found, "get_potential_energy", None))

@@ -182,7 +182,9 @@ class BurnIn:
             return None
         block = np.array(self._later)
         self._later.clear()
-        return self._unrelated(block, 0.5, HOPELESS)
+        if not float(np.median(block[:, 2])) >= WARM:  # as with NaN; it may be a cooled structure
+            return None
+        return self._unrelated(block, 0.5, UNRELATED)
 
     # --- the end -------------------------------------------------------------------------------
 

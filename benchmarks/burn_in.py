@@ -140,7 +140,10 @@ def run(structure: Path, model: str, out: Path, steps: int, *more: str) -> dict[
                 "--stop-above", "auto", "--json", *more])  # fmt: skip
     if not text.getvalue():
         raise SystemExit(words.getvalue())
-    return dict(json.loads(text.getvalue()))
+    facts: dict[str, object] = json.loads(text.getvalue())
+    if facts["status"] == 130:  # Ctrl-C, and no verdict of a guard
+        raise SystemExit(130)
+    return facts
 
 
 def exploded(trajectory: Trajectory, temperature: float) -> str:

@@ -5,8 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
+from ase import Atoms
+from ase.geometry import find_mic
+
 _WRAPPED = ("dft", "calc", "calculator")
 """Where ASE's wrappers keep the calculator whose results they change: DFTD3, Plumed, loggers."""
+
+_SAME = 1e-6
+"""Å; positions that differ less, up to a translation, are the same structure."""
 
 
 class ForceDeltaSource:
@@ -27,6 +34,8 @@ class ForceDeltaSource:
 
     def __init__(self, calculator: Any) -> None:
         self._outer = calculator
+        self._behind = ""
+        self._given = False
         self._look()
 
     def _look(self) -> None:
@@ -37,13 +46,25 @@ class ForceDeltaSource:
         """Whether this is the source of a calculator, which may have been exchanged in between."""
         return calculator is self._outer
 
-    def results(self) -> Mapping[str, Any]:
-        """The results of the last evaluation that hold U where it was computed."""
+    def results(self, atoms: Atoms) -> Mapping[str, Any]:
+        """The results for a structure that hold U where it was computed; empty without.
+
+        A wrapper may hand its calculator other atoms than it has itself, or evaluate it at some steps
+        only: such results are those of another structure.
+
+        Args:
+            atoms: the structure, as the calculator of the atoms has evaluated it last.
+        """
         if not self._found:
             self._look()  # a calculator may declare nothing, and fill in U when it is evaluated
         if len(self._found) != 1:
             return {}
-        results: Mapping[str, Any] = self._found[0].results
+        found = self._found[0]
+        self._behind = "" if found is self._outer else _difference(found, atoms)
+        if self._behind:
+            return {}
+        results: Mapping[str, Any] = found.results
+        self._given = self._given or results.get("force_delta") is not None
         return results
 
     def why_missing(self) -> str:
@@ -61,6 +82,10 @@ class ForceDeltaSource:
                 f"{name} holds {len(self._found)} calculators with a Force Delta ({several}) and a "
                 "run can watch one"
             )
+        if self._behind:
+            # one that has given U before may do so again, at a later step
+            why = f"{_name(self._found[0])} inside of {name} has evaluated {self._behind}"
+            return "" if self._given else why
         if getattr(self._found[0], "force_delta_due", False):
             return f"{_name(self._found[0])} gave none, though this evaluation should have"
         return ""
@@ -82,6 +107,20 @@ def _with_force_delta(calculator: Any) -> Iterator[Any]:
         part = getattr(calculator, name, None)
         if part is not calculator and hasattr(part, "get_property"):
             yield from _with_force_delta(part)
+
+
+def _difference(calculator: Any, atoms: Atoms) -> str:
+    """What a calculator has evaluated instead of these atoms, in words; "" where it was these."""
+    evaluated = getattr(calculator, "atoms", None)
+    if evaluated is None:
+        return ""
+    if len(evaluated) != len(atoms):
+        return f"{len(evaluated)} atoms, where the run has {len(atoms)}"
+    if np.array_equal(evaluated.positions, atoms.positions):
+        return ""
+    shift = evaluated.positions - atoms.positions
+    away = find_mic(shift - shift[0], atoms.cell, atoms.pbc)[1]
+    return "" if away.max() < _SAME else "another structure than that of this step"
 
 
 def _name(calculator: Any) -> str:

@@ -136,7 +136,7 @@ class Attachment:
             temperature = twice_kinetic / (freedom * units.kB) if freedom > 0 else 0.0
         if not self._source.is_of(calc):
             self._source = ForceDeltaSource(calc)
-        predicted = self._source.results()
+        predicted = self._source.results(computed_at)
         u = predicted.get("force_delta")
         time = 0.0
         if self._clock is not None:

@@ -15,6 +15,9 @@ from .geometry import Geometry
 
 FloatArray = NDArray[np.floating]
 
+Row = tuple[float, float, float]
+"""Of one frame: value, eV/Å; disagreement of the predictions; temperature, K. NaN is not known."""
+
 SAMPLES = 1000
 """At most so many frames of a burn-in are kept for its statistics, evenly spread over it."""
 
@@ -32,14 +35,18 @@ HOPELESS = 0.6
 NEGLIGIBLE = 0.1
 """eV/Å; a smaller U is no reason to refuse: near a minimum all forces are small."""
 
+WARM, NEGLIGIBLE_WARM = 200.0, 0.05
+"""K and eV/Å; frames at least so hot in the median are far from a minimum, and a smaller U counts."""
+
 SPIKE = 20.0
 """Largest over median U. Calm runs of 3 ps have 2.5 to 10."""
 
 GROWTH = 3.0
 """Factor by which U may grow from the second to the last quarter of a burn-in."""
 
-HOT = 2.0
-"""Mean temperature of the second half of a burn-in over the target, for many atoms."""
+HOT, STRAIN = 2.0, 100.0
+"""Mean temperature of the second half of a burn-in over the target, for many atoms; and K above the target
+that are never too many, since what a structure away from its minimum sets free does not fall with the target."""
 
 EXPLODED_ABOVE = 10.0, 3000.0
 """A frame hotter than this times the target plus this, K, has exploded: energy that a strained
@@ -85,7 +92,8 @@ class BurnIn:
         self._largest_step = 0
         self._frames = 0
         self._next = 0  # step from which on a frame is sampled again
-        self._rows: list[tuple[float, float, float]] = []  # value, disagreement, temperature
+        self._rows: list[Row] = []
+        self._later: list[Row] = []  # of less than a block after the burn-in
         self._geometry: Geometry | None = None
 
     def over(self, step: int) -> bool:
@@ -146,13 +154,37 @@ class BurnIn:
         if not len(shares):
             return None
         share, u = float(np.quantile(shares, quantile)), float(np.median(rows[:, 0]))
-        if share <= limit or u <= NEGLIGIBLE:
+        warm = len(rows) >= BLOCK and float(np.median(rows[:, 2])) >= WARM  # NaN is not
+        if share <= limit or u <= (NEGLIGIBLE_WARM if warm else NEGLIGIBLE):
             return None
         often = f" or more in {100 * (1 - quantile):.0f} % of the frames" if len(rows) > 1 else ""
         return (
             "the two predictions of the forces have little in common: they differ by "
             f"{100 * share:.0f} % of their size{often} (median U {u:.3g} eV/Å)"
         )
+
+    def follow(self, frame: Frame, value: float | None) -> str | None:
+        """Note a frame after the burn-in.
+
+        The threshold is for a system like that of the burn-in. A run may leave it and never cross
+        the threshold: forces become small where atoms fly apart.
+
+        Returns:
+            what is wrong by now, in words; None while all is well.
+        """
+        temperature = math.nan if frame.temperature is None else float(frame.temperature)
+        if temperature > NO_BOND_SURVIVES:
+            return f"the temperature is {temperature:.4g} K"
+        if value is None:
+            return None
+        self._later.append((value, _disagreement(frame), temperature))
+        if len(self._later) < BLOCK:
+            return None
+        block = np.array(self._later)
+        self._later.clear()
+        if not float(np.median(block[:, 2])) >= WARM:  # as with NaN; it may be a cooled structure
+            return None
+        return self._unrelated(block, 0.5, UNRELATED)
 
     # --- the end -------------------------------------------------------------------------------
 
@@ -180,6 +212,7 @@ class BurnIn:
         mean = float(temperatures.mean())
         # of few atoms also the mean of a burn-in fluctuates
         limit = HOT * self.temperature * (1.0 + math.sqrt(2.0 / max(3 * atoms - 3, 1)))
+        limit = max(limit, self.temperature + STRAIN)
         if mean <= limit:
             return None
         return (
@@ -242,14 +275,17 @@ class BurnIn:
 
     def state(self) -> dict[str, Any]:
         """All that the judgement depends on, JSON-able."""
-        rows = np.array(self._rows, dtype="<f8")
         return {
             "largest_step": self._largest_step,
             "frames": self._frames,
             "next": self._next,
-            "rows": base64.b64encode(rows.tobytes()).decode(),
+            "rows": _encoded(self._rows),
             "geometry": None if self._geometry is None else self._geometry.state(),
         }
+
+    def state_after(self) -> dict[str, Any]:
+        """All that `follow` depends on, JSON-able."""
+        return {"later": _encoded(self._later)}
 
     def load(self, start: int | None, largest: float | None, state: Mapping[str, Any]) -> None:
         """Take up a `state`; an empty one is that of a file that has none."""
@@ -257,10 +293,19 @@ class BurnIn:
         self._largest_step = int(state.get("largest_step", start or 0))
         self._frames = int(state.get("frames", 0))
         self._next = int(state.get("next", start or 0))
-        rows = np.frombuffer(base64.b64decode(state.get("rows", "")), dtype="<f8").reshape(-1, 3)
-        self._rows = [(float(a), float(b), float(c)) for a, b, c in rows]
+        self._rows = _decoded(state.get("rows", ""))
+        self._later = _decoded(state.get("later", ""))
         geometry = state.get("geometry")
         self._geometry = None if geometry is None else Geometry.from_state(geometry)
+
+
+def _encoded(rows: list[Row]) -> str:
+    return base64.b64encode(np.array(rows, dtype="<f8").tobytes()).decode()
+
+
+def _decoded(text: str) -> list[Row]:
+    rows = np.frombuffer(base64.b64decode(text), dtype="<f8").reshape(-1, 3)
+    return [(float(a), float(b), float(c)) for a, b, c in rows]
 
 
 def disagreement(u: float, direct: FloatArray, conservative: FloatArray) -> float:

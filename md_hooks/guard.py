@@ -35,7 +35,8 @@ class Guard:
     temperature; until they are over, only a threshold given as a number holds. The burn-in itself
     is judged: where the two force predictions have little in common, where it is too hot, where U
     leaps or grows, where atoms overlap or molecules come apart, the run is stopped without a
-    threshold, at once if it is plain and at the end of the burn-in else. ``stop_above="auto"`` alone
+    threshold, at once if it is plain and at the end of the burn-in else. Later it is stopped as well
+    where the two predictions of 50 frames have nothing in common any more. ``stop_above="auto"`` alone
     flags as well, above ``flag_factor`` times the same level. Where a number and an "auto" resolve to
     the wrong order the band is empty: stopping goes first.
 
@@ -165,6 +166,11 @@ class Guard:
             verdict = self._burn(frame, value)
             if verdict.action is Action.STOP:
                 return verdict
+        elif self._autocorrelation_times is not None and not self._replay:
+            why = self._burn_in.follow(frame, value)
+            if why is not None:
+                reason = f"{where(frame)}: {why}, unlike in the burn-in of 'auto'{worst(frame)}"
+                return Verdict(Action.STOP, reason, "burn_in")
         if value is None:
             return CONTINUE
 
@@ -268,7 +274,7 @@ class Guard:
             "pending": self._pending,
             "burn_in_start": self._burn_in.start,
             "burn_in_max": self._burn_in.largest,
-            "burn_in": self._burn_in.state() if self._pending else {},
+            "burn_in": self._burn_in.state() if self._pending else self._burn_in.state_after(),
             "burn_in_autocorrelation_times": self._autocorrelation_times,
             "burn_in_refused": self._refused,
             "window": list(self._window),

@@ -142,6 +142,60 @@ def test_rescaling_does_not_spin_up_a_free_molecule(name, freedom):
         assert np.mean(seen[500:]) == pytest.approx(600, rel=0.12)
 
 
+@pytest.mark.parametrize(
+    ("name", "box", "periodic", "freedom"),
+    [
+        ("H2O", 12.0, True, 3),
+        ("C6H6", 20.0, (True, False, False), 30),
+        ("CO2", 12.0, (True, True, False), 4),
+        ("H2O", 6.0, True, 6),  # its images are near
+    ],
+)
+def test_a_molecule_alone_in_a_box_is_free(name, box, periodic, freedom):
+    atoms = free(name)
+    atoms.set_cell([box] * 3)
+    atoms.pbc = periodic
+    prepare(atoms, settings("bussi"))
+    assert atoms.get_number_of_degrees_of_freedom() == freedom
+
+
+def test_atoms_in_a_box_that_are_not_one_molecule_keep_their_rotation():
+    apart = free("H2O")
+    apart.set_cell([20.0] * 3)
+    apart.pbc = True
+    apart.positions[2] += 5
+    split = free("H2O")
+    split.set_cell([12.0] * 3)
+    split.pbc = True
+    split.positions[1, 1] += 12  # the same molecule, written across the boundary
+    for atoms in (apart, split):
+        prepare(atoms, settings("bussi"))
+        assert atoms.get_number_of_degrees_of_freedom() == 6
+
+
+def bent(angle: float) -> Atoms:
+    """CO2 with this angle, degrees."""
+    atoms = free("CO2")
+    half = np.radians(angle / 2)
+    arm = 1.18 * np.array([np.sin(half), np.cos(half), 0])
+    atoms.positions = [[0, 0, 0], arm, arm * [-1, 1, 1]]
+    return atoms
+
+
+@pytest.mark.parametrize(("angle", "freedom"), [(180, 4), (160, 4), (134, 3)])
+def test_which_molecules_are_linear(angle, freedom):
+    """CO2 is, also while it bends at 300 K; a molecule with the angle of NO2 is not."""
+    atoms = bent(angle)
+    prepare(atoms, settings("bussi"))
+    assert atoms.get_number_of_degrees_of_freedom() == freedom
+
+
+def test_a_continued_run_holds_what_it_held_at_its_beginning():
+    began, now = bent(180), bent(130)
+    prepare(now, settings("bussi"), began)
+    assert now.get_number_of_degrees_of_freedom() == 4
+
+
 def test_rescaling_of_a_molecule_that_its_constraints_leave_free_to_turn():
     atoms = free("CH3CH2OH")
     atoms.set_constraint(FixAtoms([0]))

@@ -19,7 +19,7 @@ from md_hooks import Frame, Verdict
 
 from .checks import check_atoms
 from .errors import ForceDeltaError
-from .free_rotation import FixRotation
+from .free_rotation import FixRotation, turns_freely
 from .limits import check_number
 
 ENSEMBLES = ("nve", "langevin", "bussi", "npt")
@@ -97,12 +97,14 @@ class EnsembleSettings:
             )
 
 
-def prepare(atoms: Atoms, settings: EnsembleSettings) -> str:
+def prepare(atoms: Atoms, settings: EnsembleSettings, began_as: Atoms | None = None) -> str:
     """Fix the centre of mass and give the atoms their initial velocities, in place.
 
     The centre of mass is held by a constraint where the structure has no constraints of its own,
     because a direct force field need not have zero net force; with "bussi" the rotation of a
-    structure without periodicity is held as well (`forcedelta.free_rotation`). These degrees of
+    structure without periodicity, or of a molecule alone in a periodic box, is held as well
+    (`forcedelta.free_rotation`). Of several molecules that do not touch each other each may still spin
+    up with "bussi"; "langevin" suits them better. These degrees of
     freedom then count neither in the temperature nor in the thermostat. Velocities are
     Maxwell-Boltzmann distributed at the start temperature in all others; with "nve" and "langevin"
     a free molecule keeps the rotation that it has at this temperature. A structure that carries
@@ -110,6 +112,11 @@ def prepare(atoms: Atoms, settings: EnsembleSettings) -> str:
 
     ASE's "npt" integrator moves atoms past constraints and thermalises the motion of the centre of
     mass with the rest: it is neither held nor removed there, and all 3N count.
+
+    Args:
+        atoms: see above.
+        settings: see `EnsembleSettings`.
+        began_as: the structure at step 0 of a run that is continued, so that the same is held.
 
     Returns:
         A sentence that says where the velocities come from.
@@ -125,9 +132,9 @@ def prepare(atoms: Atoms, settings: EnsembleSettings) -> str:
             "langevin or bussi"
         )
     if settings.name == "bussi":
-        _check_rotation(atoms)
+        _check_rotation(atoms, began_as or atoms)
     if settings.name != "npt" and not atoms.constraints and len(atoms) > 1:
-        atoms.set_constraint(_held(atoms, settings))
+        atoms.set_constraint(_held(began_as or atoms, settings))
     if atoms.has("momenta") and atoms.get_momenta().any():
         given, less = atoms.get_momenta(), ""
         atoms.set_momenta(given)  # now, or the first step would take out what is held
@@ -141,11 +148,11 @@ def prepare(atoms: Atoms, settings: EnsembleSettings) -> str:
     return f"velocities drawn at {temperature:g} K"
 
 
-def _held(atoms: Atoms, settings: EnsembleSettings) -> list[FixConstraint]:
+def _held(began_as: Atoms, settings: EnsembleSettings) -> list[FixConstraint]:
     """What is held of a structure without constraints of its own."""
     held: list[FixConstraint] = [FixCom()]
-    if settings.name == "bussi" and not atoms.pbc.any():
-        held.append(FixRotation(atoms))
+    if settings.name == "bussi" and turns_freely(began_as):
+        held.append(FixRotation(began_as))
     return held
 
 
@@ -161,13 +168,13 @@ def _less(atoms: Atoms) -> str:
     return " less what its constraints hold"
 
 
-def _check_rotation(atoms: Atoms) -> None:
+def _check_rotation(atoms: Atoms, began_as: Atoms) -> None:
     """Refuse a molecule whose constraints leave it free to turn: rescaling would spin it up.
 
     Raises:
         ForceDeltaError: its own constraints hold neither three atoms off one line nor all rotation.
     """
-    if atoms.pbc.any() or not atoms.constraints:
+    if not atoms.constraints or not turns_freely(began_as):
         return
     fixed = sorted({int(i) for c in atoms.constraints if isinstance(c, FixAtoms) for i in c.index})
     places = atoms.positions[fixed]

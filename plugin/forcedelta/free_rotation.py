@@ -9,8 +9,15 @@ from ase import Atoms
 from ase.constraints import FixConstraint
 from numpy.typing import NDArray
 
-LINEAR = 1e-3
-"""A molecule counts as linear where its smallest moment of inertia is below this share of the largest."""
+LINEAR = 0.25
+"""Å; a molecule counts as linear where no atom lies further from its long axis. A CO2 that bends at 300 K
+stays below, the bent NO2 (0.32 Å) does not."""
+
+BONDED = 1.25
+"""Two atoms nearer than this times the sum of their covalent radii belong to one molecule."""
+
+ALONE = 5.0
+"""Å; a molecule in a periodic box whose images are further away than this turns freely."""
 
 
 class FixRotation(FixConstraint):
@@ -24,12 +31,15 @@ class FixRotation(FixConstraint):
     the axis stays.
 
     Args:
-        atoms: the molecule, at least two atoms. Whether it is linear is decided here.
+        atoms: the molecule, at least two atoms. Whether it is linear is decided here, so give the
+            structure that a run began with, also where the run is continued.
     """
 
     def __init__(self, atoms: Atoms) -> None:
-        moments = np.linalg.eigvalsh(_inertia(*_about_centre(atoms)))
-        self._axes = 2 if moments[0] < LINEAR * moments[-1] else 3
+        masses, arms = _about_centre(atoms)
+        axis = np.linalg.eigh(_inertia(masses, arms))[1][:, 0]
+        away = np.linalg.norm(np.cross(arms, axis), axis=1)
+        self._axes = 2 if away.max() < LINEAR else 3
 
     def get_removed_dof(self, atoms: Atoms) -> int:
         """Degrees of freedom that neither temperature nor thermostat count: 3, or 2 if linear."""
@@ -58,6 +68,24 @@ class FixRotation(FixConstraint):
         turning = np.cross(arms, vectors).sum(axis=0)
         rate = axes @ ((axes.T @ turning) / moments)
         vectors -= masses[:, None] * np.cross(rate, arms)
+
+
+def turns_freely(atoms: Atoms) -> bool:
+    """Whether nothing hinders the rotation of a structure as a whole.
+
+    True without periodicity, and for one molecule alone in a periodic box: its atoms are bonded to
+    each other as they stand, not across a boundary, and no image comes near.
+    """
+    if not atoms.pbc.any():
+        return True
+    from ase.neighborlist import natural_cutoffs, neighbor_list  # SciPy takes a second to import
+    from scipy.sparse.csgraph import connected_components
+
+    if neighbor_list("S", atoms, ALONE).any():
+        return False
+    reach = np.array(natural_cutoffs(atoms, mult=BONDED))
+    bonded = atoms.get_all_distances() < reach[:, None] + reach
+    return bool(connected_components(bonded, directed=False)[0] == 1)
 
 
 def _about_centre(atoms: Atoms) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -133,6 +133,61 @@ def test_errors_as_small_as_the_forces_of_a_relaxed_structure_are_none():
     assert stops == []
 
 
+@pytest.mark.parametrize(("temperature", "refused"), [(60.0, False), (300.0, True)])
+def test_predictions_with_nothing_in_common_count_more_in_warm_structures(temperature, refused):
+    """Forces of 0.07 eV/Å are those of a cold structure, or of a warm one that the model does not know."""
+    rng = np.random.default_rng(1)
+    direct, conservative = rng.normal(0, 0.06, (2, 9, 3))
+    u = float(np.sqrt(((direct - conservative) ** 2).mean()))
+    guard, stops, reason = run(
+        lambda step: {
+            "direct_forces": direct, "conservative_forces": conservative, "force_delta": u,
+            "temperature": temperature,
+        }
+    )  # fmt: skip
+    assert 0.05 < u < 0.1
+    assert ("little in common" in reason) is refused
+    assert (guard.refused is not None) is bool(stops) is refused
+
+
+def test_strain_of_a_cold_structure_is_no_explosion():
+    """At 10 K a degree of freedom that relaxes by a few meV is already far beyond the target."""
+    rng = np.random.default_rng(1)
+    for heat, refused in ((24.0, False), (150.0, True)):
+        guard = Guard("auto", burn_in=STEPS, temperature=10.0)
+        for step in range(STEPS + 1):
+            guard(calm(step, rng, temperature=heat))
+        assert (guard.refused is not None) is refused
+
+
+@pytest.mark.parametrize("cut", [0, STEPS + 1, STEPS + 30, STEPS + 49])
+def test_a_run_that_leaves_what_the_burn_in_was_is_stopped_below_the_threshold(cut):
+    """Small forces have small Force Deltas, also those of an exploded structure; a restart changes nothing."""
+    rng = np.random.default_rng(1)
+    guard = Guard(0.5, "auto", burn_in=STEPS, temperature=300.0)
+    stops = []
+    for step in range(STEPS + 120):
+        if step == cut > 0:
+            state = json.loads(json.dumps(guard.state_dict()))
+            guard = Guard(0.5, "auto", burn_in=STEPS, temperature=300.0)
+            guard.load_state_dict(state)
+        frame = calm(step, rng)
+        if step > STEPS:
+            direct, conservative = rng.normal(0, 0.08, (2, 9, 3))
+            u = float(np.sqrt(((direct - conservative) ** 2).mean()))
+            frame = replace(
+                frame, direct_forces=direct, conservative_forces=conservative, force_delta=u
+            )
+        verdict = guard(frame)
+        if verdict.action is Action.STOP:
+            stops.append(step)
+            assert "little in common" in verdict.reason
+            assert "unlike in the burn-in" in verdict.reason
+            break
+    assert stops == [STEPS + 50]
+    assert guard.stop_threshold == 0.5
+
+
 def test_a_cell_that_doubles_its_volume_is_refused():
     crystal = bulk("Si", cubic=True)
     large = crystal.copy()

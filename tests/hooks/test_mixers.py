@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from ase.build import bulk, molecule
+from ase.calculators.calculator import Calculator, all_changes
 from ase.calculators.emt import EMT
 from ase.calculators.lj import LennardJones
 from ase.calculators.mixing import (
@@ -89,6 +90,68 @@ def test_u_between_exact_evaluations_is_not_missed():
     assert run(langevin(atoms), 7, [seen, Guard(stop_above=10.0)]).reason == "finished"
     with_u = [frame.step for frame in seen.frames if frame.force_delta is not None]
     assert with_u == [0, 3, 6]
+
+
+class Wrapper(Calculator):
+    """Hands atoms on to the calculator inside: changed, or at each third step only."""
+
+    implemented_properties = ("energy", "forces")
+
+    def __init__(self, inner, change=lambda atoms: None, every=1):
+        super().__init__()
+        self.calc, self.change, self.every, self.calls = inner, change, every, 0
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+        super().calculate(atoms, properties, system_changes)
+        if self.calls % self.every == 0:
+            inside = atoms.copy()
+            self.change(inside)
+            inside.calc = self.calc
+            forces = np.zeros((len(atoms), 3))
+            forces[: len(inside)] = inside.get_forces()
+            self.kept = {"energy": inside.get_potential_energy(), "forces": forces}
+        self.calls += 1
+        self.results = self.kept
+
+
+def move(atoms):
+    atoms.positions += 1.5
+    atoms.wrap()
+
+
+def test_predictions_for_another_structure_are_not_those_of_a_frame():
+    """A wrapper that evaluates its model at some steps only leaves old results in between."""
+    for inside, steps in (
+        (lambda model: Wrapper(model, every=3), [0, 3, 6]),
+        (lambda model: SumCalculator([Wrapper(model, every=3), weak()]), [0, 3, 6]),
+        (lambda model: Wrapper(model, move), list(range(8))),  # the same structure elsewhere
+    ):
+        atoms = argon()
+        atoms.calc = inside(atoms.calc)
+        seen = Collector()
+        assert run(langevin(atoms), 7, [seen, Guard(stop_above=10.0)]).reason == "finished"
+        assert [frame.step for frame in seen.frames if frame.force_delta is not None] == steps
+
+
+def drop(atoms):
+    del atoms[-1]
+
+
+def stretch(atoms):
+    atoms.positions *= 1.01
+
+
+@pytest.mark.parametrize(
+    ("change", "said"), [(drop, r"evaluated \d+ atoms, where"), (stretch, "another structure")]
+)
+def test_a_wrapper_that_never_evaluates_the_structure_of_the_run_is_an_error(change, said):
+    atoms = argon()
+    model = atoms.calc
+    model.reference = None  # taken from the structure that it sees first
+    model.reset()
+    atoms.calc = Wrapper(model, change)
+    with pytest.raises(HookError, match=f"step 0, 0 fs carries no Force Delta.*{said}"):
+        run(langevin(atoms), 5, [Guard(stop_above=10.0)])
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,7 @@ from md_hooks import (
     restore,
     run,
 )
+from md_hooks.h5md_io import bare_atoms
 from md_hooks.progress import say
 from md_hooks.text import one_line
 
@@ -160,10 +161,12 @@ def simulate(settings: RunSettings, given: set[str], command: str) -> Ending:
         result = RunResult("finished", checkpoint.step, checkpoint.time)
         return _ending(result, settings, guard, None)
 
+    began_as = None
     if checkpoint is None:
         atoms = read_structure(settings.structure)
     else:
         atoms = continued_structure(settings.structure, settings.out, stored.get("constraints"))
+        began_as = bare_atoms(Trajectory(settings.out).frame(0))
     constraints = constraints_of(atoms)
     calculator = _calculator(settings)
     for found in calibrations.values():
@@ -175,7 +178,7 @@ def simulate(settings: RunSettings, given: set[str], command: str) -> Ending:
     atoms.calc = calculator
     if checkpoint is None:
         check_structure(atoms, calculator.model)
-    velocities = prepare(atoms, ensemble_settings)
+    velocities = prepare(atoms, ensemble_settings, began_as)
     ensemble: Ensemble | OpenMMEngine
     if settings.engine == "openmm":
         ensemble = _openmm(atoms, ensemble_settings, calculator.model, settings)

@@ -136,8 +136,9 @@ class Audit:
         self._check_same(found, index)
         # the batch of that frame again, as its numbers depend on what is evaluated beside it
         batch = found.state.get("batch")  # earlier versions did not keep it
-        known = isinstance(batch, int) and 0 <= batch <= index
-        self._next = batch if known else index + self._settings.every
+        if not isinstance(batch, int) or not 0 <= batch <= index:
+            batch = index + self._settings.every
+        self._next = batch
         self._shown = index
         self._continuity.load(found.state["continuity"])
         return found

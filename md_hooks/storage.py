@@ -154,11 +154,14 @@ class Storage:
             raise self.error
         if not self._changes and self.size == self._end == self.committed:
             return
-        changes = _in_order(self._changes)
+        changes = _in_order(_within(self._changes, self._end))
         try:
             if changes:
                 # behind the old end too: until the journal is complete, the old state counts
-                _write(self._fd, _encode(changes, self._end), max(self._end, self.committed))
+                begin = max(self._end, self.committed)
+                if self.size > begin:  # appended, then given up: the journal has to be the last
+                    os.ftruncate(self._fd, begin)
+                _write(self._fd, _encode(changes, self._end), begin)
         except OSError as error:
             self.error = error
             self.roll_back()
@@ -195,14 +198,18 @@ def _make(fd: int, changes: Iterable[Change], end: int) -> None:
     os.ftruncate(fd, end)
 
 
-def _in_order(changes: dict[tuple[int, int], bytes]) -> list[Change]:
+def _within(changes: dict[tuple[int, int], bytes], end: int) -> list[Change]:
+    """The changes before the end of the data; what lies behind it is cut off anyway."""
+    return [(at, data[: end - at]) for (at, _), data in changes.items() if at < end]
+
+
+def _in_order(given: list[Change]) -> list[Change]:
     """The changes in an order in which each is of use to a reader of those before it.
 
     First HDF5's header, which holds the end of the data; then the nodes of its indices from the
     root down, so that new nodes are found before old ones lose entries to them; then the rest as
     HDF5 wrote it, data before the headers that count them.
     """
-    given = [(at, data) for (at, _), data in changes.items()]
     places = sorted((at, at + len(data)) for at, data in given)
     if any(low < end for (_, end), (low, _) in pairwise(places)):
         return given  # space that was used twice: only the order of the writes is right

@@ -41,14 +41,13 @@ def content(path, repair):
 writes = st.lists(st.tuples(st.integers(0, 300), st.binary(min_size=1, max_size=80)), max_size=8)
 
 
-@given(
-    first=writes, second=writes, shrink=st.integers(0, 50), at=st.integers(1, 30), data=st.data()
-)
-@settings(
-    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-def test_a_commit_is_made_as_a_whole(tmp_path, first, second, shrink, at, data):
-    path = tmp_path / "file"
+def dies_at(path, first, second, shrink, at, part_of):
+    """Commit some writes, die at the n-th operation of the next commit, and look at the file.
+
+    Args:
+        shrink: so many bytes are cut off before the second commit.
+        part_of: how much of the write it dies in is made.
+    """
     path.write_bytes(b"")
     states = []
     count = 0
@@ -60,8 +59,7 @@ def test_a_commit_is_made_as_a_whole(tmp_path, first, second, shrink, at, data):
             if count == at:
                 if function is pwrite:
                     view, place = arguments
-                    part = data.draw(st.integers(0, len(view)))
-                    pwrite(fd, bytes(view)[:part], place)
+                    pwrite(fd, bytes(view)[: part_of(len(view))], place)
                 raise DiedError
             return function(fd, *arguments)
 
@@ -106,6 +104,31 @@ def test_a_commit_is_made_as_a_whole(tmp_path, first, second, shrink, at, data):
         assert seen == states[1] or seen.startswith(states[0])
         assert content(path, repair=True) == seen
         assert content(path, repair=False) == seen
+
+
+@given(
+    first=writes, second=writes, shrink=st.integers(0, 50), at=st.integers(1, 30), data=st.data()
+)
+@settings(
+    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_a_commit_is_made_as_a_whole(tmp_path, first, second, shrink, at, data):
+    dies_at(
+        tmp_path / "file", first, second, shrink, at,
+        lambda length: data.draw(st.integers(0, length)),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("at", range(1, 10))
+@pytest.mark.parametrize(
+    ("first", "second", "shrink"),
+    [
+        ([(2, b"a")], [(0, b"b"), (1, b"c"), (2, b"de")], 2),  # a change behind the new end
+        ([(0, b"abc")], [(0, b"d"), (3, b"e" * 200)], 200),  # appended more than the journal needs
+    ],
+)
+def test_a_commit_that_makes_the_file_shorter(tmp_path, first, second, shrink, at):
+    dies_at(tmp_path / "file", first, second, shrink, at, lambda length: length // 2)
 
 
 def test_hdf5_meets_no_error_and_the_file_is_as_it_was(tmp_path, monkeypatch):
@@ -156,11 +179,11 @@ def test_indices_are_written_from_the_root_down():
     def node(level):
         return b"TREE\x01" + bytes([level]) + bytes(10)
 
-    changes = {
-        (500, 16): b"x" * 16, (300, 16): node(0), (400, 16): node(2), (350, 16): node(1),
-        (0, 8): b"header..", (600, 4): b"last",
-    }  # fmt: skip
+    changes = [
+        (500, b"x" * 16), (300, node(0)), (400, node(2)), (350, node(1)), (0, b"header.."),
+        (600, b"last"),
+    ]  # fmt: skip
     places = [at for at, _ in storage._in_order(changes)]
     assert places == [0, 400, 350, 300, 500, 600]
-    overlapping = {(10, 4): b"abcd", (12, 4): b"TREE", (0, 4): b"head"}
+    overlapping = [(10, b"abcd"), (12, b"TREE"), (0, b"head")]
     assert [at for at, _ in storage._in_order(overlapping)] == [10, 12, 0]

@@ -17,7 +17,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import Trajectory, write
 from torch import Tensor
 
-from md_hooks import layout
+from md_hooks.h5md import layout
 
 GOOD = Atoms("OH2", [[0, 0, 0.12], [0, 0.76, -0.48], [0, -0.76, -0.48]])
 CELL = np.diag([9.0, 9.0, 9.0])

@@ -45,7 +45,7 @@ BASES = {"run": RUN, "audit": AUDIT, "calibrate": CALIBRATE, "recalc": RECALC,
 _ONCE = (
     "audit.command",
     "calibration.calibrate",
-    "cli.simulation",
+    "simulation.guarded",
     "openmm.engine",
     "training.__main__",
 )

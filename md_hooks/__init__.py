@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 from .ase_md import Attachment, attach, run
 from .ase_state import restore
 from .chain import HookChain, RunInfo, RunResult
-from .checkpoint import Checkpoint, load_checkpoint
 from .errors import HookError, RunStoppedError
 from .flags import FlagStore
 from .frame import Frame
 from .guard import Guard
+from .h5md.checkpoint import Checkpoint, load_checkpoint
+from .h5md.remark import Remark
+from .h5md.trajectory import Trajectory
 from .progress import Progress
 from .recorder import Recorder
-from .remark import Remark
-from .trajectory import Trajectory
 from .verdict import Action, Verdict
 
 if TYPE_CHECKING:

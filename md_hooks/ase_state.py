@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from .checkpoint import Checkpoint
 from .errors import HookError
+from .h5md.checkpoint import Checkpoint
 
 _NOT_STATE = frozenset({"max_steps"})
 

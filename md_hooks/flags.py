@@ -14,7 +14,7 @@ from .errors import HookError
 from .extxyz import frame_text
 from .flag_file import FlagFile
 from .frame import Frame
-from .h5md_io import bare_atoms
+from .h5md.ase_format import bare_atoms
 from .run_id import id_of_content
 from .verdict import Action, Verdict
 

@@ -12,7 +12,7 @@ from ase.geometry import complete_cell
 from numpy.typing import NDArray
 
 from .frame import Frame
-from .wreckage import CLOSEST
+from .unphysical import CLOSEST
 
 BONDED = 1.25
 """Two atoms nearer than this times the sum of their covalent radii are bonded at the start."""

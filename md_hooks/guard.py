@@ -13,7 +13,7 @@ from .burn_in import BurnIn
 from .chain import RunInfo
 from .errors import HookError
 from .frame import Frame
-from .in_words import not_finite, where, worst
+from .frame_description import not_finite, where, worst
 from .verdict import CONTINUE, Action, Verdict
 
 Threshold = float | Literal["auto"] | None

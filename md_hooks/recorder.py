@@ -7,7 +7,7 @@ the run stops or ends. A process that is killed loses that last second and nothi
 
 Why the file can be read while it grows, and after kill -9. The format is the oldest that HDF5
 knows (``libver="earliest"``), which carries no mark that a writer left behind. What is written
-reaches the disk in steps that are made as a whole or not at all (`md_hooks.storage`); the datasets
+reaches the disk in steps that are made as a whole or not at all (`md_hooks.h5md.storage`); the datasets
 by which readers count frames come last, together with the checkpoint. Readers in other processes
 need no switch and disturb nobody; a second writer is refused (`md_hooks.locking`).
 """
@@ -23,13 +23,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from .abandoned import abandoned_run_id
 from .chain import RunInfo, RunResult
-from .checkpoint import Checkpoint
 from .errors import HookError
 from .frame import Frame
-from .h5md_file import H5MDFile
-from .remark import Remark
+from .h5md.abandoned import abandoned_run_id
+from .h5md.checkpoint import Checkpoint
+from .h5md.remark import Remark
+from .h5md.writer import H5MDFile
 from .run_id import new_run_id
 from .verdict import Action, Verdict
 
@@ -41,7 +41,7 @@ MAX_FRAME_VALUES = 1_000_000  # atoms x frames held back: about 130 MB
 
 
 class Recorder:
-    """Writes the frames of a run to an H5MD file; see `md_hooks.layout` for what is where.
+    """Writes the frames of a run to an H5MD file; see `md_hooks.h5md.layout` for what is where.
 
     Positions, velocities and cell are float64, forces and u_i float32. With each written frame
     goes a checkpoint, if the engine gives one (`md_hooks.load_checkpoint`).

@@ -18,7 +18,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from . import layout
+from .h5md import layout
 
 _ID = re.compile(r"[0-9a-f]{32}")
 

@@ -157,7 +157,7 @@ def test_a_library_that_is_too_old_is_told(tmp_path: Path) -> None:
 
 
 def test_one_that_a_command_imports_is_told(monkeypatch, capsys, tmp_path: Path) -> None:
-    monkeypatch.setitem(sys.modules, "forcedelta.cli.simulation", None)
+    monkeypatch.setitem(sys.modules, "forcedelta.simulation.guarded", None)
     command = ["run", str(PROJECT / "examples" / "acetylacetone.xyz"), "--model", "acac"]
     command += ["--steps", "1", "--out", str(tmp_path / "run.h5")]
     with pytest.raises(ImportError):  # whatever is the reason: versions are right

@@ -1,6 +1,6 @@
 """Reference calculations of frames: jobs, their journal, the labelled file, and a live queue.
 
-Knows frames and ASE calculators, no models. `forcedelta.recalculation` has ready-made references.
+Knows frames and ASE calculators, no models. `forcedelta.labelling` has ready-made references.
 """
 
 from .campaign import Campaign, recalculate

@@ -13,7 +13,7 @@ from ..electronic_state import INITIAL_MOMENTS
 from ..extxyz import frame_text
 from ..flags import HASH_PREFIX
 from ..frame import Frame
-from ..h5md_io import bare_atoms
+from ..h5md.ase_format import bare_atoms
 from ..replacing import replacing
 from .job import Label
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from ..chain import RunInfo, RunResult
 from ..errors import HookError
 from ..frame import Frame
+from ..unphysical import wreckage
 from ..verdict import CONTINUE, Action, Verdict
-from ..wreckage import wreckage
 from .campaign import Campaign
 from .labelled import candidate
 from .reference import Reference

@@ -19,8 +19,8 @@ from shaken import FRAMES, moving
 
 from forcedelta.ase import ForceDeltaCalculator
 from forcedelta.audit import audit
-from forcedelta.audit.reading import open_source
 from forcedelta.errors import ForceDeltaError
+from forcedelta.trajectories.opening import open_source
 from md_hooks import Trajectory
 
 H5MD_UNITS = {"timeunit": "ps", "lengthunit": "Angstrom", "velocityunit": "Angstrom/ps"}

@@ -14,7 +14,8 @@ import pytest
 from shaken import moving
 
 from forcedelta.audit import audit
-from md_hooks import HookError, Trajectory, progress, recorder, storage
+from md_hooks import HookError, Trajectory, progress, recorder
+from md_hooks.h5md import storage
 
 MANY, GOLD = 3600, 3  # frames, and those with an element that the model does not know
 

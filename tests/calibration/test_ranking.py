@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import mannwhitneyu, spearmanr
 
-from forcedelta.calibration.ranking import (
+from forcedelta.ranking import (
     RESAMPLES,
     at_thresholds,
     auroc,

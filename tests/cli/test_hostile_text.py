@@ -9,8 +9,9 @@ import h5py
 import numpy as np
 import pytest
 
-from forcedelta.audit.report import write_report
-from md_hooks import Trajectory, layout
+from forcedelta.report.html import write_report
+from md_hooks import Trajectory
+from md_hooks.h5md import layout
 from md_hooks.text import one_line, printable, shortened
 
 HOSTILE = "a\x1b[2J\x1b]0;owned\x07\x9b31m\u202eb<script>alert(1)</script>$\\bad{$"

@@ -34,8 +34,8 @@ def once(module, name):
     setattr(module, name, kept)
 
 once(*{
-    "plot": ("forcedelta.pictures", "draw"),
-    "report": ("forcedelta.audit.report", "_pictures"),
+    "plot": ("forcedelta.report.run_figure", "draw"),
+    "report": ("forcedelta.report.html", "_pictures"),
     "calibrate": ("forcedelta.calibration.calibrate", "calibrate"),
     "export": ("forcedelta.openmm.export", "load_model"),
 }[sys.argv[3]])

@@ -11,7 +11,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from forcedelta.pictures import MOST_POINTS, draw
+from forcedelta.report.run_figure import MOST_POINTS, draw
 from md_hooks import Trajectory
 
 PNG = b"\x89PNG\r\n\x1a\n"

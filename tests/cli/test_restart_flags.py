@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from md_hooks import Trajectory
-from md_hooks.layout import CHECKSUM, CHECKSUMS, RUNS, SERIES_CHECKSUM
+from md_hooks.h5md.layout import CHECKSUM, CHECKSUMS, RUNS, SERIES_CHECKSUM
 
 FLAGGED = ["--flag-above", "0", "--record-every", "1", "--flags", "flags.xyz"]
 

@@ -168,7 +168,7 @@ def opens(path: Path, steps: int | None = None) -> list[str]:
     import h5py
     import MDAnalysis
 
-    from md_hooks import layout
+    from md_hooks.h5md import layout
 
     problems = []
     try:
@@ -490,7 +490,7 @@ def main() -> int:
         os.execve(sys.executable, [sys.executable, *sys.argv], environment)
     import torch
 
-    import forcedelta.cli.simulation  # noqa: F401 - loaded once, for all children
+    import forcedelta.simulation.guarded  # noqa: F401 - loaded once, for all children
 
     torch.set_num_threads(1)
     rng = random.Random(given.seed)

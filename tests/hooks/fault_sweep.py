@@ -44,7 +44,7 @@ from md_hooks import (
     restore,
     run,
 )
-from md_hooks.storage import has_journal
+from md_hooks.h5md.storage import has_journal
 
 STEPS = 45
 OPERATIONS = ("pwrite", "ftruncate", "link", "replace", "rename", "unlink", "fsync", "open")

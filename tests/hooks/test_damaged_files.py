@@ -14,8 +14,8 @@ from test_guard import frame
 from test_recorder import frames, record
 
 from md_hooks import Guard, HookError, Recorder, RunInfo, Trajectory, load_checkpoint
-from md_hooks import checkpoint as ckpt
-from md_hooks.remark import Remark
+from md_hooks.h5md import checkpoint as ckpt
+from md_hooks.h5md.remark import Remark
 
 PARTICLES, OBSERVABLES = "particles/trajectory", "observables/trajectory"
 RUN = "parameters/runs/0"

@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 import pytest
 
-from md_hooks.hdf5_links import leads_elsewhere
+from md_hooks.h5md.links import leads_elsewhere
 
 VALUES = np.arange(6.0)
 

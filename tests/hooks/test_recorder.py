@@ -25,7 +25,7 @@ from md_hooks import (
     recorder,
     run,
 )
-from md_hooks import checkpoint as ckpt
+from md_hooks.h5md import checkpoint as ckpt
 
 
 def test_scalars_each_step_frames_each_n_and_when_flagged(tmp_path):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from md_hooks import Action, FlagStore, Frame, HookChain, Recorder, RunInfo, RunResult, Trajectory
-from md_hooks.layout import CHECKSUM, CHECKSUMS, RUNS, SERIES_CHECKSUM
+from md_hooks.h5md.layout import CHECKSUM, CHECKSUMS, RUNS, SERIES_CHECKSUM
 from md_hooks.run_id import id_of_content, is_run_id, new_run_id
 
 DONE = RunResult("finished", 0, 0.0)

@@ -14,8 +14,8 @@ pytest.importorskip("hypothesis", reason="needs hypothesis")
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from md_hooks import storage
-from md_hooks.storage import Storage
+from md_hooks.h5md import storage
+from md_hooks.h5md.storage import Storage
 
 
 class DiedError(BaseException):

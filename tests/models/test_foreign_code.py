@@ -24,7 +24,7 @@ from forcedelta.cli import status
 from forcedelta.models.torchscript import FACTS
 from forcedelta.openmm import add_force_delta
 from forcedelta.openmm.export import export
-from forcedelta.openmm.torchscript import load_exported
+from forcedelta.openmm.torch_monitor import load_exported
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from forcedelta.audit.many import Mode, audit_one, check_files, plan, prepare, run_jobs
-from forcedelta.audit.report import check_report, write_report
 from forcedelta.audit.result import AuditResult
 from forcedelta.errors import ForceDeltaError
+from forcedelta.report.html import check_report, write_report
 from forcedelta.restarts import check_stored_model
 from md_hooks import Trajectory
 from md_hooks.progress import say

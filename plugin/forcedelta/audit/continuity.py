@@ -9,7 +9,7 @@ import numpy as np
 from ase.formula import Formula
 from numpy.typing import NDArray
 
-from forcedelta.audit.frames import StoredFrame
+from forcedelta.trajectories.base import StoredFrame
 from md_hooks import Remark
 
 _REMEMBERED = 20  # spacings of frames

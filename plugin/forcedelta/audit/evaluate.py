@@ -10,12 +10,12 @@ import torch
 from ase import Atoms
 
 from forcedelta.audit.batches import BatchEvaluator, Evaluation, batch_atoms
-from forcedelta.audit.frames import StoredFrame, Unreadable
 from forcedelta.checks import check_supported
 from forcedelta.errors import ForceDeltaError
 from forcedelta.graph import charge_and_spin
 from forcedelta.models.loaded import LoadedModel
 from forcedelta.neighbours import FARTHEST
+from forcedelta.trajectories.base import StoredFrame, Unreadable
 
 NOT_FINITE = f"positions are not finite, or farther away than {FARTHEST:.0e} Å"
 

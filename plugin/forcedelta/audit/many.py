@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tqdm import tqdm
 
-from forcedelta.audit.reading import open_source
 from forcedelta.audit.result import AuditResult
 from forcedelta.audit.settings import AuditSettings, continued, just_created
-from forcedelta.cli.settings import with_calibrations
 from forcedelta.errors import ForceDeltaError
 from forcedelta.outputs import Named, check_outputs
 from forcedelta.restarts import flags_to_go_on_with
+from forcedelta.simulation.settings import with_calibrations
+from forcedelta.trajectories.opening import open_source
 from md_hooks import Trajectory
 from md_hooks.progress import QuietStream, say
 from md_hooks.signals import completed
@@ -51,7 +51,7 @@ def audit(
     first one was.
 
     Args:
-        trajectories: one or more files; `forcedelta.audit.reading.open_source` says of what kind.
+        trajectories: one or more files; `forcedelta.trajectories.opening.open_source` says of what kind.
         model: a name, the path of a file, or a model in memory (without an executor only).
         out: file or folder, see above.
         executor: runs a job for each trajectory, e.g. a ProcessPoolExecutor, or Dask's

@@ -16,13 +16,13 @@ from forcedelta.ase import usable_device
 from forcedelta.audit.batches import Evaluation
 from forcedelta.audit.continuity import Continuity
 from forcedelta.audit.evaluate import NOT_FINITE, FrameEvaluator, not_finite
-from forcedelta.audit.frames import Source, StoredFrame, Unreadable
-from forcedelta.audit.reading import open_source
 from forcedelta.audit.result import AuditResult, Tally
 from forcedelta.audit.settings import AuditSettings, just_created
 from forcedelta.checks import check_takes_charge
 from forcedelta.errors import ForceDeltaError
 from forcedelta.models import LoadedModel, load_model
+from forcedelta.trajectories.base import Source, StoredFrame, Unreadable
+from forcedelta.trajectories.opening import open_source
 from md_hooks import (
     Action,
     Checkpoint,

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from forcedelta.calibration.result import Calibration
-from forcedelta.cli.settings import check_factors, patience, threshold
 from forcedelta.errors import ForceDeltaError
 from forcedelta.limits import check_types, check_value
+from forcedelta.simulation.settings import check_factors, patience, threshold
 from md_hooks import Guard, HookError, Trajectory
 
 DEFINING = (

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from .. import __version__
 from ..errors import ForceDeltaError
+from ..ranking import as_facts, at_thresholds, ranking
 from .correlation import Sample, independent
 from .guarantee import Threshold, check, find_threshold
 from .labels import Labels
-from .ranking import as_facts, at_thresholds, ranking
 from .result import Calibration
 
 Array = NDArray[np.float64]

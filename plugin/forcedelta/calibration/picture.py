@@ -11,7 +11,7 @@ from scipy.stats import beta
 
 from md_hooks.text import printable
 
-from ..pictures import png
+from ..report.run_figure import png
 from .labels import Labels
 from .result import Calibration
 

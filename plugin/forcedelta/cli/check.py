@@ -17,8 +17,8 @@ from tqdm import tqdm
 from md_hooks.progress import QuietStream, say
 from md_hooks.text import printable
 
+from ..simulation.structures import read_structure
 from .model_options import Architecture, Charge, Spin, Trust
-from .structures import read_structure
 
 NOT_USABLE = 4
 

@@ -49,16 +49,16 @@ def plot(
     if not len(trajectory.series.get("step", ())):
         raise ForceDeltaError(f"{path} holds no steps yet: wait for the first to be recorded")
     if page:
-        from ..audit.report import write_report
+        from ..report.html import write_report
 
         write_report([path], picture)
         say(picture, sys.stdout)
         return 0
-    from ..pictures import draw, write_png
+    from ..report.run_figure import draw, write_png
 
     if "trajectory" in trajectory.metadata.get("settings", {}):  # an audit, which may have no times
-        from ..audit.digest import Digest
-        from ..audit.figures import overview
+        from ..report.audit_figures import overview
+        from ..report.digest import Digest
 
         figure = overview(Digest(trajectory))
     else:

@@ -172,8 +172,8 @@ def recalc(
     changed |= {name: value for name, value in (("xc", xc), ("basis", basis)) if value is not None}
     if not dry_run:
         _check_outputs(source, out, settings)
-    from ..recalculation.command import Settings
-    from ..recalculation.command import recalc as carry_out
+    from ..labelling.label_frames import Settings
+    from ..labelling.label_frames import recalc as carry_out
 
     try:
         account = carry_out(

@@ -13,8 +13,8 @@ import typer
 from md_hooks.progress import say
 
 from ..outputs import Named, check_outputs
+from ..simulation.settings import RunSettings, load_toml
 from .model_options import PANEL, Architecture, Charge, Compile, Spin, Trust
-from .settings import RunSettings, load_toml
 
 EPILOG = (
     "Exit status: 0 all steps done; 3 stopped by the guard, with that frame as the last one of "
@@ -299,7 +299,7 @@ def run(
             Named("calibration", settings.flag_above),
         ],
     )
-    from .simulation import simulate
+    from ..simulation.guarded import simulate
 
     ending = simulate(settings, given, shlex.join(["forcedelta", *sys.argv[1:]]))
     if settings.json:

@@ -22,7 +22,7 @@ from safetensors.torch import save
 from torch import nn
 
 from forcedelta.errors import ForceDeltaError
-from forcedelta.models.facts import (
+from forcedelta.models.metadata import (
     check_cutoff,
     check_numbers,
     check_periodic,

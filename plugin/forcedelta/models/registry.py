@@ -25,9 +25,9 @@ from forcedelta import __version__
 from forcedelta.errors import ForceDeltaError
 from forcedelta.force_delta import ForceDelta
 from forcedelta.models.catalogue import LoadRequest, check_direct, families, family_for, family_of
-from forcedelta.models.facts import check_cutoff, check_numbers, check_periodic
 from forcedelta.models.files import hash_of, load_network
 from forcedelta.models.loaded import LoadedModel
+from forcedelta.models.metadata import check_cutoff, check_numbers, check_periodic
 from forcedelta.models.plugins import in_words
 from forcedelta.models.scripted_code import reason, records
 

@@ -39,10 +39,16 @@ from torch import Tensor, nn
 
 from forcedelta.errors import ForceDeltaError
 from forcedelta.models.catalogue import LoadRequest
-from forcedelta.models.facts import check_cutoff, check_periodic, check_symbols, parse_json, shown
 from forcedelta.models.files import hash_of
 from forcedelta.models.isolation import torch_state_kept
 from forcedelta.models.loaded import LoadedModel
+from forcedelta.models.metadata import (
+    check_cutoff,
+    check_periodic,
+    check_symbols,
+    parse_json,
+    shown,
+)
 from forcedelta.models.scripted_code import load_script, reason, records
 
 FACTS = "model.json"

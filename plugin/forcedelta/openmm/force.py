@@ -110,7 +110,7 @@ def add_force_delta(
     images = checks.is_periodic(system, topology_says, periodic)
     part = len(indices) < particles
     if path == "torchscript":
-        from .torchscript import TorchMonitor
+        from .torch_monitor import TorchMonitor
 
         exported = TorchMonitor(model, indices, numbers, images, forces, int(every), part, trust)
         _same_state(exported.electronic_state, charge, spin)

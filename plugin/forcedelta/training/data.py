@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from forcedelta.errors import ForceDeltaError
+from forcedelta.labelling.level_of_theory import difference
 from forcedelta.neighbours import neighbour_pairs
-from forcedelta.recalculation.level import difference
 
 SAME_ENERGY = 1e-6  # eV
 

@@ -14,10 +14,10 @@ import torch
 from forcedelta.errors import ForceDeltaError
 from forcedelta.installing import command
 from forcedelta.models.catalogue import LoadRequest
-from forcedelta.models.facts import parse_json, shown
 from forcedelta.models.files import hash_of
 from forcedelta.models.isolation import torch_state_kept
 from forcedelta.models.loaded import LoadedModel
+from forcedelta.models.metadata import parse_json, shown
 from forcedelta.models.scripted_code import TRUST, load_script, records
 
 EXTENSIONS = "extensions"

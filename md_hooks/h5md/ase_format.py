@@ -1,0 +1,99 @@
+"""ASE reader of recorded runs, registered through ASE's entry point for I/O formats.
+
+``ase.io.read("run.h5")`` finds it by the content of the file, not by its name: the extension .h5
+belongs to whoever registered it first, and other HDF5 files are none of our business.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from ase import Atoms, units
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.utils.plugins import ExternalIOFormat
+
+from ..electronic_state import ElectronicState
+from ..frame import Frame
+from .layout import CREATOR
+from .trajectory import Trajectory
+
+ase_format = ExternalIOFormat(
+    desc="Recorded run (H5MD) with Force Delta",
+    code="+S",
+    module="md_hooks.h5md.ase_format",
+    magic_regex=rb"\x89HDF\r\n\x1a\n.*?" + re.escape(CREATOR.encode()),
+)
+
+
+def read_forcedelta_h5md(filename: str | Path, index: int | slice = -1) -> Iterator[Atoms]:
+    """Read recorded frames as ASE atoms; the function that ``ase.io.read`` calls.
+
+    The energy (eV) and the forces (eV/Å) that drove the run are the results of the attached
+    single-point calculator, as in ASE's own trajectories: they are a model's predictions. With
+    them come the momenta, ``info["step"]``, ``info["time"]`` (fs), ``info["run_id"]``
+    (`md_hooks.run_id`), ``info["model"]`` and, where they were computed, ``info["force_delta"]``
+    (U, eV/Å), ``info["worst_atom"]`` and the arrays ``force_deltas`` [N], ``direct_forces`` and
+    ``conservative_forces`` [N, 3] in eV/Å; and, where the structure of the run had them,
+    ``info["charge"]`` (e), ``info["spin"]`` (2S+1) and the initial magnetic moments.
+    ``info["temperature"]`` (K) is that of the run, whose degrees of freedom are 3N less those that
+    it holds fixed; ``get_temperature()`` of a frame counts 3N.
+
+    Args:
+        filename: the file; it may still be growing.
+        index: frames wanted, counted from 0.
+
+    Raises:
+        HookError: the file is cut off or not a recorded run.
+        IndexError: there is no such frame.
+    """
+    trajectory = Trajectory(filename)
+    if isinstance(index, slice):
+        indices = range(len(trajectory))[index]
+    else:
+        chosen = range(len(trajectory))[index]
+        indices = range(chosen, chosen + 1)
+    model = trajectory.metadata.get("model", {}).get("name")
+    run_id = trajectory.run_id
+    for frame in trajectory.frames(indices):
+        atoms = to_atoms(frame, model)
+        atoms.info["run_id"] = run_id
+        yield atoms
+
+
+def to_atoms(frame: Frame, model: str | None = None) -> Atoms:
+    """A frame as ASE atoms, with the model's predictions as single-point results."""
+    atoms = bare_atoms(frame)
+    results = {"energy": frame.energy, "forces": frame.forces}
+    if frame.stress is not None:
+        results["stress"] = frame.stress
+    if frame.temperature is not None:
+        # get_temperature() counts 3N degrees of freedom, as the constraints are not stored
+        atoms.info["temperature"] = frame.temperature
+    if model is not None:
+        atoms.info["model"] = model
+    atoms.calc = SinglePointCalculator(atoms, **results)
+    return atoms
+
+
+def bare_atoms(frame: Frame) -> Atoms:
+    """A frame as ASE atoms without energy and forces, but with U and what belongs to it."""
+    atoms = Atoms(numbers=frame.numbers, positions=frame.positions, cell=frame.cell, pbc=frame.pbc)
+    if not np.allclose(atoms.get_masses(), frame.masses):
+        atoms.set_masses(frame.masses)
+    if frame.velocities is not None:
+        atoms.set_momenta(frame.velocities / units.fs * frame.masses[:, None])
+    atoms.info["step"] = frame.step
+    atoms.info["time"] = frame.time
+    ElectronicState(frame.charge, frame.spin, frame.magnetic_moments).put(atoms)
+    if frame.force_delta is not None:
+        atoms.info["force_delta"] = frame.force_delta
+    if frame.worst_atom is not None:
+        atoms.info["worst_atom"] = frame.worst_atom
+    for name in ("force_deltas", "direct_forces", "conservative_forces"):
+        array = getattr(frame, name)
+        if array is not None:
+            atoms.set_array(name, np.asarray(array, dtype=float))
+    return atoms

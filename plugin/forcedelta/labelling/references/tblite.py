@@ -1,0 +1,87 @@
+"""Extended tight binding (GFN1-xTB, GFN2-xTB) by tblite: milliseconds, for trying things out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import ClassVar
+
+from ase import Atoms
+from ase.calculators.calculator import Calculator
+
+from forcedelta.errors import ForceDeltaError
+from forcedelta.installing import command_for
+from forcedelta.labelling.references.base import (
+    Engine,
+    charge_and_multiplicity,
+    charge_words,
+)
+
+LAST_ELEMENT = 86
+
+
+@dataclass(frozen=True)
+class TBLite(Engine):
+    """Semi-empirical tight binding; molecules and crystals.
+
+    Attributes:
+        method: "GFN2-xTB" or "GFN1-xTB".
+        accuracy: tblite's scale of all tolerances.
+        electronic_temperature: K.
+        max_iterations: SCF cycles.
+        charge: total charge in e; None: that of the frame, else 0.
+        spin: multiplicity 2S+1; None: that of the frame, else the lowest.
+    """
+
+    key: ClassVar[str] = "tblite"
+    title: ClassVar[str] = "tblite"
+    packages: ClassVar[tuple[str, ...]] = ("tblite",)
+    install: ClassVar[str] = command_for("recalc", "tblite")
+
+    method: str = "GFN2-xTB"
+    accuracy: float = 1.0
+    electronic_temperature: float = 300.0
+    max_iterations: int = 250
+    charge: int | None = None
+    spin: int | None = None
+
+    @property
+    def level(self) -> str:
+        """See `Engine.level`."""
+        return self.method
+
+    @property
+    def details(self) -> str:
+        """See `Engine.details`."""
+        scales = [f"accuracy {self.accuracy:g}", f"{self.electronic_temperature:g} K"]
+        return ", ".join([*scales, *charge_words(self.charge, self.spin)])
+
+    @property
+    def version(self) -> str:
+        """See `Engine.version`."""
+        return version("tblite")
+
+    def check_structure(self, atoms: Atoms) -> None:
+        """See `Engine.check_structure`."""
+        charge_and_multiplicity(atoms, self.charge, self.spin)
+        beyond = sorted({symbol for symbol, z in zip(atoms.symbols, atoms.numbers, strict=True)
+                         if z > LAST_ELEMENT})  # fmt: skip
+        if beyond:
+            raise ForceDeltaError(
+                f"tblite: {self.method} has parameters up to radon, not for {', '.join(beyond)}: "
+                "use another engine"
+            )
+
+    def calculator(self, atoms: Atoms, threads: int) -> Calculator:
+        """See `Engine.calculator`."""
+        from tblite.ase import TBLite as Calculator_
+
+        charge, multiplicity = charge_and_multiplicity(atoms, self.charge, self.spin)
+        return Calculator_(
+            method=self.method,
+            charge=charge,
+            multiplicity=multiplicity,
+            accuracy=self.accuracy,
+            electronic_temperature=self.electronic_temperature,
+            max_iterations=self.max_iterations,
+        )

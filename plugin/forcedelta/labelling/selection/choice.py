@@ -1,0 +1,148 @@
+"""Which frames are sent to a reference calculation, and why the others are not."""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass
+
+import numpy as np
+from ase import Atoms
+from numpy.typing import NDArray
+
+from forcedelta.errors import ForceDeltaError
+from forcedelta.labelling.selection.band import Band, choose_band, intervals
+from forcedelta.labelling.selection.candidates import FloatArray, Source
+from forcedelta.labelling.selection.diversity import descriptors, farthest_points
+from md_hooks.unphysical import wreckage
+
+POOL = 50
+"""So many frames for each one that is wanted, those with the highest U, are compared for diversity."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What was chosen.
+
+    Attributes:
+        frames: the structures, as `md_hooks.recalculation.candidate` makes them, the one with
+            the highest U first.
+        indices: their numbers in the file.
+        band: the band that they were chosen from.
+        left_out: number of the other frames by reason.
+    """
+
+    frames: list[Atoms]
+    indices: list[int]
+    band: Band
+    left_out: dict[str, int]
+
+
+def select(
+    source: Source,
+    count: int,
+    lower: float | None = None,
+    upper: float | None = None,
+    spacing: float = 50.0,
+) -> Selection:
+    """Choose frames: highest U within the band, apart in time, diverse, no wreckage.
+
+    1. Frames outside of the band, or with values that are not finite, are left out.
+    2. Of each flagged interval one frame is kept, its highest; an interval longer than
+       ``spacing`` is cut into pieces of that length. Frames with overlapping atoms
+       (`md_hooks.unphysical`) make place for the next lower one.
+    3. From the highest down, frames nearer in time than ``spacing`` to a higher one are dropped.
+    4. Of what is left, ``count`` are chosen: the highest, then always the one whose structure is
+       farthest from all that are chosen (`forcedelta.labelling.selection.diversity`).
+
+    Args:
+        source: the frames.
+        count: how many are wanted.
+        lower: of the band, eV/Å; None: see `choose_band`.
+        upper: of the band, eV/Å; None: see `choose_band`.
+        spacing: fs. Frames without a time are taken for independent.
+
+    Raises:
+        ForceDeltaError: numbers that make no sense, no frames with a Force Delta, or dscribe is
+            needed and not installed.
+    """
+    if count < 1 or not spacing >= 0:
+        raise ForceDeltaError(
+            f"{count} frames at least {spacing} fs apart: ask for at least one frame and no "
+            "negative time"
+        )
+    band = choose_band(source, lower, upper)
+    values = band.values(source)
+    left_out = _outside(source, band, values)
+    pieces = _pieces(source, intervals(source, band), spacing)
+    pool, reasons = _highest(source, values, pieces, spacing, POOL * count)
+    left_out |= reasons
+    structures = source.read(pool)
+    chosen = list(range(len(pool)))
+    if len(pool) > count:
+        chosen = sorted(farthest_points(descriptors(structures), count))
+        left_out["more than asked for, and more like the chosen ones"] = len(pool) - count
+    return Selection([structures[k] for k in chosen], [pool[k] for k in chosen], band, left_out)
+
+
+def _outside(source: Source, band: Band, values: FloatArray) -> dict[str, int]:
+    known = np.isfinite(values)
+    counts = {
+        "Force Delta not computed or not finite": ~known,
+        "energy not finite": known & ~source.finite,
+        f"above the band (> {band.upper:.4g} eV/Å)": known & source.finite & (values > band.upper),
+        f"below the band (<= {band.lower:.4g} eV/Å)": known
+        & source.finite
+        & (values <= band.lower),
+    }
+    return {reason: int(which.sum()) for reason, which in counts.items() if which.any()}
+
+
+def _pieces(source: Source, interval: NDArray[np.int64], spacing: float) -> list[list[int]]:
+    """The frames of each interval, cut into pieces of the length ``spacing``."""
+    pieces: dict[tuple[int, int], list[int]] = {}
+    start: dict[int, float] = {}
+    for index in np.flatnonzero(interval >= 0).tolist():
+        number, time = int(interval[index]), float(source.times[index])
+        begin = start.setdefault(number, time)
+        known = spacing > 0 and np.isfinite(time)
+        piece = int((time - begin) // spacing) if known else index
+        pieces.setdefault((number, piece), []).append(index)
+    return list(pieces.values())
+
+
+def _highest(
+    source: Source, values: FloatArray, pieces: list[list[int]], spacing: float, most: int
+) -> tuple[list[int], dict[str, int]]:
+    """The highest frame of each piece, from the highest down, and why the others are none.
+
+    Structures are read only as far as they are needed.
+    """
+    waiting = [sorted(piece, key=lambda index: -values[index]) for piece in pieces]
+    heap = [(-values[piece[0]], number, 0) for number, piece in enumerate(waiting)]
+    heapq.heapify(heap)
+    kept: list[int] = []
+    lower = near = broken = 0
+    while heap and len(kept) < most:
+        _, number, place = heapq.heappop(heap)
+        piece = waiting[number]
+        index = piece[place]
+        if wreckage(source.read([index])[0]) is not None:
+            broken += 1
+            if place + 1 < len(piece):
+                heapq.heappush(heap, (-values[piece[place + 1]], number, place + 1))
+            continue
+        # a time that is not known (NaN) is never near
+        if any(abs(source.times[other] - source.times[index]) < spacing for other in kept):
+            near += 1
+        else:
+            kept.append(index)
+        lower += len(piece) - place - 1
+    reasons = {
+        "overlapping atoms or positions that are not finite": broken,
+        "not the highest of their flagged interval": lower,
+        f"less than {spacing:g} fs from a frame with a higher value": near,
+        "lower than the frames compared for diversity": sum(
+            len(waiting[number]) - place for _, number, place in heap
+        ),
+    }
+    return kept, {reason: number for reason, number in reasons.items() if number}

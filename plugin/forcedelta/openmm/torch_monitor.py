@@ -1,0 +1,225 @@
+"""A model that was exported to TorchScript, behind an `openmmtorch.TorchForce`."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openmm
+import torch
+from numpy.typing import NDArray
+
+from md_hooks.electronic_state import ElectronicState
+
+from ..checks import check_supported
+from ..errors import ForceDeltaError
+from ..installing import command
+from ..models import LoadedModel
+from ..models.metadata import check_cutoff, check_numbers, check_periodic, parse_json
+from ..models.scripted_code import load_script, reason, records
+from .evaluator import Evaluation
+from .export import AHEAD, FACTS, FULL, OTHER, PLAIN
+from .monitor import Forces, Monitor
+from .units import EV, EV_PER_ANGSTROM
+
+_REQUEST = "forcedelta_request"
+_GROUPS = 32
+_GIVEN = ("name", "weights_hash", "library", "elements", "cutoff", "periodic", "dtype", "torch")
+
+
+class TorchMonitor(Monitor):
+    """An exported model: the evaluations happen in C++, and the context is asked about them.
+
+    Args:
+        path: a file of `forcedelta.openmm.export.export`.
+        trust: whether the code in it may do more than compute.
+
+    Raises:
+        ForceDeltaError: openmmtorch cannot be imported, the file is none of an exported model, its
+            code is refused, or the model does not fit the atoms.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        atoms: NDArray[np.int64],
+        numbers: NDArray[np.int64],
+        periodic: bool,
+        forces: Forces,
+        every: int,
+        part: bool,
+        trust: bool = False,
+    ) -> None:
+        torch_force = _torch_force()
+        module, facts = load_exported(path, trust)
+        _check(facts, numbers, periodic, part)
+        super().__init__(atoms, numbers, periodic, forces, every, _model_info(facts, forces, every))
+        self.electronic_state = ElectronicState(facts.get("charge"), facts.get("spin"))
+        module.bind(
+            torch.as_tensor(atoms.astype(np.int64)),
+            torch.as_tensor(numbers.astype(np.int64)),
+            forces == "conservative",
+        )
+        self._make = lambda: torch_force(module)
+        self._context: openmm.Context | None = None
+
+    def add_to(self, system: openmm.System, group: int = 0) -> None:
+        """Add the force to a System, in one of OpenMM's force groups.
+
+        Raises:
+            ForceDeltaError: other forces are in the same group.
+        """
+        force = self._make()
+        force.setUsesPeriodicBoundaryConditions(self.periodic)
+        force.setOutputsForces(True)
+        force.addGlobalParameter(_REQUEST, PLAIN)
+        taken = {other.getForceGroup() for other in system.getForces()}
+        if group == 0:  # a group of its own: only so can it be asked alone
+            group = next(g for g in range(_GROUPS - 1, -1, -1) if g not in taken)
+        force.setForceGroup(group)
+        self._group = group
+        self._register(system, force)
+        # the C++ force does not hold this object, and a run finds it by the System
+        system._force_delta = self
+
+    @property
+    def evaluations(self) -> int:
+        """Passes of the model so far, in the context that was measured last."""
+        if self._context is None:
+            return 0
+        before = self._context.getParameter(_REQUEST)
+        self._context.setParameter(_REQUEST, OTHER)
+        state = self._context.getState(energy=True, groups={self._group})
+        self._context.setParameter(_REQUEST, before)
+        return round(state.getPotentialEnergy()._value)
+
+    def watch(self, context: openmm.Context, running: bool) -> None:
+        self._context = context
+        context.setParameter(_REQUEST, AHEAD if running else PLAIN)
+
+    def take_error(self) -> BaseException | None:
+        return None  # TorchForce keeps no more of an error than OpenMM's own exception
+
+    def measure(self, context: openmm.Context, full: bool = True) -> Evaluation:
+        self._context = context
+        context.setParameter(_REQUEST, FULL if full else PLAIN)
+        groups = {self._group}
+        state = context.getState(positions=True, energy=True, forces=True, groups=groups)
+        energy = state.getPotentialEnergy()._value / EV
+        driving = self._forces(state)
+        direct: NDArray[np.float64] | None = driving
+        conservative = deltas = u = None
+        if full:
+            context.setParameter(_REQUEST, OTHER)
+            other = self._forces(context.getState(forces=True, groups=groups))
+            pair = (other, driving) if self.forces == "conservative" else (driving, other)
+            direct, conservative = pair
+            deltas = np.sqrt(((direct - conservative) ** 2).sum(axis=1) / 3)
+            u = float(np.sqrt(np.mean(deltas**2)))
+        # the evaluation that comes next is the one of the next frame, or the trial of a barostat
+        due = (context.getStepCount() + 1) % self.every == 0
+        context.setParameter(_REQUEST, AHEAD if due else PLAIN)
+        positions = state.getPositions(asNumpy=True)._value[self.atoms]
+        box = state.getPeriodicBoxVectors(asNumpy=True)._value if self.periodic else None
+        return Evaluation(
+            positions, box, energy, driving, direct, conservative, deltas, u,
+            energy * EV, driving * EV_PER_ANGSTROM,
+        )  # fmt: skip
+
+    def _forces(self, state: openmm.State) -> NDArray[np.float64]:
+        forces: NDArray[np.float64] = state.getForces(asNumpy=True)._value[self.atoms]
+        return forces / EV_PER_ANGSTROM
+
+
+def _torch_force() -> Any:
+    try:
+        from openmmtorch import TorchForce
+    except (ImportError, OSError) as error:
+        raise ForceDeltaError(
+            f"path='torchscript' needs openmmtorch and the torch that it was made for ({error}): in an "
+            f"environment of its own, {command('torchforce')}; or use path='python'"
+        ) from error
+    _load_plugins_again()
+    return TorchForce
+
+
+def _load_plugins_again() -> None:
+    """Loads TorchForce's plug-ins that OpenMM could not load when it was imported.
+
+    OpenMM loads all plug-ins at its import. Those of TorchForce need the libraries of torch, which
+    are there once torch is imported: too late where OpenMM came first. What still fails, such as
+    the plug-in of a GPU that this machine lacks, is told by OpenMM when its platform is asked for.
+    """
+    for failure in openmm.Platform.getPluginLoadFailures():
+        found = re.search(r"(/.*OpenMMTorch\w*\.\w+):", failure)
+        if found and found[1] not in _loaded_again:
+            with contextlib.suppress(openmm.OpenMMException):
+                openmm.Platform.loadPluginLibrary(found[1])
+                _loaded_again.add(found[1])  # OpenMM keeps it in its list of failures
+
+
+_loaded_again: set[str] = set()
+
+
+def load_exported(path: str | Path, trust: bool = False) -> tuple[Any, dict[str, Any]]:
+    """The module in a file of `forcedelta export`, and what the file tells of it.
+
+    Raises:
+        ForceDeltaError: another file, one that is damaged, or code that does more than compute
+            without ``trust``.
+    """
+    if not isinstance(path, str | Path) or not Path(path).is_file():
+        raise ForceDeltaError(
+            f"path='torchscript' needs a file of 'forcedelta export', not {path!r}: export the "
+            "model first"
+        )
+    advice = f"write it with 'forcedelta export MODEL --out {path}'"
+    try:
+        _, names = records(Path(path))
+    except (RuntimeError, ValueError, OSError) as error:
+        raise ForceDeltaError(f"{path} is no exported model ({reason(error)}): {advice}") from error
+    if f"extra/{FACTS}" not in names:
+        raise ForceDeltaError(f"{path} is no exported model: {advice}")
+    extra: dict[str, Any] = {FACTS: ""}
+    module = load_script(Path(path), torch.device("cpu"), trust, extra)
+    where = f"{path}: {FACTS}"
+    facts = parse_json(extra[FACTS], f"{where} in it")
+    missing = [name for name in _GIVEN if not isinstance(facts, dict) or name not in facts]
+    if missing or not all(module._c._has_method(name) for name in ("bind", "forward")):
+        lacks = ", ".join(missing) or "its methods"
+        raise ForceDeltaError(f"{path} is no exported model (it lacks {lacks}): {advice}")
+    check_cutoff(facts["cutoff"], where)
+    check_periodic(facts["periodic"], where)
+    if facts["elements"] is not None:
+        check_numbers(facts["elements"], where)
+    return module, facts
+
+
+def _check(facts: dict[str, Any], numbers: NDArray[np.int64], periodic: bool, part: bool) -> None:
+    """Elements and periodicity, as for a model that is loaded."""
+    elements = facts["elements"]
+    model = LoadedModel(
+        module=torch.nn.Module(),
+        name=facts["name"],
+        weights_hash=facts["weights_hash"],
+        elements=None if elements is None else frozenset(elements),
+        cutoff=facts["cutoff"],
+        periodic=facts["periodic"],
+        library=facts["library"],
+    )
+    molecule = part and facts["periodic"] is False
+    check_supported(numbers, np.full(3, periodic and not molecule), model)
+
+
+def _model_info(facts: dict[str, Any], forces: Forces, every: int) -> dict[str, Any]:
+    named = {name: facts[name] for name in ("name", "weights_hash", "library", "dtype")}
+    versions = {
+        "torch": torch.__version__,
+        "exported with torch": facts["torch"],
+        "openmm": openmm.Platform.getOpenMMVersion(),
+    }
+    named["level_of_theory"] = facts.get("level_of_theory")
+    return {**named, "versions": versions, "forces": forces, "every": every, "device": "openmm's"}

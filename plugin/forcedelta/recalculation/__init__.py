@@ -1,5 +1,0 @@
-"""Reference calculations with real engines: PySCF, GPAW, Quantum ESPRESSO, CP2K, VASP, tblite."""
-
-from forcedelta.recalculation.engines import AnyCalculator, Engine, engine
-
-__all__ = ["AnyCalculator", "Engine", "engine"]

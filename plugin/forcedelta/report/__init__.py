@@ -1,0 +1,1 @@
+"""Reports on recorded files: one HTML page, and pictures."""

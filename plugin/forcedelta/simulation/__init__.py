@@ -1,0 +1,1 @@
+"""Guarded runs: structure, model, ensemble and hooks put together."""

@@ -1,0 +1,120 @@
+"""Where the atoms of a run come from: a structure file, or the run that is continued."""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from typing import Any
+
+from ase import Atoms
+
+from md_hooks import Trajectory
+from md_hooks.electronic_state import ElectronicState
+from md_hooks.h5md.ase_format import bare_atoms
+from md_hooks.text import shortened
+
+from ..errors import ForceDeltaError
+from ..reading_files import check_regular
+
+
+def read_structure(path: str | None) -> Atoms:
+    """The last structure of a file in any format that ASE reads.
+
+    Raises:
+        ForceDeltaError: there is none, it has no atoms, or one that no atom can be
+            (`forcedelta.checks.check_atoms`).
+        HookError: a charge, multiplicity or magnetic moments that cannot be.
+    """
+    import ase.io  # half a second, which other commands do without
+
+    if path is None:
+        raise ForceDeltaError("no structure: give a file that ASE reads, e.g. molecule.xyz")
+    file, at, _ = path.rpartition("@")  # ASE's way to name one of several frames
+    if path != "-":
+        file = file if at and not os.path.lexists(path) else path
+        if not os.path.lexists(file):
+            raise ForceDeltaError(f"{path} does not exist: give a structure file")
+        check_regular(file, "give a structure file")
+        _check_xyz_counts(file)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what readers of formats remark is no error
+            atoms = ase.io.read(path)
+    except FileNotFoundError:
+        raise ForceDeltaError(f"{path} does not exist: give a structure file") from None
+    except (Exception, SystemExit) as error:  # readers of many formats, each with its own errors
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ForceDeltaError(
+            f"{path} cannot be read as a structure ({reason}): give a file in a format that ASE "
+            "knows ('ase info --formats')"
+        ) from error
+    if not isinstance(atoms, Atoms):
+        raise ForceDeltaError(f"{path} names several structures: give one of them")
+    if len(atoms) == 0:
+        raise ForceDeltaError(f"{path} holds no atoms: give a structure file with at least one")
+    from ..checks import check_atoms  # with PyTorch, which takes seconds to import
+
+    try:
+        check_atoms(atoms)
+    except ForceDeltaError as error:
+        raise ForceDeltaError(f"{path}: {error}") from None
+    # magnetic moments of a calculation in the file, before another calculator takes its place
+    ElectronicState.of(atoms).put(atoms)
+    return atoms
+
+
+def _check_xyz_counts(path: str) -> None:
+    """Whether the first frame of an XYZ file can hold the atoms that it claims.
+
+    ASE counts to the number in the first line, whatever it is, and beyond the end of the file.
+
+    Raises:
+        ForceDeltaError: it cannot.
+    """
+    if os.path.isdir(path):
+        return
+    with open(path, "rb") as file:
+        first = file.readline(10_000).strip()
+    if first.isdigit() and (len(first) > 18 or int(first) > os.path.getsize(path)):
+        raise ForceDeltaError(
+            f"{path} is cut off: its first line names {shortened(first.decode(), 30)} atoms, and it has "
+            f"{os.path.getsize(path)} bytes; give a structure file that is whole"
+        )
+
+
+def continued_structure(path: str | None, run: str, constraints: Any) -> Atoms:
+    """The atoms of a recorded run, or those of a structure file that must be the same system.
+
+    A recorded run does not hold the constraints of its structure, only which they were
+    (`constraints_of`): where there are any, the structure file is needed.
+
+    Args:
+        path: the structure file, if one was given.
+        run: the recorded run.
+        constraints: what it says about its constraints.
+
+    Raises:
+        ForceDeltaError: another system, other constraints.
+    """
+    stored = bare_atoms(Trajectory(run).frame(-1))
+    atoms = stored if path is None else read_structure(path)
+    if list(atoms.numbers) != list(stored.numbers) or list(atoms.pbc) != list(stored.pbc):
+        raise ForceDeltaError(
+            f"{run} holds another system ({stored.symbols}, periodic {stored.pbc}) than {path} "
+            f"({atoms.symbols}, periodic {atoms.pbc}): omit the structure to continue that "
+            "run, or give another --out"
+        )
+    if constraints_of(atoms) != (constraints or []):
+        raise ForceDeltaError(
+            f"{run} was made with other constraints on its atoms: give the structure file with "
+            "which it was started"
+        )
+    ElectronicState.of(stored).put(atoms)  # also where they came from flags of the first part
+    return atoms
+
+
+def constraints_of(atoms: Atoms) -> list[Any]:
+    """The constraints of atoms in a form that can be stored and compared."""
+    facts = [constraint.todict() for constraint in atoms.constraints]
+    return list(json.loads(json.dumps(facts, default=lambda array: array.tolist())))

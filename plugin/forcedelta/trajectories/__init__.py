@@ -1,0 +1,1 @@
+"""Stored trajectories: their frames one after the other, whoever wrote them."""

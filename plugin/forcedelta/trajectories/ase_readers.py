@@ -1,0 +1,215 @@
+"""Trajectories that ASE reads, and our own."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import IO, Any
+
+import ase.io
+from ase import Atoms
+from ase.io.extxyz import read_extxyz
+from ase.io.formats import open_with_compression
+
+from forcedelta.errors import ForceDeltaError
+from forcedelta.trajectories.base import (
+    InSequence,
+    RandomAccess,
+    Source,
+    StoredFrame,
+    from_atoms,
+    reason_of,
+)
+from md_hooks import Trajectory
+from md_hooks.electronic_state import ElectronicState
+
+
+class XYZSource(InSequence):
+    """XYZ and extended XYZ, compressed or not.
+
+    ASE's reader first makes an index of the whole file; here the file is cut into frames, and ASE
+    reads one at a time, so that memory stays flat and a frame that cannot be read stands alone.
+    """
+
+    kind = "extended XYZ"
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._length: int | None = None
+
+    def __len__(self) -> int:
+        if self._length is None:
+            self._length = 0
+            try:
+                for _ in self.parts():
+                    self._length += 1
+            except ForceDeltaError:
+                pass  # to be reported when the frames are read
+        return self._length
+
+    def parts(self) -> Iterator[Callable[[], Atoms]]:
+        """See `InSequence`."""
+        with open_with_compression(str(self._path), "rb") as file:
+            for text in _split(file):
+                yield partial(_parse, text)
+
+
+def _split(file: IO[Any]) -> Iterator[bytes]:
+    """The text of each frame.
+
+    Raises:
+        ForceDeltaError: the file ends within a frame, or something else stands between two.
+    """
+    head = file.readline()
+    while head.strip():
+        try:
+            lines = [head, *_next_lines(file, 1 + _count(head))]
+        except ValueError:
+            found = head[:40].decode(errors="replace").strip()
+            raise ForceDeltaError(f"'{found}' stands where the number of atoms should") from None
+        if not lines[-1].endswith(b"\n"):
+            if not lines[-1]:
+                raise ForceDeltaError("the file ends in the middle of this frame")
+            if file.readline() == b"" and not _full_width(lines):
+                raise ForceDeltaError("the file ends in the middle of the last line of this frame")
+        head = file.readline()
+        while head.lstrip().startswith(b"VEC"):
+            lines.append(head)
+            head = file.readline()
+        yield b"".join(lines)
+
+
+def _count(head: bytes) -> int:
+    """The number of atoms that a frame begins with. Raises ValueError where it is none."""
+    count = int(head)
+    if count < 0:
+        raise ValueError
+    return count
+
+
+def _next_lines(file: IO[Any], count: int) -> Iterator[bytes]:
+    """So many lines; where the file ends before, an empty one is the last."""
+    for _ in range(count):
+        line = file.readline()
+        yield line
+        if not line:
+            return
+
+
+def _full_width(lines: list[bytes]) -> bool:
+    """Whether the last line, which has no end, is as long as that of the other atoms.
+
+    A number that is cut off still is a number; a file that was typed may just lack the last key.
+    """
+    others = {len(line.rstrip()) for line in lines[2:-1]}
+    return not others or len(lines[-1].rstrip()) >= min(others)
+
+
+def _parse(text: bytes) -> Atoms:
+    return next(iter(read_extxyz(io.StringIO(text.decode()), 0)))
+
+
+class TrajSource(RandomAccess):
+    """ASE's own .traj."""
+
+    kind = "ASE trajectory"
+
+    def __init__(self, path: Path) -> None:
+        self._trajectory = ase.io.Trajectory(str(path))
+
+    def __len__(self) -> int:
+        return len(self._trajectory)
+
+    def read(self, index: int) -> StoredFrame:
+        """See `RandomAccess`."""
+        return from_atoms(index, self._trajectory[index])
+
+    def close(self) -> None:
+        """Close the file."""
+        self._trajectory.close()
+
+
+class RecordedSource(RandomAccess):
+    """A file that a Recorder wrote: a run, or an audit."""
+
+    kind = "recorded run"
+
+    def __init__(self, path: Path) -> None:
+        self._trajectory = Trajectory(path)
+        settings = self._trajectory.metadata.get("settings", {})
+        self._info = {name: settings.get(name) for name in ("charge", "spin")}
+
+    def __len__(self) -> int:
+        return len(self._trajectory)
+
+    def run_id(self) -> str:
+        """See `Source`: that of the run in the file."""
+        return self._trajectory.run_id
+
+    def read(self, index: int) -> StoredFrame:
+        """See `RandomAccess`."""
+        return next(self._stored(range(index, index + 1)))
+
+    def frames(self, start: int, stop: int | None, every: int) -> Iterator[StoredFrame]:
+        """See `Source`; blocks are read at a time."""
+        end = len(self) if stop is None else min(stop, len(self))
+        return self._stored(range(start, end, every))
+
+    def _stored(self, indices: range) -> Iterator[StoredFrame]:
+        for index, frame in zip(indices, self._trajectory.frames(indices), strict=True):
+            atoms = Atoms(
+                numbers=frame.numbers, positions=frame.positions, cell=frame.cell, pbc=frame.pbc,
+                masses=frame.masses,
+            )  # fmt: skip
+            # files of earlier versions have charge and spin in their settings only
+            atoms.info = {name: value for name, value in self._info.items() if value is not None}
+            ElectronicState(frame.charge, frame.spin, frame.magnetic_moments).put(atoms)
+            yield StoredFrame(
+                index, atoms, frame.step, frame.time, frame.velocities, frame.temperature
+            )
+
+
+class LoadedSource(RandomAccess):
+    """Any other format that ASE reads. ASE loads most of them as a whole, and so does this."""
+
+    kind = "read by ASE"
+
+    def __init__(self, path: Path) -> None:
+        self._images: list[Atoms] = []
+        self._problem: Exception | None = None
+        try:
+            for atoms in ase.io.iread(str(path), ":"):
+                self._images.append(atoms)
+        except Exception as error:
+            if not self._images:
+                raise ForceDeltaError(
+                    f"{path} cannot be read as a trajectory ({reason_of(error)}): give a file that "
+                    "ASE reads ('ase info --formats'), or one that MDAnalysis reads with --topology"
+                ) from error
+            self._problem = error
+
+    def __len__(self) -> int:
+        return len(self._images) + (self._problem is not None)
+
+    def read(self, index: int) -> StoredFrame:
+        """See `RandomAccess`."""
+        if index == len(self._images) and self._problem is not None:
+            raise self._problem
+        return from_atoms(index, self._images[index])
+
+
+def ase_source(path: Path, file_format: str) -> Source:
+    """The source for a format by ASE's name of it."""
+    if file_format in ("xyz", "extxyz"):
+        return XYZSource(path)
+    if file_format == "traj":
+        try:
+            return TrajSource(path)
+        except Exception as error:
+            raise ForceDeltaError(
+                f"{path} cannot be read as an ASE trajectory ({reason_of(error)}): it is cut off, "
+                "or its writer has not written a frame yet"
+            ) from error
+    return LoadedSource(path)

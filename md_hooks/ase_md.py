@@ -6,7 +6,6 @@ import platform
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
 from types import TracebackType
 from typing import Any
 
@@ -21,6 +20,7 @@ from .errors import HookError, RunStoppedError
 from .frame import Frame
 from .signals import end_after_the_step
 from .verdict import Action, Verdict
+from .versions import versions_of
 
 _FORCE_DELTA_KEYS = ("force_deltas", "direct_forces", "conservative_forces")
 
@@ -67,7 +67,11 @@ class Attachment:
             replace(
                 info,
                 model=info.model or dict(getattr(calc, "model_info", None) or {}),
-                versions={**_versions(), **info.versions},
+                versions={
+                    "python": platform.python_version(),
+                    **versions_of("forcedelta", "ase", "numpy", "h5py"),
+                    **info.versions,
+                },
                 numbers=self._numbers if info.numbers is None else info.numbers,
                 checkpoint=self._checkpoint,
             )
@@ -318,13 +322,3 @@ def _own(array: Any) -> np.ndarray:
 def _seal(array: np.ndarray) -> np.ndarray:
     array.setflags(write=False)
     return array
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for name in ("forcedelta", "ase", "numpy", "h5py"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found

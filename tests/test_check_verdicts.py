@@ -7,10 +7,11 @@ from ase import Atoms
 from check_cases import CASES, CAVEATS, MOLECULE, NOT_USABLE, SOUND, Case, in_float32
 
 from forcedelta import load_model
+from forcedelta.evaluation import ExactEvaluation
 from forcedelta.verify import agreement
 from forcedelta.verify.derivatives import gradient_error
 from forcedelta.verify.heads import compare, compare_heads
-from forcedelta.verify.probe import Evaluation, Probe
+from forcedelta.verify.probe import Probe
 from forcedelta.verify.resolution import energy_resolution, step_between
 
 pytestmark = pytest.mark.usefixtures("silent")
@@ -90,7 +91,7 @@ def test_comparison_by_element() -> None:
     for _ in range(4):
         conservative = rng.normal(size=(3, 3))
         direct = conservative * np.array([[-1.0], [0.5], [0.5]])
-        pairs.append(Evaluation(0.0, direct, conservative, 1.0))
+        pairs.append(ExactEvaluation(0.0, direct, conservative, np.ones(3), 1.0))
     found = compare_heads(atoms, pairs)
     assert found.elements["O"].cosine == pytest.approx(-1)
     assert found.elements["H"].ratio == pytest.approx(0.5)
@@ -101,7 +102,7 @@ def test_a_turn_is_found() -> None:
     rng = np.random.default_rng(2)
     conservative = rng.normal(size=(8, 3))
     for turn in agreement.random_rotations(3, 0):
-        evaluation = Evaluation(0.0, conservative @ turn, conservative, 1.0)
+        evaluation = ExactEvaluation(0.0, conservative @ turn, conservative, np.ones(8), 1.0)
         found = compare_heads(Atoms("C8"), [evaluation])
         assert found.turned.cosine == pytest.approx(1)
         assert found.rest == pytest.approx(0, abs=1e-20)

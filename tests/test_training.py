@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from forcedelta.errors import ForceDeltaError
 from forcedelta.models.network import DirectForceNetwork
 from forcedelta.models.registry import load_model
+from forcedelta.ranking import auroc, spearman, worst_tenth
 from forcedelta.training.__main__ import app, split
 from forcedelta.training.data import (
     collect,
@@ -25,7 +26,7 @@ from forcedelta.training.data import (
     to_batch,
 )
 from forcedelta.training.loop import Settings, loss_of, train
-from forcedelta.training.quality import auroc_worst_tenth, evaluate, spearman, summary
+from forcedelta.training.quality import measure, summary
 from forcedelta.training.recipe import read_recipe, shipped_recipes
 
 RECIPE = """
@@ -104,9 +105,9 @@ def test_training_lowers_the_errors_of_both_forces(folder: Path) -> None:
     torch.manual_seed(0)
     network = DirectForceNetwork([29], **recipe.network)
     network.reference_energies.copy_(torch.from_numpy(reference_energies(training, [29], [])))
-    before = summary(evaluate(network, tests))
+    before = summary(measure(network, tests))
     settings = Settings(epochs=25, warm_up=5, learning_rate=5e-3, average=0.9)
-    after = summary(evaluate(train(network, parts, settings, lambda *_: None), tests))
+    after = summary(measure(train(network, parts, settings, lambda *_: None), tests))
     for name in ("direct_mae_meV_per_A", "conservative_mae_meV_per_A"):
         assert after[name] < 0.3 * before[name]
 
@@ -165,9 +166,9 @@ def test_reference_energies_leave_nothing_that_counts_of_atoms_explain() -> None
 
 def test_auroc_and_spearman_of_perfect_and_of_useless_predictors() -> None:
     error = np.linspace(0.1, 1.0, 50)
-    assert auroc_worst_tenth(error**2, error) == 1.0
-    assert auroc_worst_tenth(-error, error) == 0.0
-    assert auroc_worst_tenth(np.ones(50), error) == 0.5
+    assert auroc(error**2, worst_tenth(error)) == 1.0
+    assert auroc(-error, worst_tenth(error)) == 0.0
+    assert auroc(np.ones(50), worst_tenth(error)) == 0.5
     assert spearman(error**3, error) == pytest.approx(1.0)
 
 

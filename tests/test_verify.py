@@ -164,7 +164,7 @@ def test_net_force_and_torque_by_hand() -> None:
 def test_size_of_a_broken_symmetry() -> None:
     probe = Probe(loaded(Oriented, torch.float64), torch.float64)
     found = agreement.rotation(probe, acetaldehyde())
-    largest = np.abs(probe.evaluate(acetaldehyde()).direct).max()
+    largest = np.abs(probe.evaluate(acetaldehyde()).direct_forces).max()
     assert 1e-4 * largest < found.direct < largest
     assert found.conservative < 1e-10
 
@@ -238,7 +238,9 @@ def test_symmetric_structures_hide_nothing() -> None:
     crystal = bulk("Si", cubic=True)
     assert inspect(DetachedPart, crystal).verdict == "not usable"
     assert (
-        np.abs(Probe(loaded(Sound, torch.float64), torch.float64).evaluate(crystal).direct).max()
+        np.abs(
+            Probe(loaded(Sound, torch.float64), torch.float64).evaluate(crystal).direct_forces
+        ).max()
         < 1e-9
     )
 

@@ -15,6 +15,7 @@ import numpy as np
 from ..errors import HookError
 from ..frame import Frame
 from ..run_id import stored_run_id
+from ..versions import versions_of
 from . import checkpoint as ckpt
 from . import checksum, layout
 from .output_file import OutputFile
@@ -99,7 +100,7 @@ class H5MDFile:
         # the creator first: it has to lie within the bytes that ASE looks at
         creator = self._file.create_group("h5md/creator")
         creator.attrs["name"] = layout.CREATOR
-        creator.attrs["version"] = _version()
+        creator.attrs["version"] = versions_of("forcedelta").get("forcedelta", "unknown")
         author = self._file.create_group("h5md/author")
         author.attrs["name"] = os.environ.get("USER", "unknown")
         self._file["h5md"].attrs["version"] = np.array([1, 1])
@@ -430,12 +431,3 @@ def _put(data: h5py.Dataset, start: int, rows: np.ndarray) -> None:
     place = data.id.get_space()
     place.select_hyperslab((start, *(0 for _ in shape[1:])), rows.shape)
     data.id.write(h5py.h5s.create_simple(rows.shape), place, np.ascontiguousarray(rows))
-
-
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("forcedelta")
-    except PackageNotFoundError:
-        return "unknown"

@@ -1,20 +1,15 @@
 """Molecular dynamics with direct-force models, watched by the Force Delta."""
 
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from forcedelta.errors import ForceDeltaError
+from forcedelta.versions import __version__
 
 if TYPE_CHECKING:
     from forcedelta.force_delta import ForceDelta, epsilon
     from forcedelta.models import LoadedModel, load_model
 
-try:
-    __version__ = version("forcedelta")
-except PackageNotFoundError:  # imported from a source tree
-    __version__ = "unknown"
-
-__all__ = ["ForceDelta", "ForceDeltaError", "LoadedModel", "epsilon", "load_model"]
+__all__ = ["ForceDelta", "ForceDeltaError", "LoadedModel", "__version__", "epsilon", "load_model"]
 
 
 def __getattr__(name: str) -> Any:

@@ -6,7 +6,6 @@ from typing import Any, Literal
 
 import ase
 import numpy as np
-import torch
 from ase import Atoms
 from ase.calculators.calculator import (
     Calculator,
@@ -14,20 +13,23 @@ from ase.calculators.calculator import (
     all_changes,
 )
 from numpy.typing import NDArray
-from torch import Tensor
 
-from forcedelta import __version__
 from forcedelta.checks import check_supported
 from forcedelta.errors import ForceDeltaError
+from forcedelta.evaluation import (
+    DTYPES,
+    Evaluation,
+    Evaluator,
+    model_info,
+    not_finite,
+    usable_device,
+)
 from forcedelta.force_delta import ForceDelta
-from forcedelta.graph import Graph, Graphs, charge_and_spin
+from forcedelta.graph import charge_and_spin
 from forcedelta.models.loaded import LoadedModel
 from forcedelta.models.registry import load_model
 
-_DTYPES = {"float32": torch.float32, "float64": torch.float64}
 _NEED_GRADIENT = ("force_delta", "force_deltas", "conservative_forces", "stress")
-_OUTPUTS = ("energy", "direct", "expected_errors")  # of a model; not all give the third
-_VOIGT = ([0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1])
 
 
 class PropertyUnavailableError(ForceDeltaError, PropertyNotImplementedError):
@@ -64,7 +66,6 @@ class ForceDeltaCalculator(Calculator):
     structure raises instead.
 
     Attributes:
-        evaluations: passes of the model so far.
         model: the `LoadedModel`.
         model_info: name, weights_hash, library, versions and settings, for files.
         problem: why the results are NaN; None where they are the model's.
@@ -117,41 +118,28 @@ class ForceDeltaCalculator(Calculator):
             raise ForceDeltaError(
                 "every must be 1 with conservative forces, which need the gradient at each step"
             )
-        if dtype not in _DTYPES:
+        if dtype not in DTYPES:
             raise ForceDeltaError(f"dtype must be 'float32' or 'float64', not {dtype!r}")
-        self._dtype = _DTYPES[dtype]
-        self._device = usable_device(device)
-        self.model = load_model(
-            model, self._dtype, self._device, architecture=architecture, trust=trust
-        )
+        where = usable_device(device)
+        self.model = load_model(model, DTYPES[dtype], where, architecture=architecture, trust=trust)
         self.forces = forces
         self.every = int(every)
-        self.evaluations = 0
         self.problem: str | None = None
         self.force_delta_due = False
-        self.model_info: dict[str, Any] = {
-            "name": self.model.name,
-            "weights_hash": self.model.weights_hash,
-            "library": self.model.library,
-            "level_of_theory": self.model.metadata.get("level_of_theory"),
-            "versions": {
-                "forcedelta": __version__,
-                "torch": torch.__version__,
-                "ase": ase.__version__,
-            },
-            "forces": forces,
-            "every": self.every,
-            "device": str(self._device),
-            "dtype": dtype,
-        }
+        self.model_info: dict[str, Any] = model_info(
+            self.model, {"ase": ase.__version__},
+            forces=forces, every=self.every, device=str(where), dtype=dtype,
+        )  # fmt: skip
         self.parameters.update(model=self.model.name, forces=forces, every=self.every, dtype=dtype)
-        # not scripted: that is 5 % faster, but its first calls are rounded differently from later
-        # ones, and a run that was restarted is to repeat the one that was not to the last bit
-        self._force_delta = ForceDelta(self.model.module)
-        self._graphs = Graphs(self.model, self._dtype, self._device)
+        self._evaluator = Evaluator(self.model, DTYPES[dtype], where)
         self._count = 0
         self._numbers: NDArray[np.integer] = np.empty(0, int)
         self._pbc: NDArray[np.bool_] = np.empty(0, bool)
+
+    @property
+    def evaluations(self) -> int:
+        """Passes of the model so far."""
+        return self._evaluator.passes
 
     def count_from(self, step: int) -> None:
         """Makes the next evaluation that of ``step``; those of ``step % every == 0`` are exact."""
@@ -206,40 +194,42 @@ class ForceDeltaCalculator(Calculator):
         self._refuse(properties, atoms, exact, stress)
         new = self._take_system(atoms)
         try:
-            graph = self._graph(atoms)
+            graph = self._evaluator.graph_at(
+                atoms.positions, atoms.numbers, atoms.cell.array, atoms.pbc,
+                charge_and_spin(atoms, self.model),
+            )  # fmt: skip
         except ForceDeltaError as error:
             if new:
                 self._numbers = np.empty(0, int)
                 raise
             self.problem = str(error)
-            self.results = _not_finite(len(atoms), exact, stress)
+            found: Evaluation = not_finite(len(atoms), exact, stress)
         else:
             self.problem = None
-            self.results = self._evaluate(graph, exact, stress)
-            self.evaluations += 1
+            found = (
+                self._evaluator.evaluate(graph, stress)[0]
+                if exact
+                else self._evaluator.forward(graph)[0]
+            )
+        self.results = self._results(found)
         self._count += 1
 
-    def _evaluate(self, graph: Graph, exact: bool, stress: bool) -> dict[str, Any]:
-        if exact:
-            output = self._force_delta(*graph, stress=stress)
-            direct = _array(output["direct_forces"])
-        else:
-            with torch.no_grad():
-                output = dict(zip(_OUTPUTS, self.model.module(*graph), strict=False))
-            direct = _array(output["direct"])
-        results: dict[str, Any] = {"energy": float(output["energy"])}
-        results["free_energy"] = results["energy"]
-        results["direct_forces"] = direct
-        if exact:
-            results["conservative_forces"] = _array(output["conservative_forces"])
-            results["force_deltas"] = _array(output["force_deltas"])
-            results["force_delta"] = float(output["force_delta"])
-        if stress:
-            results["stress"] = _array(output["stress"][0])[_VOIGT]
-        if "expected_errors" in output:
-            results["expected_errors"] = _array(output["expected_errors"])
-        results["forces"] = results[f"{self.forces}_forces"].copy()
-        return results
+    def _results(self, found: Evaluation) -> dict[str, Any]:
+        """An evaluation under ASE's names."""
+        driving = found.direct_forces if self.forces == "direct" else found.conservative_forces
+        assert driving is not None
+        results = {
+            "energy": found.energy,
+            "free_energy": found.energy,
+            "direct_forces": found.direct_forces,
+            "conservative_forces": found.conservative_forces,
+            "force_deltas": found.force_deltas,
+            "force_delta": found.force_delta,
+            "stress": found.voigt_stress,
+            "expected_errors": found.expected_errors,
+            "forces": driving.copy(),
+        }
+        return {name: value for name, value in results.items() if value is not None}
 
     def _refuse(self, properties: Sequence[str], atoms: Atoms, exact: bool, stress: bool) -> None:
         """Raises for properties that the evaluation at hand will not have."""
@@ -277,45 +267,3 @@ class ForceDeltaCalculator(Calculator):
             check_supported(atoms.numbers, atoms.pbc, self.model)
             self._numbers, self._pbc = atoms.numbers.copy(), atoms.pbc.copy()
         return new
-
-    def _graph(self, atoms: Atoms) -> Graph:
-        """The arguments of the model. Raises ForceDeltaError where no neighbour list exists."""
-        state = charge_and_spin(atoms, self.model)
-        return self._graphs.at(atoms.positions, atoms.numbers, atoms.cell.array, atoms.pbc, state)
-
-
-def usable_device(name: str) -> torch.device:
-    """The device of torch with this name.
-
-    Raises:
-        ForceDeltaError: there is none here.
-    """
-    try:
-        device = torch.device(name)
-        if device.type == "meta":
-            raise RuntimeError("it computes nothing")
-        torch.empty(0, device=device)
-    except Exception as error:  # torch raises of nearly every kind here
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ForceDeltaError(
-            f"device '{name}' cannot be used here ({first}); try 'cpu'"
-        ) from error
-    return device
-
-
-def _array(tensor: Tensor) -> NDArray[np.float64]:
-    return tensor.detach().to("cpu", torch.float64).numpy()
-
-
-def _not_finite(atoms: int, exact: bool, stress: bool) -> dict[str, Any]:
-    results: dict[str, Any] = {"energy": np.nan, "free_energy": np.nan}
-    names = ["forces", "direct_forces"]
-    if exact:
-        names.append("conservative_forces")
-        results["force_delta"] = np.nan
-        results["force_deltas"] = np.full(atoms, np.nan)
-    for name in names:
-        results[name] = np.full((atoms, 3), np.nan)
-    if stress:
-        results["stress"] = np.full(6, np.nan)
-    return results

@@ -47,6 +47,11 @@ def auroc(predictor: Array, positive: NDArray[np.bool_]) -> Array:
     return np.divide(wins, pairs, out=np.full(np.shape(wins), np.nan), where=pairs > 0)
 
 
+def worst_tenth(error: Array) -> NDArray[np.bool_]:
+    """Which errors belong to the largest tenth, along the last axis."""
+    return error >= np.quantile(error, 0.9, axis=-1, keepdims=True)
+
+
 def ranking(
     predictors: Mapping[str, Array],
     error: Array,
@@ -77,7 +82,7 @@ def ranking(
     def measures(rows: NDArray[np.int64]) -> Array:
         values, errors = columns[:, rows], error[rows]
         large = errors > tolerance
-        worst = errors >= np.quantile(errors, 0.9, axis=-1, keepdims=True)
+        worst = worst_tenth(errors)
         return np.stack(
             [
                 measure

@@ -14,7 +14,7 @@ from shaken import FRAMES, moving, network
 from forcedelta import load_model
 from forcedelta.ase import ForceDeltaCalculator
 from forcedelta.audit import audit
-from forcedelta.audit.batches import BatchEvaluator
+from forcedelta.evaluation import Evaluator
 from md_hooks import Guard, Trajectory
 
 
@@ -125,7 +125,7 @@ def test_a_batch_is_its_structures(files, dtype):
     torch.manual_seed(0)
     path = network(files / "both.safetensors", [1, 6, 8, 14], periodic=None)
     model = load_model(path, dtype)
-    evaluate = BatchEvaluator(model, dtype, torch.device("cpu"))
+    evaluate = Evaluator(model, dtype).batch
     crystal = bulk("Si", cubic=True)
     crystal.rattle(0.1, seed=1)
     small = bulk("Si")
@@ -147,18 +147,18 @@ def test_a_batch_is_its_structures(files, dtype):
 
 def test_a_batch_that_does_not_fit_into_the_memory_is_halved(files, monkeypatch):
     model = load_model(files / "wet.safetensors")
-    evaluate = BatchEvaluator(model, torch.float32, torch.device("cpu"))
+    evaluate = Evaluator(model, torch.float32).batch
     expected = [evaluation.force_delta for evaluation in evaluate(moving(9))]
     sizes = []
-    real = BatchEvaluator._evaluate
+    real = Evaluator.evaluate
 
-    def limited(self, structures):
-        sizes.append(len(structures))
-        if len(structures) > 2:
-            torch.empty(2**50)  # what torch says of a memory that does not suffice
-        return real(self, structures)
+    def limited(self, graph, stress):
+        sizes.append(len(graph[2]))
+        if sizes[-1] > 2:
+            torch.empty(2**50)  # what torch says when memory runs out
+        return real(self, graph, stress)
 
-    monkeypatch.setattr(BatchEvaluator, "_evaluate", limited)
+    monkeypatch.setattr(Evaluator, "evaluate", limited)
     found = [evaluation.force_delta for evaluation in evaluate(moving(9))]
     assert found == pytest.approx(expected, rel=1e-5)
     assert sizes[0] == 9

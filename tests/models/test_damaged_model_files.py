@@ -16,7 +16,8 @@ from systems import CUTOFF, acetaldehyde, graph_of, small_network
 from torch import Tensor, nn
 
 from forcedelta import ForceDelta, ForceDeltaError, LoadedModel, load_model
-from forcedelta.models.files import hash_of_tensors, save_network
+from forcedelta.models.files import save_network
+from forcedelta.models.hashing import hash_of_tensors
 from forcedelta.models.registry import embedded_models
 from forcedelta.models.torchscript import FACTS
 

@@ -13,7 +13,7 @@ from simulations import MorsePairs, cluster, crystal, loaded, triclinic
 
 from forcedelta import ForceDelta, ForceDeltaError, load_model
 from forcedelta.models.network import DirectForceNetwork
-from forcedelta.openmm.evaluator import Evaluator
+from forcedelta.openmm.evaluator import RememberingEvaluator
 from forcedelta.openmm.export import AHEAD, FACTS, FULL, OTHER, PLAIN, export
 from forcedelta.openmm.force import add_force_delta
 from forcedelta.openmm.units import EV, EV_PER_ANGSTROM
@@ -69,7 +69,7 @@ def test_the_module_is_the_model(make, model, tmp_path):
     module = exported(tmp_path, reference)
     count = len(atoms)
     module.bind(torch.arange(count), torch.tensor(atoms.numbers), False)
-    evaluator = Evaluator(
+    evaluator = RememberingEvaluator(
         load_model(reference, torch.float64), atoms.numbers, bool(atoms.pbc.all()), "direct",
         torch.float64, torch.device("cpu"),
     )  # fmt: skip
@@ -92,7 +92,7 @@ def test_a_box_that_changes(tmp_path):
     atoms = crystal()
     module = exported(tmp_path, loaded(MorsePairs()))
     module.bind(torch.arange(8), torch.tensor(atoms.numbers), False)
-    evaluator = Evaluator(
+    evaluator = RememberingEvaluator(
         loaded(), atoms.numbers, True, "direct", torch.float64, torch.device("cpu")
     )
     for factor in (1.0, 0.99, 1.2, 0.8):

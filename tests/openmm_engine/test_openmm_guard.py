@@ -191,7 +191,7 @@ def simulation_with_nan():
     made, monitor = simulation(atoms)
     atoms.positions[1] = np.nan
     made.context.setPositions(atoms.positions / 10)
-    monitor._evaluator.evaluations = 0
+    monitor._evaluator._evaluator.passes = 0
     return made, monitor
 
 

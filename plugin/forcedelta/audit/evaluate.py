@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from ase import Atoms
 
-from forcedelta.audit.batches import BatchEvaluator, Evaluation, batch_atoms
+from forcedelta.audit.batch_size import batch_atoms
 from forcedelta.checks import check_supported
 from forcedelta.errors import ForceDeltaError
+from forcedelta.evaluation import Evaluation, Evaluator
 from forcedelta.graph import charge_and_spin
 from forcedelta.models.loaded import LoadedModel
 from forcedelta.neighbours import FARTHEST
@@ -43,7 +43,7 @@ class FrameEvaluator:
         spin: int | None = None,
     ) -> None:
         self._model = model
-        self._evaluate = BatchEvaluator(model, dtype, device)
+        self._evaluator = Evaluator(model, dtype, device)
         self._atoms = batch_atoms(model.module, device)
         self._given = {"charge": charge, "spin": spin}
         self._supported: dict[Any, str] = {}
@@ -71,19 +71,9 @@ class FrameEvaluator:
         structures = [batch[k].atoms for k in good]  # type: ignore[union-attr]
         if not structures:
             return answers
-        try:
-            found: list[Any] = list(self._evaluate(structures))
-        except ForceDeltaError:
-            found = [self._alone(atoms) for atoms in structures]
-        for k, evaluation in zip(good, found, strict=True):
-            answers[k] = evaluation
+        for k, answer in zip(good, self._evaluator.batch_or_reasons(structures), strict=True):
+            answers[k] = answer
         return answers
-
-    def _alone(self, atoms: Atoms) -> Evaluation | str:
-        try:
-            return self._evaluate([atoms])[0]
-        except ForceDeltaError as error:
-            return str(error)
 
     def _refusal(self, item: StoredFrame | Unreadable) -> str | None:
         """Why a frame cannot be evaluated; empty where it can, None where it is not finite."""
@@ -110,9 +100,3 @@ def _why_not(check: Callable[[], object]) -> str:
     except ForceDeltaError as error:
         return str(error)
     return ""
-
-
-def not_finite(atoms: int) -> Evaluation:
-    """What a run has at such a step of so many atoms, so that the guard judges as it does there."""
-    vectors = np.full((atoms, 3), np.nan)
-    return Evaluation(np.nan, vectors, vectors, np.full(atoms, np.nan), np.nan)

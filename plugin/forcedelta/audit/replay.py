@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import ase
 import numpy as np
 import torch
 
-from forcedelta import __version__
-from forcedelta.ase import usable_device
-from forcedelta.audit.batches import Evaluation
 from forcedelta.audit.continuity import Continuity
-from forcedelta.audit.evaluate import NOT_FINITE, FrameEvaluator, not_finite
+from forcedelta.audit.evaluate import NOT_FINITE, FrameEvaluator
 from forcedelta.audit.result import AuditResult, Tally
 from forcedelta.audit.settings import AuditSettings, just_created
 from forcedelta.checks import check_takes_charge
 from forcedelta.errors import ForceDeltaError
+from forcedelta.evaluation import Evaluation, model_info, not_finite, usable_device
 from forcedelta.models import LoadedModel, load_model
 from forcedelta.trajectories.base import Source, StoredFrame, Unreadable
 from forcedelta.trajectories.opening import open_source
@@ -40,6 +36,7 @@ from md_hooks import (
 )
 from md_hooks.electronic_state import ElectronicState
 from md_hooks.signals import end_after_the_step
+from md_hooks.versions import versions_of
 
 STORED_FRAMES = 10_000
 """So many frames are stored of a long trajectory, besides those that the guard picks out."""
@@ -209,15 +206,9 @@ class Audit:
         model = self._model
         calibrations = {name: found.record() for name, found in settings.calibrations.items()}
         return RunInfo(
-            model={
-                "name": model.name,
-                "weights_hash": model.weights_hash,
-                "library": model.library,
-                "level_of_theory": model.metadata.get("level_of_theory"),
-                "device": str(self._device),
-                "dtype": settings.dtype,
-                "metadata": dict(model.metadata),
-            },
+            model=model_info(
+                model, device=str(self._device), dtype=settings.dtype, metadata=dict(model.metadata)
+            ),
             command=self._command,
             settings={
                 **settings.stored(),
@@ -227,10 +218,7 @@ class Audit:
                 "record_every": record_every,
                 "calibrations": {**self._known_calibrations, **calibrations},
             },
-            versions={
-                "forcedelta": __version__, "torch": torch.__version__, "ase": ase.__version__,
-                "numpy": version("numpy"), "h5py": version("h5py"),
-            },
+            versions=versions_of("forcedelta", "torch", "ase", "numpy", "h5py"),
             planned_frames=planned,
             frames_before=self._tally.counts["audited"],
             run_id=self._source.run_id(),
@@ -386,7 +374,7 @@ def _frame(stored: StoredFrame, step: int, evaluation: Evaluation, state: Electr
         force_deltas=evaluation.force_deltas,
         direct_forces=evaluation.direct_forces,
         conservative_forces=evaluation.conservative_forces,
-        stress=evaluation.stress,
+        stress=evaluation.voigt_stress,
         extra={
             "source_frame": float(stored.index),
             "atoms": float(len(atoms)),

@@ -6,10 +6,10 @@ import math
 from pathlib import Path
 
 import numpy as np
-import scipy
 from numpy.typing import NDArray
 
-from .. import __version__
+from md_hooks.versions import versions_of
+
 from ..errors import ForceDeltaError
 from ..ranking import as_facts, at_thresholds, ranking
 from .correlation import Sample, independent
@@ -77,11 +77,7 @@ def calibrate(
         passing={"labels": len(used), "count": found.passing, "bad": found.bad},
         ranking=as_facts(ranking(predictors(used), used.epsilon, tolerance, worth=sample.worth)),
         thresholds=at_thresholds(marks, used.force_delta, used.epsilon, tolerance),
-        versions={
-            "forcedelta": __version__,
-            "numpy": np.__version__,
-            "scipy": scipy.__version__,
-        },
+        versions=versions_of("forcedelta", "numpy", "scipy"),
     )
 
 

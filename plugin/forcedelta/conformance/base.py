@@ -13,10 +13,11 @@ from forcedelta.ase import ForceDeltaCalculator
 from forcedelta.conformance import structures as samples
 from forcedelta.conformance.tolerances import Tolerances
 from forcedelta.errors import ForceDeltaError
+from forcedelta.evaluation import ExactEvaluation
 from forcedelta.models.loaded import LoadedModel
 from forcedelta.verify.agreement import Change
 from forcedelta.verify.derivatives import DerivativeError
-from forcedelta.verify.probe import Evaluation, Probe
+from forcedelta.verify.probe import Probe
 from forcedelta.verify.torch_state import changed, torch_state
 
 Record = Any  # pytest's record_property, a function of a name and a value
@@ -65,16 +66,17 @@ class ModelTests:
             self._changed_by_loading[dtype] = changed(before, torch_state())
         return self._probes[dtype]
 
-    def calculate(self, atoms: Atoms, dtype: torch.dtype) -> Evaluation:
+    def calculate(self, atoms: Atoms, dtype: torch.dtype) -> ExactEvaluation:
         """As a user does, through the calculator."""
         name = "float32" if dtype == torch.float32 else "float64"
         calculator = ForceDeltaCalculator(self.probe(dtype).model, dtype=name)  # type: ignore[arg-type]
         calculator.calculate(atoms)
         results = calculator.results
-        return Evaluation(
+        return ExactEvaluation(
             results["energy"],
             results["direct_forces"],
             results["conservative_forces"],
+            results["force_deltas"],
             results["force_delta"],
         )
 
@@ -108,8 +110,8 @@ class ModelTests:
         evaluation = self.probe().evaluate(atoms)
         size = max(
             1.0,
-            float(np.abs(evaluation.direct).max()),
-            float(np.abs(evaluation.conservative).max()),
+            float(np.abs(evaluation.direct_forces).max()),
+            float(np.abs(evaluation.conservative_forces).max()),
         )
         assert found.energy <= tolerance * len(atoms)
         assert found.direct <= tolerance * size

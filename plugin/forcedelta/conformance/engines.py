@@ -9,8 +9,8 @@ from ase.md.verlet import VelocityVerlet
 from forcedelta.ase import ForceDeltaCalculator
 from forcedelta.conformance.base import ModelTests, Record
 from forcedelta.ensembles import EnsembleSettings, Ramp, prepare
+from forcedelta.evaluation import ExactEvaluation
 from forcedelta.verify.agreement import change, largest
-from forcedelta.verify.probe import Evaluation
 from md_hooks import Frame, HookChain, RunInfo, run
 
 _STEPS = 3
@@ -59,10 +59,10 @@ class EngineTests(ModelTests):
         assert not np.array_equal(frames[0].positions, frames[-1].positions)
 
 
-def _evaluation(frame: Frame) -> Evaluation:
+def _evaluation(frame: Frame) -> ExactEvaluation:
     assert frame.force_delta is not None
-    direct, conservative = (
-        np.asarray(forces, np.float64)
-        for forces in (frame.direct_forces, frame.conservative_forces)
+    direct, conservative, deltas = (
+        np.asarray(array, np.float64)
+        for array in (frame.direct_forces, frame.conservative_forces, frame.force_deltas)
     )
-    return Evaluation(frame.energy, direct, conservative, frame.force_delta)
+    return ExactEvaluation(frame.energy, direct, conservative, deltas, frame.force_delta)

@@ -81,8 +81,8 @@ class ErrorTests(ModelTests):
             self.one_line(error)
             return
         assert np.isfinite(found.energy)
-        assert np.isfinite(found.direct).all()
-        assert np.abs(found.conservative).max() <= self.tolerances.same
+        assert np.isfinite(found.direct_forces).all()
+        assert np.abs(found.conservative_forces).max() <= self.tolerances.same
 
     @pytest.mark.parametrize("missing", ["charge", "spin"])
     def test_missing_charge_or_spin_is_refused(self, atoms: Atoms, missing: str) -> None:

@@ -7,7 +7,6 @@ The header holds two JSON strings: ``hyperparameters``, the arguments of ``Direc
 `hash_of_tensors` of the weights as they are in the file: a weight that was damaged is found out.
 """
 
-import hashlib
 import inspect
 import json
 from collections.abc import Mapping
@@ -19,9 +18,9 @@ import torch
 from ase.data import chemical_symbols
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import nn
 
 from forcedelta.errors import ForceDeltaError
+from forcedelta.models.hashing import hash_of, hash_of_tensors
 from forcedelta.models.metadata import (
     check_cutoff,
     check_numbers,
@@ -163,23 +162,6 @@ def hyperparameters_of(network: DirectForceNetwork) -> dict[str, Any]:
         "tensors": network.tensors,
         "force_layers": len(network.force_interactions),
     }
-
-
-def hash_of(module: nn.Module, more: str = "") -> str:
-    """16 hex digits of a SHA-256 over parameters and buffers, and over ``more``.
-
-    Not of a file: two files of the same weights differ in the order of their headers.
-    """
-    return hash_of_tensors(module.state_dict(), more)
-
-
-def hash_of_tensors(tensors: Mapping[str, torch.Tensor], more: str = "") -> str:
-    """`hash_of` for weights that are in no module."""
-    digest = hashlib.sha256(more.encode())
-    for key, value in sorted(tensors.items()):
-        digest.update(key.encode())
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 def _read_header(path: Path) -> tuple[dict[str, str], dict[str, Any]]:

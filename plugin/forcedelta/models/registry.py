@@ -21,15 +21,16 @@ import torch
 from ase.data import atomic_numbers
 from torch import nn
 
-from forcedelta import __version__
 from forcedelta.errors import ForceDeltaError
 from forcedelta.force_delta import ForceDelta
 from forcedelta.models.catalogue import LoadRequest, check_direct, families, family_for, family_of
-from forcedelta.models.files import hash_of, load_network
+from forcedelta.models.files import load_network
+from forcedelta.models.hashing import hash_of
 from forcedelta.models.loaded import LoadedModel
 from forcedelta.models.metadata import check_cutoff, check_numbers, check_periodic
 from forcedelta.models.plugins import in_words
 from forcedelta.models.scripted_code import reason, records
+from forcedelta.versions import __version__
 
 ENTRY_POINTS = "forcedelta.models"
 

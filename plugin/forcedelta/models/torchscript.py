@@ -39,7 +39,7 @@ from torch import Tensor, nn
 
 from forcedelta.errors import ForceDeltaError
 from forcedelta.models.catalogue import LoadRequest
-from forcedelta.models.files import hash_of
+from forcedelta.models.hashing import hash_of
 from forcedelta.models.isolation import torch_state_kept
 from forcedelta.models.loaded import LoadedModel
 from forcedelta.models.metadata import (

@@ -8,12 +8,12 @@ result = forcedelta.openmm.run(simulation, steps, hooks=[Recorder(...), Guard(..
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .evaluator import Evaluation
+    from .evaluator import Measurement
     from .force import add_force_delta
     from .monitor import Monitor, find_monitor
     from .run import run
 
-__all__ = ["Evaluation", "Monitor", "add_force_delta", "find_monitor", "run"]
+__all__ = ["Measurement", "Monitor", "add_force_delta", "find_monitor", "run"]
 
 
 def __getattr__(name: str) -> Any:
@@ -22,10 +22,10 @@ def __getattr__(name: str) -> Any:
         from . import monitor
 
         return getattr(monitor, name)
-    if name == "Evaluation":
-        from .evaluator import Evaluation
+    if name == "Measurement":
+        from .evaluator import Measurement
 
-        return Evaluation
+        return Measurement
     if name == "add_force_delta":
         from .force import add_force_delta
 

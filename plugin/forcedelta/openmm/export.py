@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from md_hooks.replacing import replace_file
 
-from ..ase import _DTYPES
 from ..errors import ForceDeltaError
+from ..evaluation import DTYPES
 from ..force_delta import ForceDelta
 from ..models import load_model
 from ..outputs import Named, check_outputs
@@ -258,9 +258,9 @@ def export(
     """
     if isinstance(model, str | Path):
         check_outputs([Named("exported file", out)], [Named("model", model)])
-    if dtype not in _DTYPES:
+    if dtype not in DTYPES:
         raise ForceDeltaError(f"dtype must be 'float32' or 'float64', not {dtype!r}")
-    loaded = load_model(model, _DTYPES[dtype])
+    loaded = load_model(model, DTYPES[dtype])
     if loaded.takes_charge_spin and (charge is None or spin is None):
         raise ForceDeltaError(
             f"model '{loaded.name}' needs the total charge and the spin multiplicity (1 for a closed "

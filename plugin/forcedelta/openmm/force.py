@@ -13,14 +13,13 @@ from numpy.typing import NDArray
 
 from md_hooks.electronic_state import ElectronicState
 
-from .. import __version__
-from ..ase import _DTYPES, usable_device
 from ..checks import check_supported
 from ..errors import ForceDeltaError
+from ..evaluation import DTYPES, model_info, usable_device
 from ..graph import charge_and_spin
 from ..models import LoadedModel, load_model
 from . import checks
-from .evaluator import Evaluator
+from .evaluator import RememberingEvaluator
 from .monitor import Forces, Monitor, PythonMonitor
 
 
@@ -100,7 +99,7 @@ def add_force_delta(
         raise ForceDeltaError(
             "every must be 1 with conservative forces, which need the gradient at each step anyway"
         )
-    if dtype not in _DTYPES:
+    if dtype not in DTYPES:
         raise ForceDeltaError(f"dtype must be 'float32' or 'float64', not {dtype!r}")
     numbers, topology_says = checks.atomic_numbers(system, topology_or_numbers)
     particles = len(numbers)
@@ -120,7 +119,10 @@ def add_force_delta(
     evaluator = make_evaluator(model, *arguments)
     reference = None if isinstance(model, LoadedModel | torch.nn.Module) else str(model)
     rebuild = None if reference is None else (make_evaluator, (reference, *arguments))
-    info = _model_info(evaluator.model, forces, int(every), device, dtype)
+    info = model_info(
+        evaluator.model, {"openmm": openmm.Platform.getOpenMMVersion()},
+        forces=forces, every=int(every), device=device, dtype=dtype,
+    )  # fmt: skip
     monitor = PythonMonitor(evaluator, rebuild, indices, numbers, images, forces, int(every), info)
     monitor.electronic_state = ElectronicState(charge, spin)
     monitor.add_to(system, force_group)
@@ -148,40 +150,20 @@ def make_evaluator(
     part: bool = True,
     architecture: str | None = None,
     trust: bool = False,
-) -> Evaluator:
+) -> RememberingEvaluator:
     """Load a model for the atoms that it is to see.
 
     A part of a System is a molecule for the model, even where the box is periodic: its images only
     make it whole.
     """
     loaded = load_model(
-        model, _DTYPES[dtype], usable_device(device), architecture=architecture, trust=trust
+        model, DTYPES[dtype], usable_device(device), architecture=architecture, trust=trust
     )
     molecule = part and loaded.periodic is False
     check_supported(numbers, np.full(3, periodic and not molecule), loaded)
     given = {"charge": charge, "spin": spin}
     info = {name: value for name, value in given.items() if value is not None}
     state = charge_and_spin(Atoms(numbers, info=info), loaded)
-    return Evaluator(
-        loaded, numbers, periodic, forces, _DTYPES[dtype], usable_device(device), state
+    return RememberingEvaluator(
+        loaded, numbers, periodic, forces, DTYPES[dtype], usable_device(device), state
     )
-
-
-def _model_info(
-    model: LoadedModel, forces: Forces, every: int, device: str, dtype: str
-) -> dict[str, Any]:
-    return {
-        "name": model.name,
-        "weights_hash": model.weights_hash,
-        "library": model.library,
-        "level_of_theory": model.metadata.get("level_of_theory"),
-        "versions": {
-            "forcedelta": __version__,
-            "torch": torch.__version__,
-            "openmm": openmm.Platform.getOpenMMVersion(),
-        },
-        "forces": forces,
-        "every": every,
-        "device": device,
-        "dtype": dtype,
-    }

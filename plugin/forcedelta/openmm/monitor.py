@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from md_hooks.electronic_state import ElectronicState
 
 from ..errors import ForceDeltaError
-from .evaluator import Evaluation, Evaluator
+from .evaluator import Measurement, RememberingEvaluator
 
 Forces = Literal["direct", "conservative"]
 
@@ -70,7 +70,7 @@ class Monitor(ABC):
         """Passes of the model so far."""
 
     @abstractmethod
-    def measure(self, context: openmm.Context, full: bool = True) -> Evaluation:
+    def measure(self, context: openmm.Context, full: bool = True) -> Measurement:
         """The model at the present configuration of a context.
 
         The integrator's own evaluation of the same configuration is then for nothing, so that
@@ -109,8 +109,8 @@ class PythonMonitor(Monitor):
 
     def __init__(
         self,
-        evaluator: Evaluator,
-        rebuild: tuple[Callable[..., Evaluator], tuple[Any, ...]] | None,
+        evaluator: RememberingEvaluator,
+        rebuild: tuple[Callable[..., RememberingEvaluator], tuple[Any, ...]] | None,
         atoms: NDArray[np.int64],
         numbers: NDArray[np.int64],
         periodic: bool,
@@ -125,7 +125,7 @@ class PythonMonitor(Monitor):
         self._running = False
         self._frame_step: int | None = None
         self._frame_box: NDArray[np.floating] = np.zeros((3, 3))
-        self._latest: Evaluation | None = None
+        self._latest: Measurement | None = None
         self._error: BaseException | None = None
 
     def add_to(self, system: openmm.System, group: int = 0) -> None:
@@ -179,7 +179,7 @@ class PythonMonitor(Monitor):
 
     # --- evaluations that a run asks for -------------------------------------------------------
 
-    def measure(self, context: openmm.Context, full: bool = True) -> Evaluation:
+    def measure(self, context: openmm.Context, full: bool = True) -> Measurement:
         if context.getPlatform().getName() in _PLAIN_PLATFORMS:
             state = context.getState(positions=True)
             positions = state.getPositions(asNumpy=True)._value
@@ -194,7 +194,7 @@ class PythonMonitor(Monitor):
             self._frame_box = latest.box
         return latest
 
-    def _measure_through_engine(self, context: openmm.Context, full: bool) -> Evaluation:
+    def _measure_through_engine(self, context: openmm.Context, full: bool) -> Measurement:
         """Let OpenMM call the force, so that its next call sees the same positions."""
         self._frame_step = None
         try:
@@ -237,7 +237,7 @@ class _Unavailable:
 
 def _restore(
     token: str,
-    rebuild: Callable[..., Evaluator],
+    rebuild: Callable[..., RememberingEvaluator],
     rebuild_arguments: tuple[Any, ...],
     settings: dict[str, Any],
 ) -> Any:

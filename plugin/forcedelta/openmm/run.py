@@ -6,7 +6,6 @@ import platform
 from collections.abc import Iterable
 from contextlib import contextmanager
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,9 @@ from numpy.typing import NDArray
 from md_hooks import Action, Checkpoint, Frame, HookChain, RunInfo, RunResult, load_checkpoint
 from md_hooks.chain import Hook
 from md_hooks.signals import end_after_the_step
+from md_hooks.versions import versions_of
 
-from .evaluator import Evaluation
+from .evaluator import Measurement
 from .monitor import Monitor, find_monitor
 from .state import capture, restore
 from .units import NM
@@ -126,7 +126,12 @@ class _Session:
                 info,
                 model=info.model or monitor.model_info,
                 settings={**settings, **info.settings},
-                versions={**_versions(), **info.versions},
+                versions={
+                    "python": platform.python_version(),
+                    "openmm": openmm.Platform.getOpenMMVersion(),
+                    **versions_of("forcedelta", "torch", "numpy", "h5py"),
+                    **info.versions,
+                },
                 numbers=self._numbers,
                 checkpoint=self._checkpoint,
             )
@@ -169,7 +174,7 @@ class _Session:
         if verdict.action == Action.STOP:
             self._stop = verdict.reason
 
-    def _make_frame(self, step: int, measured: Evaluation, due: bool) -> Frame:
+    def _make_frame(self, step: int, measured: Measurement, due: bool) -> Frame:
         time, velocities, temperature = self._velocities.read(measured)
         cell = np.zeros((3, 3)) if measured.box is None else measured.box * NM
         return Frame(
@@ -257,13 +262,3 @@ def _words(error: BaseException) -> str:
 def _sealed(array: NDArray[Any]) -> NDArray[Any]:
     array.flags.writeable = False
     return array
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version(), "openmm": openmm.Platform.getOpenMMVersion()}
-    for name in ("forcedelta", "torch", "numpy", "h5py"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found

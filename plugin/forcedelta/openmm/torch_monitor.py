@@ -16,11 +16,12 @@ from md_hooks.electronic_state import ElectronicState
 
 from ..checks import check_supported
 from ..errors import ForceDeltaError
+from ..evaluation import Evaluation, model_info
 from ..installing import command
 from ..models import LoadedModel
 from ..models.metadata import check_cutoff, check_numbers, check_periodic, parse_json
 from ..models.scripted_code import load_script, reason, records
-from .evaluator import Evaluation
+from .evaluator import Measurement
 from .export import AHEAD, FACTS, FULL, OTHER, PLAIN
 from .monitor import Forces, Monitor
 from .units import EV, EV_PER_ANGSTROM
@@ -55,8 +56,17 @@ class TorchMonitor(Monitor):
     ) -> None:
         torch_force = _torch_force()
         module, facts = load_exported(path, trust)
-        _check(facts, numbers, periodic, part)
-        super().__init__(atoms, numbers, periodic, forces, every, _model_info(facts, forces, every))
+        model = _described(facts)
+        molecule = part and model.periodic is False
+        check_supported(numbers, np.full(3, periodic and not molecule), model)
+        versions = {
+            "exported with torch": facts["torch"],
+            "openmm": openmm.Platform.getOpenMMVersion(),
+        }
+        info = model_info(
+            model, versions, forces=forces, every=every, device="openmm's", dtype=facts["dtype"]
+        )
+        super().__init__(atoms, numbers, periodic, forces, every, info)
         self.electronic_state = ElectronicState(facts.get("charge"), facts.get("spin"))
         module.bind(
             torch.as_tensor(atoms.astype(np.int64)),
@@ -103,14 +113,14 @@ class TorchMonitor(Monitor):
     def take_error(self) -> BaseException | None:
         return None  # TorchForce keeps no more of an error than OpenMM's own exception
 
-    def measure(self, context: openmm.Context, full: bool = True) -> Evaluation:
+    def measure(self, context: openmm.Context, full: bool = True) -> Measurement:
         self._context = context
+        full = full or self.forces == "conservative"
         context.setParameter(_REQUEST, FULL if full else PLAIN)
         groups = {self._group}
         state = context.getState(positions=True, energy=True, forces=True, groups=groups)
         energy = state.getPotentialEnergy()._value / EV
-        driving = self._forces(state)
-        direct: NDArray[np.float64] | None = driving
+        direct = driving = self._forces(state)
         conservative = deltas = u = None
         if full:
             context.setParameter(_REQUEST, OTHER)
@@ -124,10 +134,8 @@ class TorchMonitor(Monitor):
         context.setParameter(_REQUEST, AHEAD if due else PLAIN)
         positions = state.getPositions(asNumpy=True)._value[self.atoms]
         box = state.getPeriodicBoxVectors(asNumpy=True)._value if self.periodic else None
-        return Evaluation(
-            positions, box, energy, driving, direct, conservative, deltas, u,
-            energy * EV, driving * EV_PER_ANGSTROM,
-        )  # fmt: skip
+        found = Evaluation(energy, direct, conservative, deltas, u)
+        return Measurement.of(found, self.forces, positions, box)
 
     def _forces(self, state: openmm.State) -> NDArray[np.float64]:
         forces: NDArray[np.float64] = state.getForces(asNumpy=True)._value[self.atoms]
@@ -198,10 +206,10 @@ def load_exported(path: str | Path, trust: bool = False) -> tuple[Any, dict[str,
     return module, facts
 
 
-def _check(facts: dict[str, Any], numbers: NDArray[np.int64], periodic: bool, part: bool) -> None:
-    """Elements and periodicity, as for a model that is loaded."""
+def _described(facts: dict[str, Any]) -> LoadedModel:
+    """What an exported file says about its model; its module stays with OpenMM."""
     elements = facts["elements"]
-    model = LoadedModel(
+    return LoadedModel(
         module=torch.nn.Module(),
         name=facts["name"],
         weights_hash=facts["weights_hash"],
@@ -209,17 +217,5 @@ def _check(facts: dict[str, Any], numbers: NDArray[np.int64], periodic: bool, pa
         cutoff=facts["cutoff"],
         periodic=facts["periodic"],
         library=facts["library"],
+        metadata={"level_of_theory": facts.get("level_of_theory")},
     )
-    molecule = part and facts["periodic"] is False
-    check_supported(numbers, np.full(3, periodic and not molecule), model)
-
-
-def _model_info(facts: dict[str, Any], forces: Forces, every: int) -> dict[str, Any]:
-    named = {name: facts[name] for name in ("name", "weights_hash", "library", "dtype")}
-    versions = {
-        "torch": torch.__version__,
-        "exported with torch": facts["torch"],
-        "openmm": openmm.Platform.getOpenMMVersion(),
-    }
-    named["level_of_theory"] = facts.get("level_of_theory")
-    return {**named, "versions": versions, "forces": forces, "every": every, "device": "openmm's"}

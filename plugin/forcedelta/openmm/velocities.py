@@ -10,7 +10,7 @@ from ase import units
 from ase.data import atomic_masses
 from numpy.typing import NDArray
 
-from .evaluator import Evaluation
+from .evaluator import Measurement
 from .monitor import Monitor, holds
 from .state import degrees_of_freedom
 from .units import NM, PS
@@ -68,7 +68,7 @@ class Velocities:
         self._shifted = behind and _alone(system, monitor)
         self.offset = -0.5 if behind and not self._shifted else 0.0
 
-    def read(self, measured: Evaluation) -> tuple[float, NDArray[np.float64], float]:
+    def read(self, measured: Measurement) -> tuple[float, NDArray[np.float64], float]:
         """Time (fs), velocities [n, 3] (Å/fs) and temperature (K) of the present configuration.
 
         Args:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from forcedelta.errors import ForceDeltaError
 from forcedelta.outputs import Named, check_outputs, refuse_existing
 from forcedelta.report.audit_figures import overview, png, structure
 from forcedelta.report.digest import MOST_REMARKS, MOST_ROWS, Digest
+from forcedelta.versions import __version__
 from md_hooks import Action, Trajectory
 from md_hooks.replacing import replace_files
 from md_hooks.text import printable
@@ -67,7 +67,7 @@ def write_report(files: Sequence[str | Path], report: Path) -> None:
     environment.filters["inline"] = _inline
     page = environment.get_template("report.html").render(
         sections=[_section(digest, found) for digest, found in zip(digests, pictures, strict=True)],
-        version=_version(),
+        version=__version__,
         most_rows=MOST_ROWS,
         most_remarks=MOST_REMARKS,
     )
@@ -148,10 +148,3 @@ def _shown(value: Any) -> Any:
 
 def _inline(picture: bytes) -> str:
     return f"data:image/png;base64,{base64.b64encode(picture).decode()}"
-
-
-def _version() -> str:
-    try:
-        return version("forcedelta")
-    except PackageNotFoundError:  # imported from a source tree
-        return "unknown"

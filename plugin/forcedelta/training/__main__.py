@@ -31,7 +31,7 @@ from forcedelta.training.data import (
     to_batch,
 )
 from forcedelta.training.loop import train
-from forcedelta.training.quality import Evaluation, evaluate, join, predictors, ranking, summary
+from forcedelta.training.quality import Errors, join, measure, predictors, ranked, summary
 from forcedelta.training.recipe import Recipe, read_recipe
 from md_hooks.progress import say
 
@@ -122,7 +122,7 @@ def train_command(
 
     def report(epoch: int, loss: float, seconds: float, averaged: DirectForceNetwork) -> None:
         if epoch % report_every == 0 or epoch == settings.epochs - 1:
-            numbers = summary(evaluate(averaged, tests)) if tests else {}
+            numbers = summary(measure(averaged, tests)) if tests else {}
             _tell(f"epoch {epoch}: loss {loss:.4f}, {seconds:.1f} s, held out {numbers}")
 
     start = time.perf_counter()
@@ -130,7 +130,7 @@ def train_command(
     _tell(f"trained in {(time.perf_counter() - start) / 60:.1f} min")
     metadata = dict(recipe.metadata)
     metadata["training_frames"] = len(parts)
-    metadata["tests"] = {"held_out": summary(evaluate(averaged, tests))} if tests else {}
+    metadata["tests"] = {"held_out": summary(measure(averaged, tests))} if tests else {}
     save_network(out, averaged, metadata)
 
 
@@ -157,9 +157,9 @@ def network_of(model: LoadedModel) -> DirectForceNetwork:
     return model.module
 
 
-def table(title: str, evaluation: Evaluation, members: list[Evaluation]) -> list[str]:
+def table(title: str, errors: Errors, members: list[Errors]) -> list[str]:
     """Rows of a Markdown table: every predictor's ranking of the errors of this set."""
-    numbers = summary(evaluation)
+    numbers = summary(errors)
     rows = [
         "",
         f"**{title}**: {numbers['frames']} frames; MAE of direct forces "
@@ -170,7 +170,7 @@ def table(title: str, evaluation: Evaluation, members: list[Evaluation]) -> list
         "| predictor of the error of the direct forces | r_s | AUROC, worst tenth |",
         "|---|---|---|",
     ]
-    for name, values in ranking(predictors(evaluation, members), evaluation.epsilon).items():
+    for name, values in ranked(predictors(errors, members), errors.epsilon).items():
         rows.append(f"| {name} | {values['spearman']:.3f} | {values['auroc']:.3f} |")
     return rows
 
@@ -195,10 +195,10 @@ def quality(
     sets = {"held out": split(recipe, data)[1]}
     sets |= {path.stem: read_labelled(data / path) for path in also or []}
     loaded = [load_model(name) for name in (model, *(member or []))]
-    results: list[list[Evaluation]] = []
+    results: list[list[Errors]] = []
     for name, frames in sets.items():
         parts = [to_batch(atoms, loaded[0].cutoff) for atoms in frames]
-        results.append([evaluate(network_of(entry), parts) for entry in loaded])
+        results.append([measure(network_of(entry), parts) for entry in loaded])
         _tell("\n".join(table(name, results[-1][0], results[-1][1:])))
     if len(sets) > 1:
         pooled = [join(column) for column in zip(*results, strict=True)]

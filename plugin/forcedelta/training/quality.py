@@ -5,19 +5,21 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from scipy.stats import mannwhitneyu, spearmanr
 
-from forcedelta.force_delta import ForceDelta
+from forcedelta.evaluation import Evaluator
+from forcedelta.models.loaded import LoadedModel
 from forcedelta.models.network import DirectForceNetwork
+from forcedelta.ranking import auroc, spearman, worst_tenth
 from forcedelta.training.data import Batch
 
 Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """Per structure [M] what a model predicts and how wrong it is; eV and eV/Å."""
+class Errors:
+    """Predictions of a model and their errors for each of M labelled structures; eV and eV/Å."""
 
     energy_per_atom_error: Array
     direct_absolute: Array  # mean over the 3N components of a structure
@@ -34,48 +36,53 @@ class Evaluation:
         return float(np.average(per_structure, weights=self.atoms))
 
 
-def evaluate(model: DirectForceNetwork, parts: Sequence[Batch]) -> Evaluation:
-    """Predictions and errors of ``model`` for each labelled structure (batches of one)."""
-    force_delta = ForceDelta(model)
+def measure(network: DirectForceNetwork, parts: Sequence[Batch]) -> Errors:
+    """Predictions and errors of a network for labelled structures.
+
+    Args:
+        network: in float32.
+        parts: one structure each.
+    """
+    model = LoadedModel(network, "network", "", None, network.cutoff, None, "")
+    evaluator = Evaluator(model, torch.float32)
     rows: list[tuple[float, ...]] = []
     direct_forces: list[Array] = []
     for part in parts:
-        result = force_delta(*part.graph)
-        direct, reference = result["direct_forces"], part.forces
-        conservative = result["conservative_forces"]
+        [found] = evaluator.evaluate(part.graph)
+        direct, reference = found.direct_forces, part.forces.numpy().astype(np.float64)
         atoms = len(reference)
-        species = model.element_index[part.numbers]
-        interaction = result["energy"][0] - model.reference_energies[species].sum()
+        species = network.element_index[part.numbers]
+        interaction = found.energy - float(network.reference_energies[species].sum())
         rows.append(
             (
-                abs(float(result["energy"][0] - part.energy[0])) / atoms,
-                float((direct - reference).abs().mean()),
-                float((conservative - reference).abs().mean()),
+                abs(found.energy - float(part.energy[0])) / atoms,
+                float(np.abs(direct - reference).mean()),
+                float(np.abs(found.conservative_forces - reference).mean()),
                 atoms,
-                float((direct - reference).square().mean().sqrt()),
-                float(result["force_delta"][0]),
-                float(interaction) / atoms,
-                float(direct.square().mean().sqrt()),
+                float(np.sqrt(np.mean((direct - reference) ** 2))),
+                found.force_delta,
+                interaction / atoms,
+                float(np.sqrt(np.mean(direct**2))),
             )
         )
-        direct_forces.append(direct.numpy().astype(np.float64))
-    names = [name for name in Evaluation.__dataclass_fields__ if name != "direct"]
+        direct_forces.append(direct)
+    names = [name for name in Errors.__dataclass_fields__ if name != "direct"]
     columns = zip(names, zip(*rows, strict=True), strict=True)
     arrays: dict[str, Any] = {name: np.array(values) for name, values in columns}
-    return Evaluation(**arrays, direct=direct_forces)
+    return Errors(**arrays, direct=direct_forces)
 
 
-def join(parts: Sequence[Evaluation]) -> Evaluation:
-    """Several evaluations as one."""
+def join(parts: Sequence[Errors]) -> Errors:
+    """Several sets as one."""
     arrays = {
         name: np.concatenate([getattr(part, name) for part in parts])
-        for name in Evaluation.__dataclass_fields__
+        for name in Errors.__dataclass_fields__
         if name != "direct"
     }
-    return Evaluation(**arrays, direct=[forces for part in parts for forces in part.direct])
+    return Errors(**arrays, direct=[forces for part in parts for forces in part.direct])
 
 
-def ensemble_spread(members: Sequence[Evaluation]) -> Array:
+def ensemble_spread(members: Sequence[Errors]) -> Array:
     """RMS over atoms and components of the standard deviation of the members' direct forces [M]."""
     return np.array(
         [
@@ -85,55 +92,35 @@ def ensemble_spread(members: Sequence[Evaluation]) -> Array:
     )
 
 
-def spearman(predictor: Array, error: Array) -> float:
-    """Spearman's rank correlation; NaN for fewer than 3 structures."""
-    if len(error) < 3:
-        return float("nan")
-    return float(spearmanr(predictor, error).statistic)
-
-
-def auroc_worst_tenth(predictor: Array, error: Array) -> float:
-    """Chance that a structure of the worst tenth by ``error`` has the larger ``predictor`` than one of the others.
-
-    NaN where there are no others.
-    """
-    worst = error >= np.quantile(error, 0.9)
-    pairs = int(worst.sum()) * int((~worst).sum())
-    if pairs == 0:
-        return float("nan")
-    return float(mannwhitneyu(predictor[worst], predictor[~worst]).statistic) / pairs
-
-
-def ranking(predictors: dict[str, Array], error: Array) -> dict[str, dict[str, float]]:
-    """Spearman's r_s and AUROC of each predictor against the error."""
+def ranked(predictors: dict[str, Array], error: Array) -> dict[str, dict[str, float]]:
+    """Spearman's r_s, and AUROC for the worst tenth, of each predictor; NaN for few structures."""
+    enough = len(error) >= 3
     return {
         name: {
-            "spearman": round(spearman(values, error), 3),
-            "auroc": round(auroc_worst_tenth(values, error), 3),
+            "spearman": round(float(spearman(values, error)), 3) if enough else float("nan"),
+            "auroc": round(float(auroc(values, worst_tenth(error))), 3),
         }
         for name, values in predictors.items()
     }
 
 
-def summary(evaluation: Evaluation) -> dict[str, float]:
+def summary(errors: Errors) -> dict[str, float]:
     """The numbers that go into the metadata of a file of weights; meV, meV/Å."""
     return {
-        "frames": len(evaluation.epsilon),
-        "direct_mae_meV_per_A": round(1e3 * evaluation.mae(evaluation.direct_absolute), 1),
-        "conservative_mae_meV_per_A": round(
-            1e3 * evaluation.mae(evaluation.conservative_absolute), 1
-        ),
-        "energy_mae_meV_per_atom": round(1e3 * float(evaluation.energy_per_atom_error.mean()), 2),
-        **ranking({"U": evaluation.force_delta}, evaluation.epsilon)["U"],
+        "frames": len(errors.epsilon),
+        "direct_mae_meV_per_A": round(1e3 * errors.mae(errors.direct_absolute), 1),
+        "conservative_mae_meV_per_A": round(1e3 * errors.mae(errors.conservative_absolute), 1),
+        "energy_mae_meV_per_atom": round(1e3 * float(errors.energy_per_atom_error.mean()), 2),
+        **ranked({"U": errors.force_delta}, errors.epsilon)["U"],
     }
 
 
-def predictors(evaluation: Evaluation, members: Sequence[Evaluation] = ()) -> dict[str, Array]:
+def predictors(errors: Errors, members: Sequence[Errors] = ()) -> dict[str, Array]:
     """The Force Delta and its controls."""
     named = {
-        "Force Delta U": evaluation.force_delta,
-        "predicted energy": evaluation.energy,
-        "RMS of predicted forces": evaluation.force_rms,
+        "Force Delta U": errors.force_delta,
+        "predicted energy": errors.energy,
+        "RMS of predicted forces": errors.force_rms,
     }
     if members:
         named[f"ensemble of {len(members)}"] = ensemble_spread(members)

@@ -5,15 +5,17 @@ the same structure seen otherwise. Energies in eV of the whole structure, forces
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
-from forcedelta.verify.probe import Evaluation, Probe
+from forcedelta.evaluation import ExactEvaluation
+from forcedelta.verify.probe import Probe
 
 APART = 10.0
 """Å beyond the cutoff between copies that are not to see each other."""
@@ -43,12 +45,12 @@ class Change:
         return max(self.direct, self.conservative)
 
 
-def change(first: Evaluation, second: Evaluation) -> Change:
+def change(first: ExactEvaluation, second: ExactEvaluation) -> Change:
     """Differences between two evaluations with the same order of atoms and the same axes."""
     return Change(
         abs(second.energy - first.energy),
-        float(np.abs(second.direct - first.direct).max()),
-        float(np.abs(second.conservative - first.conservative).max()),
+        float(np.abs(second.direct_forces - first.direct_forces).max()),
+        float(np.abs(second.conservative_forces - first.conservative_forces).max()),
         abs(second.force_delta - first.force_delta),
     )
 
@@ -86,11 +88,10 @@ def permutation(probe: Probe, atoms: Atoms, times: int = 3, seed: int = 0) -> Ch
         changes.append(
             change(
                 first,
-                Evaluation(
-                    other.energy,
-                    other.direct[back],
-                    other.conservative[back],
-                    other.force_delta,
+                replace(
+                    other,
+                    direct_forces=other.direct_forces[back],
+                    conservative_forces=other.conservative_forces[back],
                 ),
             )
         )
@@ -109,11 +110,10 @@ def rotation(probe: Probe, atoms: Atoms, times: int = 6, seed: int = 0) -> Chang
         changes.append(
             change(
                 first,
-                Evaluation(
-                    other.energy,
-                    other.direct @ turn,
-                    other.conservative @ turn,
-                    other.force_delta,
+                replace(
+                    other,
+                    direct_forces=other.direct_forces @ turn,
+                    conservative_forces=other.conservative_forces @ turn,
                 ),
             )
         )
@@ -170,16 +170,18 @@ def copies(probe: Probe, atoms: Atoms) -> Copies:
     The energy has to double, and forces on the atoms and U stay what they are.
     """
     once, twice = probe.evaluate(atoms), probe.evaluate(doubled(atoms, probe.model.cutoff))
-    direct, conservative = (np.tile(f, (2, 1)) for f in (once.direct, once.conservative))
+    direct, conservative = (
+        np.tile(f, (2, 1)) for f in (once.direct_forces, once.conservative_forces)
+    )
     squares = float((direct**2).sum())
     return Copies(
         Change(
             abs(twice.energy - 2.0 * once.energy),
-            float(np.abs(twice.direct - direct).max()),
-            float(np.abs(twice.conservative - conservative).max()),
+            float(np.abs(twice.direct_forces - direct).max()),
+            float(np.abs(twice.conservative_forces - conservative).max()),
             abs(twice.force_delta - once.force_delta),
         ),
-        float((twice.direct * direct).sum()) / squares if squares > 0 else 1.0,
+        float((twice.direct_forces * direct).sum()) / squares if squares > 0 else 1.0,
     )
 
 
@@ -242,18 +244,12 @@ def library(probe: Probe, calculator: Calculator, atoms: Atoms) -> Change:
     copy.set_constraint()
     copy.calc = calculator
     energy, forces = float(copy.get_potential_energy()), np.asarray(copy.get_forces())
-    return change(ours, Evaluation(energy, forces, ours.conservative, ours.force_delta))
+    return change(ours, replace(ours, energy=energy, direct_forces=forces))
 
 
-def random_rotations(times: int, seed: int) -> list[NDArray[np.float64]]:
-    """[3, 3] each, proper, evenly distributed."""
-    rng = np.random.default_rng(seed)
-    turns = []
-    for _ in range(times):
-        q, r = np.linalg.qr(rng.normal(size=(3, 3)))
-        q = q * np.sign(np.diag(r))
-        turns.append(q * np.sign(np.linalg.det(q)))
-    return turns
+def random_rotations(times: int, seed: int) -> NDArray[np.float64]:
+    """Proper rotations [times, 3, 3], evenly distributed."""
+    return Rotation.random(times, rng=seed).as_matrix()
 
 
 def rotated(atoms: Atoms, turn: NDArray[np.float64]) -> Atoms:

@@ -112,7 +112,7 @@ def gradient_error(
         fine: larger steps are tried as long as the differences are worse than this, relatively.
     """
     base = probe.graph(atoms)
-    forces = probe.evaluate_graph(base)[0].conservative.ravel()
+    forces = probe.evaluate_graph(base)[0].conservative_forces.ravel()
     if fixed:
         base = (*base[:3], *probe.selected(base), *base[5:])
     ways = _directions(forces.size, directions, seed)

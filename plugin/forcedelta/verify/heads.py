@@ -13,7 +13,7 @@ from ase.data import chemical_symbols
 from numpy.typing import NDArray
 from scipy.linalg import orthogonal_procrustes
 
-from forcedelta.verify.probe import Evaluation
+from forcedelta.evaluation import ExactEvaluation
 
 Forces = NDArray[np.float64]
 
@@ -60,10 +60,10 @@ class Heads:
     moving: float
 
 
-def compare_heads(atoms: Atoms, evaluations: Sequence[Evaluation]) -> Heads:
+def compare_heads(atoms: Atoms, evaluations: Sequence[ExactEvaluation]) -> Heads:
     """Compares forces of evaluations of displaced copies of the same atoms."""
-    direct = np.stack([evaluation.direct for evaluation in evaluations])
-    conservative = np.stack([evaluation.conservative for evaluation in evaluations])
+    direct = np.stack([evaluation.direct_forces for evaluation in evaluations])
+    conservative = np.stack([evaluation.conservative_forces for evaluation in evaluations])
     whole = _rms(conservative)
 
     def compared(chosen: NDArray[np.bool_]) -> Comparison:

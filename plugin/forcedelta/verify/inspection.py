@@ -9,6 +9,7 @@ import torch
 from ase import Atoms
 
 from forcedelta.errors import ForceDeltaError
+from forcedelta.evaluation import ExactEvaluation
 from forcedelta.force_delta import last_line
 from forcedelta.graph import charge_and_spin
 from forcedelta.models.loaded import LoadedModel
@@ -19,7 +20,7 @@ from forcedelta.verify.derivatives import gradient_error, stress_error
 from forcedelta.verify.findings import Finding
 from forcedelta.verify.heads import compare_heads
 from forcedelta.verify.jumps import hidden_jump, neighbour_change
-from forcedelta.verify.probe import Evaluation, Probe, displaced
+from forcedelta.verify.probe import Probe, displaced
 from forcedelta.verify.rigid import rigid_parts
 from forcedelta.verify.torch_state import changed, torch_state
 
@@ -193,7 +194,7 @@ class Inspector:
         yield "cost", "cost", self._cost
 
     def _forces(self) -> list[Finding]:
-        self._first: Evaluation = self.exact.evaluate(self.atoms)
+        self._first: ExactEvaluation = self.exact.evaluate(self.atoms)
         return [judge_forces.heads(self.used.evaluate(self._given), self._first)]
 
     def _heads(self) -> list[Finding]:
@@ -219,7 +220,7 @@ class Inspector:
     @property
     def _size(self) -> float:
         """The largest force component, eV/Å, or 1."""
-        forces = (self._first.direct, self._first.conservative)
+        forces = (self._first.direct_forces, self._first.conservative_forces)
         return max(1.0, *(float(np.abs(f).max()) for f in forces))
 
     def _gradient(self) -> list[Finding]:

@@ -4,19 +4,21 @@ from typing import Any
 
 import numpy as np
 
+from forcedelta.evaluation import ExactEvaluation
 from forcedelta.verify import findings as limits
 from forcedelta.verify.agreement import Change
 from forcedelta.verify.derivatives import DerivativeError
 from forcedelta.verify.findings import Finding, Level, changed, percent
-from forcedelta.verify.probe import Evaluation
 from forcedelta.verify.rigid import RigidParts
 
 
-def heads(given: Evaluation, shaken: Evaluation) -> Finding:
+def heads(given: ExactEvaluation, shaken: ExactEvaluation) -> Finding:
     """Both forces and U, of the structure as given and displaced, and the cosine between them."""
-    direct, conservative = _rms(shaken.direct), _rms(shaken.conservative)
-    norm = np.linalg.norm(shaken.direct) * np.linalg.norm(shaken.conservative)
-    cosine = float((shaken.direct * shaken.conservative).sum() / norm) if norm > 0 else 0.0
+    direct, conservative = _rms(shaken.direct_forces), _rms(shaken.conservative_forces)
+    norm = np.linalg.norm(shaken.direct_forces) * np.linalg.norm(shaken.conservative_forces)
+    cosine = (
+        float((shaken.direct_forces * shaken.conservative_forces).sum() / norm) if norm > 0 else 0.0
+    )
     text = (
         f"U {given.force_delta:.3g} eV/Å as given, {shaken.force_delta:.3g} displaced; rms of F_nc "
         f"{direct:.3g}, of F_c {conservative:.3g}; cosine between them {cosine:.3f}"

@@ -16,8 +16,9 @@ import torch
 from ase import Atoms
 from numpy.typing import NDArray
 
+from forcedelta.evaluation import ExactEvaluation
 from forcedelta.verify.agreement import Change, change
-from forcedelta.verify.probe import Evaluation, Probe, atom_pairs
+from forcedelta.verify.probe import Probe, atom_pairs
 
 WIDTH = {torch.float64: 1e-8, torch.float32: 1e-5}
 """Å between the two sides of a change; what a smooth energy does over that is no jump."""
@@ -130,7 +131,7 @@ class _Line:
         other.positions += distance * self._way
         return other
 
-    def excess(self, a: Evaluation, b: Evaluation, width: float) -> float:
+    def excess(self, a: ExactEvaluation, b: ExactEvaluation, width: float) -> float:
         """What the change of the energy has beyond the work of the forces, eV."""
-        mean = 0.5 * (a.conservative + b.conservative)
+        mean = 0.5 * (a.conservative_forces + b.conservative_forces)
         return abs(b.energy - a.energy + float(width * (mean * self._way).sum()))

@@ -1,7 +1,5 @@
 """A loaded model as the measurements see it: structures go in, numbers in float64 come out."""
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from ase import Atoms
@@ -9,28 +7,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from forcedelta.checks import check_structure
-from forcedelta.force_delta import ForceDelta
-from forcedelta.graph import Graph, Graphs
+from forcedelta.evaluation import Evaluator, ExactEvaluation
+from forcedelta.graph import Graph
 from forcedelta.models.loaded import LoadedModel
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What one evaluation of N atoms gave.
-
-    Attributes:
-        energy: eV.
-        direct: [N, 3] eV/Å, F_nc.
-        conservative: [N, 3] eV/Å, F_c.
-        force_delta: U, eV/Å.
-        stress: [3, 3] eV/Å^3, positive under tension; None where it was not asked for.
-    """
-
-    energy: float
-    direct: NDArray[np.float64]
-    conservative: NDArray[np.float64]
-    force_delta: float
-    stress: NDArray[np.float64] | None = None
 
 
 class Probe:
@@ -48,8 +27,7 @@ class Probe:
         self.model = model
         self.dtype = dtype
         self.device = torch.device(device)
-        self._force_delta = ForceDelta(model.module)
-        self._graphs = Graphs(model, dtype, self.device)
+        self._evaluator = Evaluator(model, dtype, self.device)
 
     def check(self, atoms: Atoms) -> None:
         """Raises ForceDeltaError for structures that the model cannot be asked about."""
@@ -57,7 +35,8 @@ class Probe:
 
     def graph(self, structures: Atoms | list[Atoms]) -> Graph:
         """The arguments of the model for one structure, or for several side by side."""
-        return self._graphs.batch([structures] if isinstance(structures, Atoms) else structures)
+        batch = [structures] if isinstance(structures, Atoms) else structures
+        return self._evaluator.graph_of(batch)
 
     def tensor(self, array: NDArray[np.floating] | NDArray[np.integer]) -> Tensor:
         """The numbers in dtype, on the device."""
@@ -86,26 +65,13 @@ class Probe:
         with torch.no_grad():
             return float(self.model.module(*graph)[0][0])
 
-    def evaluate(self, atoms: Atoms, stress: bool = False) -> Evaluation:
+    def evaluate(self, atoms: Atoms, stress: bool = False) -> ExactEvaluation:
         """One forward and one backward pass."""
         return self.evaluate_graph(self.graph(atoms), stress)[0]
 
-    def evaluate_graph(self, graph: Graph, stress: bool = False) -> list[Evaluation]:
+    def evaluate_graph(self, graph: Graph, stress: bool = False) -> list[ExactEvaluation]:
         """The same for each structure of a graph."""
-        output = self._force_delta(*graph, stress=stress)
-        batch = graph[5].cpu().numpy()
-        direct = _array(output["direct_forces"])
-        conservative = _array(output["conservative_forces"])
-        return [
-            Evaluation(
-                float(output["energy"][s]),
-                direct[batch == s],
-                conservative[batch == s],
-                float(output["force_delta"][s]),
-                _array(output["stress"][s]) if stress else None,
-            )
-            for s in range(len(graph[2]))
-        ]
+        return self._evaluator.evaluate(graph, stress)
 
 
 def seen_pairs(probe: Probe, graph: Graph) -> set[tuple[int, ...]]:
@@ -117,10 +83,6 @@ def seen_pairs(probe: Probe, graph: Graph) -> set[tuple[int, ...]]:
 def atom_pairs(probe: Probe, atoms: Atoms) -> set[tuple[int, ...]]:
     """The same for a structure."""
     return seen_pairs(probe, probe.graph(atoms))
-
-
-def _array(tensor: Tensor) -> NDArray[np.float64]:
-    return tensor.detach().to("cpu", torch.float64).numpy()
 
 
 def displaced(atoms: Atoms, size: float = 0.05, seed: int = 0) -> Atoms:

@@ -6,7 +6,7 @@ import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
-from forcedelta.verify.probe import Evaluation
+from forcedelta.evaluation import ExactEvaluation
 
 
 @dataclass(frozen=True)
@@ -30,20 +30,20 @@ class RigidParts:
     without_mean: float
 
 
-def rigid_parts(atoms: Atoms, evaluation: Evaluation) -> RigidParts:
+def rigid_parts(atoms: Atoms, evaluation: ExactEvaluation) -> RigidParts:
     """Net forces and torques of an evaluation of these atoms, and U without the mean force."""
     arms = atoms.positions - atoms.positions.mean(0)
 
     def torque(forces: NDArray[np.float64]) -> float | None:
         return None if atoms.pbc.any() else float(np.linalg.norm(np.cross(arms, forces).sum(0)))
 
-    difference = evaluation.direct - evaluation.conservative
+    difference = evaluation.direct_forces - evaluation.conservative_forces
     centred = difference - difference.mean(0)
     return RigidParts(
-        float(np.linalg.norm(evaluation.direct.sum(0))),
-        float(np.linalg.norm(evaluation.conservative.sum(0))),
-        torque(evaluation.direct),
-        torque(evaluation.conservative),
+        float(np.linalg.norm(evaluation.direct_forces.sum(0))),
+        float(np.linalg.norm(evaluation.conservative_forces.sum(0))),
+        torque(evaluation.direct_forces),
+        torque(evaluation.conservative_forces),
         evaluation.force_delta,
         float(np.sqrt((centred**2).mean())),
     )

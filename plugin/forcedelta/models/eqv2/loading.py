@@ -11,7 +11,7 @@ from forcedelta.models.catalogue import LoadRequest
 from forcedelta.models.downloads import from_hub
 from forcedelta.models.eqv2.catalogue import FAMILY, HUB, PAGE
 from forcedelta.models.eqv2.library import import_fairchem
-from forcedelta.models.files import hash_of
+from forcedelta.models.hashing import hash_of
 from forcedelta.models.loaded import LoadedModel
 
 _LONGEST_REASON = 200

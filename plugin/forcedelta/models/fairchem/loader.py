@@ -13,7 +13,7 @@ from forcedelta.errors import ForceDeltaError
 from forcedelta.models.catalogue import LoadRequest
 from forcedelta.models.fairchem.checkpoint import find_checkpoint, kind_of, read_checkpoint
 from forcedelta.models.fairchem.library import import_library, quiet_loading
-from forcedelta.models.files import hash_of_tensors
+from forcedelta.models.hashing import hash_of_tensors
 from forcedelta.models.isolation import torch_state_kept
 from forcedelta.models.loaded import LoadedModel
 

@@ -14,7 +14,7 @@ import torch
 from forcedelta.errors import ForceDeltaError
 from forcedelta.installing import command
 from forcedelta.models.catalogue import LoadRequest
-from forcedelta.models.files import hash_of
+from forcedelta.models.hashing import hash_of
 from forcedelta.models.isolation import torch_state_kept
 from forcedelta.models.loaded import LoadedModel
 from forcedelta.models.metadata import parse_json, shown
@@ -131,7 +131,7 @@ def describe(
 
 
 def weights_hash_of(model: Any) -> str:
-    """See `forcedelta.models.files.hash_of`; a model's outputs, units and elements count, too."""
+    """See `forcedelta.models.hashing.hash_of`; a model's outputs, units and elements count, too."""
     return hash_of(model, model.capabilities().__getstate__()[0])
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from forcedelta.errors import ForceDeltaError
 from forcedelta.models.catalogue import LoadRequest
 from forcedelta.models.downloads import announce, reach
-from forcedelta.models.files import hash_of_tensors
+from forcedelta.models.hashing import hash_of_tensors
 from forcedelta.models.isolation import torch_state_kept
 from forcedelta.models.loaded import LoadedModel
 from forcedelta.models.orb.catalogue import ARCHITECTURES, FAMILY

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from .ase_md import Attachment, attach, run
 from .ase_state import restore
-from .chain import HookChain, RunInfo, RunResult
+from .chain import HookChain
 from .errors import HookError, RunStoppedError
 from .flags import FlagStore
 from .frame import Frame
@@ -16,8 +16,10 @@ from .guard import Guard
 from .h5md.checkpoint import Checkpoint, load_checkpoint
 from .h5md.remark import Remark
 from .h5md.trajectory import Trajectory
+from .hook import Hook
 from .progress import Progress
 from .recorder import Recorder
+from .run_info import RunInfo, RunResult
 from .verdict import Action, Verdict
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ __all__ = [
     "FlagStore",
     "Frame",
     "Guard",
+    "Hook",
     "HookChain",
     "HookError",
     "Progress",

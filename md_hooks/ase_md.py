@@ -14,12 +14,15 @@ from ase import units
 
 from .ase_calculators import ForceDeltaSource
 from .ase_state import atoms_of, capture
-from .chain import Hook, HookChain, RunInfo, RunResult
+from .chain import HookChain
 from .electronic_state import ElectronicState
 from .errors import HookError, RunStoppedError
 from .frame import Frame
+from .hook import AnyHook
+from .run_info import RunInfo, RunResult
+from .session import Session
 from .signals import end_after_the_step
-from .verdict import Action, Verdict
+from .verdict import Verdict
 from .versions import versions_of
 
 _FORCE_DELTA_KEYS = ("force_deltas", "direct_forces", "conservative_forces")
@@ -32,13 +35,11 @@ class Attachment:
     """
 
     def __init__(
-        self, dynamics: Any, hooks: HookChain | Iterable[Hook], info: RunInfo | None = None
+        self, dynamics: Any, hooks: HookChain | Iterable[AnyHook], info: RunInfo | None = None
     ) -> None:
         info = RunInfo() if info is None else info
         self.dynamics = dynamics
         self.chain = hooks if isinstance(hooks, HookChain) else HookChain(hooks)
-        self.verdict: Verdict | None = None
-        """The verdict that stopped the run, if one did."""
         self._atoms = atoms_of(dynamics)
         self._numbers = _own(self._atoms.numbers)
         self._masses = _own(self._atoms.get_masses())
@@ -52,18 +53,15 @@ class Attachment:
         self._time_offset = 0.0
         if info.restart_step is not None and self._clock is not None:
             self._time_offset = info.restart_time - self._clock() / units.fs
-        self._last: Frame | None = None
-        self._last_with_u: Frame | None = None
-        self._between_steps = True
-        self._interrupt: str | None = None
         self._ended = False
-        self._closed = False
-        self._result: RunResult | None = None
+        self._detached = False
         self._source = ForceDeltaSource(self._atoms.calc)
         calc = self._source.calculator
-        self._evaluations = getattr(calc, "evaluations", None)
+        self._session = Session(
+            self.chain, lambda: getattr(self._source.calculator, "evaluations", None)
+        )
         self._user_checkpoint = info.checkpoint
-        self.chain.open(
+        self._session.open(
             replace(
                 info,
                 model=info.model or dict(getattr(calc, "model_info", None) or {}),
@@ -82,31 +80,27 @@ class Attachment:
 
     def _observe(self) -> None:
         """The observer: a frame of this step to the hooks, and the end of the run if they say."""
+        session = self._session
         if self._ended:
             raise RunStoppedError(
-                f"the run was stopped and cannot go on with these hooks ({self._why()}): attach "
+                f"the run was stopped and cannot go on with these hooks ({session.reason}): attach "
                 "new ones to continue"
             )
         step = self.dynamics.nsteps + self._step_offset
         if self._restart_step is not None and step <= self._restart_step:
             return  # ASE shows a new dynamics its first configuration, which is on file already
-        frame = self._frame(step)
-        self._last = frame
-        if frame.force_delta is not None:
-            self._last_with_u = frame
-        verdict = self.chain.dispatch(frame)
-        if verdict.action == Action.STOP:
-            self.verdict = verdict
-            self._result = self._make_result("stopped", verdict.reason)
-            self.chain.close(self._result)
-            self._end()
-        elif self._interrupt is not None:
+        session.show(self._frame(step))
+        if session.stopped is not None:
+            session.close()
+        if session.over:
             self._end()
         elif self.dynamics.nsteps == getattr(self.dynamics, "max_steps", None):
             self.chain.flush()
 
-    def _why(self) -> str:
-        return self._interrupt or (self.verdict.reason if self.verdict is not None else "")
+    @property
+    def verdict(self) -> Verdict | None:
+        """The verdict that stopped the run, if one did."""
+        return self._session.stopped
 
     def _end(self) -> None:
         """Make the dynamics' own loop end after this step."""
@@ -173,7 +167,7 @@ class Attachment:
         )
 
     def _checkpoint(self) -> dict[str, Any] | None:
-        if not self._between_steps:
+        if not self._session.between_steps:
             return None
         state = capture(self.dynamics)
         if self._user_checkpoint is not None:
@@ -186,51 +180,30 @@ class Attachment:
     # --- the end -----------------------------------------------------------------------------
 
     def interrupt(self, why: str) -> None:
-        """End the run after the step that is being made; the result's reason is "interrupted"."""
-        self._interrupt = why
-
-    def _make_result(self, reason: str, message: str) -> RunResult:
-        last, with_u = self._last, self._last_with_u
-        evaluations = getattr(self._source.calculator, "evaluations", None)
-        if self._evaluations is None or evaluations is None:
-            evaluations = None
-        else:
-            evaluations -= self._evaluations
-        return RunResult(
-            reason=reason,
-            step=-1 if last is None else last.step,
-            time=0.0 if last is None else last.time,
-            force_delta=None if with_u is None else with_u.force_delta,
-            worst_atom=None if with_u is None else with_u.worst_atom,
-            message=message,
-            evaluations=evaluations,
-        )
+        """End the run after the present step; the result's reason is "interrupted"."""
+        self._session.interrupt(why)
 
     def close(self, reason: str = "finished", message: str = "") -> RunResult:
-        """Detach from the dynamics and close the hooks; further calls give the same result.
+        """Detach from the dynamics and close the hooks; further calls return the same result.
 
         Args:
             reason: "finished", "interrupted" or "error"; a run that was stopped stays "stopped".
             message: one readable line.
         """
-        if not self._closed:
-            self._closed = True
+        self._detach()
+        return self._session.close(reason, message)
+
+    def close_after(self, error: BaseException) -> RunResult | None:
+        """Close after an exception that left the dynamics in the middle of a step."""
+        self._detach()
+        self._session.between_steps = isinstance(error, RunStoppedError)
+        return self._session.close_after(error)
+
+    def _detach(self) -> None:
+        if not self._detached:
+            self._detached = True
             observers = self.dynamics.observers
             observers[:] = [entry for entry in observers if entry[0] != self._observe]
-            if self._result is None:
-                if reason == "finished" and self._interrupt is not None:
-                    reason, message = "interrupted", self._interrupt
-                self._result = self.chain.conclude(self._make_result(reason, message))
-                self.chain.close(self._result)
-        assert self._result is not None
-        return self._result
-
-    def close_after(self, error: BaseException) -> RunResult:
-        """Close after an exception that left the dynamics in the middle of a step."""
-        self._between_steps = isinstance(error, RunStoppedError)
-        if isinstance(error, KeyboardInterrupt):
-            return self.close("interrupted", "interrupted from the keyboard")
-        return self.close("error", str(error) or type(error).__name__)
 
     def __enter__(self) -> Attachment:
         return self
@@ -243,15 +216,12 @@ class Attachment:
     ) -> None:
         if error is None:
             self.close()
-            return
-        try:
+        else:
             self.close_after(error)
-        except Exception as second:  # the first error is the one to report
-            error.add_note(f"while closing: {second}")
 
 
 def attach(
-    dynamics: Any, hooks: HookChain | Iterable[Hook], info: RunInfo | None = None
+    dynamics: Any, hooks: HookChain | Iterable[AnyHook], info: RunInfo | None = None
 ) -> Attachment:
     """Attach hooks to an ASE dynamics or optimiser, which is then run as usual.
 
@@ -279,7 +249,7 @@ def attach(
 def run(
     dynamics: Any,
     steps: int,
-    hooks: HookChain | Iterable[Hook],
+    hooks: HookChain | Iterable[AnyHook],
     info: RunInfo | None = None,
     *,
     fmax: float | None = None,

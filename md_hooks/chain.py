@@ -1,156 +1,51 @@
-"""The one dispatcher through which every engine hands its frames to the hooks."""
+"""The dispatcher through which every engine hands its frames to the hooks."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from .errors import HookError
 from .frame import Frame
+from .hook import AnyHook, ForeignHook, Hook
 from .run_id import new_run_id
+from .run_info import RunInfo, RunResult
 from .verdict import CONTINUE, Action, Verdict
-
-
-def _no_policies() -> list[dict[str, Any]]:
-    return []
-
-
-def _no_states() -> dict[str, Any]:
-    return {}
-
-
-@dataclass(frozen=True)
-class RunInfo:
-    """What the hooks are told about a run before its first frame.
-
-    Attributes:
-        model: JSON-able facts about the model: name, weights_hash, library, ...
-        command: the command line or script that started the run.
-        seed: seed of the random numbers.
-        settings: any further JSON-able settings (ensemble, temperature in K, timestep in fs, ...).
-        versions: library name -> version.
-        planned_steps: number of steps that this run is meant to make.
-        planned_frames: of a replay, the number of frames that it is meant to show in all.
-        frames_before: of a replay that continues, those that it has shown already.
-        restart_step: step of the checkpoint from which the run continues; None for a new run.
-            Hooks drop what they stored after it and expect the next frame at a later step.
-        restart_time: time of that checkpoint, fs.
-        run_id: tells the frames of this run from those of others (`md_hooks.run_id`). One is drawn
-            for a new run; of a run that continues in a file, the one in the file counts.
-        begins_anew: the run has the id of one that was killed before its file held a frame, in
-            whose place it begins. Hooks drop what they stored of that one.
-        numbers: [N] atomic numbers of the system, so that a wrong file is refused early.
-        run_file: the file in which the trajectory is recorded.
-        checkpoint: gives the engine's state after the frame being dispatched as a dict of JSON
-            values and arrays, or None when there is no consistent state.
-        policies: gives the thresholds of the judging hooks, as asked and as resolved so far.
-        hook_states: gives the states of the hooks that have one, for a restart.
-
-    The last two are filled by `HookChain`.
-    """
-
-    model: Mapping[str, Any] = field(default_factory=dict)
-    command: str = ""
-    seed: int | None = None
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    versions: Mapping[str, str] = field(default_factory=dict)
-    planned_steps: int | None = None
-    planned_frames: int | None = None
-    frames_before: int = 0
-    restart_step: int | None = None
-    restart_time: float = 0.0
-    run_id: str = ""
-    begins_anew: bool = False
-    numbers: NDArray[np.integer] | None = None
-    run_file: str | None = None
-    checkpoint: Callable[[], Mapping[str, Any] | None] | None = None
-    policies: Callable[[], list[dict[str, Any]]] = _no_policies
-    hook_states: Callable[[], dict[str, Any]] = _no_states
-
-    def summary(self) -> dict[str, Any]:
-        """The JSON-able part, as a recorder writes it into its file."""
-        return {
-            "model": dict(self.model),
-            "command": self.command,
-            "seed": self.seed,
-            "settings": dict(self.settings),
-            "versions": dict(self.versions),
-            "planned_steps": self.planned_steps,
-            "restart_step": self.restart_step,
-            "run_id": self.run_id,
-        }
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """How a run ended.
-
-    Attributes:
-        reason: "finished", "stopped" (by a hook), "interrupted" (Ctrl-C, SIGTERM) or "error": an
-            exception, or a run that made all its steps without a threshold that "auto" should choose.
-        step: step of the last frame; -1 when there was none.
-        time: its time, fs.
-        force_delta: the last U that was computed, eV/Å.
-        worst_atom: index of the atom with the largest u_i in the frame that carried that U.
-        message: one readable line; for "stopped" the reason of the verdict.
-        evaluations: evaluations of the model during the run, where the calculator counts them.
-    """
-
-    reason: str
-    step: int
-    time: float
-    force_delta: float | None = None
-    worst_atom: int | None = None
-    message: str = ""
-    evaluations: int | None = None
-
-
-Hook = Any
-"""A callable ``hook(frame) -> Action | Verdict | None``, or an object with ``observe(frame,
-verdict)``, or both; with ``open(info)``, ``flush()`` and ``close(result)`` if it wants them, and
-``check_files()``, which refuses files that it cannot use before any hook is opened."""
 
 
 class HookChain:
     """Hands each frame to all judging hooks and then, with their verdict, to all observing ones.
 
-    A judge is a callable; an observer has ``observe(frame, verdict)``. The strongest action wins,
-    and the observers see it, so that a recorder can write the frame that stops a run. Whatever the
-    order given, a recorder (a hook with ``run_file``) is opened first and observes last.
+    The strongest action wins, and the observers see it, so that a recorder can write the frame that
+    stops a run.
 
     Args:
-        hooks: the hooks in the order in which they are asked.
+        hooks: in the order in which they judge and observe; see `AnyHook`. A recorder observes last.
+
+    Attributes:
+        hooks: as given.
 
     Raises:
         HookError: a hook is neither callable nor an observer.
     """
 
-    def __init__(self, hooks: Iterable[Hook]) -> None:
+    def __init__(self, hooks: Iterable[AnyHook]) -> None:
         self.hooks = list(hooks)
-        for hook in self.hooks:
-            if isinstance(hook, type) or not (callable(hook) or hasattr(hook, "observe")):
-                raise HookError(
-                    f"{hook!r} is not a hook: pass a function of a frame, or an instance with "
-                    "observe(frame, verdict)"
-                )
-        self._judges = [hook for hook in self.hooks if callable(hook)]
-        # A recorder's checkpoint says that everything up to its step is stored, so it comes after
-        # the others; a killed process would else lose what they had not written yet.
-        self._observers = [
-            hook for hook in sorted(self.hooks, key=_records) if hasattr(hook, "observe")
-        ]
+        self._hooks = [_as_hook(hook) for hook in self.hooks]
+        # A recorder's checkpoint states that everything up to its step is stored, so it comes after
+        # the others: otherwise a killed process would lose what they had not written yet.
+        self._recorder_last = sorted(self._hooks, key=_records)
+        self._judges = [hook for hook in self._hooks if _overrides(hook, "__call__")]
+        self._observers = [hook for hook in self._recorder_last if _overrides(hook, "observe")]
         self._opened: list[Hook] = []
         self._failed = False
 
     def open(self, info: RunInfo) -> None:
         """Tell the hooks about the run. If one refuses, those already open are closed again."""
         run_file = info.run_file
-        for hook in self.hooks:
-            run_file = run_file or getattr(hook, "run_file", None)
+        for hook in self._hooks:
+            run_file = run_file or hook.run_file
         self._failed = False
         info = replace(
             info,
@@ -159,24 +54,22 @@ class HookChain:
             hook_states=self.state_dict,
             checkpoint=self._unless_failed(info.checkpoint),
         )
-        for hook in self.hooks:
-            if hasattr(hook, "check_files"):
-                hook.check_files()
+        for hook in self._hooks:
+            hook.check_files()
         # the other way round: a recorder that refuses the run does so before others touch files
-        for hook in sorted(self.hooks, key=_records, reverse=True):
+        for hook in sorted(self._hooks, key=_records, reverse=True):
             if not (info.run_id or _records(hook) or info.restart_step is not None):
                 info = replace(info, run_id=new_run_id())
             try:
-                if hasattr(hook, "open"):
-                    hook.open(info)
+                hook.open(info)
             except BaseException as error:
                 self._close_after(error)
                 raise
             self._opened.append(hook)
             info = replace(
                 info,
-                run_id=getattr(hook, "run_id", "") or info.run_id,
-                begins_anew=info.begins_anew or getattr(hook, "begins_anew", False),
+                run_id=hook.run_id or info.run_id,
+                begins_anew=info.begins_anew or hook.begins_anew,
             )
 
     def _close_after(self, error: BaseException) -> None:
@@ -207,14 +100,10 @@ class HookChain:
         self._each(sorted(self._opened, key=_records), "flush")
 
     def conclude(self, result: RunResult) -> RunResult:
-        """The result of a run that is over; an error where a hook could not do its task in it.
-
-        Asked are the hooks with ``unresolved() -> str | None``.
-        """
+        """The result of a finished run; an error if a hook could not do its task in it."""
         if result.reason != "finished":
             return result
-        asked = (hook.unresolved() for hook in self.hooks if hasattr(hook, "unresolved"))
-        words = [why for why in asked if why]
+        words = [why for why in (hook.unresolved() for hook in self._hooks) if why]
         return replace(result, reason="error", message="; ".join(words)) if words else result
 
     def close(self, result: RunResult) -> None:
@@ -236,11 +125,8 @@ class HookChain:
     def _each(self, hooks: list[Hook], method: str, *args: Any) -> None:
         first: Exception | None = None
         for hook in hooks:
-            function = getattr(hook, method, None)
-            if function is None:
-                continue
             try:
-                function(*args)
+                getattr(hook, method)(*args)
             except Exception as error:
                 self._failed = True
                 first = first or error
@@ -248,32 +134,51 @@ class HookChain:
             raise first
 
     def policies(self) -> list[dict[str, Any]]:
-        """The policies of the hooks that have one (``policy() -> dict``)."""
-        return [hook.policy() for hook in self.hooks if hasattr(hook, "policy")]
+        """The policies of the hooks that have one."""
+        return [policy for policy in (hook.policy() for hook in self._hooks) if policy is not None]
 
     def state_dict(self) -> dict[str, Any]:
-        """The states of the hooks that have one, JSON-able, by position in the chain and class."""
-        return {name: hook.state_dict() for name, hook in self._stateful()}
+        """The states of the hooks that have one, JSON-able, by class and place among these."""
+        return {name: state for name, _, state in self._states()}
 
     def load_state_dict(self, states: Mapping[str, Any]) -> None:
         """Give the hooks back the states of `state_dict`; hooks without one start afresh."""
-        for name, hook in self._stateful():
+        for name, hook, _ in self._states():
             if name in states:
                 hook.load_state_dict(states[name])
 
-    def _stateful(self) -> list[tuple[str, Hook]]:
+    def _states(self) -> list[tuple[str, Hook, dict[str, Any]]]:
         count: dict[str, int] = {}
         named = []
-        for hook in self.hooks:
-            if hasattr(hook, "state_dict"):
-                kind = type(hook).__name__
-                named.append((f"{kind}{count.get(kind, 0)}", hook))
+        for given, hook in zip(self.hooks, self._hooks, strict=True):
+            state = hook.state_dict()
+            if state is not None:
+                kind = type(given).__name__
+                named.append((f"{kind}{count.get(kind, 0)}", hook, state))
                 count[kind] = count.get(kind, 0) + 1
         return named
 
 
+def _as_hook(given: Any) -> Hook:
+    if isinstance(given, Hook):
+        return given
+    if isinstance(given, type) or not (callable(given) or hasattr(given, "observe")):
+        raise HookError(
+            f"{given!r} is not a hook: pass a function of a frame, or an instance with "
+            "observe(frame, verdict)"
+        )
+    return ForeignHook(given)
+
+
+def _overrides(hook: Hook, method: str) -> bool:
+    """Whether a hook does anything in a method: most do nothing in most, at every step."""
+    if isinstance(hook, ForeignHook):
+        return callable(hook.hook) if method == "__call__" else hasattr(hook.hook, method)
+    return getattr(type(hook), method) is not getattr(Hook, method)
+
+
 def _records(hook: Hook) -> bool:
-    return hasattr(hook, "run_file")
+    return hook.run_file is not None
 
 
 def _as_verdict(judge: Hook, answer: object) -> Verdict:
@@ -281,7 +186,8 @@ def _as_verdict(judge: Hook, answer: object) -> Verdict:
         return CONTINUE
     if isinstance(answer, Verdict):
         return answer
+    asked = judge.hook if isinstance(judge, ForeignHook) else judge
     if isinstance(answer, Action):
-        name = getattr(judge, "__name__", type(judge).__name__)
+        name = getattr(asked, "__name__", type(asked).__name__)
         return Verdict(answer, f"{name} said {answer.name.lower()}")
-    raise HookError(f"the hook {judge!r} returned {answer!r}: return an Action, a Verdict or None")
+    raise HookError(f"the hook {asked!r} returned {answer!r}: return an Action, a Verdict or None")

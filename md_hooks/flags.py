@@ -9,20 +9,21 @@ from typing import Any
 
 import numpy as np
 
-from .chain import RunInfo, RunResult
 from .errors import HookError
 from .extxyz import frame_text
 from .flag_file import FlagFile
 from .frame import Frame
 from .h5md.ase_format import bare_atoms
+from .hook import Hook
 from .run_id import id_of_content
+from .run_info import RunInfo, RunResult
 from .verdict import Action, Verdict
 
 HASH_PREFIX = "hash:"
 """Before the weights' hash: a hash of digits only would be read back as a number."""
 
 
-class FlagStore:
+class FlagStore(Hook):
     """Appends each flagged frame to an extended XYZ file, for recalculation with a reference.
 
     A frame that stops the run lies above the band of candidates and is not stored here (it is in

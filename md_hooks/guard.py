@@ -10,10 +10,11 @@ from typing import Any, Literal
 import numpy as np
 
 from .burn_in import BurnIn
-from .chain import RunInfo
 from .errors import HookError
 from .frame import Frame
 from .frame_description import not_finite, where, worst
+from .hook import Hook
+from .run_info import RunInfo
 from .verdict import CONTINUE, Action, Verdict
 
 Threshold = float | Literal["auto"] | None
@@ -22,7 +23,7 @@ FRAMES_WITHOUT_U = 1000
 """A guard with a threshold that has seen so many frames without U, of which nobody says why, raises."""
 
 
-class Guard:
+class Guard(Hook):
     """Flags frames above one threshold and stops the run above another.
 
     The band between the two holds the candidates for a reference calculation; what lies above

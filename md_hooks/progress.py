@@ -11,8 +11,9 @@ from typing import Any, TextIO
 from ase.data import chemical_symbols
 from tqdm import tqdm
 
-from .chain import RunInfo, RunResult
 from .frame import Frame
+from .hook import Hook
+from .run_info import RunInfo, RunResult
 from .text import printable
 from .verdict import Action, Verdict
 
@@ -86,7 +87,7 @@ def say(line: object, stream: TextIO | None = None) -> None:
     out.flush()
 
 
-class Progress:
+class Progress(Hook):
     """Shows step, temperature, U, the worst atom, the threshold and the time left during a run.
 
     A replay counts its frames instead of steps.

@@ -23,14 +23,15 @@ from typing import Any, Literal
 
 import numpy as np
 
-from .chain import RunInfo, RunResult
 from .errors import HookError
 from .frame import Frame
 from .h5md.abandoned import abandoned_run_id
 from .h5md.checkpoint import Checkpoint
 from .h5md.remark import Remark
 from .h5md.writer import H5MDFile
+from .hook import Hook
 from .run_id import new_run_id
+from .run_info import RunInfo, RunResult
 from .verdict import Action, Verdict
 
 WRITE_OUT_SECONDS = 1.0
@@ -40,7 +41,7 @@ _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 MAX_FRAME_VALUES = 1_000_000  # atoms x frames held back: about 130 MB
 
 
-class Recorder:
+class Recorder(Hook):
     """Writes the frames of a run to an H5MD file; see `md_hooks.h5md.layout` for what is where.
 
     Positions, velocities and cell are float64, forces and u_i float32. With each written frame
@@ -74,20 +75,12 @@ class Recorder:
         if mode not in ("create", "append", "overwrite"):
             raise HookError(f"mode is {mode!r}: give 'create', 'append' or 'overwrite'")
         self.path = Path(path)
+        self.run_file = str(self.path)
         self.every = int(every)
         self.mode = mode
         self.replay = replay
         self._file: H5MDFile | None = None
         self._info = RunInfo()
-        self.run_id = ""
-        """Of the run in the file (`md_hooks.run_id`), once the recorder was opened."""
-        self.begins_anew = False
-        """Whether it has the id of a run that was killed before its file held a frame."""
-
-    @property
-    def run_file(self) -> str:
-        """The file as other hooks name it in their provenance."""
-        return str(self.path)
 
     # --- opening -----------------------------------------------------------------------------
 

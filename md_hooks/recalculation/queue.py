@@ -5,9 +5,10 @@ from __future__ import annotations
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 
-from ..chain import RunInfo, RunResult
 from ..errors import HookError
 from ..frame import Frame
+from ..hook import Hook
+from ..run_info import RunInfo, RunResult
 from ..unphysical import wreckage
 from ..verdict import CONTINUE, Action, Verdict
 from .campaign import Campaign
@@ -15,7 +16,7 @@ from .labelled import candidate
 from .reference import Reference
 
 
-class RecalculationQueue:
+class RecalculationQueue(Hook):
     """Sends flagged frames to a reference calculation, in processes beside the run.
 
     Flagged frames come in a row. Of each row the one with the largest U is queued, when the row

@@ -15,7 +15,7 @@ from ase.md.md import MolecularDynamics
 from ase.md.velocitydistribution import thermalize_momenta
 from ase.md.verlet import VelocityVerlet
 
-from md_hooks import Frame, Verdict
+from md_hooks import Frame, Hook, Verdict
 
 from .checks import check_atoms
 from .errors import ForceDeltaError
@@ -186,7 +186,7 @@ def _check_rotation(atoms: Atoms, began_as: Atoms) -> None:
         )
 
 
-class Ensemble:
+class Ensemble(Hook):
     """A dynamics together with its temperature ramp.
 
     It is a hook as well: after each frame it sets the target temperature of the next step. Put it

@@ -20,7 +20,6 @@ from forcedelta.models import LoadedModel, load_model
 from forcedelta.trajectories.base import Source, StoredFrame, Unreadable
 from forcedelta.trajectories.opening import open_source
 from md_hooks import (
-    Action,
     Checkpoint,
     FlagStore,
     Frame,
@@ -29,12 +28,11 @@ from md_hooks import (
     Recorder,
     Remark,
     RunInfo,
-    RunResult,
     Trajectory,
-    Verdict,
     load_checkpoint,
 )
 from md_hooks.electronic_state import ElectronicState
+from md_hooks.session import Session
 from md_hooks.signals import end_after_the_step
 from md_hooks.versions import versions_of
 
@@ -110,8 +108,6 @@ class Audit:
         """Of the frame that was handed to the hooks last, and the first of its batch."""
         self._tally = Tally()
         self._ending = ""
-        self._interrupt = ""
-        self._last: Frame | None = None
         self._known_calibrations: dict[str, Any] = {}
         self._known_flags: str | None = None
         self._guard = settings.guard()
@@ -180,26 +176,22 @@ class Audit:
             hooks.append(Progress())
         if settings.flags is not None:
             hooks.append(FlagStore(settings.flags))
-        self._chain = HookChain(hooks)
+        chain = HookChain(hooks)
         if self._checkpoint is not None:
-            self._chain.load_state_dict(self._checkpoint.hooks)
-        self._chain.open(self._info(planned, record_every))
+            chain.load_state_dict(self._checkpoint.hooks)
+        self._session = session = Session(chain, replay=True)
+        session.open(self._info(planned, record_every))
         try:
-            with end_after_the_step(self._ask_to_end), np.errstate(over="ignore", invalid="ignore"):
-                stopped = self._replay()
+            with (
+                end_after_the_step(session.interrupt),
+                np.errstate(over="ignore", invalid="ignore"),
+            ):
+                self._replay()
         except BaseException as error:
-            self._close("error", str(error) or type(error).__name__, error)
+            session.close_after(error)
             raise
-        reason = (
-            "stopped" if stopped is not None else "interrupted" if self._interrupt else "finished"
-        )
-        message = self._interrupt if stopped is None else stopped.reason
-        problem = self._problem() if reason == "finished" else ""
-        self._close(reason, message or problem or self._ending)
-        return self._result(reason, message)
-
-    def _ask_to_end(self, why: str) -> None:
-        self._interrupt = why
+        result = session.close(message=self._problem() or self._ending)
+        return self._result(result.reason, session.reason)
 
     def _info(self, planned: int, record_every: int) -> RunInfo:
         settings, checkpoint = self._settings, self._checkpoint
@@ -233,23 +225,6 @@ class Audit:
             "frame": self._shown, "batch": self._batch, "continuity": self._continuity.state(),
         }  # fmt: skip
 
-    def _close(self, reason: str, message: str, error: BaseException | None = None) -> None:
-        last = self._last
-        result = RunResult(
-            reason=reason,
-            step=-1 if last is None else last.step,
-            time=0.0 if last is None else last.time,
-            force_delta=None if last is None else last.force_delta,
-            worst_atom=None if last is None else last.worst_atom,
-            message=message,
-        )
-        try:
-            self._chain.close(result)
-        except Exception as second:
-            if error is None:
-                raise
-            error.add_note(f"while closing: {second}")
-
     def _result(self, reason: str, message: str) -> AuditResult:
         tally = self._tally
         return AuditResult(
@@ -282,9 +257,9 @@ class Audit:
 
     # --- frame by frame ------------------------------------------------------------------------
 
-    def _replay(self) -> Verdict | None:
-        """All frames through the hooks; the verdict that ended the audit, if one did."""
-        settings = self._settings
+    def _replay(self) -> None:
+        """All frames through the hooks, until the trajectory or the audit ends."""
+        settings, session = self._settings, self._session
         done = self._shown
         items = self._source.frames(self._next, settings.stop, settings.every)
         for batch in self._evaluate.batches(items):
@@ -292,17 +267,14 @@ class Audit:
             for item, answer in zip(batch, self._evaluate(batch), strict=True):
                 if item.index <= done:
                     continue
-                verdict = self._show(item, answer)
-                stops = verdict is not None and verdict.action == Action.STOP
-                if stops and settings.end_at_stop:
-                    return verdict
-            if self._interrupt:
-                return None
-        return None
+                self._show(item, answer)
+                if session.stopped is not None and settings.end_at_stop:
+                    return
+            session.stopped = None  # an audit goes on past its stops
+            if session.interrupted:
+                return
 
-    def _show(
-        self, item: StoredFrame | Unreadable, answer: Evaluation | str | None
-    ) -> Verdict | None:
+    def _show(self, item: StoredFrame | Unreadable, answer: Evaluation | str | None) -> None:
         """Hand one frame to the hooks, or note why there is none."""
         if isinstance(item, Unreadable):
             if item.last:
@@ -310,13 +282,13 @@ class Audit:
                 self._remark(Remark(item.index, None, "end", self._ending))
             else:
                 self._remark(Remark(item.index, None, "unreadable", item.reason))
-            return None
+            return
         step, remarks = self._continuity.number(item)
         for remark in remarks:
             self._remark(remark)
         if isinstance(answer, str):
             self._remark(Remark(item.index, step, "not audited", answer))
-            return None
+            return
         if answer is None:
             self._remark(Remark(item.index, step, "not finite", NOT_FINITE))
             answer = not_finite(len(item.atoms))
@@ -326,9 +298,8 @@ class Audit:
         item, left_out = _without_bad_motion(item)
         if left_out:
             self._remark(Remark(item.index, step, "velocities", left_out))
-        self._last = _frame(item, step, answer, state)
         self._shown = item.index
-        return self._chain.dispatch(self._last)
+        self._session.show(_frame(item, step, answer, state))
 
     def _remark(self, remark: Remark) -> None:
         self._tally.remark(remark)

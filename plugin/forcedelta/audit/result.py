@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from md_hooks import Action, Frame, Remark, Verdict
+from md_hooks import Action, Frame, Hook, Remark, Verdict
 
 _SEVERAL = {"other atoms": "changes of the atoms", "gap": "gaps", "not audited": "not audited",
             "not finite": "not finite", "unreadable": "unreadable", "step back": "steps that go back",
             "velocities": "without usable velocities"}  # fmt: skip
 
 
-class Tally:
+class Tally(Hook):
     """A hook that counts, so that the sums of a long audit need not be read from its file.
 
     Attributes:

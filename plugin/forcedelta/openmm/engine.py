@@ -13,7 +13,7 @@ from ase.md.velocitydistribution import Stationary
 from numpy.typing import NDArray
 from openmm import app
 
-from md_hooks import Checkpoint, HookChain, RunInfo, RunResult
+from md_hooks import Checkpoint, Hook, HookChain, RunInfo, RunResult
 from md_hooks.electronic_state import ElectronicState
 
 from ..checks import check_atoms
@@ -30,7 +30,7 @@ BAROSTAT_EVERY = 25
 _BAR_PER_GPA = 1e4
 
 
-class OpenMMEngine:
+class OpenMMEngine(Hook):
     """A simulation of a structure, with its ramp of temperature.
 
     "nve" is OpenMM's VerletIntegrator, "langevin" its LangevinMiddleIntegrator, "npt" that one with

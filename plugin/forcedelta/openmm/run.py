@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +13,9 @@ import numpy as np
 import openmm
 from numpy.typing import NDArray
 
-from md_hooks import Action, Checkpoint, Frame, HookChain, RunInfo, RunResult, load_checkpoint
-from md_hooks.chain import Hook
+from md_hooks import Checkpoint, Frame, HookChain, RunInfo, RunResult, load_checkpoint
+from md_hooks.hook import AnyHook
+from md_hooks.session import Session
 from md_hooks.signals import end_after_the_step
 from md_hooks.versions import versions_of
 
@@ -28,7 +29,7 @@ from .velocities import Velocities
 def run(
     simulation: Any,
     steps: int,
-    hooks: Iterable[Hook] | HookChain,
+    hooks: Iterable[AnyHook] | HookChain,
     info: RunInfo | None = None,
     *,
     restart: str | Path | Checkpoint | None = None,
@@ -78,34 +79,28 @@ def run(
         info = replace(info, restart_step=checkpoint.step, restart_time=checkpoint.time)
     if info.planned_steps is None:
         info = replace(info, planned_steps=steps)
-    session = _Session(simulation, monitor, chain, info)
-    with end_after_the_step(session.interrupt), session.watching():
+    frames = _Frames(simulation, monitor, chain, info)
+    session = frames.session
+    with end_after_the_step(session.interrupt), frames.watching():
         if info.restart_step is None:
-            session.frame()
+            frames.show()
         for _ in range(steps):
             if session.over:
                 break
-            session.step()
-            session.frame()
+            frames.step()
+            frames.show()
     assert session.result is not None
     return session.result
 
 
-class _Session:
-    """One run: makes the frames, keeps what the result needs."""
+class _Frames:
+    """Makes the steps and the frames of a run."""
 
     def __init__(self, simulation: Any, monitor: Monitor, chain: HookChain, info: RunInfo) -> None:
         self.simulation = simulation
         self.context: openmm.Context = simulation.context
         self.monitor = monitor
-        self.chain = chain
-        self.result: RunResult | None = None
-        self._interrupt: str | None = None
-        self._stop: str | None = None
-        self._between_steps = True
-        self._last: Frame | None = None
-        self._last_with_u: Frame | None = None
-        self._evaluations = 0
+        self.session = Session(chain, lambda: monitor.evaluations)
         self._velocities = Velocities(simulation, monitor)
         self._masses = _sealed(self._velocities.masses)
         self._numbers = _sealed(monitor.numbers)
@@ -121,7 +116,7 @@ class _Session:
             "every": monitor.every,
             "velocity_offset": self._velocities.offset,
         }
-        chain.open(
+        self.session.open(
             replace(
                 info,
                 model=info.model or monitor.model_info,
@@ -137,17 +132,10 @@ class _Session:
             )
         )
 
-    @property
-    def over(self) -> bool:
-        return self._stop is not None or self._interrupt is not None
-
-    def interrupt(self, why: str) -> None:
-        self._interrupt = why
-
     def step(self) -> None:
         """One step of the integrator, with the simulation's reporters."""
         step = self.context.getStepCount()
-        self._between_steps = False
+        self.session.between_steps = False
         try:
             self.simulation.step(1)
         except openmm.OpenMMException as error:
@@ -156,23 +144,17 @@ class _Session:
         failed = self.monitor.take_error()
         if failed is not None:
             raise _at(failed, step)
-        self._between_steps = True
+        self.session.between_steps = True
 
-    def frame(self) -> None:
-        """The frame of the present configuration, to the hooks."""
+    def show(self) -> None:
+        """Hand the frame of the present configuration to the hooks."""
         step = self.context.getStepCount()
         try:
             due = step % self.monitor.every == 0
             measured = self.monitor.measure(self.context, full=due)
         except Exception as error:
             raise _at(error, step) from None
-        frame = self._make_frame(step, measured, due)
-        self._last = frame
-        if frame.force_delta is not None:
-            self._last_with_u = frame
-        verdict = self.chain.dispatch(frame)
-        if verdict.action == Action.STOP:
-            self._stop = verdict.reason
+        self.session.show(self._make_frame(step, measured, due))
 
     def _make_frame(self, step: int, measured: Measurement, due: bool) -> Frame:
         time, velocities, temperature = self._velocities.read(measured)
@@ -201,62 +183,35 @@ class _Session:
         )
 
     def _checkpoint(self) -> dict[str, Any] | None:
-        last = self._last
-        if not self._between_steps or last is None:
+        last = self.session.last
+        if not self.session.between_steps or last is None:
             return None
         if last.step != self.context.getStepCount():
             return None
         return capture(self.context)
 
     @contextmanager
-    def watching(self) -> Any:
+    def watching(self) -> Iterator[None]:
         """Closes the hooks at the end, whatever the end is."""
         self.monitor.watch(self.context, True)
-        self._evaluations = self.monitor.evaluations
+        self.session.count_from_now()
         try:
             yield
-        except KeyboardInterrupt:
-            self._between_steps = False
-            self._close("interrupted", "interrupted from the keyboard")
+        except KeyboardInterrupt as error:
+            self.session.between_steps = False
+            self.session.close_after(error)
         except BaseException as error:
-            message = "; ".join([*getattr(error, "__notes__", []), _words(error)])
-            try:
-                self._close("error", message)
-            except Exception as second:  # the first error is the one to report
-                error.add_note(f"while closing: {second}")
+            self.session.close_after(error)
             raise
         else:
-            if self._stop is not None:
-                self._close("stopped", self._stop)
-            elif self._interrupt is not None:
-                self._close("interrupted", self._interrupt)
-            else:
-                self._close("finished", "")
+            self.session.close()
         finally:
             self.monitor.watch(self.context, False)
-
-    def _close(self, reason: str, message: str) -> None:
-        last, with_u = self._last, self._last_with_u
-        result = RunResult(
-            reason=reason,
-            step=-1 if last is None else last.step,
-            time=0.0 if last is None else last.time,
-            force_delta=None if with_u is None else with_u.force_delta,
-            worst_atom=None if with_u is None else with_u.worst_atom,
-            message=message,
-            evaluations=self.monitor.evaluations - self._evaluations,
-        )
-        self.result = self.chain.conclude(result)
-        self.chain.close(self.result)
 
 
 def _at(error: BaseException, step: int) -> BaseException:
     error.add_note(f"in the evaluation at step {step}")
     return error
-
-
-def _words(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
 def _sealed(array: NDArray[Any]) -> NDArray[Any]:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from md_hooks import Frame, Guard, Verdict
+from md_hooks import Frame, Guard, Hook, Verdict
 from md_hooks.burn_in import NEGLIGIBLE, disagreement
 from md_hooks.progress import say
 
@@ -51,7 +51,7 @@ def first_look(
     return found
 
 
-class ThresholdLine:
+class ThresholdLine(Hook):
     """A hook that prints the thresholds of a guard once its burn-in has given them.
 
     Args:

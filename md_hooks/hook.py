@@ -1,0 +1,121 @@
+"""Hook: what a run tells its observers, and what they may answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from .frame import Frame
+from .run_info import RunInfo, RunResult
+from .verdict import Action, Verdict
+
+
+class Hook:
+    """Base class of hooks: every method does nothing, and a subclass overrides those it needs.
+
+    In a run the methods are called in this order: `check_files` and `open` once; for each step
+    ``hook(frame)``, whose answer may flag or stop, and `observe` with the strongest answer of all
+    hooks; `flush` now and then; `unresolved` and `close` once at the end.
+
+    >>> class Hottest(Hook):
+    ...     temperature = 0.0
+    ...     def observe(self, frame, verdict):
+    ...         self.temperature = max(self.temperature, frame.temperature)
+
+    Attributes:
+        run_file: of a hook that records the trajectory, the file. It is opened first, so that it
+            can refuse the run before other hooks touch files, and observes each frame last, since
+            its checkpoint states that everything up to its step is stored.
+        run_id: of such a hook, once open, the id of the run in its file.
+        begins_anew: of such a hook, whether it takes the place of a killed run without frames.
+    """
+
+    run_file: str | None = None
+    run_id: str = ""
+    begins_anew: bool = False
+
+    def check_files(self) -> None:
+        """Refuse files that the hook cannot use, before any hook is opened."""
+
+    def open(self, info: RunInfo) -> None:
+        """The run begins, or continues from ``info.restart_step``."""
+
+    def __call__(self, frame: Frame) -> Action | Verdict | None:
+        """Judge a frame; None is `Action.CONTINUE`."""
+        return None
+
+    def observe(self, frame: Frame, verdict: Verdict) -> None:
+        """See a frame with the strongest verdict of all hooks."""
+
+    def flush(self) -> None:
+        """Write to disk what is still in memory."""
+
+    def unresolved(self) -> str | None:
+        """Of a run that made all its steps: why the hook could not do its task, if it could not."""
+        return None
+
+    def close(self, result: RunResult) -> None:
+        """The run is over; called once for each `open`."""
+
+    def policy(self) -> dict[str, Any] | None:
+        """The hook's thresholds, JSON-able, for the file; None for hooks that do not judge."""
+        return None
+
+    def state_dict(self) -> dict[str, Any] | None:
+        """The state that a restart needs, JSON-able; None for hooks without one."""
+        return None
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over the state of `state_dict`."""
+
+
+AnyHook = Hook | Callable[[Frame], Action | Verdict | None]
+"""What a run accepts as a hook: a `Hook`, a function of a frame, or any object that has some of the
+methods of `Hook`, ``observe`` or ``__call__`` among them."""
+
+
+_METHODS = (
+    "check_files",
+    "open",
+    "observe",
+    "flush",
+    "unresolved",
+    "close",
+    "policy",
+    "state_dict",
+    "load_state_dict",
+)
+
+
+class ForeignHook(Hook):
+    """A function, or an object with some methods of a hook, as a `Hook`.
+
+    Args:
+        hook: the function or object.
+    """
+
+    def __init__(self, hook: Any) -> None:
+        self.hook = hook
+        for name in _METHODS:
+            method = getattr(hook, name, None)
+            if method is not None:
+                setattr(self, name, method)
+
+    def __call__(self, frame: Frame) -> Action | Verdict | None:
+        """The answer of a function or of a callable object."""
+        return self.hook(frame)
+
+    @property
+    def run_file(self) -> str | None:  # type: ignore[override]
+        """The file of an object that records."""
+        return getattr(self.hook, "run_file", None)
+
+    @property
+    def run_id(self) -> str:  # type: ignore[override]
+        """The id of the run in that file."""
+        return getattr(self.hook, "run_id", "")
+
+    @property
+    def begins_anew(self) -> bool:  # type: ignore[override]
+        """Whether the file takes the place of a killed run."""
+        return getattr(self.hook, "begins_anew", False)

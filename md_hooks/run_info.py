@@ -1,0 +1,104 @@
+"""What hooks learn about a run: its description at the start, its outcome at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def _no_policies() -> list[dict[str, Any]]:
+    return []
+
+
+def _no_states() -> dict[str, Any]:
+    return {}
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """What the hooks are told about a run before its first frame.
+
+    Attributes:
+        model: the model, JSON-able: name, weights_hash, library, ...
+        command: the command line or script that started the run.
+        seed: seed of the random numbers.
+        settings: any further JSON-able settings (ensemble, temperature in K, timestep in fs, ...).
+        versions: library name -> version.
+        planned_steps: number of steps that this run should make.
+        planned_frames: number of frames that a replay should show in total.
+        frames_before: number of frames that a continued replay has shown before.
+        restart_step: step of the checkpoint from which the run continues; None for a new run.
+            Hooks drop what they stored after it and expect the next frame at a later step.
+        restart_time: time of that checkpoint, fs.
+        run_id: distinguishes the frames of this run from those of others (`md_hooks.run_id`). A new
+            run draws one; a run that continues in a file keeps the file's.
+        begins_anew: the run replaces one that was killed before its file held a frame, and has its
+            id. Hooks drop what they stored of that one.
+        numbers: [N] atomic numbers of the system, so that a wrong file is refused early.
+        run_file: the file in which the trajectory is recorded.
+        checkpoint: gives the engine's state after the frame being dispatched as a dict of JSON
+            values and arrays, or None when there is no consistent state.
+        policies: gives the thresholds of the judging hooks, as requested and as resolved so far.
+        hook_states: gives the states of the hooks that have one, for a restart.
+
+    `HookChain` fills in the last two.
+    """
+
+    model: Mapping[str, Any] = field(default_factory=dict)
+    command: str = ""
+    seed: int | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    planned_steps: int | None = None
+    planned_frames: int | None = None
+    frames_before: int = 0
+    restart_step: int | None = None
+    restart_time: float = 0.0
+    run_id: str = ""
+    begins_anew: bool = False
+    numbers: NDArray[np.integer] | None = None
+    run_file: str | None = None
+    checkpoint: Callable[[], Mapping[str, Any] | None] | None = None
+    policies: Callable[[], list[dict[str, Any]]] = _no_policies
+    hook_states: Callable[[], dict[str, Any]] = _no_states
+
+    def summary(self) -> dict[str, Any]:
+        """The JSON-able part, as a recorder writes it into its file."""
+        return {
+            "model": dict(self.model),
+            "command": self.command,
+            "seed": self.seed,
+            "settings": dict(self.settings),
+            "versions": dict(self.versions),
+            "planned_steps": self.planned_steps,
+            "restart_step": self.restart_step,
+            "run_id": self.run_id,
+        }
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """How a run ended.
+
+    Attributes:
+        reason: "finished", "stopped" (by a hook), "interrupted" (Ctrl-C, SIGTERM) or "error": an
+            exception, or a run that made all its steps without a threshold that "auto" should choose.
+        step: step of the last frame; -1 when there was none.
+        time: its time, fs.
+        force_delta: the last U that was computed, eV/Å.
+        worst_atom: index of the atom with the largest u_i in the frame that carried that U.
+        message: one readable line; for "stopped" the reason of the verdict.
+        evaluations: evaluations of the model during the run, where the calculator counts them.
+    """
+
+    reason: str
+    step: int
+    time: float
+    force_delta: float | None = None
+    worst_atom: int | None = None
+    message: str = ""
+    evaluations: int | None = None

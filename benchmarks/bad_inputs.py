@@ -43,11 +43,11 @@ BASES = {"run": RUN, "audit": AUDIT, "calibrate": CALIBRATE, "recalc": RECALC,
          "check": ["check", "acac", "good.xyz", "--quick"], "export": ["export", "acac", "--out", "x.pt"]}  # fmt: skip
 
 _ONCE = (
-    "audit.command",
+    "audit.many",
     "calibration.calibrate",
     "simulation.guarded",
     "openmm.engine",
-    "training.__main__",
+    "cli.training",
 )
 """Modules that are imported before the forks."""
 
@@ -210,7 +210,7 @@ def snapshot(folder: Path) -> dict[str, str]:
 def child(arguments: list[str]) -> int:
     """Run a command line in this process; the exit status."""
     if arguments[0] == "training":
-        from forcedelta.training.__main__ import main
+        from forcedelta.cli.training import main
 
         sys.argv = ["training", *arguments[1:]]
         try:

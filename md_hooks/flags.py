@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from .atoms import bare_atoms
 from .errors import HookError
 from .extxyz import frame_text
 from .flag_file import FlagFile
 from .frame import Frame
-from .h5md.ase_format import bare_atoms
 from .hook import Hook
 from .run_id import id_of_content
 from .run_info import RunInfo, RunResult

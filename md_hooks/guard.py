@@ -23,6 +23,13 @@ FRAMES_WITHOUT_U = 1000
 """A guard with a threshold that has seen so many frames without U, of which nobody says why, raises."""
 
 
+AUTO_STOP_FACTOR, AUTO_FLAG_FACTOR = 2.0, 1.5
+"""Multiples of the upper end of the burn-in's usual values at which "auto" stops and flags."""
+
+BURN_IN = 1000
+"""Steps from which "auto" takes its thresholds."""
+
+
 class Guard(Hook):
     """Flags frames above one threshold and stops the run above another.
 
@@ -66,9 +73,9 @@ class Guard(Hook):
         *,
         on: Literal["force_delta", "worst_atom"] = "force_delta",
         patience: tuple[int, int] = (1, 1),
-        factor: float = 2.0,
-        flag_factor: float = 1.5,
-        burn_in: int = 1000,
+        factor: float = AUTO_STOP_FACTOR,
+        flag_factor: float = AUTO_FLAG_FACTOR,
+        burn_in: int = BURN_IN,
         temperature: float | None = None,
     ) -> None:
         if stop_above == "auto" and flag_above is None:

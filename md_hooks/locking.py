@@ -72,7 +72,7 @@ def warn_unlocked(path: str | Path, problem: OSError | None) -> None:
     """Say, in one line, that a file could not be locked; nothing when it was."""
     if problem is not None:
         _log.warning(
-            "warning: %s cannot be locked (%s), so nothing keeps a second program from writing to "
+            "%s cannot be locked (%s), so nothing keeps a second program from writing to "
             "it: make sure that none does",
             path, problem.strerror or problem,
         )  # fmt: skip

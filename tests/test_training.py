@@ -13,11 +13,11 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms, FixCartesian, Hookean
 from typer.testing import CliRunner
 
+from forcedelta.cli.training import app
 from forcedelta.errors import ForceDeltaError
 from forcedelta.models.network import DirectForceNetwork
 from forcedelta.models.registry import load_model
 from forcedelta.ranking import auroc, spearman, worst_tenth
-from forcedelta.training.__main__ import app, split
 from forcedelta.training.data import (
     collect,
     mixed_levels,
@@ -28,6 +28,7 @@ from forcedelta.training.data import (
 from forcedelta.training.loop import Settings, loss_of, train
 from forcedelta.training.quality import measure, summary
 from forcedelta.training.recipe import read_recipe, shipped_recipes
+from forcedelta.training.tasks import split
 
 RECIPE = """
 training = ["copper.xyz"]

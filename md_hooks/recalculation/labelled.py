@@ -9,11 +9,11 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
+from ..atoms import bare_atoms
 from ..electronic_state import INITIAL_MOMENTS
 from ..extxyz import frame_text
 from ..flags import HASH_PREFIX
 from ..frame import Frame
-from ..h5md.ase_format import bare_atoms
 from ..replacing import replacing
 from .job import Label
 

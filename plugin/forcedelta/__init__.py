@@ -1,25 +1,109 @@
-"""Molecular dynamics with direct-force models, watched by the Force Delta."""
+"""Molecular dynamics with direct-force models, guarded by the Force Delta.
 
+Everything below comes from ``import forcedelta`` or ``from forcedelta import ...``, and is loaded when it is
+used:
+
+- Runs: `guarded_run`, `audit`, `label`, `calibrate`, `check`, `export`: the commands as functions.
+- ASE: `ForceDeltaCalculator`; `run` and `attach` for any dynamics of ASE.
+- OpenMM: the package `openmm`, with ``add_force_delta`` and ``run``.
+- Hooks (of `md_hooks`): `Guard`, `Recorder`, `FlagStore`, `Progress`, `RecalculationQueue`, and the base
+  class `Hook`; `Trajectory` reads what a `Recorder` wrote.
+- Models: `load_model`, `LoadedModel`, and the module `ForceDelta`; `epsilon` is the true error.
+- Thresholds: `Calibration`, `read_calibration`.
+"""
+
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from forcedelta.errors import ForceDeltaError
 from forcedelta.versions import __version__
 
 if TYPE_CHECKING:
+    from forcedelta import ase, audit, openmm
+    from forcedelta.ase import ForceDeltaCalculator
+    from forcedelta.calibration.calibrate import calibrate
+    from forcedelta.calibration.result import Calibration, read_calibration
+    from forcedelta.evaluation import Evaluation, Evaluator
     from forcedelta.force_delta import ForceDelta, epsilon
+    from forcedelta.labelling.label_frames import label
     from forcedelta.models import LoadedModel, load_model
+    from forcedelta.openmm.export import export
+    from forcedelta.simulation.guarded import guarded_run
+    from forcedelta.verify.check import check
+    from md_hooks import (
+        FlagStore,
+        Guard,
+        Hook,
+        HookError,
+        Progress,
+        RecalculationQueue,
+        Recorder,
+        Trajectory,
+        attach,
+        run,
+    )
 
-__all__ = ["ForceDelta", "ForceDeltaError", "LoadedModel", "__version__", "epsilon", "load_model"]
+__all__ = [
+    "Calibration",
+    "Evaluation",
+    "Evaluator",
+    "FlagStore",
+    "ForceDelta",
+    "ForceDeltaCalculator",
+    "ForceDeltaError",
+    "Guard",
+    "Hook",
+    "HookError",
+    "LoadedModel",
+    "Progress",
+    "RecalculationQueue",
+    "Recorder",
+    "Trajectory",
+    "__version__",
+    "ase",
+    "attach",
+    "audit",
+    "calibrate",
+    "check",
+    "epsilon",
+    "export",
+    "guarded_run",
+    "label",
+    "load_model",
+    "openmm",
+    "read_calibration",
+    "run",
+]
+
+# torch takes a second to import: `forcedelta --help` and readers of recorded files do without
+_HOMES = {
+    "Calibration": "forcedelta.calibration.result",
+    "Evaluation": "forcedelta.evaluation",
+    "Evaluator": "forcedelta.evaluation",
+    "ForceDelta": "forcedelta.force_delta",
+    "ForceDeltaCalculator": "forcedelta.ase",
+    "LoadedModel": "forcedelta.models",
+    "calibrate": "forcedelta.calibration.calibrate",
+    "check": "forcedelta.verify.check",
+    "epsilon": "forcedelta.force_delta",
+    "export": "forcedelta.openmm.export",
+    "guarded_run": "forcedelta.simulation.guarded",
+    "label": "forcedelta.labelling.label_frames",
+    "load_model": "forcedelta.models",
+    "read_calibration": "forcedelta.calibration.result",
+}
+_PACKAGES = ("ase", "audit", "openmm")
 
 
 def __getattr__(name: str) -> Any:
-    # torch takes a second to import: `forcedelta --help` and readers of recorded files do without
-    if name in ("ForceDelta", "epsilon"):
-        from forcedelta import force_delta
-
-        return getattr(force_delta, name)
-    if name in ("LoadedModel", "load_model"):
-        from forcedelta import models
-
-        return getattr(models, name)
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    if name in _PACKAGES:
+        return import_module(f"forcedelta.{name}")
+    if name in __all__:
+        return getattr(import_module("md_hooks"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -6,13 +6,15 @@ matter: nothing is written to, and no code is loaded from, a path that only the 
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from md_hooks import FlagStore, Trajectory
-from md_hooks.progress import say
 from md_hooks.text import one_line
 
 from .errors import ForceDeltaError
+
+_log = logging.getLogger("forcedelta")
 
 _ENDINGS = (".xyz", ".extxyz")
 
@@ -37,12 +39,12 @@ def check_stored_model(model: str, architecture: str | None, out: str) -> None:
     )
 
 
-def flags_to_go_on_with(given: str | None, stored: object, begun: Trajectory) -> str | None:
-    """The flag store of a run or audit that goes on.
+def continued_flags(given: str | None, stored: object, begun: Trajectory) -> str | None:
+    """The flag store of a continued run or audit.
 
-    Without ``--flags`` it is the one that the file names, if that is seen to be its own: it holds
-    frames of this run, or will be made beside the file. Else a line on stderr says that flagged
-    frames are no longer collected.
+    Without ``--flags`` it is the store that the file names, provided that it is the run's own: it
+    holds frames of this run, or will be made beside the file. Otherwise a warning is logged that
+    flagged frames are no longer collected.
 
     Args:
         given: by the user in this call.
@@ -57,10 +59,11 @@ def flags_to_go_on_with(given: str | None, stored: object, begun: Trajectory) ->
     if stored.isprintable() and _is_its_own(Path(stored), begun):
         return stored
     name = one_line(stored)
-    say(
-        f"warning: {begun.path} collected flagged frames in {name}, where none of this run are found: "
-        f"pass --flags {name} to go on with it; without, they are in {begun.path} only"
-    )
+    _log.warning(
+        "%s collected flagged frames in %s, where none of this run are found: pass --flags %s to "
+        "continue it; without that flag they are in %s only",
+        begun.path, name, name, begun.path,
+    )  # fmt: skip
     return None
 
 

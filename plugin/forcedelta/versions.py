@@ -1,5 +1,8 @@
 """The version of this package."""
 
-from md_hooks.versions import versions_of
+from importlib.metadata import PackageNotFoundError, version
 
-__version__ = versions_of("forcedelta").get("forcedelta", "unknown")  # unknown in a source tree
+try:
+    __version__ = version("forcedelta")
+except PackageNotFoundError:  # imported from a source tree
+    __version__ = "unknown"

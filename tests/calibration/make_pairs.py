@@ -14,9 +14,9 @@ import torch
 
 from forcedelta.ase import ForceDeltaCalculator
 from forcedelta.calibration.labels import evaluated
-from forcedelta.training.__main__ import split
 from forcedelta.training.data import read_labelled
 from forcedelta.training.recipe import read_recipe
+from forcedelta.training.tasks import split
 
 torch.set_num_threads(1)
 data = Path(sys.argv[1])

@@ -9,7 +9,7 @@ import pytest
 from labelled_water import label, water
 
 from forcedelta.ase import ForceDeltaCalculator
-from forcedelta.calibration.calibrate import calibrate
+from forcedelta.calibration.calibrate import from_labels
 from forcedelta.calibration.labels import read_labels
 from forcedelta.calibration.result import read_calibration
 from forcedelta.errors import ForceDeltaError
@@ -36,7 +36,7 @@ def tolerance(files):
 @pytest.fixture(scope="session")
 def calibration_facts(files, tolerance):
     """What the file of a calibration holds."""
-    return calibrate(read_labels([files / "full.xyz"]), tolerance, 0.1).facts()
+    return from_labels(read_labels([files / "full.xyz"]), tolerance, 0.1).as_dict()
 
 
 @pytest.fixture

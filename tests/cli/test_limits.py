@@ -18,10 +18,11 @@ from hypothesis import strategies as st
 from forcedelta.audit.settings import AuditSettings
 from forcedelta.calibration.result import read_calibration
 from forcedelta.cli import app
+from forcedelta.cli.settings_file import load_toml
 from forcedelta.ensembles import EnsembleSettings, Ramp
 from forcedelta.errors import ForceDeltaError
 from forcedelta.limits import LIMITS, check_types
-from forcedelta.simulation.settings import RunSettings, continued, load_toml
+from forcedelta.simulation.settings import RunSettings, continued
 
 KNOWN = set(RunSettings.__dataclass_fields__)
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from md_hooks import Trajectory
-from md_hooks.h5md.ase_format import bare_atoms
+from md_hooks.atoms import bare_atoms
 
 
 def test_a_finished_run(forcedelta, water):

@@ -18,7 +18,7 @@ from references import labels_in
 from typer.testing import CliRunner
 
 from forcedelta import ForceDeltaError, load_model
-from forcedelta.training.__main__ import app as training
+from forcedelta.cli.training import app as training
 from md_hooks import Trajectory
 
 pytest.importorskip("pyscf")

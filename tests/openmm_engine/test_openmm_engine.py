@@ -14,7 +14,7 @@ from forcedelta.ase import ForceDeltaCalculator
 from forcedelta.ensembles import EnsembleSettings, Ramp, prepare
 from forcedelta.openmm.engine import OpenMMEngine, to_openmm_cell
 from md_hooks import HookChain, Recorder, RunInfo, Trajectory, load_checkpoint
-from md_hooks.h5md.ase_format import bare_atoms
+from md_hooks.atoms import bare_atoms
 
 
 def settings(name: str = "langevin", ramp: Ramp | None = None, **changes) -> EnsembleSettings:

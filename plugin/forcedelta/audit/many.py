@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+import multiprocessing
 import os
 import shlex
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import BrokenExecutor, Executor, Future
+from collections.abc import Collection, Iterable, Sequence
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,8 +19,15 @@ from forcedelta.audit.result import AuditResult
 from forcedelta.audit.settings import AuditSettings, continued, just_created
 from forcedelta.errors import ForceDeltaError
 from forcedelta.outputs import Named, check_outputs
-from forcedelta.restarts import flags_to_go_on_with
-from forcedelta.simulation.settings import with_calibrations
+from forcedelta.restarts import check_stored_model, continued_flags
+from forcedelta.thresholds import (
+    AUTO_FLAG_FACTOR,
+    AUTO_STOP_FACTOR,
+    BURN_IN,
+    GivenThreshold,
+    Patience,
+    threshold_of,
+)
 from forcedelta.trajectories.opening import open_source
 from md_hooks import Trajectory
 from md_hooks.progress import QuietStream, say
@@ -27,89 +36,165 @@ from md_hooks.signals import completed
 if TYPE_CHECKING:  # PyTorch is imported where a model is, which may be in another process
     from forcedelta.models.loaded import LoadedModel
 
+_log = logging.getLogger("forcedelta")
+
 Mode = Literal["create", "restart", "overwrite"]
 
 
 def audit(
-    trajectories: str | Path | Iterable[str | Path],
-    model: str | Path | LoadedModel,
-    out: str | Path,
+    trajectories: str | Path | Iterable[str | Path] = (),
+    model: str | Path | LoadedModel | None = None,
+    out: str | Path = "audit.h5",
     *,
-    executor: Executor | None = None,
+    topology: str | Path | None = None,
+    start: int = 0,
+    stop: int | None = None,
+    every: int = 1,
+    stop_above: GivenThreshold = None,
+    flag_above: GivenThreshold = None,
+    on: Literal["force_delta", "worst_atom"] = "force_delta",
+    patience: Patience = (1, 1),
+    stop_factor: float = AUTO_STOP_FACTOR,
+    flag_factor: float = AUTO_FLAG_FACTOR,
+    burn_in: int = BURN_IN,
+    end_at_stop: bool = False,
+    charge: int | None = None,
+    spin: int | None = None,
+    architecture: str | None = None,
+    trust: bool = False,
+    compile: bool = False,
+    record_every: int | None = None,
+    flags: str | Path | None = None,
+    report: str | Path | None = None,
     mode: Mode = "create",
+    executor: Executor | None = None,
+    workers: int = 1,
+    device: str = "cpu",
+    dtype: Literal["float32", "float64"] = "float32",
+    threads: int = 1,
     progress: bool = False,
-    **settings: Any,
+    given: Collection[str] | None = None,
+    command: str | None = None,
 ) -> list[AuditResult]:
     """Audit trajectories: evaluate their frames with a model and hand them to guard and recorder.
 
     One trajectory gives the file ``out``. Several give one file each, named after them, in the
-    folder ``out``. Frames that the model cannot judge, and gaps, are noted in the file
-    (`md_hooks.Trajectory.remarks`) and end nothing; a frame at which the guard says stop is marked,
-    and the audit goes on.
+    folder ``out``. Frames that the model cannot evaluate, and gaps, are noted in the file
+    (`md_hooks.Trajectory.remarks`) and end nothing; a frame at which the guard would stop is marked,
+    and the audit continues.
 
-    A job that is submitted a second time, as Dask does when a worker is lost, goes on where the
-    first one was.
+    A job that is submitted again, as Dask does when a worker is lost, continues where the first one
+    ended.
 
     Args:
-        trajectories: one or more files; `forcedelta.trajectories.opening.open_source` says of what kind.
-        model: a name, the path of a file, or a model in memory (without an executor only).
+        trajectories: one or more files; see `forcedelta.trajectories.opening.open_source`. Optional with
+            ``mode="restart"``, where ``out`` names its trajectory.
+        model: a name, the path of a file, or a model in memory (not with other processes).
         out: file or folder, see above.
+        topology, start, stop, every, end_at_stop, record_every, flags, charge, spin, architecture,
+            trust, compile, device, dtype, threads: see `AuditSettings`.
+        stop_above, flag_above: thresholds in eV/Å, "auto", a `Calibration` or its file, or None.
+        on, patience, stop_factor, flag_factor, burn_in: see `md_hooks.Guard`.
+        report: HTML file to write about the audits.
+        mode: "create" refuses files that exist, "restart" continues them, "overwrite" replaces them.
         executor: runs a job for each trajectory, e.g. a ProcessPoolExecutor, or Dask's
-            ``client.get_executor(retries=2)``; None: one after the other, here.
-        mode: "create" refuses files that exist, "restart" goes on with them, "overwrite" replaces
-            them.
-        progress: show it.
-        **settings: those of `AuditSettings`, in its units; thresholds and patience also as a
-            `md_hooks.Guard` takes them, in numbers.
+            ``client.get_executor(retries=2)``; None: this process, or ``workers``.
+        workers: number of processes, each for one trajectory at a time.
+        progress: show it on stderr.
+        given: names of the arguments that a restart must compare with the audit in ``out``; None: all.
+        command: the command line for the record.
 
     Returns:
-        A result for each trajectory, in their order.
+        a result for each trajectory, in their order; an interrupted audit is the last one.
 
     Raises:
-        ForceDeltaError, HookError: input that is not right. With an executor the other jobs are
-            finished first.
+        ForceDeltaError, HookError: invalid input. With several processes the other jobs are finished
+            first.
     """
     paths = [trajectories] if isinstance(trajectories, str | Path) else list(trajectories)
-    loaded = None if isinstance(model, str | Path) else model
-    if loaded is not None and executor is not None:
+    names = [str(path) for path in paths]
+    loaded = None if model is None or isinstance(model, str | Path) else model
+    if loaded is not None and (executor is not None or workers > 1):
         raise ForceDeltaError(
             "a model in memory does not go to other processes: give its name or file"
         )
-    name = os.fspath(model) if isinstance(model, str | Path) else model.name
-    jobs = plan([str(path) for path in paths], str(out), model=name, **_in_words(settings))
-    check_files(jobs, settings)
-    prepare(jobs, mode, None)
-    command = shlex.join(sys.argv)
+    name = None if model is None else str(model) if loaded is None else loaded.name
+    if report is not None:
+        from forcedelta.report.html import check_report, write_report  # Matplotlib takes a second
+
+        check_report(Path(report), replace=mode == "overwrite", continues=mode == "restart")
+    if mode == "restart":
+        names, name = _as_begun(names, name, str(out))
+    if name is None:
+        raise ForceDeltaError("no model: give --model with a name of 'forcedelta models' or a path")
+    jobs = plan(
+        names, str(out), model=name, topology=None if topology is None else str(topology),
+        start=start, stop=stop, every=every, stop_above=threshold_of(stop_above),
+        flag_above=threshold_of(flag_above), on=on, patience=patience, stop_factor=stop_factor,
+        flag_factor=flag_factor, burn_in=burn_in, end_at_stop=end_at_stop, charge=charge, spin=spin,
+        architecture=architecture, trust=trust, compile=compile, record_every=record_every,
+        flags=None if flags is None else str(flags), device=device, dtype=dtype, threads=threads,
+    )  # fmt: skip
+    check_files(jobs, (stop_above, flag_above), None if report is None else Path(report))
+    prepare(jobs, mode, None if given is None else {*given, "trajectory"})
+    record = shlex.join(sys.argv) if command is None else command
     if executor is not None:
-        return run_jobs(jobs, executor, command, overwrite=mode == "overwrite", progress=progress)
-    resume = mode != "overwrite"
-    return [audit_one(job, command, loaded, resume=resume, progress=progress) for job in jobs]
+        results = run_jobs(jobs, executor, record, overwrite=mode == "overwrite", progress=progress)
+    elif workers > 1 and len(jobs) > 1:
+        results = _in_processes(jobs, record, min(workers, len(jobs)), mode, progress)
+    else:
+        results = []
+        for job in jobs:
+            resume = mode != "overwrite"
+            results.append(audit_one(job, record, loaded, resume=resume, progress=progress))
+            if results[-1].reason == "interrupted":
+                break
+    for calibration in jobs[0].calibrations.values():
+        _log.info(calibration.guarantee)
+    if report is not None and all(result.reason != "interrupted" for result in results):
+        write_report([result.out for result in results if result.audited], Path(report))
+    return results
 
 
-def _in_words(settings: dict[str, Any]) -> dict[str, Any]:
-    """Thresholds and patience as on the command line, which is how an audit is stored."""
-    words = dict(settings)
-    for name in ("stop_above", "flag_above"):
-        value = words.get(name)
-        if value is not None:
-            words[name] = os.fspath(value) if isinstance(value, str | Path) else repr(float(value))
-    if "patience" in words and not isinstance(words["patience"], str):
-        k, n = words["patience"]
-        words["patience"] = f"{k}/{n}"
-    return words
+def _as_begun(trajectories: list[str], model: str | None, out: str) -> tuple[list[str], str | None]:
+    """Trajectory and model of a continued audit, where they are not given."""
+    if len(trajectories) > 1 or (trajectories and not Path(out).is_file()):
+        return trajectories, model
+    stored = Trajectory(out).metadata.get("settings", {})
+    if "trajectory" not in stored:
+        raise ForceDeltaError(f"{out} is the file of a run, not of an audit: give another --out")
+    if model is None and stored.get("model") is not None:
+        model = str(stored["model"])
+        check_stored_model(model, stored.get("architecture"), out)
+    return trajectories or [str(stored["trajectory"])], model
+
+
+def _in_processes(
+    jobs: list[AuditSettings], command: str, workers: int, mode: Mode, progress: bool
+) -> list[AuditResult]:
+    context = multiprocessing.get_context("spawn")  # PyTorch's threads do not survive a fork
+    with ProcessPoolExecutor(workers, mp_context=context) as executor:
+        try:
+            return run_jobs(
+                jobs, executor, command, overwrite=mode == "overwrite", progress=progress
+            )
+        except BaseException:
+            executor.shutdown(wait=False, cancel_futures=True)
+            for process in multiprocessing.active_children():
+                process.terminate()  # they end after the present batch, with their files closed
+            raise
 
 
 def plan(trajectories: Sequence[str], out: str, **settings: Any) -> list[AuditSettings]:
-    """The audit of each trajectory; thresholds that are files of calibrations become numbers.
+    """The audit of each trajectory.
 
     Raises:
-        ForceDeltaError: no trajectory, or two that would have one file; a file that is no
-            calibration.
+        ForceDeltaError: no trajectory, or two that would share a file.
     """
     if not trajectories:
         raise ForceDeltaError("no trajectory: give one or more files")
     if len(trajectories) == 1:
-        return [_calibrated(AuditSettings(trajectories[0], out=out, **settings))]
+        return [AuditSettings(trajectories[0], out=out, **settings)]
     flags = settings.pop("flags", None)
     jobs: dict[str, AuditSettings] = {}
     for trajectory in trajectories:
@@ -125,24 +210,21 @@ def plan(trajectories: Sequence[str], out: str, **settings: Any) -> list[AuditSe
             flags=None if flags is None else str(Path(out) / f"{stem}.xyz"),
             **settings,
         )
-        jobs[stem] = _calibrated(job)
+        jobs[stem] = job
     return list(jobs.values())
 
 
-def _calibrated(settings: AuditSettings) -> AuditSettings:
-    settings, found = with_calibrations(settings)
-    return replace(settings, calibrations=found)
-
-
 def check_files(
-    jobs: Sequence[AuditSettings], thresholds: Mapping[str, Any], report: Path | None = None
+    jobs: Sequence[AuditSettings],
+    thresholds: Sequence[GivenThreshold],
+    report: Path | None = None,
 ) -> None:
     """Refuse outputs that are inputs, or each other, before anything is written.
 
     Args:
         jobs: of one call.
-        thresholds: "stop_above" and "flag_above" as the user gave them: files of calibrations.
-        report: that is to be written about them.
+        thresholds: as given; some may be files of calibrations.
+        report: HTML file to write about them.
 
     Raises:
         ForceDeltaError: two of them are one file.
@@ -152,9 +234,9 @@ def check_files(
         outputs += [Named("--out", job.out), Named("--flags", job.flags)]
         inputs += [Named("trajectory", job.trajectory), Named("topology", job.topology)]
         inputs.append(Named("model", job.model))
-    for name in ("stop_above", "flag_above"):
-        given = thresholds.get(name)
-        inputs.append(Named("calibration", given if isinstance(given, str | Path) else None))
+    for given in thresholds:
+        file = given if isinstance(given, str | Path) and given != "auto" else None
+        inputs.append(Named("calibration", file))
     if report is not None:
         outputs += [
             Named("--report", report),
@@ -194,7 +276,7 @@ def prepare(jobs: list[AuditSettings], mode: Mode, given: set[str] | None) -> No
             begun = Trajectory(out)
             stored = begun.metadata.get("settings", {})
             job = continued(job, given, stored)
-            flags = flags_to_go_on_with(job.flags, stored.get("flags"), begun)
+            flags = continued_flags(job.flags, stored.get("flags"), begun)
             jobs[k] = replace(job, flags=flags)
 
 

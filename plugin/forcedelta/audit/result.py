@@ -137,6 +137,6 @@ class AuditResult:
         state = {"interrupted": "interrupted: ", "stopped": "ended at the stop threshold: "}
         return f"{self.trajectory}: {state.get(self.reason, '')}{', '.join(parts)}; in {self.out}"
 
-    def facts(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         """The same for machines, JSON-able; U and thresholds in eV/Å."""
         return {**asdict(self), "remarks": dict(self.remarks)}

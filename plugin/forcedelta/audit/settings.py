@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from forcedelta.calibration.result import Calibration
 from forcedelta.errors import ForceDeltaError
 from forcedelta.limits import check_types, check_value
-from forcedelta.simulation.settings import check_factors, patience, threshold
+from forcedelta.thresholds import (
+    AUTO_FLAG_FACTOR,
+    AUTO_STOP_FACTOR,
+    BURN_IN,
+    Patience,
+    Threshold,
+    calibrations_of,
+    guard_of,
+    stored_guard_settings,
+    with_stored_guard_settings,
+)
 from md_hooks import Guard, HookError, Trajectory
 
 DEFINING = (
@@ -50,7 +60,6 @@ class AuditSettings:
         device: of torch.
         dtype: "float32" or "float64".
         threads: of torch, on the CPU.
-        calibrations: where thresholds come from, by the name of the setting (`many.plan`).
     """
 
     trajectory: str
@@ -65,25 +74,29 @@ class AuditSettings:
     compile: bool = False
     charge: int | None = None
     spin: int | None = None
-    stop_above: str | None = None
-    flag_above: str | None = None
+    stop_above: Threshold = None
+    flag_above: Threshold = None
     on: str = "force_delta"
-    patience: str = "1/1"
-    stop_factor: float = 2.0
-    flag_factor: float = 1.5
-    burn_in: int = 1000
+    patience: Patience = (1, 1)
+    stop_factor: float = AUTO_STOP_FACTOR
+    flag_factor: float = AUTO_FLAG_FACTOR
+    burn_in: int = BURN_IN
     end_at_stop: bool = False
     record_every: int | None = None
     flags: str | None = None
     device: str = "cpu"
     dtype: str = "float32"
     threads: int = 1
-    calibrations: Mapping[str, Calibration] = field(default_factory=dict)
 
     def stored(self) -> dict[str, Any]:
-        """What goes into the audit's file."""
-        kept = asdict(self)
-        return {name: kept[name] for name in (*DEFINING, *CONTINUED, "flags")}
+        """What the audit's file holds."""
+        names = (*DEFINING, *CONTINUED, "flags")
+        return {name: getattr(self, name) for name in names} | stored_guard_settings(self)
+
+    @property
+    def calibrations(self) -> dict[str, Calibration]:
+        """The calibrations that thresholds come from, by the name of the setting."""
+        return calibrations_of(self)
 
     def guard(self) -> Guard:
         """The guard that they describe.
@@ -91,18 +104,7 @@ class AuditSettings:
         Raises:
             ForceDeltaError, HookError: thresholds that make no sense.
         """
-        stop = threshold("stop-above", self.stop_above)
-        flag = threshold("flag-above", self.flag_above)
-        check_factors(stop, flag, self)
-        return Guard(
-            stop,
-            flag,
-            on=self.on,  # type: ignore[arg-type]
-            patience=patience(self.patience),
-            factor=self.stop_factor,
-            flag_factor=self.flag_factor,
-            burn_in=self.burn_in,
-        )
+        return guard_of(self)
 
     def check(self) -> None:
         """What can be said without reading anything.
@@ -114,14 +116,9 @@ class AuditSettings:
             raise ForceDeltaError(
                 f"--start {self.start} and --stop {self.stop} leave no frame: give 0 <= start < stop"
             )
-        values = {entry.name: getattr(self, entry.name) for entry in fields(self)}
-        for name, value in values.items():
-            if name not in (
-                "stop_above",
-                "flag_above",
-                "patience",
-            ):  # words, which the guard checks
-                check_value(name, value)
+        for entry in fields(self):
+            if entry.name not in ("stop_above", "flag_above", "patience"):  # checked by the guard
+                check_value(entry.name, getattr(self, entry.name))
         self.guard()
 
 
@@ -143,23 +140,30 @@ def continued(
             f"{settings.out} is the file of a run, not of an audit: give another --out"
         )
     check_types(AuditSettings, stored, settings.out)
+    ours = settings.stored()
     for name in DEFINING:
-        said = given is None or name in given
-        if said and name in stored and getattr(settings, name) != stored[name]:
+        asked = given is None or name in given
+        if asked and name in stored and not _same(name, ours[name], stored[name], settings.out):
             raise ForceDeltaError(
-                f"{name.replace('_', '-')} {getattr(settings, name)} differs from the audit in "
+                f"{name.replace('_', '-')} {ours[name]} differs from the audit in "
                 f"{settings.out}, which has {stored[name]}: omit it to continue that audit, "
                 "or make a new one with --overwrite or another --out"
             )
+    read = with_stored_guard_settings(stored, settings.out)
     taken = {
-        name: stored[name]
+        name: read[name]
         for name in (*DEFINING, *CONTINUED)
         if name in stored and given is not None and name not in given
     }
-    for name in ("stop_above", "flag_above"):  # a word here; a number in a file is as good
-        if isinstance(taken.get(name), int | float):
-            taken[name] = repr(taken[name])
     return replace(settings, **taken)
+
+
+def _same(name: str, ours: Any, stored: Any, where: str) -> bool:
+    """Whether two stored settings mean the same: "0.1" and "0.10" do."""
+    one, other = (
+        with_stored_guard_settings({name: value}, where)[name] for value in (ours, stored)
+    )
+    return bool(one == other)
 
 
 def just_created(out: Path) -> bool:

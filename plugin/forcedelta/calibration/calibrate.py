@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from md_hooks.replacing import replace_files
 from md_hooks.versions import versions_of
 
 from ..errors import ForceDeltaError
+from ..outputs import Named, check_outputs, refuse_existing
 from ..ranking import as_facts, at_thresholds, ranking
 from .correlation import Sample, independent
 from .guarantee import Threshold, check, find_threshold
-from .labels import Labels
+from .labels import Labels, read_labels
 from .result import Calibration
+
+if TYPE_CHECKING:
+    from ..ase import ForceDeltaCalculator
+    from ..models import LoadedModel
 
 Array = NDArray[np.float64]
 
@@ -26,6 +34,85 @@ SIGNIFICANT = 4  # digits of a threshold
 
 
 def calibrate(
+    files: str | Path | Sequence[str | Path],
+    model: str | Path | LoadedModel | None = None,
+    *,
+    tolerance: float,
+    risk: float,
+    confidence: float = 0.9,
+    forces_key: str | None = None,
+    energy_key: str | None = None,
+    architecture: str | None = None,
+    trust: bool = False,
+    compile: bool = False,
+    out: str | Path | None = None,
+    plot: str | Path | None = None,
+    overwrite: bool = False,
+    device: str = "cpu",
+    dtype: Literal["float32", "float64"] = "float32",
+    threads: int = 1,
+) -> Calibration:
+    """Find the threshold on U for a tolerance and a risk; ``forcedelta calibrate`` in Python.
+
+    >>> calibrate("labelled.xyz", tolerance=0.1, risk=0.1, out="calibration.json").threshold
+    0.2114
+
+    Args:
+        files: labelled frames that ASE reads, such as those of `forcedelta.label`.
+        model: evaluates all frames anew; None: the frames carry U and the direct forces.
+        tolerance, risk, confidence: see `from_labels`.
+        forces_key, energy_key: see `forcedelta.calibration.labels.read_labels`.
+        architecture, trust, compile: see `forcedelta.load_model`.
+        out: JSON file to write, for ``stop_above`` and ``flag_above`` of runs and audits.
+        plot: picture to write.
+        overwrite: replace these files.
+        device, dtype, threads: of the model.
+
+    Raises:
+        ForceDeltaError: as `from_labels` and `read_labels`; a file that exists or is an input.
+    """
+    paths = [files] if isinstance(files, str | Path) else list(files)
+    outputs = [Named("--out", out), Named("--plot", plot)]
+    source = model if isinstance(model, str | Path) else None
+    check_outputs(outputs, [Named("labels", path) for path in paths] + [Named("model", source)])
+    for flag, path in outputs:
+        if path is not None:
+            refuse_existing(flag, Path(path), overwrite)
+    check(tolerance, risk, confidence)
+    calculator = None
+    if model is not None:
+        calculator = _calculator(
+            model, device, dtype, threads, architecture=architecture, trust=trust, compile=compile
+        )
+    labels = read_labels(paths, calculator, forces_key, energy_key)
+    found = from_labels(labels, tolerance, risk, confidence, paths)
+    written: list[tuple[str | Path, bytes, str]] = []
+    if out is not None:
+        written.append((out, found.text(), "choose another --out"))
+    if plot is not None:
+        from .picture import picture  # Matplotlib takes a second to import
+
+        written.append((plot, picture(labels, found), "choose another --plot"))
+    replace_files(written, ForceDeltaError)
+    return found
+
+
+def _calculator(
+    model: str | Path | LoadedModel, device: str, dtype: Literal["float32", "float64"],
+    threads: int, **options: Any,
+) -> ForceDeltaCalculator:  # fmt: skip
+    import torch  # takes seconds to import
+
+    from ..ase import ForceDeltaCalculator
+    from ..evaluation import DTYPES, usable_device
+    from ..models import load_model
+
+    torch.set_num_threads(threads)
+    loaded = load_model(model, DTYPES[dtype], usable_device(device), **options)
+    return ForceDeltaCalculator(loaded, device=device, dtype=dtype)
+
+
+def from_labels(
     labels: Labels,
     tolerance: float,
     risk: float,

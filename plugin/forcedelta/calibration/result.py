@@ -53,15 +53,15 @@ class Calibration:
     thresholds: list[dict[str, Any]]
     versions: dict[str, str] = field(default_factory=dict)
 
-    def facts(self) -> dict[str, Any]:
-        """All of it, JSON-able."""
+    def as_dict(self) -> dict[str, Any]:
+        """The calibration, JSON-able, as its file holds it."""
         return {"format": FORMAT, "unit": UNIT, "on": "force_delta", **asdict(self)}
 
     def record(self) -> dict[str, Any]:
         """What a run that uses it keeps, JSON-able: no more than what the threshold means."""
         names = ("threshold", "tolerance", "risk", "confidence", "guarantee", "model", "labels")
-        facts = self.facts()
-        return {name: facts[name] for name in ("unit", *names)}
+        known = self.as_dict()
+        return {name: known[name] for name in ("unit", *names)}
 
     def write(self, path: str | Path) -> None:
         """Write it as JSON.
@@ -73,7 +73,7 @@ class Calibration:
 
     def text(self) -> bytes:
         """What the file holds: JSON in UTF-8."""
-        text = json.dumps(self.facts(), ensure_ascii=False, indent=1) + "\n"
+        text = json.dumps(self.as_dict(), ensure_ascii=False, indent=1) + "\n"
         return text.encode(errors="backslashreplace")
 
     def check_use(

@@ -1,18 +1,7 @@
 """The console command ``forcedelta``.
 
-Exit statuses of every command:
-
-====  =========================================================================================
-0     done
-1     a bug: an error that nobody foresaw, with its traceback
-2     bad input, or something that the user has to put right; one line on stderr says what
-3     the guard stopped the run
-4     `forcedelta check` found a model that is not usable
-5     recalc: some frames have no label, because their calculation failed or waits for VASP
-130   interrupted by Ctrl-C or SIGTERM; the run's file is closed and can be continued
-====  =========================================================================================
-
-PyTorch takes seconds to import, so this package imports it only where a model is loaded.
+Its exit statuses are those of `exit_status.ExitStatus`. PyTorch takes seconds to import, so this
+package imports it only where a model is loaded.
 """
 
 from __future__ import annotations
@@ -23,15 +12,16 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from types import FrameType
-from typing import Any
+from typing import Annotated, Any
 
 from ..errors import ForceDeltaError
 from ..installing import unmet
-
-DONE, BAD_INPUT, INTERRUPTED = 0, 2, 130
+from ..versions import __version__
+from .exit_status import ExitStatus, described
 
 try:
     import typer
+    from tqdm import tqdm
 
     from md_hooks.errors import HookError
     from md_hooks.progress import say
@@ -46,7 +36,7 @@ except ImportError:
     if wrong_versions is None:
         raise
     print(f"error: {wrong_versions}", file=sys.stderr)
-    sys.exit(BAD_INPUT)
+    sys.exit(ExitStatus.BAD_INPUT)
 
 app = typer.Typer(
     name="forcedelta",
@@ -54,14 +44,31 @@ app = typer.Typer(
         "Molecular dynamics with direct-force neural potentials, guarded by the Force Delta U: "
         "how far a model's direct forces and the gradient of its energy disagree, in eV/Å."
     ),
-    epilog=(
-        "Exit status: 0 done, 2 bad input, 3 stopped by the guard, 4 check found a model that is not "
-        "usable, 5 some frames could not be labelled, 130 interrupted (Ctrl-C, SIGTERM)."
-    ),
+    epilog=described(),
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        say(f"forcedelta {__version__}", sys.stdout)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version and exit.", is_eager=True, callback=_version
+        ),
+    ] = False,
+) -> None:
+    """The options of ``forcedelta`` itself."""
+
+
 app.command("run", cls=CheckedCommand, epilog=run.EPILOG)(run.run)
 app.command("check", cls=CheckedCommand, epilog=check.EPILOG)(check.check)
 app.command("recalc", cls=CheckedCommand, epilog=recalc.EPILOG)(recalc.recalc)
@@ -113,10 +120,12 @@ def status_of(program: typer.Typer, arguments: Sequence[str] | None, name: str) 
         return _fail("; ".join([str(error), *getattr(error, "__notes__", [])]))
     except (KeyboardInterrupt, typer.Abort):
         say("interrupted")
-        return INTERRUPTED
+        return ExitStatus.INTERRUPTED
     except SystemExit as error:
         if isinstance(error.__context__, BrokenPipeError):
-            return DONE  # `forcedelta run --help | head`: rich exits when its reader has left
+            return (
+                ExitStatus.DONE
+            )  # `forcedelta run --help | head`: rich exits when its reader has left
         raise
     except (ImportError, AttributeError):
         wrong_versions = unmet()  # of libraries that are imported by a command
@@ -133,7 +142,7 @@ def status_of(program: typer.Typer, arguments: Sequence[str] | None, name: str) 
         if not hasattr(error, "format_message"):
             raise
         return _fail(error.format_message())
-    return answer if isinstance(answer, int) else DONE
+    return answer if isinstance(answer, int) else ExitStatus.DONE
 
 
 def _is_out_of_memory(error: Exception) -> bool:
@@ -146,25 +155,29 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 @contextlib.contextmanager
 def _log_printed() -> Iterator[None]:
-    """Prints on stderr what the package logs, such as that a download begins."""
-    log = logging.getLogger("forcedelta")
-    level = log.level
-    handler = _Said()
-    log.addHandler(handler)
-    log.setLevel(logging.INFO)
+    """Prints on stderr what the packages log, such as that a download begins."""
+    handler = _Printed()
+    logs = [logging.getLogger(name) for name in ("forcedelta", "md_hooks")]
+    levels = [log.level for log in logs]
+    for log in logs:
+        log.addHandler(handler)
+        log.setLevel(logging.INFO)
     try:
         yield
     finally:
-        log.setLevel(level)
-        log.removeHandler(handler)
+        for log, level in zip(logs, levels, strict=True):
+            log.setLevel(level)
+            log.removeHandler(handler)
 
 
-class _Said(logging.Handler):
+class _Printed(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        say(one_line(record.getMessage()))
+        level = "warning: " if record.levelno >= logging.WARNING else ""
+        with tqdm.external_write_mode(file=sys.stderr):  # above a progress bar
+            say(f"{level}{one_line(record.getMessage())}")
 
 
 def _fail(message: str) -> int:
     if message:  # it is empty where typer has printed the help instead
         say(f"error: {one_line(message)}")
-    return BAD_INPUT
+    return ExitStatus.BAD_INPUT

@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
-import json as json_module
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from md_hooks.progress import say
 from md_hooks.text import one_line
 
+from .exit_status import ExitStatus, described
 from .model_options import PANEL, Architecture, Charge, Compile, Spin, Trust
+from .printing import print_json
 from .run import source_of
+from .threshold_words import patience as read_patience
+from .threshold_words import threshold
+
+if TYPE_CHECKING:
+    from ..audit import AuditResult
 
 EPILOG = (
-    "Exit status: 0 audited, and no frame at which a guard says stop; 3 there are such frames (above "
-    "--stop-above, or not finite); 2 bad input, nothing could be audited, or 'auto' found no threshold; "
-    "130 interrupted by Ctrl-C or SIGTERM, with --out closed and ready for --restart. Frames that "
-    "cannot be read or that the model does not support are counted, and do not change the status."
+    described(ExitStatus.DONE, ExitStatus.BAD_INPUT, ExitStatus.STOPPED, ExitStatus.INTERRUPTED)
+    + " Frames that cannot be read, or that the model does not support, are counted and do not "
+    "change the status."
 )
 _READING, _GUARD, _OUTPUT, _MACHINE = "Reading", "Guard", "Output", "Machine"
-_ONLY_HERE = {"context", "trajectories", "restart", "overwrite", "report", "workers", "json", "out"}
+_ONLY_HERE = {"context", "restart", "overwrite", "json"}
 
 
 def audit(
@@ -231,16 +236,20 @@ def audit(
     """
     values = {name: value for name, value in locals().items() if name not in _ONLY_HERE}
     given = {name for name in values if source_of(context, name) == "COMMANDLINE"}
-    from ..audit.command import perform
+    values["trajectories"] = trajectories or []
+    values["stop_above"] = threshold("stop-above", stop_above)
+    values["flag_above"] = threshold("flag-above", flag_above)
+    values["patience"] = read_patience(patience)
+    from ..audit.many import audit as audited
 
-    results, status = perform(
-        trajectories or [], out, values, given, mode(restart, overwrite), workers, report,
-        shlex.join(["forcedelta", *sys.argv[1:]]),
+    results = audited(
+        **values, mode=mode(restart, overwrite), progress=True, given=given,
+        command=shlex.join(["forcedelta", *sys.argv[1:]]),
     )  # fmt: skip
+    status = max((_status(result) for result in results), default=ExitStatus.DONE)
     lines = "\n".join(result.line for result in results)
     if json:
-        facts = {"status": status, "audits": [result.facts() for result in results]}
-        say(json_module.dumps(facts, ensure_ascii=False), sys.stdout)
+        print_json({"status": status, "audits": [result.as_dict() for result in results]})
         say(lines)
     else:
         say(lines, sys.stdout)
@@ -248,6 +257,14 @@ def audit(
         if result.problem:
             say(f"error: {one_line(result.trajectory)}: {one_line(result.problem)}")
     return status
+
+
+def _status(result: AuditResult) -> ExitStatus:
+    if result.reason == "interrupted":
+        return ExitStatus.INTERRUPTED
+    if result.problem:
+        return ExitStatus.BAD_INPUT
+    return ExitStatus.STOPPED if result.stops else ExitStatus.DONE
 
 
 def mode(restart: bool, overwrite: bool) -> Literal["create", "restart", "overwrite"]:

@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import json as json_module
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from md_hooks.progress import say
-from md_hooks.replacing import replace_files
-
 from ..calibration.result import Calibration
-from ..errors import ForceDeltaError
-from ..outputs import Named, check_outputs, refuse_existing
+from .exit_status import ExitStatus, described
 from .model_options import Architecture, Compile, Trust
+from .printing import print_json
+from .tables import show, table
 
 if TYPE_CHECKING:
-    from ..ase import ForceDeltaCalculator
+    from rich.table import Table
 
 EPILOG = (
     "The guarantee is that of Learn then Test (Angelopoulos et al. 2021): it holds whatever the "
     "model and the distribution of the errors, for frames that are drawn like the labelled ones. "
-    "Frames that the model was trained on are not. Exit status: 0 a threshold was found; 2 too "
-    "few labels, no threshold keeps to the risk, all labels pass, or bad input; one line on stderr says "
-    "which."
+    "Frames that the model was trained on are not. "
+    + described(ExitStatus.DONE, ExitStatus.BAD_INPUT)
 )
 
 _NAMES = {
@@ -132,52 +127,21 @@ def calibrate(
     on the same labels, the chance of a wrong threshold adds up. It also counts draws that give no
     threshold: of the thresholds that are found, more than 1 - confidence may be wrong.
     """
-    outputs = [Named("--out", out), Named("--plot", plot)]
-    check_outputs(outputs, [Named("labels", file) for file in files] + [Named("model", model)])
-    for flag, path in outputs:
-        if path is not None:
-            refuse_existing(flag, Path(path), overwrite)
-    from ..calibration.calibrate import calibrate as find
-    from ..calibration.guarantee import check
-    from ..calibration.labels import read_labels
+    from ..calibration.calibrate import calibrate as calibrated
 
-    check(tolerance, risk, confidence)
-    calculator = None
-    if model is not None:
-        calculator = _calculator(
-            model, device, dtype, threads, architecture=architecture, trust=trust, compile=compile
-        )
-    labels = read_labels(files, calculator, forces_key, energy_key)
-    found = find(labels, tolerance, risk, confidence, list(files))
-    written: list[tuple[str | Path, bytes, str]] = []
-    if out is not None:
-        written.append((out, found.text(), "choose another --out"))
-    if plot is not None:
-        from ..calibration.picture import picture
-
-        written.append((plot, picture(labels, found), "choose another --plot"))
-    replace_files(written, ForceDeltaError)
+    found = calibrated(
+        files, model, tolerance=tolerance, risk=risk, confidence=confidence, forces_key=forces_key,
+        energy_key=energy_key, architecture=architecture, trust=trust, compile=compile, out=out,
+        plot=plot, overwrite=overwrite, device=device, dtype=dtype, threads=threads,
+    )  # fmt: skip
     if json:
-        say(json_module.dumps(found.facts(), ensure_ascii=False), sys.stdout)
+        print_json(found.as_dict())
     else:
-        say("\n".join(_lines(found)), sys.stdout)
-    return 0
+        show(*_shown(found))
+    return ExitStatus.DONE
 
 
-def _calculator(
-    model: str, device: str, dtype: str, threads: int, **options: Any
-) -> ForceDeltaCalculator:
-    import torch
-
-    from ..ase import ForceDeltaCalculator, usable_device
-    from ..models import load_model
-
-    torch.set_num_threads(threads)
-    loaded = load_model(model, getattr(torch, dtype), usable_device(device), **options)
-    return ForceDeltaCalculator(loaded, device=device, dtype=dtype)  # type: ignore[arg-type]
-
-
-def _lines(found: Calibration) -> list[str]:
+def _shown(found: Calibration) -> list[str | Table]:
     labels, passing = found.labels, found.passing
     share = passing["bad"] / passing["count"]
     reference = f", against {labels['reference']}" if labels["reference"] else ""
@@ -188,9 +152,8 @@ def _lines(found: Calibration) -> list[str]:
         f"pass, and {passing['bad']} of these ({100 * share:.1f} %) have a larger error; "
         f"{labels['above_tolerance']} of all have.",
         "",
-        *_ranking(found),
-        "",
-        *_thresholds(found.thresholds),
+        _ranking(found),
+        _thresholds(found.thresholds),
     ]
 
 
@@ -201,13 +164,13 @@ def _number_of(labels: dict[str, Any]) -> str:
     return f"{labels['count']} labels of {runs}, which count as {labels['used']} independent ones"
 
 
-def _ranking(found: Calibration) -> list[str]:
+def _ranking(found: Calibration) -> Table:
     heads = ("r_s", f"AUROC, error > {found.tolerance:g}", "AUROC, worst tenth")
-    rows = [f"{'ranks errors by':<20}" + "".join(f"{head:<24}" for head in heads).rstrip()]
-    for name, measures in found.ranking.items():
-        cells = "".join(f"{_interval(measure):<24}" for measure in measures.values())
-        rows.append(f"{_NAMES[name]:<20}{cells}".rstrip())
-    return rows
+    rows = [
+        [_NAMES[name], *(_interval(measure) for measure in measures.values())]
+        for name, measures in found.ranking.items()
+    ]
+    return table(["ranks errors by", *heads], rows)
 
 
 def _interval(estimate: dict[str, float | None]) -> str:
@@ -219,10 +182,13 @@ def _interval(estimate: dict[str, float | None]) -> str:
     return f"{text} [{estimate['low']:.3f}, {estimate['high']:.3f}]"
 
 
-def _thresholds(table: list[dict[str, Any]]) -> list[str]:
-    names = ("threshold", "passing", "risk", "precision", "recall")
-    rows = ["".join(f"{name:<12}" for name in names).rstrip()]
-    for row in table:
-        cells = ["-" if row[name] is None else f"{row[name]:.3f}" for name in names[1:]]
-        rows.append("".join(f"{cell:<12}" for cell in (f"{row['threshold']:.4g}", *cells)).rstrip())
-    return rows
+def _thresholds(rows: list[dict[str, Any]]) -> Table:
+    names = ("passing", "risk", "precision", "recall")
+    return table(
+        ["threshold", *names],
+        [
+            [f"{row['threshold']:.4g}"]
+            + ["-" if row[name] is None else f"{row[name]:.3f}" for name in names]
+            for row in rows
+        ],
+    )

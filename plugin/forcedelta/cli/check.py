@@ -2,33 +2,20 @@
 
 from __future__ import annotations
 
-import json as json_module
-import math
-import shutil
-import sys
-import textwrap
-from functools import partial
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from ase import Atoms
-from tqdm import tqdm
 
-from md_hooks.progress import QuietStream, say
-from md_hooks.text import printable
-
-from ..simulation.structures import read_structure
+from ..structures import read_structure
+from .exit_status import ExitStatus, described
 from .model_options import Architecture, Charge, Spin, Trust
+from .printing import print_json
+from .tables import show
 
-NOT_USABLE = 4
+if TYPE_CHECKING:
+    from ..verify.check import CheckResult
 
-EPILOG = (
-    "Exit status: 0 sound or usable with caveats; 4 not usable, since F_c is not the gradient of "
-    "the energy or another finding makes U meaningless; 2 bad input, one line on stderr."
-)
-_MARKS = {"ok": "ok", "caveat": "caveat", "bad": "BAD", "info": ""}
-_COLOURS = {"ok": "green", "caveat": "yellow", "bad": "red", "info": None}
-_TITLE, _MARK = 31, 7
+EPILOG = described(ExitStatus.DONE, ExitStatus.BAD_INPUT, ExitStatus.NOT_USABLE)
 
 
 def check(
@@ -65,114 +52,28 @@ def check(
     library, and the cost of U. All but U itself is measured on a copy with random displacements of
     0.05 Å, since in a symmetric structure forces vanish and a wrong gradient with them.
     """
-    atoms = read_structure(structure)
-    tell = partial(say, stream=sys.stdout)
-    import torch
+    atoms = read_structure(structure)  # before PyTorch, which takes seconds to import
+    from ..verify.check import check as checked
+    from .check_screen import CheckScreen
 
-    from ..ase import usable_device
-    from ..models import LoadedModel, load_model
-    from ..verify.inspection import DISPLACEMENT, Inspector
-
-    where = usable_device(device)
-
-    def load(precision: torch.dtype) -> LoadedModel:
-        loaded = load_model(model, precision, where, architecture=architecture, trust=trust)
-        _set_charge_and_spin(atoms, loaded, charge, spin)
-        return loaded
-
-    inspector = Inspector(load, atoms, getattr(torch, dtype), where, quick)
-    precision = str(inspector.exact.dtype).removeprefix("torch.")
-    if not json:
-        tell(
-            f"{inspector.used.model.name} ({inspector.used.model.library}) on {structure}: "
-            f"{_describe(atoms)}; {dtype}"
-        )
-        tell(f"measured on a copy with displacements of {DISPLACEMENT:g} Å, in {precision}\n")
-    steps = inspector.steps
-    out, shown = QuietStream(sys.stderr), QuietStream(sys.stdout)
-    with tqdm(total=len(steps), unit="", leave=False, file=out, disable=not out.isatty()) as bar:
-        for step in steps:
-            bar.set_description(step[1])
-            for finding in inspector.run(step):
-                if not json:
-                    bar.clear()
-                    shown.write(f"{_row(finding, shown.isatty())}\n")
-                    shown.flush()
-            bar.update()
-            if inspector.hopeless:
-                break
-    result = inspector.result()
+    with CheckScreen(structure, quiet=json) as screen:
+        result = checked(
+            model, atoms, architecture=architecture, trust=trust, charge=charge, spin=spin,
+            device=device, dtype=dtype, quick=quick, listener=screen,
+        )  # fmt: skip
     if json:
-        facts = {
-            "model": result.model.name,
-            "library": result.model.library,
-            "weights_hash": result.model.weights_hash,
-            "structure": structure,
-            "formula": str(atoms.symbols),
-            "atoms": len(atoms),
-            "dtype": dtype,
-            "measured_in": precision,
-            "verdict": result.verdict,
-            "reasons": result.reasons,
-            "findings": [vars(finding) for finding in result.findings],
-        }
-        tell(json_module.dumps(_finite(facts), ensure_ascii=False))
+        print_json({**result.as_dict(), "structure": structure})
     else:
-        tell("")
-        tell(_fill(f"verdict: {result.verdict}" + ("" if result.reasons else _SOUND)))
-        for reason in result.reasons:
-            tell(_fill(f"- {reason}", "  "))
-    return NOT_USABLE if result.verdict == "not usable" else 0
+        show("", *_verdict(result))
+    return ExitStatus.NOT_USABLE if result.verdict == "not usable" else ExitStatus.DONE
 
 
 _SOUND = (
-    ". F_c is the gradient of the energy, so that U is the disagreement of two predictions of the "
+    ". F_c is the gradient of the energy, and U the disagreement of two predictions of the "
     "model. Whether U follows its errors is another question: compare it with a reference"
 )
 
 
-def _set_charge_and_spin(atoms: Atoms, model: Any, charge: int | None, spin: int | None) -> None:
-    from ..checks import check_takes_charge
-    from ..graph import charge_and_spin
-
-    given = {"charge": charge, "spin": spin}
-    if not model.takes_charge_spin:
-        check_takes_charge(model, charge, spin)
-        return
-    atoms.info.update({name: value for name, value in given.items() if value is not None})
-    charge_and_spin(atoms, model)
-
-
-def _describe(atoms: Atoms) -> str:
-    directions = int(atoms.pbc.sum())
-    kind = f"periodic in {directions} directions" if directions else "molecule"
-    return f"{atoms.get_chemical_formula()}, {len(atoms)} atoms, {kind}"
-
-
-def _row(finding: Any, coloured: bool) -> str:
-    mark = f"{_MARKS[finding.level]:<{_MARK}}"
-    if coloured:
-        mark = typer.style(mark, fg=_COLOURS[finding.level])
-    indent = " " * (_MARK + _TITLE)
-    width = max(40, _width() - len(indent))
-    first, *more = textwrap.wrap(printable(finding.text), width) or [""]
-    return "\n".join([f"{mark}{finding.title:<{_TITLE}}{first}", *(indent + line for line in more)])
-
-
-def _fill(text: str, indent: str = "") -> str:
-    return textwrap.fill(text, _width(), subsequent_indent=indent)
-
-
-def _width() -> int:
-    return min(shutil.get_terminal_size((120, 24)).columns, 140)
-
-
-def _finite(value: Any) -> Any:
-    """The same with null for numbers that JSON does not know."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
+def _verdict(result: CheckResult) -> list[str]:
+    reasons = [f"- {reason}" for reason in result.reasons]
+    return [f"verdict: {result.verdict}" + ("" if reasons else _SOUND), *reasons]

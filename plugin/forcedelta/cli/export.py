@@ -13,7 +13,9 @@ from md_hooks.progress import say
 from ..errors import ForceDeltaError
 from ..installing import command
 from ..outputs import Named, check_outputs, refuse_existing
+from .exit_status import ExitStatus
 from .model_options import Architecture, Charge, Spin, Trust
+from .printing import print_json
 
 
 def export(
@@ -32,6 +34,9 @@ def export(
     charge: Charge = None,
     spin: Spin = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out.")] = False,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print what the file says about itself as JSON.")
+    ] = False,
 ) -> int:
     """Write MODEL as a TorchScript file that OpenMM's TorchForce evaluates in C++.
 
@@ -47,14 +52,12 @@ def export(
         raise ForceDeltaError(
             f"export needs the package {error.name}: {command('openmm')}"
         ) from error
-    import torch
-
-    from ..checks import check_takes_charge
-    from ..models import load_model
-
-    loaded = load_model(model, getattr(torch, dtype), architecture=architecture, trust=trust)
-    check_takes_charge(loaded, charge, spin)
-    facts = write(loaded, out, dtype=dtype, charge=charge, spin=spin)
-    line = f"{facts['name']}, {facts['dtype']}, written by torch {facts['torch']}: {out}"
-    say(line, sys.stdout)
-    return 0
+    written = write(
+        model, out, dtype=dtype, charge=charge, spin=spin, architecture=architecture, trust=trust
+    )
+    if json:
+        print_json({**written, "file": str(out)})
+    else:
+        line = f"{written['name']}, {written['dtype']}, written by torch {written['torch']}: {out}"
+        say(line, sys.stdout)
+    return ExitStatus.DONE

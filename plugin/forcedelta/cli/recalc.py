@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import json as json_module
 import sys
 from functools import partial
 from pathlib import Path
@@ -17,13 +16,12 @@ from md_hooks.text import one_line
 from ..errors import ForceDeltaError
 from ..outputs import Named, check_outputs
 from ..reading_files import read_toml
+from .exit_status import ExitStatus, described
+from .printing import print_json
 
-EPILOG = (
-    "Exit status: 0 every chosen frame is labelled; 5 some failed, or wait for VASP (the same command "
-    "takes them up again); 2 bad input, one line on stderr; 130 interrupted by Ctrl-C or SIGTERM, with "
-    "all that was finished in --out."
+EPILOG = described(
+    ExitStatus.DONE, ExitStatus.BAD_INPUT, ExitStatus.UNLABELLED, ExitStatus.INTERRUPTED
 )
-INTERRUPTED = 130
 _CHOICE, _ENGINE, _OUTPUT, _MACHINE = "Choice of frames", "Engine", "Output", "Machine"
 
 
@@ -172,23 +170,22 @@ def recalc(
     changed |= {name: value for name, value in (("xc", xc), ("basis", basis)) if value is not None}
     if not dry_run:
         _check_outputs(source, out, settings)
-    from ..labelling.label_frames import Settings
-    from ..labelling.label_frames import recalc as carry_out
+    from ..labelling.label_frames import label
 
     try:
-        account = carry_out(
-            Settings(
-                source, calculator, changed, out, select, flag_above, stop_above, spacing, threads,
-                workers, dry_run, charge, spin,
-            ),
-            say if json else partial(say, stream=sys.stdout),
+        result = label(
+            source, calculator, out=out, settings=changed, select=select, flag_above=flag_above,
+            stop_above=stop_above, spacing=spacing, charge=charge, spin=spin, threads=threads,
+            workers=workers, dry_run=dry_run,
+            report=say if json else partial(say, stream=sys.stdout),
         )  # fmt: skip
     except KeyboardInterrupt:
-        say(f"interrupted; what was finished is in {out}, and the same command continues")
-        return INTERRUPTED
+        say(f"interrupted; finished frames are in {out}, and the same command continues")
+        return ExitStatus.INTERRUPTED
+    status = ExitStatus.DONE if result.complete else ExitStatus.UNLABELLED
     if json:
-        say(json_module.dumps(account.facts(), ensure_ascii=False), sys.stdout)
-    return account.status
+        print_json({"status": status, **result.as_dict()})
+    return status
 
 
 def _check_outputs(source: Path, out: Path, settings: Path | None) -> None:

@@ -2,38 +2,48 @@
 
 from __future__ import annotations
 
-import json as json_module
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from md_hooks.progress import say
 
 from ..outputs import Named, check_outputs
-from ..simulation.settings import RunSettings, load_toml
+from ..simulation.settings import RunSettings
+from .exit_status import ExitStatus, described
 from .model_options import PANEL, Architecture, Charge, Compile, Spin, Trust
+from .printing import print_json
+from .settings_file import load_toml
+from .threshold_words import patience as read_patience
+from .threshold_words import threshold
 
-EPILOG = (
-    "Exit status: 0 all steps done; 3 stopped by the guard, with that frame as the last one of "
-    "--out; 2 bad input, one line on stderr; 130 interrupted by Ctrl-C or SIGTERM after a complete "
-    "step, with --out closed and ready for --restart."
+if TYPE_CHECKING:
+    from ..simulation.guarded import GuardedRunResult
+
+EPILOG = described(
+    ExitStatus.DONE, ExitStatus.BAD_INPUT, ExitStatus.STOPPED, ExitStatus.INTERRUPTED
 )
 
+_STATUS = {
+    "finished": ExitStatus.DONE,
+    "error": ExitStatus.BAD_INPUT,
+    "stopped": ExitStatus.STOPPED,
+    "interrupted": ExitStatus.INTERRUPTED,
+}
 _DEFAULTS = RunSettings()
 _MODEL, _DYNAMICS, _GUARD, _OUTPUT, _MACHINE = (
     PANEL, "Dynamics", "Guard", "Output", "Machine",
 )  # fmt: skip
-_ONLY_HERE = {"config", "context"}
+_ONLY_HERE = {"config", "context", "json"}
 
 
 def _read_config(context: typer.Context, path: Path | None) -> Path | None:
     """Let the keys of the file stand in for flags that are not given."""
     if path is not None:
-        known = {name for name in RunSettings.__dataclass_fields__ if name not in _ONLY_HERE}
-        context.default_map = load_toml(path, known)
+        context.default_map = load_toml(path, {*RunSettings.__dataclass_fields__, "json"})
     return path
 
 
@@ -162,7 +172,7 @@ def run(
             rich_help_panel=_GUARD,
             show_default="none",
         ),
-    ] = _DEFAULTS.stop_above,
+    ] = None,
     flag_above: Annotated[
         str | None,
         typer.Option(
@@ -172,7 +182,7 @@ def run(
             rich_help_panel=_GUARD,
             show_default="auto with --stop-above auto, else none",
         ),
-    ] = _DEFAULTS.flag_above,
+    ] = None,
     on: Annotated[
         Literal["force_delta", "worst_atom"],
         typer.Option(
@@ -187,7 +197,7 @@ def run(
             help="Stop when K of the last N frames with U are above.",
             rich_help_panel=_GUARD,
         ),
-    ] = _DEFAULTS.patience,
+    ] = "1/1",
     stop_factor: Annotated[
         float,
         typer.Option(
@@ -251,7 +261,7 @@ def run(
     json: Annotated[
         bool,
         typer.Option("--json", help="Print the result as JSON.", rich_help_panel=_OUTPUT),
-    ] = _DEFAULTS.json,
+    ] = False,
     config: Annotated[
         Path | None,
         typer.Option(
@@ -287,29 +297,49 @@ def run(
     the run, and can flag frames or stop the run.
     """
     values = {name: value for name, value in locals().items() if name not in _ONLY_HERE}
-    settings = RunSettings(**values)
     given = {name for name in values if source_of(context, name) in ("COMMANDLINE", "DEFAULT_MAP")}
     check_outputs(
-        [Named("--out", settings.out), Named("--flags", settings.flags)],
+        [Named("--out", out), Named("--flags", flags)],
         [
-            Named("structure", None if settings.restart else settings.structure),
-            Named("model", settings.model),
+            Named("structure", None if restart else structure),
+            Named("model", model),
             Named("configuration", config),
-            Named("calibration", settings.stop_above),
-            Named("calibration", settings.flag_above),
+            Named("calibration", stop_above),
+            Named("calibration", flag_above),
         ],
     )
-    from ..simulation.guarded import simulate
+    values["stop_above"] = threshold("stop-above", stop_above)
+    values["flag_above"] = threshold("flag-above", flag_above)
+    values["patience"] = read_patience(patience)
+    from ..simulation.guarded import guarded_run
 
-    ending = simulate(settings, given, shlex.join(["forcedelta", *sys.argv[1:]]))
-    if settings.json:
-        say(json_module.dumps(ending.facts(), ensure_ascii=False), sys.stdout)
-        say(ending.line)
-    elif ending.result.reason == "error":
-        say(f"error: {ending.line}")
+    result = guarded_run(
+        **values, progress=True, given=given, command=shlex.join(["forcedelta", *sys.argv[1:]])
+    )
+    status = _STATUS[result.reason]
+    line = _line(result)
+    if json:
+        print_json({"reason": result.reason, "status": status, **result.as_dict()})
+        say(line)
+    elif status == ExitStatus.BAD_INPUT:
+        say(f"error: {line}")
     else:
-        say(ending.line, sys.stdout)
-    return ending.status
+        say(line, sys.stdout)
+    return status
+
+
+def _line(result: GuardedRunResult) -> str:
+    """The result for people."""
+    run, out = result.run, result.settings.out
+    if run.reason == "stopped":
+        return f"stopped at {run.message}; that frame is the last one in {out}"
+    flags = f", {result.flagged} flagged" if result.flagged else ""
+    done = f"step {run.step}, {run.time:.10g} fs{flags}; trajectory in {out}"
+    if run.reason == "error":
+        return f"{run.message}; {done}"
+    if run.reason == "interrupted":
+        return f"interrupted after {done}; continue with --restart"
+    return f"done: {done}"
 
 
 def source_of(context: typer.Context, name: str) -> str:

@@ -10,15 +10,20 @@ from typing import Annotated
 
 import numpy as np
 import typer
-from ase.data import chemical_symbols
+from rich.text import Text
 
 from md_hooks import Trajectory
-from md_hooks.progress import QuietStream, say
+from md_hooks.progress import QuietStream
 from md_hooks.text import printable
 
+from ..report.snapshot import Snapshot, snapshot
 from .encoding import can_write
+from .exit_status import ExitStatus
+from .printing import print_json
+from .tables import cell, rendered
 
 REFRESH_SECONDS = 1.0
+_HOME = "\x1b[H\x1b[2J"
 LAST_STEPS = 2000
 """The plot shows so many of the latest steps."""
 THRESHOLD_SHOWN = 3.0
@@ -30,6 +35,9 @@ def watch(
     once: Annotated[
         bool, typer.Option("--once", help="Print one snapshot without the plot and end.")
     ] = False,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print each change as a line of JSON, without the plot.")
+    ] = False,
 ) -> int:
     """Show a run while it grows: step, time, temperature, U, worst atom, thresholds, flags.
 
@@ -37,63 +45,40 @@ def watch(
     the output is no terminal, lines without the plot are printed.
     """
     trajectory = Trajectory(path)
-    if once:
-        say(snapshot(trajectory), sys.stdout)
-        return 0
     out = QuietStream(sys.stdout)
-    terminal = out.isatty()
-    shown = ""
+    terminal = out.isatty() and not (once or json)
+    shown = None
     while True:
-        text = snapshot(trajectory)
+        found = snapshot(trajectory)
         if terminal:
-            clear = "\x1b[H\x1b[2J"
-            out.write(f"{clear}{printable(text)}\n{_plot(trajectory)}\n")
+            out.write(f"{_HOME}{rendered([*_lines(found)], True)}{_plot(trajectory)}\n")
             out.flush()
-        elif text != shown:
-            out.write(f"{printable(text)}\n")
-            out.flush()
-            shown = text
-        if out.broken or trajectory.outcome.get("reason") != "running":
-            return 0
+        elif found != shown:
+            if json:
+                print_json(found.as_dict())
+            else:
+                out.write(
+                    "".join(f"{printable(line)}\n" for line in (found.state, found.numbers) if line)
+                )
+                out.flush()
+            shown = found
+        if once or out.broken or found.reason != "running":
+            return ExitStatus.DONE
         time.sleep(REFRESH_SECONDS)
         trajectory.refresh()
 
 
-def snapshot(trajectory: Trajectory) -> str:
-    """The latest numbers of a run, two lines."""
-    series = trajectory.series
-    reason = trajectory.outcome.get("reason", "unknown")
-    message = trajectory.outcome.get("message")
-    state = f"{reason} ({message})" if message else str(reason)
-    if not len(series.get("step", ())):
-        return f"{trajectory.path}: {state}, no steps yet"
-    step = int(series["step"][-1])
-    steps = trajectory.metadata.get("settings", {}).get("steps")
-    total = "" if steps is None else f"/{steps}"
-    parts = [
-        f"step {step}{total}",
-        f"{series['time'][-1]:.1f} fs",
-    ]
-    if np.isfinite(series["temperature"][-1]):  # an audited trajectory may have no velocities
-        parts.append(f"T {series['temperature'][-1]:.0f} K")
-    known = np.flatnonzero(np.isfinite(series["force_delta"]))
-    if len(known):
-        row = known[-1]
-        parts.append(f"U {series['force_delta'][row]:.3f} eV/Å")
-        parts.append(f"worst {_atom(trajectory, row)} {series['force_delta_max'][row]:.3f}")
-    thresholds = trajectory.thresholds
-    for kind in ("stop", "flag"):
-        if thresholds[kind] is not None:
-            parts.append(f"{kind} > {thresholds[kind]:.3f}")
-    parts.append(f"flagged {len(trajectory.flags)}")
-    return f"{trajectory.path}: {state}\n{'  '.join(parts)}"
-
-
-def _atom(trajectory: Trajectory, row: int) -> str:
-    atom = int(trajectory.series["worst_atom"][row])
-    if len(trajectory) == 0:
-        return str(atom)
-    return f"{chemical_symbols[int(trajectory.frame(0).numbers[atom])]}{atom}"
+def _lines(found: Snapshot) -> list[Text]:
+    """State and numbers for a terminal: U in red above a threshold, in yellow above that of flags."""
+    colour = ""
+    u = found.force_delta
+    for threshold, style in ((found.flag_threshold, "yellow"), (found.stop_threshold, "bold red")):
+        if u is not None and threshold is not None and not u <= threshold:
+            colour = style
+    numbers = cell(found.numbers)
+    if colour:
+        numbers.highlight_regex(r"U \S+ eV/Å", colour)
+    return [cell(found.state, "bold"), numbers]
 
 
 def _plot(trajectory: Trajectory) -> str:

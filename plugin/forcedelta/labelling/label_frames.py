@@ -1,4 +1,4 @@
-"""What ``forcedelta recalc`` does: choose frames, label them, tell what came of it."""
+"""Labelling: choose doubtful frames and compute them with a reference method."""
 
 from __future__ import annotations
 
@@ -21,12 +21,11 @@ from md_hooks.recalculation.campaign import JOURNAL, refuse_foreign
 from md_hooks.recalculation.labelled import write_all
 
 DEFAULT_COUNT = 20
-DONE, INCOMPLETE = 0, 5
 
 
 @dataclass(frozen=True)
-class Settings:
-    """Of one call; energies in eV, lengths in Å, times in fs.
+class LabelSettings:
+    """The arguments of `label`; energies in eV, lengths in Å, times in fs.
 
     Attributes:
         source: file of frames.
@@ -60,8 +59,8 @@ class Settings:
 
 
 @dataclass
-class Account:
-    """What came of it.
+class LabellingResult:
+    """The outcome of a labelling.
 
     Attributes:
         frames: the chosen structures.
@@ -88,52 +87,102 @@ class Account:
         return done, failed, len(self.frames) - done - failed
 
     @property
-    def status(self) -> int:
-        """Exit status: 0 when every chosen frame is labelled."""
-        return DONE if self.planned or self.counts[0] == len(self.frames) else INCOMPLETE
+    def complete(self) -> bool:
+        """Whether every chosen frame is labelled, or nothing should be (a dry run)."""
+        return self.planned or self.counts[0] == len(self.frames)
 
-    def facts(self) -> dict[str, Any]:
-        """All of it for machines: JSON-able; eV, eV/Å, fs."""
+    def as_dict(self) -> dict[str, Any]:
+        """The result, JSON-able; eV, eV/Å, fs."""
         done, failed, waiting = self.counts
         return {
-            "status": self.status,
             "file": str(self.out),
             "reference": self.reference,
             "labelled": done,
             "failed": failed,
             "waiting": waiting,
-            "band": None if self.selection is None else _band_facts(self.selection),
+            "band": None if self.selection is None else _band_dict(self.selection),
             "left_out": {} if self.selection is None else self.selection.left_out,
-            "frames": [self._frame_facts(index) for index in range(len(self.frames))],
+            "frames": [self._frame_dict(index) for index in range(len(self.frames))],
             "warnings": self.warnings,
         }
 
-    def _frame_facts(self, index: int) -> dict[str, Any]:
+    def _frame_dict(self, index: int) -> dict[str, Any]:
         atoms, outcome = self.frames[index], self.outcomes.get(index)
-        facts: dict[str, Any] = {
+        entry: dict[str, Any] = {
             name: atoms.info.get(name)
             for name in ("source", "step", "time", "force_delta", "charge", "spin")
         }
         if isinstance(outcome, Label):
             info = labelled(atoms, outcome, self.reference).info
-            facts |= {"state": "labelled", "epsilon": info.get("epsilon"), "energy": outcome.energy}
+            entry |= {"state": "labelled", "epsilon": info.get("epsilon"), "energy": outcome.energy}
         elif isinstance(outcome, Failure):
-            facts |= {"state": "failed", "message": outcome.message}
+            entry |= {"state": "failed", "message": outcome.message}
         else:
-            facts |= {"state": "waiting", "message": outcome.message if outcome else ""}
-        return facts
+            entry |= {"state": "waiting", "message": outcome.message if outcome else ""}
+        return entry
 
 
-def recalc(settings: Settings, say: Callable[[str], None]) -> Account:
-    """Choose frames and label them.
+def label(
+    source: str | Path,
+    calculator: str,
+    *,
+    out: str | Path = "labelled.xyz",
+    settings: Mapping[str, Any] | None = None,
+    select: int | None = None,
+    flag_above: float | None = None,
+    stop_above: float | None = None,
+    spacing: float = 50.0,
+    charge: int | None = None,
+    spin: int | None = None,
+    threads: int = 1,
+    workers: int = 1,
+    dry_run: bool = False,
+    report: Callable[[str], None] = lambda line: None,
+) -> LabellingResult:
+    """Choose doubtful frames and label them with a reference method; ``forcedelta recalc`` in Python.
+
+    Candidates lie between the flag and the stop threshold. One frame of each flagged interval is
+    taken, apart in time and diverse in structure; unphysical ones are left out. Nothing is computed
+    twice: the same call continues after a kill or a failure, from the journal beside ``out``.
+
+    >>> result = label("run.h5", "pyscf", select=20)
+    >>> result.counts
+    (20, 0, 0)
 
     Args:
-        settings: of the call.
-        say: takes the lines for people.
+        source: recorded file of a run or an audit, extended XYZ of flagged frames, or the journal of
+            a `md_hooks.RecalculationQueue`.
+        calculator: "pyscf", "gpaw", "espresso", "cp2k", "tblite", "vasp" (input sets), or an ASE
+            calculator by name or as "package.module:Class".
+        out: labelled frames, extended XYZ.
+        settings: of the reference method, where they differ from its recipe.
+        select: number of frames; None: 20, or all of a journal.
+        flag_above: lower edge of the band of U, eV/Å; None: the run's flag threshold, else the 90th
+            percentile of U.
+        stop_above: upper edge, eV/Å; None: the run's stop threshold, else 10 times the median of U.
+        spacing: smallest time between two frames, fs.
+        charge, spin: total charge (e) and multiplicity of all frames; None: those of each frame.
+        threads: of each calculation.
+        workers: calculations at a time.
+        dry_run: choose and check, write nothing.
+        report: receives lines of progress for people.
+
+    Returns:
+        the outcome of each chosen frame.
 
     Raises:
-        ForceDeltaError, HookError: input that is not right.
+        ForceDeltaError, HookError: invalid input. A calculation that fails is an outcome.
     """
+    return _label(
+        LabelSettings(
+            Path(source), calculator, settings or {}, Path(out), select, flag_above, stop_above,
+            spacing, threads, workers, dry_run, charge, spin,
+        ),
+        report,
+    )  # fmt: skip
+
+
+def _label(settings: LabelSettings, say: Callable[[str], None]) -> LabellingResult:
     _check(settings)
     made: Engine | vasp.InputSet
     if settings.calculator == "vasp":
@@ -143,35 +192,35 @@ def recalc(settings: Settings, say: Callable[[str], None]) -> Account:
         made = engine(settings.calculator, settings.changed)
     source = open_source(settings.source)
     selection, frames = _choose(settings, source)
-    account = Account(frames, "", selection, settings.out)
-    _set_charge_and_spin(account, settings)
+    result = LabellingResult(frames, "", selection, settings.out)
+    _set_charge_and_spin(result, settings)
     for atoms in frames:
         (vasp if isinstance(made, vasp.InputSet) else made).check_structure(atoms)
-    _tell_choice(account, source, say)
+    _tell_choice(result, source, say)
     references = _references(made, frames)
-    account.reference = "; or ".join(references)
-    say(f"reference: {account.reference}")
-    _compare_levels(account, source, made, references)
-    for line in account.warnings:
+    result.reference = "; or ".join(references)
+    say(f"reference: {result.reference}")
+    _compare_levels(result, source, made, references)
+    for line in result.warnings:
         say(f"warning: {line}")
     if settings.dry_run:
-        account.planned = True
+        result.planned = True
         say(f"dry run: {len(frames)} calculations would be made, {settings.out} is not touched")
     elif isinstance(made, vasp.InputSet):
-        _with_vasp(account, made, settings, say)
+        _with_vasp(result, made, settings, say)
     elif frames:
-        _with_engine(account, made, settings, say)
-    return account
+        _with_engine(result, made, settings, say)
+    return result
 
 
-def _check(settings: Settings) -> None:
+def _check(settings: LabelSettings) -> None:
     if not settings.out.parent.is_dir():
         raise ForceDeltaError(
             f"{settings.out} cannot be written: make the folder {settings.out.parent} first"
         )
 
 
-def _choose(settings: Settings, source: Source) -> tuple[Selection | None, list[Atoms]]:
+def _choose(settings: LabelSettings, source: Source) -> tuple[Selection | None, list[Atoms]]:
     whole = settings.source.name.endswith(JOURNAL) and settings.count is None
     if whole:
         return None, source.read(list(range(len(source))))
@@ -180,25 +229,25 @@ def _choose(settings: Settings, source: Source) -> tuple[Selection | None, list[
     return selection, selection.frames
 
 
-def _set_charge_and_spin(account: Account, settings: Settings) -> None:
+def _set_charge_and_spin(result: LabellingResult, settings: LabelSettings) -> None:
     """What the flags say goes before what the frames say, with a warning where these differ."""
     for name, given in (("charge", settings.charge), ("spin", settings.spin)):
         if given is None:
             continue
-        told = [getattr(ElectronicState.of(atoms), name) for atoms in account.frames]
+        told = [getattr(ElectronicState.of(atoms), name) for atoms in result.frames]
         others = [value for value in told if value not in (None, given)]
         if others:
             values = ", ".join(str(value) for value in sorted(set(others)))
-            account.warnings.append(
+            result.warnings.append(
                 f"{len(others)} of {len(told)} frames say {name} {values}, and are labelled with "
                 f"--{name} {given}"
             )
-        for atoms in account.frames:
+        for atoms in result.frames:
             atoms.info[name] = given
 
 
-def _tell_choice(account: Account, source: Source, say: Callable[[str], None]) -> None:
-    selection = account.selection
+def _tell_choice(result: LabellingResult, source: Source, say: Callable[[str], None]) -> None:
+    selection = result.selection
     if selection is None:
         say(f"{source.name}: all {len(source)} frames that were queued")
         return
@@ -210,10 +259,10 @@ def _tell_choice(account: Account, source: Source, say: Callable[[str], None]) -
     )
     for reason, number in selection.left_out.items():
         say(f"  {number:6d} left out: {reason}")
-    if account.frames:
+    if result.frames:
         values = band.values(source)[selection.indices]
         say(
-            f"  {len(account.frames):6d} chosen: {what} {values.min():.4g} to {values.max():.4g} "
+            f"  {len(result.frames):6d} chosen: {what} {values.min():.4g} to {values.max():.4g} "
             "eV/Å"
         )
     else:
@@ -229,19 +278,19 @@ def _references(made: Engine | vasp.InputSet, frames: list[Atoms]) -> list[str]:
 
 
 def _compare_levels(
-    account: Account, source: Source, made: Engine | vasp.InputSet, references: list[str]
+    result: LabellingResult, source: Source, made: Engine | vasp.InputSet, references: list[str]
 ) -> None:
     if len(references) > 1:
-        account.warnings.append(
+        result.warnings.append(
             "the frames have labels at PBE and at PBE+U, or with other values of U, as in the Materials "
             "Project: their energies do not go together; label the kinds one by one"
         )
-    levels = [made.level] if isinstance(made, Engine) else [vasp.level(a) for a in account.frames]
+    levels = [made.level] if isinstance(made, Engine) else [vasp.level(a) for a in result.frames]
     level = " or ".join(sorted(set(levels)))
     model = source.model.get("name") or "the model"
     trained = source.model.get("level_of_theory")
     if trained is None:
-        account.warnings.append(
+        result.warnings.append(
             f"{source.name} does not tell at which level of theory {model} was trained; labels at "
             f"{level} measure its error only if that is the same"
         )
@@ -249,7 +298,7 @@ def _compare_levels(
         differs := next(filter(None, (difference(str(trained), one) for one in references)), None)
     ) is not None:
         verb = "differ" if " and " in differs else "differs"
-        account.warnings.append(
+        result.warnings.append(
             f"{model} was trained at {trained}, the labels are at {level}: the {differs} {verb}, "
             "so that epsilon is also the difference of two levels, and the labels do not belong "
             "into its training set"
@@ -257,34 +306,35 @@ def _compare_levels(
 
 
 def _with_engine(
-    account: Account, made: Engine, settings: Settings, say: Callable[[str], None]
+    result: LabellingResult, made: Engine, settings: LabelSettings, say: Callable[[str], None]
 ) -> None:
-    index = {key_of(atoms): number for number, atoms in enumerate(account.frames)}
-    total = len(account.frames)
+    index = {key_of(atoms): number for number, atoms in enumerate(result.frames)}
+    total = len(result.frames)
     ended = 0
 
     def report(key: str, outcome: Label | Failure) -> None:
         nonlocal ended
         ended += 1
-        say(f"[{ended}] {_line(account.frames[index[key]], outcome, made.description)}")
+        say(f"[{ended}] {_line(result.frames[index[key]], outcome, made.description)}")
         if isinstance(outcome, Failure):
             say(f"    its output is in {settings.out}.jobs/{key}")
 
     with ThreadPoolExecutor(settings.workers) as executor:
-        journal = recalculate(
-            account.frames, made, settings.out, executor, settings.threads, report
-        )
+        journal = recalculate(result.frames, made, settings.out, executor, settings.threads, report)
     if total > ended:
         say(f"{total - ended} of {total} were labelled before")
     for key, number in index.items():
         outcome = journal.labels.get(key) or journal.failures.get(key)
         if outcome is not None:
-            account.outcomes[number] = outcome
-    _tell_end(account, settings, say)
+            result.outcomes[number] = outcome
+    _tell_end(result, settings, say)
 
 
 def _with_vasp(
-    account: Account, inputs: vasp.InputSet, settings: Settings, say: Callable[[str], None]
+    result: LabellingResult,
+    inputs: vasp.InputSet,
+    settings: LabelSettings,
+    say: Callable[[str], None],
 ) -> None:
     """Write inputs where there are none, collect what has come back."""
     folders = settings.out.with_name(settings.out.name + ".vasp")
@@ -293,18 +343,18 @@ def _with_vasp(
     journal = Journal(path, inputs.description())
     written = 0
     try:
-        for number, atoms in enumerate(account.frames):
+        for number, atoms in enumerate(result.frames):
             key = journal.add_frame(atoms)
             folder = folders / key
             if key not in journal.labels and not vasp.has_inputs(folder, inputs):
                 vasp.write_inputs(atoms, key, folder, inputs)
                 written += 1
             outcome = journal.labels.get(key) or vasp.collect(atoms, folder)
-            account.outcomes[number] = outcome
+            result.outcomes[number] = outcome
             if isinstance(outcome, Label) and key not in journal.labels:
                 journal.add_outcome(key, outcome)
             if not isinstance(outcome, vasp.Waiting) or not written:
-                say(f"{folder}: {_line(atoms, outcome, account.reference)}")
+                say(f"{folder}: {_line(atoms, outcome, result.reference)}")
         frames = [
             labelled(atoms, journal.labels[key], inputs.description(vasp.level(atoms)))
             for key, atoms in journal.frames.items()
@@ -319,12 +369,12 @@ def _with_vasp(
             f"{written} input sets written below {folders}: add the POTCARs that POTCAR.spec names, "
             "run VASP in each folder, and give the same command again to collect"
         )
-    _tell_end(account, settings, say)
+    _tell_end(result, settings, say)
 
 
-def _tell_end(account: Account, settings: Settings, say: Callable[[str], None]) -> None:
-    done, failed, waiting = account.counts
-    line = f"{done} of {len(account.frames)} frames labelled"
+def _tell_end(result: LabellingResult, settings: LabelSettings, say: Callable[[str], None]) -> None:
+    done, failed, waiting = result.counts
+    line = f"{done} of {len(result.frames)} frames labelled"
     line += f" in {settings.out}" if done else ""
     if failed:
         line += f"; {failed} failed"
@@ -352,6 +402,6 @@ def _line(atoms: Atoms, outcome: Label | Failure | vasp.Waiting, reference: str)
     return f"{place}: {error_text}energy {outcome.energy:.6f} eV, {outcome.seconds:.1f} s"
 
 
-def _band_facts(selection: Selection) -> dict[str, Any]:
+def _band_dict(selection: Selection) -> dict[str, Any]:
     band = selection.band
     return {"lower": band.lower, "upper": band.upper, "on": band.on, "origin": band.origin}

@@ -104,6 +104,19 @@ class OpenMMEngine(Hook):
         context.setVelocities(velocities - 0.5 * settings.timestep / PS * pull)
         self._set_temperature(settings.ramp.temperature(1))
 
+    @property
+    def hook(self) -> Hook:
+        """The engine itself."""
+        return self
+
+    def first_evaluation(self) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
+        """U (eV/Å) and both forces [N, 3] (eV/Å) of the first step, evaluated once."""
+        first = self.monitor.measure(self.simulation.context)
+        assert first.force_delta is not None
+        assert first.direct_forces is not None
+        assert first.conservative_forces is not None
+        return first.force_delta, first.direct_forces, first.conservative_forces
+
     def run(
         self, steps: int, chain: HookChain, info: RunInfo, checkpoint: Checkpoint | None = None
     ) -> RunResult:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from md_hooks.replacing import replace_file
 
+from ..checks import check_takes_charge
 from ..errors import ForceDeltaError
 from ..evaluation import DTYPES
 from ..force_delta import ForceDelta
@@ -236,6 +237,8 @@ def export(
     dtype: Literal["float32", "float64"] = "float32",
     charge: int | None = None,
     spin: int | None = None,
+    architecture: str | None = None,
+    trust: bool = False,
 ) -> dict[str, Any]:
     """Write a model as a TorchScript file for ``add_force_delta(..., path="torchscript")``.
 
@@ -248,6 +251,7 @@ def export(
         dtype: of the model's arithmetic.
         charge: total charge, e, for models that take one; the file is for this charge only.
         spin: spin multiplicity 2S + 1, likewise.
+        architecture, trust: see `forcedelta.load_model`.
 
     Returns:
         what the file says about itself.
@@ -260,7 +264,8 @@ def export(
         check_outputs([Named("exported file", out)], [Named("model", model)])
     if dtype not in DTYPES:
         raise ForceDeltaError(f"dtype must be 'float32' or 'float64', not {dtype!r}")
-    loaded = load_model(model, DTYPES[dtype])
+    loaded = load_model(model, DTYPES[dtype], architecture=architecture, trust=trust)
+    check_takes_charge(loaded, charge, spin)
     if loaded.takes_charge_spin and (charge is None or spin is None):
         raise ForceDeltaError(
             f"model '{loaded.name}' needs the total charge and the spin multiplicity (1 for a closed "

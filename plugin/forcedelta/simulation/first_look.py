@@ -1,16 +1,16 @@
-"""What ``forcedelta run`` says about its guard: a look at step 0, and the threshold once it is there."""
+"""What a guarded run reports about its guard: a look at step 0, and the thresholds of a burn-in."""
 
 from __future__ import annotations
 
-import sys
+import logging
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from md_hooks import Frame, Guard, Hook, Verdict
 from md_hooks.burn_in import NEGLIGIBLE, disagreement
-from md_hooks.progress import say
+
+_log = logging.getLogger("forcedelta")
 
 DOUBTFUL = 0.25
 """Share of the forces in which two predictions differ. Models have 0.01 to 0.16 on structures that
@@ -26,7 +26,7 @@ RESOLVED = 2 * NEGLIGIBLE
 def first_look(
     u: float, direct: NDArray[np.float64], conservative: NDArray[np.float64]
 ) -> list[str]:
-    """What `forcedelta check` would find fault with in the first evaluation, in words.
+    """Faults that `forcedelta check` would find in the first evaluation, a phrase each.
 
     Args:
         u: eV/Å.
@@ -52,7 +52,7 @@ def first_look(
 
 
 class ThresholdLine(Hook):
-    """A hook that prints the thresholds of a guard once its burn-in has given them.
+    """A hook that logs the thresholds of a guard once its burn-in has given them.
 
     Args:
         guard: the guard of the run.
@@ -63,7 +63,7 @@ class ThresholdLine(Hook):
         self._waiting = guard.burning_in
 
     def observe(self, frame: Frame, verdict: Verdict) -> None:
-        """Look whether the burn-in is over."""
+        """Log the thresholds at the end of the burn-in."""
         guard = self._guard
         if not self._waiting or guard.burning_in:
             return
@@ -72,9 +72,7 @@ class ThresholdLine(Hook):
             return
         named = (("stop", guard.stop_threshold), ("flag", guard.flag_threshold))
         thresholds = ", ".join(f"{name} above {at:.4g}" for name, at in named if at is not None)
-        line = (
-            f"burn-in of {guard.burn_in} steps, {guard.autocorrelation_times:.0f} autocorrelation "
-            f"times of U: {thresholds} eV/Å"
-        )
-        with tqdm.external_write_mode(file=sys.stderr):  # above the progress bar
-            say(line)
+        _log.info(
+            "burn-in of %d steps, %.0f autocorrelation times of U: %s eV/Å",
+            guard.burn_in, guard.autocorrelation_times, thresholds,
+        )  # fmt: skip

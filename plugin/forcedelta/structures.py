@@ -1,4 +1,4 @@
-"""Where the atoms of a run come from: a structure file, or the run that is continued."""
+"""Structures from files, and those of continued runs."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 from ase import Atoms
 
 from md_hooks import Trajectory
+from md_hooks.atoms import bare_atoms
 from md_hooks.electronic_state import ElectronicState
-from md_hooks.h5md.ase_format import bare_atoms
 from md_hooks.text import shortened
 
-from ..errors import ForceDeltaError
-from ..reading_files import check_regular
+from .errors import ForceDeltaError
+from .reading_files import check_regular
 
 
 def read_structure(path: str | None) -> Atoms:
@@ -53,15 +53,28 @@ def read_structure(path: str | None) -> Atoms:
         raise ForceDeltaError(f"{path} names several structures: give one of them")
     if len(atoms) == 0:
         raise ForceDeltaError(f"{path} holds no atoms: give a structure file with at least one")
-    from ..checks import check_atoms  # with PyTorch, which takes seconds to import
-
     try:
-        check_atoms(atoms)
+        return checked_structure(atoms)
     except ForceDeltaError as error:
         raise ForceDeltaError(f"{path}: {error}") from None
-    # magnetic moments of a calculation in the file, before another calculator takes its place
-    ElectronicState.of(atoms).put(atoms)
-    return atoms
+
+
+def checked_structure(atoms: Atoms) -> Atoms:
+    """A copy of a structure with its charge, multiplicity and magnetic moments.
+
+    Magnetic moments of a calculation are taken before another calculator takes its place.
+
+    Raises:
+        ForceDeltaError: atoms that cannot be (`forcedelta.checks.check_atoms`).
+        HookError: a charge, multiplicity or magnetic moments that cannot be.
+    """
+    from .checks import check_atoms  # with PyTorch, which takes seconds to import
+
+    check_atoms(atoms)
+    copy = atoms.copy()
+    copy.calc = atoms.calc
+    ElectronicState.of(copy).put(copy)
+    return copy
 
 
 def _check_xyz_counts(path: str) -> None:
@@ -83,14 +96,14 @@ def _check_xyz_counts(path: str) -> None:
         )
 
 
-def continued_structure(path: str | None, run: str, constraints: Any) -> Atoms:
+def continued_structure(given: str | Atoms | None, run: str, constraints: Any) -> Atoms:
     """The atoms of a recorded run, or those of a structure file that must be the same system.
 
     A recorded run does not hold the constraints of its structure, only which they were
     (`constraints_of`): where there are any, the structure file is needed.
 
     Args:
-        path: the structure file, if one was given.
+        given: the structure or its file, if one was given.
         run: the recorded run.
         constraints: what it says about its constraints.
 
@@ -98,10 +111,15 @@ def continued_structure(path: str | None, run: str, constraints: Any) -> Atoms:
         ForceDeltaError: another system, other constraints.
     """
     stored = bare_atoms(Trajectory(run).frame(-1))
-    atoms = stored if path is None else read_structure(path)
+    if given is None:
+        atoms = stored
+    elif isinstance(given, Atoms):
+        atoms = checked_structure(given)
+    else:
+        atoms = read_structure(given)
     if list(atoms.numbers) != list(stored.numbers) or list(atoms.pbc) != list(stored.pbc):
         raise ForceDeltaError(
-            f"{run} holds another system ({stored.symbols}, periodic {stored.pbc}) than {path} "
+            f"{run} holds another system ({stored.symbols}, periodic {stored.pbc}) than the structure "
             f"({atoms.symbols}, periodic {atoms.pbc}): omit the structure to continue that "
             "run, or give another --out"
         )

@@ -1,0 +1,46 @@
+"""Frames as ASE atoms."""
+
+from __future__ import annotations
+
+import numpy as np
+from ase import Atoms, units
+from ase.calculators.singlepoint import SinglePointCalculator
+
+from .electronic_state import ElectronicState
+from .frame import Frame
+
+
+def to_atoms(frame: Frame, model: str | None = None) -> Atoms:
+    """A frame as ASE atoms, with the model's predictions as single-point results."""
+    atoms = bare_atoms(frame)
+    results = {"energy": frame.energy, "forces": frame.forces}
+    if frame.stress is not None:
+        results["stress"] = frame.stress
+    if frame.temperature is not None:
+        # get_temperature() counts 3N degrees of freedom, as the constraints are not stored
+        atoms.info["temperature"] = frame.temperature
+    if model is not None:
+        atoms.info["model"] = model
+    atoms.calc = SinglePointCalculator(atoms, **results)
+    return atoms
+
+
+def bare_atoms(frame: Frame) -> Atoms:
+    """A frame as ASE atoms without energy and forces, but with U and what belongs to it."""
+    atoms = Atoms(numbers=frame.numbers, positions=frame.positions, cell=frame.cell, pbc=frame.pbc)
+    if not np.allclose(atoms.get_masses(), frame.masses):
+        atoms.set_masses(frame.masses)
+    if frame.velocities is not None:
+        atoms.set_momenta(frame.velocities / units.fs * frame.masses[:, None])
+    atoms.info["step"] = frame.step
+    atoms.info["time"] = frame.time
+    ElectronicState(frame.charge, frame.spin, frame.magnetic_moments).put(atoms)
+    if frame.force_delta is not None:
+        atoms.info["force_delta"] = frame.force_delta
+    if frame.worst_atom is not None:
+        atoms.info["worst_atom"] = frame.worst_atom
+    for name in ("force_deltas", "direct_forces", "conservative_forces"):
+        array = getattr(frame, name)
+        if array is not None:
+            atoms.set_array(name, np.asarray(array, dtype=float))
+    return atoms

@@ -1,0 +1,5 @@
+"""``python -m forcedelta``: the console command."""
+
+from .cli import main
+
+main()

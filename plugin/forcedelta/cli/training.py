@@ -1,0 +1,110 @@
+"""``python -m forcedelta.training``: train a model after a recipe, measure a model on labels."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import ase.io
+import typer
+
+from md_hooks.progress import say
+
+from ..training.quality import Errors, predictors, ranked, summary
+from ..training.tasks import held_out_frames, measure_models, train_recipe
+from . import status_of
+from .checked import CheckedCommand
+from .standard_streams import flush_streams, open_streams
+
+app = typer.Typer(
+    name="forcedelta.training",
+    no_args_is_help=True,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,
+)
+Data = Annotated[Path, typer.Option(help="folder of the labelled extended-XYZ files")]
+
+
+@app.command("train", cls=CheckedCommand)
+def train_command(
+    recipe_name: Annotated[
+        str, typer.Argument(metavar="RECIPE", help="TOML file, or the name of a shipped one")
+    ],
+    out: Annotated[Path, typer.Option(help="file of weights to write (.safetensors)")],
+    data: Data = Path("."),
+    seed: Annotated[int | None, typer.Option(metavar="N", help="instead of the recipe's")] = None,
+    report_every: Annotated[
+        int, typer.Option(metavar="N", help="epochs between two lines of progress")
+    ] = 10,
+) -> None:
+    """Train a model; writes the averaged weights and their metadata into OUT.
+
+    One thread: batches of small structures gain nothing from more.
+    """
+    train_recipe(
+        recipe_name, data, out, seed=seed, report_every=report_every,
+        report=lambda line: say(line, sys.stdout),
+    )  # fmt: skip
+
+
+@app.command("held-out", cls=CheckedCommand)
+def held_out_command(
+    recipe_name: Annotated[
+        str, typer.Argument(metavar="RECIPE", help="TOML file, or the name of a shipped one")
+    ],
+    out: Annotated[Path, typer.Option(help="extended XYZ file to write")],
+    data: Data = Path("."),
+) -> None:
+    """Write the labelled frames that a recipe keeps out of training, to calibrate with."""
+    frames = held_out_frames(recipe_name, data)
+    ase.io.write(out, frames, format="extxyz")
+    say(f"{len(frames)} frames in {out}", sys.stdout)
+
+
+@app.command(cls=CheckedCommand)
+def quality(
+    model: Annotated[str, typer.Argument(help="registered name or file of weights")],
+    recipe_name: Annotated[
+        str, typer.Option("--recipe", help="whose held-out frames are the first set")
+    ],
+    also: Annotated[
+        list[Path] | None, typer.Option(help="further labelled files, each a set of its own")
+    ] = None,
+    member: Annotated[
+        list[str] | None, typer.Option(help="models of an ensemble to compare with")
+    ] = None,
+    data: Data = Path("."),
+) -> None:
+    """Print errors, and how well the Force Delta ranks them beside its controls, as Markdown."""
+    measured = measure_models([model, *(member or [])], recipe_name, also or [], data)
+    for name, errors in measured.items():
+        say("\n".join(_table(name, errors[0], errors[1:])), sys.stdout)
+
+
+def _table(title: str, errors: Errors, members: list[Errors]) -> list[str]:
+    """Rows of a Markdown table: every predictor's ranking of the errors of this set."""
+    numbers = summary(errors)
+    rows = [
+        "",
+        f"**{title}**: {numbers['frames']} frames; MAE of direct forces "
+        f"{numbers['direct_mae_meV_per_A']} meV/Å, of conservative forces "
+        f"{numbers['conservative_mae_meV_per_A']} meV/Å, of the energy "
+        f"{numbers['energy_mae_meV_per_atom']} meV/atom",
+        "",
+        "| predictor of the error of the direct forces | r_s | AUROC, worst tenth |",
+        "|---|---|---|",
+    ]
+    for name, values in ranked(predictors(errors, members), errors.epsilon).items():
+        rows.append(f"| {name} | {values['spearman']:.3f} | {values['auroc']:.3f} |")
+    return rows
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point; errors for the user are one line and exit status 2."""
+    open_streams()
+    code = status_of(app, arguments, "python -m forcedelta.training")
+    flush_streams()
+    raise SystemExit(code)

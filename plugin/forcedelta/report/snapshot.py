@@ -1,0 +1,114 @@
+"""The latest numbers of a run, while it grows."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from ase.data import chemical_symbols
+
+from md_hooks import Trajectory
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The latest numbers of a recorded run; None where a number is unknown.
+
+    Attributes:
+        file: the run.
+        reason: "running", or how it ended.
+        message: why it ended so.
+        step: the last one.
+        steps: planned in total.
+        time: fs.
+        temperature: K.
+        force_delta: the last U, eV/Å.
+        worst_atom: index of its worst atom.
+        worst_element: symbol of that atom.
+        worst: largest u_i, eV/Å.
+        stop_threshold: eV/Å.
+        flag_threshold: eV/Å.
+        flagged: number of flagged frames.
+    """
+
+    file: str
+    reason: str
+    message: str
+    step: int | None = None
+    steps: int | None = None
+    time: float | None = None
+    temperature: float | None = None
+    force_delta: float | None = None
+    worst_atom: int | None = None
+    worst_element: str | None = None
+    worst: float | None = None
+    stop_threshold: float | None = None
+    flag_threshold: float | None = None
+    flagged: int = 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """The numbers, JSON-able."""
+        return asdict(self)
+
+    @property
+    def state(self) -> str:
+        """The file and whether its run goes on, one line."""
+        state = f"{self.reason} ({self.message})" if self.message else self.reason
+        return f"{self.file}: {state}" + (", no steps yet" if self.step is None else "")
+
+    @property
+    def numbers(self) -> str:
+        """The numbers, one line; empty before the first step."""
+        if self.step is None:
+            return ""
+        total = "" if self.steps is None else f"/{self.steps}"
+        parts = [f"step {self.step}{total}", f"{self.time:.1f} fs"]
+        if self.temperature is not None:
+            parts.append(f"T {self.temperature:.0f} K")
+        if self.force_delta is not None:
+            parts.append(f"U {self.force_delta:.3f} eV/Å")
+            parts.append(f"worst {self.worst_element or ''}{self.worst_atom} {self.worst:.3f}")
+        for kind, value in (("stop", self.stop_threshold), ("flag", self.flag_threshold)):
+            if value is not None:
+                parts.append(f"{kind} > {value:.3f}")
+        parts.append(f"flagged {self.flagged}")
+        return "  ".join(parts)
+
+
+def snapshot(trajectory: Trajectory) -> Snapshot:
+    """The latest numbers of a run.
+
+    Args:
+        trajectory: just opened or refreshed.
+    """
+    series, outcome = trajectory.series, trajectory.outcome
+    known: dict[str, Any] = {
+        "file": str(trajectory.path),
+        "reason": str(outcome.get("reason", "unknown")),
+        "message": str(outcome.get("message") or ""),
+    }
+    if not len(series.get("step", ())):
+        return Snapshot(**known)
+    steps = trajectory.metadata.get("settings", {}).get("steps")
+    known |= {"step": int(series["step"][-1]), "steps": steps, "time": float(series["time"][-1])}
+    if np.isfinite(series["temperature"][-1]):  # an audited trajectory may have no velocities
+        known["temperature"] = float(series["temperature"][-1])
+    rows = np.flatnonzero(np.isfinite(series["force_delta"]))
+    if len(rows):
+        row = rows[-1]
+        atom = int(series["worst_atom"][row])
+        known |= {
+            "force_delta": float(series["force_delta"][row]),
+            "worst_atom": atom,
+            "worst": float(series["force_delta_max"][row]),
+        }
+        if len(trajectory):
+            known["worst_element"] = chemical_symbols[int(trajectory.frame(0).numbers[atom])]
+    thresholds = trajectory.thresholds
+    return Snapshot(
+        **known,
+        stop_threshold=thresholds["stop"],
+        flag_threshold=thresholds["flag"],
+        flagged=len(trajectory.flags),
+    )

@@ -1,0 +1,150 @@
+"""The second part of a guarded run: structure, model and engine."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from ase import Atoms
+
+from md_hooks import Trajectory
+from md_hooks.atoms import bare_atoms
+
+from ..ase import ForceDeltaCalculator
+from ..checks import check_structure, check_takes_charge
+from ..ensembles import EnsembleSettings, prepare
+from ..errors import ForceDeltaError
+from ..evaluation import DTYPES, usable_device
+from ..graph import charge_and_spin
+from ..installing import command
+from ..models import LoadedModel, load_model
+from ..structures import checked_structure, constraints_of, continued_structure, read_structure
+from .ase_engine import ASEEngine
+from .resolve import RunPlan
+from .settings import RunSettings
+
+if TYPE_CHECKING:
+    from ..openmm.engine import OpenMMEngine
+
+_log = logging.getLogger("forcedelta")
+
+
+@dataclass(frozen=True)
+class Built:
+    """A run that is ready to make steps.
+
+    Attributes:
+        settings: of the run, with charge and spin as the model takes them.
+        atoms: the structure.
+        constraints: of the structure, as files hold them.
+        engine: integrates and evaluates.
+        velocities: where the velocities come from, a phrase.
+    """
+
+    settings: RunSettings
+    atoms: Atoms
+    constraints: list[Any]
+    engine: ASEEngine | OpenMMEngine
+    velocities: str
+
+
+def build(plan: RunPlan, structure: str | Path | Atoms | None, model: LoadedModel | None) -> Built:
+    """Read the structure, load the model once, and set up the engine.
+
+    Args:
+        plan: of the run.
+        structure: a file or a structure in memory; None: that of the continued run.
+        model: a model in memory; None: the one that the settings name.
+
+    Raises:
+        ForceDeltaError, HookError: invalid input; nothing has been written.
+    """
+    settings, checkpoint = plan.settings, plan.checkpoint
+    began_as = None
+    if checkpoint is None:
+        if isinstance(structure, Atoms):
+            atoms = checked_structure(structure)
+        else:
+            atoms = read_structure(None if structure is None else str(structure))
+    else:
+        recorded = settings.out
+        given = structure if isinstance(structure, Atoms) else settings.structure
+        atoms = continued_structure(given, recorded, plan.stored.get("constraints"))
+        began_as = bare_atoms(Trajectory(recorded).frame(0))
+    constraints = constraints_of(atoms)
+    loaded = _load(settings, model)
+    for calibration in plan.calibrations.values():
+        calibration.check_use(loaded.name, loaded.weights_hash, settings.on, settings.forces)
+    settings = _with_charge_and_spin(settings, atoms, loaded)
+    if checkpoint is None:
+        check_structure(atoms, loaded)
+    velocities = prepare(atoms, plan.ensemble, began_as)
+    if checkpoint is not None:
+        velocities = f"continued from step {checkpoint.step}"
+    engine = _engine(settings, plan.ensemble, atoms, loaded)
+    return Built(settings, atoms, constraints, engine, velocities)
+
+
+def _load(settings: RunSettings, model: LoadedModel | None) -> LoadedModel:
+    source = settings.model if model is None else model
+    assert source is not None
+    torch.set_num_threads(settings.threads)
+    return load_model(
+        source,
+        DTYPES[settings.dtype],
+        usable_device(settings.device),
+        architecture=settings.architecture,
+        trust=settings.trust,
+        compile=settings.compile,
+    )
+
+
+def _with_charge_and_spin(settings: RunSettings, atoms: Atoms, model: LoadedModel) -> RunSettings:
+    """Charge and spin from the settings, or else from the structure, set in both."""
+    if not model.takes_charge_spin:
+        check_takes_charge(model, settings.charge, settings.spin)
+        return settings
+    given = {"charge": settings.charge, "spin": settings.spin}
+    for name, value in given.items():
+        told = atoms.info.get(name)
+        if None not in (value, told) and value != told:
+            _log.warning("--%s %s replaces the %s %s of the structure", name, value, name, told)
+    atoms.info.update({name: value for name, value in given.items() if value is not None})
+    charge_spin = charge_and_spin(atoms, model)
+    assert charge_spin is not None
+    charge, spin = (int(value) for value in charge_spin)
+    return replace(settings, charge=charge, spin=spin)
+
+
+def _engine(
+    settings: RunSettings, ensemble: EnsembleSettings, atoms: Atoms, model: LoadedModel
+) -> ASEEngine | OpenMMEngine:
+    if settings.engine == "ase":
+        calculator = ForceDeltaCalculator(
+            model,
+            forces=settings.forces,  # type: ignore[arg-type]
+            every=settings.every,
+            device=settings.device,
+            dtype=settings.dtype,  # type: ignore[arg-type]
+        )
+        return ASEEngine(atoms, ensemble, calculator)
+    try:
+        from ..openmm.engine import OpenMMEngine
+    except ModuleNotFoundError as error:
+        raise ForceDeltaError(
+            f"--engine openmm needs the package {error.name}: {command('openmm')}"
+        ) from error
+    return OpenMMEngine(
+        atoms,
+        ensemble,
+        model,
+        forces=settings.forces,  # type: ignore[arg-type]
+        every=settings.every,
+        device=settings.device,
+        dtype=settings.dtype,
+        charge=settings.charge,
+        spin=settings.spin,
+    )

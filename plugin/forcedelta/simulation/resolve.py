@@ -1,0 +1,156 @@
+"""The first part of a guarded run: all its settings, before anything large is loaded."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from md_hooks import Checkpoint, Guard, Trajectory, load_checkpoint
+from md_hooks.text import one_line
+
+from ..calibration.result import Calibration
+from ..ensembles import EnsembleSettings, Ramp
+from ..errors import ForceDeltaError
+from ..restarts import check_stored_model, continued_flags
+from ..thresholds import calibrations_of, guard_of
+from .settings import RunSettings, continued
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """All that a run is made from, except structure and model.
+
+    Attributes:
+        settings: complete, those from the file of a continued run included.
+        ensemble: of the engine.
+        guard: with its thresholds.
+        calibrations: where thresholds come from, by setting.
+        checkpoint: where a continued run begins; None for a new one.
+        stored: what the file of a continued run holds.
+    """
+
+    settings: RunSettings
+    ensemble: EnsembleSettings
+    guard: Guard
+    calibrations: dict[str, Calibration]
+    checkpoint: Checkpoint | None
+    stored: dict[str, Any]
+
+    @property
+    def steps(self) -> int:
+        """Number of steps, those before a restart included."""
+        assert self.settings.steps is not None
+        return self.settings.steps
+
+    @property
+    def complete(self) -> bool:
+        """Whether a continued run has made all its steps before."""
+        return self.checkpoint is not None and self.checkpoint.step >= self.steps
+
+
+def resolve(settings: RunSettings, given: Collection[str], has_model: bool) -> RunPlan:
+    """Complete the settings of a run and check them against each other and its files.
+
+    Args:
+        settings: of this call.
+        given: names of the settings that this call gives.
+        has_model: whether the model is in memory.
+
+    Raises:
+        ForceDeltaError, HookError: invalid input; nothing has been written.
+    """
+    checkpoint, stored = None, {}
+    if settings.restart:
+        begun = Trajectory(settings.out)
+        stored = begun.metadata.get("settings", {})
+        settings = continued(settings, given, stored)
+        if "model" not in given and settings.model is not None:
+            check_stored_model(settings.model, settings.architecture, settings.out)
+        flags = continued_flags(settings.flags, stored.get("flags"), begun)
+        settings = replace(settings, flags=flags)
+        checkpoint = load_checkpoint(settings.out)
+    calibrations = calibrations_of(settings)
+    _check(settings, has_model)
+    seed = secrets.randbelow(2**32) if settings.seed is None else settings.seed
+    settings = replace(settings, seed=seed)
+    ramp = _ramp(settings, stored.get("ramp_steps"))
+    guard = guard_of(settings, _burn_in_temperature(settings, ramp, stored, checkpoint))
+    if "auto" in (settings.stop_above, settings.flag_above) and (
+        (settings.steps or 0) <= settings.burn_in
+    ):
+        raise ForceDeltaError(
+            f"an automatic threshold is known only after the burn-in of {settings.burn_in} steps: "
+            "give more --steps, or a shorter --burn-in"
+        )
+    ensemble = EnsembleSettings(
+        name=settings.ensemble,
+        ramp=ramp,
+        timestep=settings.timestep,
+        tau=settings.tau,
+        pressure=settings.pressure,
+        barostat_tau=settings.barostat_tau,
+        seed=seed,
+    )
+    return RunPlan(settings, ensemble, guard, calibrations, checkpoint, stored)
+
+
+def _check(settings: RunSettings, has_model: bool) -> None:
+    """What needs no reading or loading of large files."""
+    out = Path(settings.out)
+    if settings.restart and settings.overwrite:
+        raise ForceDeltaError("--restart continues --out and --overwrite replaces it: give one")
+    if not settings.restart and not settings.overwrite and out.exists():
+        raise ForceDeltaError(
+            f"{out} exists: pass --restart to continue it (append), --overwrite to replace it, or "
+            "give another --out"
+        )
+    for path in (out, *([] if settings.flags is None else [Path(settings.flags)])):
+        folder = path.parent
+        if not folder.is_dir():
+            raise ForceDeltaError(f"{path} cannot be written: make the folder {folder} first")
+        if path.is_dir() or not os.access(path if path.exists() else folder, os.W_OK):
+            raise ForceDeltaError(f"{path} cannot be written: choose a file in a folder of yours")
+    if settings.model is None and not has_model:
+        raise ForceDeltaError("no model: give --model with a name of 'forcedelta models' or a path")
+    if settings.steps is None:
+        raise ForceDeltaError("no number of steps: give --steps")
+    if settings.engine == "openmm" and settings.barostat_tau != RunSettings().barostat_tau:
+        raise ForceDeltaError(
+            "--barostat-tau has no meaning with OpenMM, whose barostat tries volumes at random: omit it"
+        )
+
+
+def _ramp(settings: RunSettings, steps: Any) -> Ramp:
+    """The temperature ramp; that of a continued run keeps its steps, also when steps are added."""
+    if steps is None:
+        auto = "auto" in (settings.stop_above, settings.flag_above)
+        steps = [settings.burn_in if auto else 0, settings.steps or 0]
+    elif not (
+        isinstance(steps, list)
+        and len(steps) == 2
+        and all(isinstance(step, int) and step >= 0 for step in steps)
+    ):
+        raise ForceDeltaError(
+            f"{settings.out}: ramp_steps is {one_line(steps)}, not two steps: start a new run with "
+            "another --out"
+        )
+    end = settings.temperature if settings.ramp_to is None else settings.ramp_to
+    return Ramp(settings.temperature, end, *steps)
+
+
+def _burn_in_temperature(
+    settings: RunSettings, ramp: Ramp, stored: dict[str, Any], checkpoint: Checkpoint | None
+) -> float | None:
+    """Target of the thermostat in the burn-in, K; None without a thermostat."""
+    if settings.ensemble == "nve":
+        return None
+    begun = "auto" in (stored.get("stop_above"), stored.get("flag_above"))
+    if checkpoint is None or begun:
+        return ramp.start
+    # a burn-in that begins with this part of the run may lie on the ramp
+    steps = (checkpoint.step, checkpoint.step + settings.burn_in)
+    return max(ramp.temperature(step) for step in steps)

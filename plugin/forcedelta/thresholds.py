@@ -1,0 +1,195 @@
+"""Thresholds of a guarded run or audit: numbers, "auto" or a calibration, and the guard they make."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from md_hooks import Guard
+from md_hooks.guard import AUTO_FLAG_FACTOR, AUTO_STOP_FACTOR, BURN_IN
+from md_hooks.text import one_line
+
+from .calibration.result import Calibration, read_calibration
+from .errors import ForceDeltaError
+from .limits import check_number
+
+__all__ = [
+    "AUTO_FLAG_FACTOR",
+    "AUTO_STOP_FACTOR",
+    "BURN_IN",
+    "GivenThreshold",
+    "Patience",
+    "Threshold",
+    "as_number",
+    "calibrations_of",
+    "guard_of",
+    "stored_guard_settings",
+    "threshold_of",
+    "with_stored_guard_settings",
+]
+
+Threshold = float | Literal["auto"] | Calibration | None
+"""eV/Å; "auto": a multiple of the burn-in's usual values; a `Calibration`: its threshold; None: none."""
+
+GivenThreshold = Threshold | str | Path
+"""A threshold, or the file of a calibration."""
+
+Patience = tuple[int, int]
+"""(k, n): stop when k of the last n frames with U are above."""
+
+NAMES = ("stop_above", "flag_above")
+
+
+class GuardSettings(Protocol):
+    """Settings that describe a guard; see `md_hooks.Guard`."""
+
+    @property
+    def stop_above(self) -> Threshold: ...
+    @property
+    def flag_above(self) -> Threshold: ...
+    @property
+    def on(self) -> str: ...
+    @property
+    def patience(self) -> Patience: ...
+    @property
+    def stop_factor(self) -> float: ...
+    @property
+    def flag_factor(self) -> float: ...
+    @property
+    def burn_in(self) -> int: ...
+
+
+def threshold_of(given: GivenThreshold) -> Threshold:
+    """A threshold, read from its file where a file is given.
+
+    Raises:
+        ForceDeltaError: the file is not that of a calibration.
+    """
+    if isinstance(given, str | Path) and given != "auto":
+        return read_calibration(given)
+    return given  # type: ignore[return-value]
+
+
+def as_number(name: str, threshold: Threshold) -> float | Literal["auto"] | None:
+    """A threshold as a `md_hooks.Guard` takes it.
+
+    Args:
+        name: "stop_above" or "flag_above".
+        threshold: as given.
+
+    Raises:
+        ForceDeltaError: not a threshold, or outside the limits of one.
+    """
+    if threshold is None or (isinstance(threshold, str) and threshold == "auto"):
+        return threshold
+    value = threshold.threshold if isinstance(threshold, Calibration) else threshold
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ForceDeltaError(
+            f"{name} is {one_line(repr(value))}: give a number in eV/Å, 'auto', a Calibration or None"
+        )
+    if not value >= 0:
+        raise ForceDeltaError(f"{name} is {value:g}: give a number >= 0 in eV/Å, or 'auto'")
+    check_number(name, value)
+    return float(value)
+
+
+def guard_of(settings: GuardSettings, temperature: float | None = None) -> Guard:
+    """The guard that settings describe.
+
+    Args:
+        settings: of a run or an audit.
+        temperature: target of the thermostat in the burn-in, K; None without a thermostat.
+
+    Raises:
+        ForceDeltaError, HookError: thresholds or a patience that cannot be.
+    """
+    stop, flag = (as_number(name, getattr(settings, name)) for name in NAMES)
+    automatic = stop == "auto" and flag in ("auto", None)
+    if automatic and settings.flag_factor >= settings.stop_factor:
+        raise ForceDeltaError(
+            f"flag-factor {settings.flag_factor:g} must be below stop-factor "
+            f"{settings.stop_factor:g}: exchange the two"
+        )
+    check_number("patience", settings.patience[1])
+    return Guard(
+        stop,
+        flag,
+        on=settings.on,  # type: ignore[arg-type]
+        patience=settings.patience,
+        factor=settings.stop_factor,
+        flag_factor=settings.flag_factor,
+        burn_in=settings.burn_in,
+        temperature=temperature,
+    )
+
+
+def calibrations_of(settings: GuardSettings) -> dict[str, Calibration]:
+    """The calibrations that thresholds come from, by the name of the setting."""
+    given = {name: getattr(settings, name) for name in NAMES}
+    return {name: value for name, value in given.items() if isinstance(value, Calibration)}
+
+
+def stored_guard_settings(settings: GuardSettings) -> dict[str, Any]:
+    """Thresholds and patience as files hold them: in the words of the command line.
+
+    A calibration is stored as its number: what continues from the file does not need it.
+    """
+    numbers = {name: as_number(name, getattr(settings, name)) for name in NAMES}
+    k, n = settings.patience
+    return {
+        **{
+            name: repr(value) if isinstance(value, float) else value
+            for name, value in numbers.items()
+        },
+        "patience": f"{k}/{n}",
+    }
+
+
+def with_stored_guard_settings(stored: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Stored settings with thresholds and patience as values again.
+
+    Args:
+        stored: all settings in a file.
+        where: the file, for the error.
+
+    Raises:
+        ForceDeltaError: they are not what `stored_guard_settings` gives.
+    """
+    read: dict[str, Any] = dict(stored)
+    for name in NAMES:
+        if name in stored:
+            read[name] = _stored_threshold(name, stored[name], where)
+    if "patience" in stored:
+        read["patience"] = _stored_patience(stored["patience"], where)
+    return read
+
+
+def _stored_threshold(name: str, value: Any, where: str) -> float | Literal["auto"] | None:
+    if value is None or value == "none":
+        return None
+    if value == "auto":
+        return "auto"
+    try:
+        if isinstance(value, bool):
+            raise ValueError
+        return as_number(name, float(value))
+    except (TypeError, ValueError, OverflowError, ForceDeltaError):
+        raise ForceDeltaError(
+            f"{where}: {name} is {one_line(repr(value))}, not a threshold in eV/Å: pass "
+            f"--{name.replace('_', '-')}, or start anew with another --out"
+        ) from None
+
+
+def _stored_patience(value: Any, where: str) -> Patience:
+    try:
+        k, n = (int(part) for part in value.split("/"))
+    except (AttributeError, ValueError):
+        k, n = 0, 0
+    if not 1 <= k <= n:
+        raise ForceDeltaError(
+            f"{where}: patience is {one_line(repr(value))}, not k/n: pass --patience, or start anew "
+            "with another --out"
+        )
+    check_number("patience", n, f"{where}: patience")
+    return k, n

@@ -1,0 +1,204 @@
+"""Training tasks as functions: train a recipe, give its held-out frames, measure models."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ase import Atoms
+
+from forcedelta.errors import ForceDeltaError
+from forcedelta.models.files import save_network
+from forcedelta.models.loaded import LoadedModel
+from forcedelta.models.network import DirectForceNetwork
+from forcedelta.models.registry import load_model
+from forcedelta.training.data import (
+    Batch,
+    energy_words,
+    mixed_levels,
+    read_frames,
+    read_labelled,
+    reference_energies,
+    to_batch,
+)
+from forcedelta.training.loop import train
+from forcedelta.training.quality import Errors, join, measure, summary
+from forcedelta.training.recipe import Recipe, read_recipe
+
+_log = logging.getLogger("forcedelta")
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """A trained network.
+
+    Attributes:
+        network: with averaged weights.
+        metadata: as written into its file.
+        held_out: errors on the held-out frames (`quality.summary`); empty without such frames.
+        seconds: duration.
+    """
+
+    network: DirectForceNetwork
+    metadata: Mapping[str, Any]
+    held_out: Mapping[str, float]
+    seconds: float
+
+
+def train_recipe(
+    recipe: str | Path | Recipe,
+    data: str | Path = ".",
+    out: str | Path | None = None,
+    *,
+    seed: int | None = None,
+    report_every: int = 10,
+    report: Callable[[str], None] = lambda line: None,
+) -> TrainingResult:
+    """Train a network after a recipe, in one thread.
+
+    Batches of small structures gain nothing from more threads.
+
+    Args:
+        recipe: a recipe, its TOML file, or the name of a shipped one.
+        data: folder of the labelled extended-XYZ files.
+        out: file of weights to write (.safetensors).
+        seed: replaces the recipe's.
+        report_every: epochs between two lines of progress.
+        report: receives these lines.
+
+    Raises:
+        ForceDeltaError: an invalid recipe, labels that do not fit, or too few frames.
+    """
+    if out is not None and not Path(out).parent.is_dir():
+        raise ForceDeltaError(f"{out} cannot be written: make the folder {Path(out).parent} first")
+    torch.set_num_threads(1)
+    made = recipe if isinstance(recipe, Recipe) else read_recipe(str(recipe))
+    if seed is not None:
+        made = replace(made, settings=replace(made.settings, seed=seed))
+    settings, folder = made.settings, Path(data)
+    frames, held_out = split(made, folder)
+    if len(frames) < settings.batch_size:
+        raise ForceDeltaError(
+            f"{len(frames)} frames to train on are fewer than a batch of {settings.batch_size}: lower "
+            "batch_size under [settings] in the recipe, or label more frames"
+        )
+    cutoff = made.network["cutoff"]
+    parts = [to_batch(atoms, cutoff) for atoms in frames]
+    tests = [to_batch(atoms, cutoff) for atoms in held_out]
+    network = new_network(made, frames, parts, folder)
+    report(f"{len(parts)} frames to train on, {len(tests)} held out")
+    report(f"labels: {energy_words(frames)}; forces of all atoms, without constraints")
+    if warning := mixed_levels(frames + held_out):
+        _log.warning(warning)
+
+    def after(epoch: int, loss: float, seconds: float, averaged: DirectForceNetwork) -> None:
+        if epoch % report_every == 0 or epoch == settings.epochs - 1:
+            numbers = summary(measure(averaged, tests)) if tests else {}
+            report(f"epoch {epoch}: loss {loss:.4f}, {seconds:.1f} s, held out {numbers}")
+
+    start = time.perf_counter()
+    averaged = train(network, parts, settings, after)
+    seconds = time.perf_counter() - start
+    report(f"trained in {seconds / 60:.1f} min")
+    errors = summary(measure(averaged, tests)) if tests else {}
+    metadata = {
+        **made.metadata,
+        "training_frames": len(parts),
+        "tests": {"held_out": errors} if tests else {},
+    }
+    if out is not None:
+        save_network(Path(out), averaged, metadata)
+    return TrainingResult(averaged, metadata, errors, seconds)
+
+
+def held_out_frames(recipe: str | Path | Recipe, data: str | Path = ".") -> list[Atoms]:
+    """The labelled frames that a recipe keeps out of training.
+
+    Raises:
+        ForceDeltaError: an invalid recipe, or one that trains on all frames.
+    """
+    made = recipe if isinstance(recipe, Recipe) else read_recipe(str(recipe))
+    held_out = split(made, Path(data))[1]
+    if not held_out:
+        raise ForceDeltaError(
+            f"recipe {made.name if hasattr(made, 'name') else recipe} trains on all frames: none are held out"
+        )
+    return held_out
+
+
+def measure_models(
+    models: Sequence[str | Path],
+    recipe: str | Path,
+    also: Sequence[str | Path] = (),
+    data: str | Path = ".",
+) -> dict[str, list[Errors]]:
+    """Errors of models on labelled sets: the recipe's held-out frames, other files, and all pooled.
+
+    Args:
+        models: the first one is measured, the others are members of an ensemble with it.
+        recipe: whose held-out frames are the first set.
+        also: further labelled files in ``data``, each a set.
+        data: folder of the labelled extended-XYZ files.
+
+    Returns:
+        by set, the errors of each model.
+    """
+    torch.set_num_threads(1)
+    sets = {"held out": split(read_recipe(str(recipe)), Path(data))[1]}
+    sets |= {Path(path).stem: read_labelled(Path(data) / path) for path in also}
+    loaded = [load_model(name) for name in models]
+    results: dict[str, list[Errors]] = {}
+    for name, frames in sets.items():
+        parts = [to_batch(atoms, loaded[0].cutoff) for atoms in frames]
+        results[name] = [measure(network_of(model), parts) for model in loaded]
+    if len(sets) > 1:
+        pooled = [join(column) for column in zip(*results.values(), strict=True)]
+        results["pooled: " + " + ".join(sets)] = pooled
+    return results
+
+
+def network_of(model: LoadedModel) -> DirectForceNetwork:
+    """The network of an embedded model; other models have no reference energies that could be taken off."""
+    if not isinstance(model.module, DirectForceNetwork):
+        raise ForceDeltaError(f"model '{model.name}' is not a network of this training program")
+    return model.module
+
+
+def split(recipe: Recipe, data: Path) -> tuple[list[Atoms], list[Atoms]]:
+    """Training and held-out frames of a recipe; the same ones whenever it is called."""
+    generator = np.random.default_rng(recipe.split_seed)
+    training: list[Atoms] = []
+    held_out: list[Atoms] = []
+    for name in recipe.training:
+        frames = read_labelled(data / name)
+        count = round(recipe.validation * len(frames))
+        chosen = set(generator.choice(len(frames), count, replace=False).tolist())
+        for index, atoms in enumerate(frames):
+            (held_out if index in chosen else training).append(atoms)
+    return training, held_out
+
+
+def new_network(
+    recipe: Recipe, frames: list[Atoms], parts: list[Batch], data: Path
+) -> DirectForceNetwork:
+    """A network with random weights and the scales of the training set."""
+    elements = sorted({int(number) for atoms in frames for number in atoms.numbers})
+    isolated: list[Atoms] = []
+    if recipe.isolated_atoms:
+        isolated = read_frames(data / recipe.isolated_atoms)
+    torch.manual_seed(recipe.settings.seed)
+    network = DirectForceNetwork(elements, **recipe.network)
+    network.reference_energies.copy_(
+        torch.from_numpy(reference_energies(frames, elements, isolated))
+    )
+    forces = torch.cat([part.forces for part in parts])
+    network.energy_scale.fill_(float(forces.square().mean().sqrt()))
+    neighbours = np.mean([part.edge_index.shape[1] / len(part.positions) for part in parts])
+    network.density_scale.fill_(float(neighbours) ** -0.5)
+    return network

@@ -66,9 +66,9 @@ def threshold_of(given: GivenThreshold) -> Threshold:
     Raises:
         ForceDeltaError: the file is not that of a calibration.
     """
-    if isinstance(given, str | Path) and given != "auto":
+    if isinstance(given, Path) or (isinstance(given, str) and given != "auto"):
         return read_calibration(given)
-    return given  # type: ignore[return-value]
+    return given
 
 
 def as_number(name: str, threshold: Threshold) -> float | Literal["auto"] | None:
@@ -108,7 +108,7 @@ def guard_of(settings: GuardSettings, temperature: float | None = None) -> Guard
     automatic = stop == "auto" and flag in ("auto", None)
     if automatic and settings.flag_factor >= settings.stop_factor:
         raise ForceDeltaError(
-            f"flag-factor {settings.flag_factor:g} must be below stop-factor "
+            f"--flag-factor {settings.flag_factor:g} must be below --stop-factor "
             f"{settings.stop_factor:g}: exchange the two"
         )
     check_number("patience", settings.patience[1])

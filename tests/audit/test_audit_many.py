@@ -33,11 +33,11 @@ def write(folder: Path, names: str, frames: int) -> list[str]:
 
 def test_many_are_each_one(files, here):
     paths = write(here, "abc", 20)
-    results = audit(paths, files / "wet.safetensors", "many", flag_above="0.1", flags="yes")
+    results = audit(paths, files / "wet.safetensors", "many", flag_above=0.1, flags="yes")
     assert [result.out for result in results] == ["many/a.h5", "many/b.h5", "many/c.h5"]
     with ThreadPoolExecutor(3) as executor:
         again = audit(
-            paths, files / "wet.safetensors", "threads", flag_above="0.1", executor=executor
+            paths, files / "wet.safetensors", "threads", flag_above=0.1, executor=executor
         )
     for one, two, path in zip(results, again, paths, strict=True):
         audit(path, files / "wet.safetensors", "one.h5", mode="overwrite")

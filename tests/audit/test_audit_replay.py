@@ -76,7 +76,7 @@ def test_the_guard_judges_as_in_a_run(run, wet, here):
     [result] = audit(
         run, wet, "audit.h5", flag_above=low, stop_above=high, patience=(2, 3), flags="f.xyz"
     )
-    [same] = audit(run, wet, "same.h5", flag_above=str(low), stop_above=str(high), patience="2/3")
+    [same] = audit([run], wet, "same.h5", flag_above=low, stop_above=high, patience=(2, 3))
     assert (same.flagged, same.stops) == (result.flagged, result.stops)
     guard = Guard(high, low, patience=(2, 3))
     expected = [int(guard(frame).action) for frame in Trajectory(run).frames()]

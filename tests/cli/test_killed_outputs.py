@@ -36,7 +36,7 @@ def once(module, name):
 once(*{
     "plot": ("forcedelta.report.run_figure", "draw"),
     "report": ("forcedelta.report.html", "_pictures"),
-    "calibrate": ("forcedelta.calibration.calibrate", "calibrate"),
+    "calibrate": ("forcedelta.calibration.calibrate", "from_labels"),
     "export": ("forcedelta.openmm.export", "load_model"),
 }[sys.argv[3]])
 

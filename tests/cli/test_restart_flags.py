@@ -80,7 +80,7 @@ def test_a_store_that_is_not_the_runs_own_is_named_and_left_alone(forcedelta, wa
         code, _, err = forcedelta("run", "--restart", "--steps", steps)
         assert code == 0
         [line] = [line for line in err.splitlines() if line.startswith("warning")]
-        assert f"pass --flags {named} to go on with it" in line
+        assert f"pass --flags {named} to continue it" in line
     assert {path: path.read_bytes() for path in here.rglob("*.xyz") if path.is_file()} == before
     assert Trajectory("run.h5").flags.tolist() == list(range(7))  # they are in the run all the same
 

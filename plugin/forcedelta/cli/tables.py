@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
@@ -20,6 +21,8 @@ _PLAIN_WIDTH, _WIDEST = 120, 140
 
 def width() -> int:
     """Columns of the terminal, or of lines that are piped."""
+    if not QuietStream(sys.stdout).isatty() and "COLUMNS" not in os.environ:
+        return _PLAIN_WIDTH
     return min(shutil.get_terminal_size((_PLAIN_WIDTH, 24)).columns, _WIDEST)
 
 
@@ -62,6 +65,9 @@ def rendered(parts: Iterable[Table | Text | str], coloured: bool) -> str:
         emoji=False, legacy_windows=False,
     )  # fmt: skip
     for part in parts:
-        console.print(cell(part) if isinstance(part, str) else part)
+        if isinstance(part, Table):
+            console.print(part)
+        else:  # a line that is piped stays one
+            console.print(cell(part) if isinstance(part, str) else part, soft_wrap=not coloured)
     lines = text.getvalue().split("\n")
     return "\n".join(line.rstrip() for line in lines)

@@ -6,7 +6,7 @@ import logging
 import shlex
 import sys
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -33,6 +33,7 @@ from .resolve import RunPlan, resolve
 from .settings import RunSettings
 
 _log = logging.getLogger("forcedelta")
+_DEFAULTS = RunSettings()
 
 
 @dataclass(frozen=True)
@@ -168,15 +169,20 @@ def guarded_run(
         ForceDeltaError, HookError: invalid input; nothing has been overwritten. Errors of the model
             or of a hook during the run, after the file was closed.
     """
-    values = {entry.name: locals()[entry.name] for entry in fields(RunSettings)}
-    values["structure"] = None if isinstance(structure, Atoms) else _text(structure)
-    values["model"] = model.name if isinstance(model, LoadedModel) else _text(model)
-    values["out"], values["flags"] = str(out), _text(flags)
-    values["stop_above"], values["flag_above"] = threshold_of(stop_above), threshold_of(flag_above)
-    settings = RunSettings(**values)
+    settings = RunSettings(
+        structure=None if isinstance(structure, Atoms) else _text(structure),
+        model=model.name if isinstance(model, LoadedModel) else _text(model),
+        steps=steps, out=str(out), stop_above=threshold_of(stop_above),
+        flag_above=threshold_of(flag_above), on=on, patience=patience, stop_factor=stop_factor,
+        flag_factor=flag_factor, burn_in=burn_in, engine=engine, ensemble=ensemble,
+        temperature=temperature, ramp_to=ramp_to, timestep=timestep, tau=tau, pressure=pressure,
+        barostat_tau=barostat_tau, seed=seed, forces=forces, every=every, charge=charge, spin=spin,
+        architecture=architecture, trust=trust, compile=compile, record_every=record_every,
+        flags=_text(flags), overwrite=overwrite, restart=restart, device=device, dtype=dtype,
+        threads=threads,
+    )  # fmt: skip
     if given is None:
-        defaults = RunSettings()
-        given = {name for name, value in values.items() if value != getattr(defaults, name)}
+        given = {name for name, value in vars(settings).items() if value != vars(_DEFAULTS)[name]}
     plan = resolve(settings, given, has_model=model is not None)
     if plan.complete:
         assert plan.checkpoint is not None

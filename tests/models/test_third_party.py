@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from command_line import PROGRAM
 
 PACKAGE = Path(__file__).parents[1] / "third_party"
-PROGRAM = [sys.executable, "-c", "from forcedelta.cli import main; main()"]
 LOAD = """
 import numpy as np
 from ase.build import molecule

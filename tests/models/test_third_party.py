@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from command_line import PROGRAM
 
+pytestmark = pytest.mark.slow
+
 PACKAGE = Path(__file__).parents[1] / "third_party"
 LOAD = """
 import numpy as np

@@ -98,6 +98,7 @@ def start(out):
     raise AssertionError("the run recorded nothing")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_run_with_status_130(number, files):
     process = start("run.h5")
@@ -114,6 +115,7 @@ def test_a_signal_ends_the_run_with_status_130(number, files):
     assert Trajectory("run.h5").series["step"].tolist() == list(range(last + 6))
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on(files):
     process = start("run.h5")
     process.kill()

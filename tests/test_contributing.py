@@ -1,4 +1,4 @@
-"""The code of CONTRIBUTING.md is that of files that are tested."""
+"""The code of CONTRIBUTING.md is that of tested files, and the names of the README exist."""
 
 import re
 from pathlib import Path
@@ -22,3 +22,11 @@ def test_code_is_that_of_its_file(file: str, code: str) -> None:
 def test_links_lead_somewhere() -> None:
     for link in re.findall(r"\]\(([^)#:]+)\)", TEXT):
         assert (ROOT / link).exists(), link
+
+
+def test_the_import_surface_of_the_readme() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    lines = re.findall("^from forcedelta import .+$", readme, re.MULTILINE)
+    assert len(lines) == 3
+    for line in lines:
+        exec(line, {})

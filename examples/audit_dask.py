@@ -1,8 +1,10 @@
-"""Audits several trajectories at once on a Dask cluster, here two processes of this machine.
+"""Audit several trajectories at once on a Dask cluster, here of two processes on this machine.
 
-A worker that is killed loses nothing: Dask gives its job to another one, which goes on where the
-file of the first one ends. For a Slurm cluster see audit_slurm.py.
+If a worker is killed, Dask gives its job to another one, which continues from the last frame of the
+first one's file. For a Slurm cluster see audit_slurm.py.
 """
+
+from pathlib import Path
 
 import ase.io
 import torch
@@ -11,14 +13,13 @@ from ase.md.langevin import Langevin
 from ase.md.velocitydistribution import thermalize_momenta
 from distributed import Client, LocalCluster
 
-from forcedelta.ase import ForceDeltaCalculator
-from forcedelta.audit import audit
+from forcedelta import ForceDeltaCalculator, audit
 
 
 def trajectory(temperature: float) -> str:
-    """A short run that nobody watched, as an ASE trajectory."""
+    """Write a short run without a guard as an ASE trajectory; gives its path."""
     torch.set_num_threads(1)
-    atoms = ase.io.read(__file__.replace("audit_dask.py", "acetylacetone.xyz"))
+    atoms = ase.io.read(Path(__file__).with_name("acetylacetone.xyz"))
     atoms.calc = ForceDeltaCalculator("acac")
     thermalize_momenta(atoms, temperature)
     dynamics = Langevin(

@@ -1,7 +1,7 @@
-"""Audits trajectories on a Slurm cluster: python audit_slurm.py TRAJ...
+"""Audit trajectories on a Slurm cluster: python audit_slurm.py TRAJ...
 
-Each worker is a Slurm job of one core. Without arguments the batch script of such a job is printed,
-so that queue, account and environment can be put right first.
+Each worker is a Slurm job of one core. Without arguments, the script prints the batch script of such
+a job: check queue, account and environment before the first submission.
 """
 
 # ci: skip (needs a Slurm cluster)
@@ -11,7 +11,7 @@ import sys
 from dask_jobqueue import SLURMCluster
 from distributed import Client
 
-from forcedelta.audit import audit
+from forcedelta import audit
 
 if __name__ == "__main__":
     with SLURMCluster(
@@ -21,7 +21,7 @@ if __name__ == "__main__":
         memory="4GB",
         walltime="04:00:00",
         job_script_prologue=["export OMP_NUM_THREADS=1", "source ~/forcedelta/bin/activate"],
-        # any free port: on a login node someone else has the usual one
+        # any free port: on a login node the default one is often taken
         scheduler_options={"dashboard_address": ":0"},
     ) as cluster:
         if len(sys.argv) == 1:
@@ -29,7 +29,7 @@ if __name__ == "__main__":
         else:
             cluster.adapt(maximum_jobs=20)
             with Client(cluster) as client, client.get_executor(retries=2) as executor:
-                # "restart": the same call again goes on where a time limit ended this one
+                # "restart": repeat the same call to continue after a time limit
                 for result in audit(
                     sys.argv[1:], "acac", "audits", executor=executor, mode="restart"
                 ):

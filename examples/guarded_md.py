@@ -1,4 +1,6 @@
-"""Langevin dynamics at 300 K with a threshold on the Force Delta from its first 500 steps."""
+"""Langevin dynamics at 300 K, guarded by a threshold that its first 500 steps determine."""
+
+from pathlib import Path
 
 import ase.io
 import torch
@@ -7,11 +9,10 @@ from ase.constraints import FixCom
 from ase.md.langevin import Langevin
 from ase.md.velocitydistribution import thermalize_momenta
 
-from forcedelta.ase import ForceDeltaCalculator
-from md_hooks import FlagStore, Guard, Progress, Recorder, run
+from forcedelta import FlagStore, ForceDeltaCalculator, Guard, Progress, Recorder, run
 
-torch.set_num_threads(1)  # more threads only cost time with a few dozen atoms
-atoms = ase.io.read(__file__.replace("guarded_md.py", "acetylacetone.xyz"))
+torch.set_num_threads(1)  # the fastest for a few dozen atoms
+atoms = ase.io.read(Path(__file__).with_name("acetylacetone.xyz"))
 atoms.calc = ForceDeltaCalculator("acac")
 atoms.set_constraint(FixCom())  # direct forces may have a net force
 thermalize_momenta(atoms, 300)

@@ -1,6 +1,6 @@
-"""Makes acetylacetone.xyz: acetylacetone (enol form) from SMILES, relaxed with GFN2-xTB.
+"""Make acetylacetone.xyz: acetylacetone (enol form) from SMILES, relaxed with GFN2-xTB.
 
-Needs `pip install rdkit tblite` beside forcedelta; the result is kept in this folder, so nobody has to.
+Needs `pip install rdkit tblite`. The result is part of this folder.
 """
 
 # ci: skip (needs rdkit and tblite)
@@ -14,7 +14,7 @@ from rdkit import Chem
 from rdkit.Chem import AllChem
 from tblite.ase import TBLite
 
-SMILES = "C/C(O)=C/C(C)=O"  # the cis enol, whose OH can bind to the other oxygen
+SMILES = "C/C(O)=C/C(C)=O"  # the cis enol, which can form the internal hydrogen bond
 
 molecule = Chem.AddHs(Chem.MolFromSmiles(SMILES))
 AllChem.EmbedMultipleConfs(molecule, numConfs=20, randomSeed=1)

@@ -1,8 +1,8 @@
 """ML/MM: acetylacetone with its own model in a box of TIP3P water, 1000 guarded steps.
 
-Needs `pip install '.[openmm-ml]'`. The molecule's energy and forces come from the model;
-water, and what molecule and water do to each other, from OpenMM's Amber files. For the latter the
-molecule has Amber's Lennard-Jones types and charges of the usual size for its groups.
+Needs `pip install '.[openmm-ml]'`. The molecule's energy and forces come from the model, those
+of the water and of its interaction with the molecule from OpenMM's Amber files. For the interaction the
+molecule has Amber's Lennard-Jones types and typical charges of its functional groups.
 """
 
 import copy
@@ -14,8 +14,8 @@ import openmm
 from openmm import app, unit
 from openmmml import MLPotential
 
-import forcedelta.openmm
-from md_hooks import Guard, Recorder
+import forcedelta
+from forcedelta import Guard, Recorder
 
 MOLECULE = """
 <ForceField><Residues><Residue name="ACA">
@@ -59,7 +59,7 @@ ml_atoms = list(range(len(molecule)))
 
 
 def make_simulation(system: openmm.System) -> app.Simulation:
-    """At 300 K, with a time step that the molecule's hydrogens can follow."""
+    """Langevin dynamics at 300 K; the time step resolves the vibrations of the molecule's hydrogens."""
     integrator = openmm.LangevinMiddleIntegrator(
         300 * unit.kelvin, 5 / unit.picosecond, 0.5 * unit.femtosecond
     )
@@ -68,7 +68,7 @@ def make_simulation(system: openmm.System) -> app.Simulation:
     return app.Simulation(modeller.topology, system, integrator, platform, {"Threads": "1"})
 
 
-# the water gives way to the molecule, which stays as it is
+# relax the water around the fixed molecule
 frozen = copy.deepcopy(mm_system)
 for index in ml_atoms:
     frozen.setParticleMass(index, 0)

@@ -1,11 +1,11 @@
-"""Silicon at 300 K and 1 bar in OpenMM: a Monte Carlo barostat, guarded by the Force Delta."""
+"""Silicon at 300 K and 1 bar in OpenMM with a Monte Carlo barostat, guarded by the Force Delta."""
 
 import openmm
 from ase.build import bulk
 from openmm import app, unit
 
-import forcedelta.openmm
-from md_hooks import Guard, Recorder, Trajectory
+import forcedelta
+from forcedelta import Guard, Recorder, Trajectory
 
 crystal = bulk("Si", cubic=True).repeat((2, 2, 2))
 topology = app.Topology()

@@ -6,8 +6,8 @@ import ase.io
 import openmm
 from openmm import app, unit
 
-import forcedelta.openmm
-from md_hooks import Guard, Recorder
+import forcedelta
+from forcedelta import Guard, Recorder
 
 molecule = ase.io.read(Path(__file__).with_name("acetylacetone.xyz"))
 topology = app.Topology()
@@ -26,7 +26,7 @@ simulation = app.Simulation(
 )
 simulation.context.setPositions(molecule.positions / 10)
 simulation.context.setVelocitiesToTemperature(300 * unit.kelvin)
-# a reporter that asks for energies at every step costs no second evaluation
+# requesting energies at every step costs no second evaluation
 simulation.reporters.append(
     app.StateDataReporter("nvt.csv", 1, step=True, potentialEnergy=True, temperature=True)
 )

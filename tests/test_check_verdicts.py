@@ -17,6 +17,7 @@ from forcedelta.verify.resolution import energy_resolution, step_between
 pytestmark = pytest.mark.usefixtures("silent")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_verdict(case: Case) -> None:
     found = case.inspect(quick=not case.quick)

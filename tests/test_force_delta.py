@@ -334,6 +334,7 @@ torch.save([module(*graph, stress=True) for graph in cases for _ in range(3)], s
 """
 
 
+@pytest.mark.slow
 @ignore_script_warning
 @pytest.mark.parametrize(("dtype", "tensors"), [(torch.float32, 0), (torch.float64, 3)])
 def test_exported_module_runs_without_the_package(

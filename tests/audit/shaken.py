@@ -1,41 +1,12 @@
-"""A molecule that is shaken, and small untrained networks to audit it with."""
+"""A molecule that is shaken."""
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import numpy as np
-import torch
 from ase import Atoms, units
 from ase.build import molecule
 
-from forcedelta.models.files import save_network
-from forcedelta.models.network import DirectForceNetwork
-
-PROGRAM = [sys.executable, "-c", "from forcedelta.cli import main; main()"]
 FRAMES = 24
-
-
-def network(path: Path, elements: list[int], periodic: bool | None) -> Path:
-    """An untrained network; quick, and its forces disagree."""
-    torch.manual_seed(3)
-    made = DirectForceNetwork(elements, 4.0, features=8, channels=4, layers=1, radial=4)
-    save_network(
-        path,
-        made,
-        {
-            "name": path.stem,
-            "training_set": "none",
-            "source": "random numbers",
-            "level_of_theory": "none",
-            "periodic": periodic,
-            "regime": "untrained",
-            "tests": {},
-            "licence": "MIT",
-        },
-    )
-    return path
 
 
 def moving(frames: int = FRAMES, seed: int = 0) -> list[Atoms]:

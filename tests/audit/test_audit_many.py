@@ -47,6 +47,7 @@ def test_many_are_each_one(files, here):
         assert Path(one.out).with_suffix(".xyz").exists() == (one.flagged > 0)
 
 
+@pytest.mark.slow
 def test_workers(forcedelta, files, here):
     """Processes; a file that cannot be read does not keep the others from being audited."""
     paths = write(here, "ab", 30)

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 from ase.build import bulk
-from shaken import FRAMES, moving, network
+from command_line import untrained_network
+from shaken import FRAMES, moving
 
 from forcedelta import load_model
 from forcedelta.ase import ForceDeltaCalculator
@@ -123,7 +124,7 @@ def test_an_audit_may_end_at_the_stop(forcedelta, run, wet, here):
 def test_a_batch_is_its_structures(files, dtype):
     """Molecules and crystals of several sizes in one batch, against one at a time."""
     torch.manual_seed(0)
-    path = network(files / "both.safetensors", [1, 6, 8, 14], periodic=None)
+    path = untrained_network(files / "both.safetensors", [1, 6, 8, 14], periodic=None, seed=3)
     model = load_model(path, dtype)
     evaluate = Evaluator(model, dtype).batch
     crystal = bulk("Si", cubic=True)

@@ -100,6 +100,7 @@ def program(code: str, number: int, *arguments: object) -> subprocess.CompletedP
     return subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
 
 
+@pytest.mark.slow
 def test_kill_minus_nine(forcedelta, files, long, here):
     settings = [
         long, "--model", files / "wet.safetensors", "--flag-above", "auto", "--burn-in", 2500,
@@ -123,6 +124,7 @@ def test_kill_minus_nine(forcedelta, files, long, here):
     assert len(flagged) > 100
 
 
+@pytest.mark.slow
 def test_interrupted_from_the_keyboard(forcedelta, files, long, here):
     ended = program(INTERRUPTED, 500, "audit", long, "--model", files / "wet.safetensors")
     assert ended.returncode == 130

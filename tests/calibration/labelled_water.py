@@ -1,38 +1,17 @@
-"""Water with a small untrained network.
+"""Frames of water with labels.
 
 The reference is the gradient of the network's own energy: U is then the true error itself.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-import torch
 from ase import Atoms
 from ase.build import molecule
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from forcedelta.ase import ForceDeltaCalculator
-from forcedelta.models.files import save_network
-from forcedelta.models.network import DirectForceNetwork
-
-
-def write_network(path: Path, seed: int) -> Path:
-    torch.manual_seed(seed)
-    network = DirectForceNetwork([1, 8], 4.0, features=8, channels=4, layers=1, radial=4)
-    metadata = {
-        "name": path.stem,
-        "training_set": "none",
-        "source": "random numbers",
-        "level_of_theory": "none",
-        "periodic": False,
-        "regime": "untrained",
-        "tests": {},
-        "licence": "MIT",
-    }
-    save_network(path, network, metadata)
-    return path
 
 
 def water(count: int, seed: int = 0) -> list[Atoms]:

@@ -134,6 +134,7 @@ PROGRAM = (
 )
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full(forcedelta, water):
     def limit() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

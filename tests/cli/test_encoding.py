@@ -17,6 +17,8 @@ from forcedelta.cli.encoding import write_readably
 from forcedelta.cli.watch import _plot
 from md_hooks import Trajectory
 
+pytestmark = pytest.mark.slow
+
 Printed = tuple[int, bytes, bytes]
 
 

@@ -70,6 +70,7 @@ def test_a_snapshot(forcedelta, recorded):
     assert f"flagged {len(trajectory.flags)}" in second
 
 
+@pytest.mark.slow
 def test_watching_from_another_process_until_the_run_is_interrupted(
     forcedelta, water, start, reached
 ):

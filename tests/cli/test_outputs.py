@@ -71,6 +71,7 @@ CASES = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spelling", ["same", "dots", "absolute", "link", "hard link"])
 @pytest.mark.parametrize(("command", "flag", "file"), CASES)
 def test_no_output_replaces_an_input_or_another_output(

@@ -23,6 +23,7 @@ REDIRECTIONS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("redirection", REDIRECTIONS.values(), ids=REDIRECTIONS)
 def test_a_run(water, redirection):
     """It stops at its first frame, so that the status is neither 0 nor 1."""

@@ -17,6 +17,8 @@ from md_hooks import Guard, HookError, Recorder, RunInfo, Trajectory, load_check
 from md_hooks.h5md import checkpoint as ckpt
 from md_hooks.h5md.remark import Remark
 
+pytestmark = pytest.mark.slow
+
 PARTICLES, OBSERVABLES = "particles/trajectory", "observables/trajectory"
 RUN = "parameters/runs/0"
 

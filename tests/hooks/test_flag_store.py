@@ -123,6 +123,7 @@ def _append(store, first):
     return first
 
 
+@pytest.mark.slow
 def test_runs_that_share_a_store_at_the_same_time(tmp_path):
     """While two append, a third drops frames of its own, which replaces the file underneath them."""
     store = tmp_path / "flags.xyz"

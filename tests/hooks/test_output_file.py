@@ -158,6 +158,7 @@ except HookError as error:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("environment", [{}, {"HDF5_USE_FILE_LOCKING": "FALSE"}])
 @pytest.mark.parametrize("first", ["create", "append", "overwrite"])
 def test_a_second_writer_is_refused(tmp_path, first, environment):
@@ -202,6 +203,7 @@ def test_hdf5s_own_lock_counts(tmp_path):
     chain.close(DONE)
 
 
+@pytest.mark.slow
 def test_of_two_that_create_a_file_one_wins(tmp_path):
     code = """
 import sys

@@ -302,6 +302,7 @@ def test_no_checkpoint(tmp_path):
 # --- cost ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_steps(tmp_path):
     path = tmp_path / "r.h5"
     chain = HookChain([Guard(stop_above=1.0, patience=(2, 50)), Recorder(path, every=100)])

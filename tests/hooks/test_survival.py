@@ -22,6 +22,8 @@ from md_hooks import (
     run,
 )
 
+pytestmark = pytest.mark.slow
+
 HANGS = 600  # s; no verdict, the end of a test that hangs
 
 WRITER = """

@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
 from ase import Atoms
 from ase.build import molecule
 
-# Ctrl-C is ignored by processes whose parent ignores it, as that of a script in the background does.
-PROGRAM = [
-    sys.executable,
-    "-c",
-    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-    "from forcedelta.cli import main; main()",
-]
 ACETYLACETONE = Path(__file__).parents[2] / "examples" / "acetylacetone.xyz"
 
 

@@ -107,6 +107,7 @@ def test_espresso_gets_charge_and_total_moment(tmp_path):
         made.check_structure(silicon(charge=1, spin=1))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     shutil.which("pw.x") is None or not Path("/usr/share/abinit/psp/14-Si.nlcc.UPF").exists(),
     reason="needs Debian's packages quantum-espresso and abinit-data",

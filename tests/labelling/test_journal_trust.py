@@ -36,6 +36,7 @@ def label_record(key, seed=0, **changes):
     return record("label", key, **(content | changes))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", ["absolute", "..", "../precious", ".", "", "a/b", "precious"])
 def test_keys_of_a_journal_name_no_folder(tmp_path, key):
     """The folder of a job is removed before it begins: it has to be one of its own."""

@@ -13,7 +13,7 @@ import ase.io
 import numpy as np
 import pytest
 from ase.calculators.calculator import compare_atoms
-from doubtful_frames import PROGRAM, doubtful
+from doubtful_frames import doubtful
 from references import labels_in
 from typer.testing import CliRunner
 
@@ -106,7 +106,7 @@ def start_recalc(start, journal, labels):
         os.environ, PYTHONPATH=os.pathsep.join(sys.path), HELD_JOURNAL=str(journal),
         HELD_LABELS=str(labels),
     )  # fmt: skip
-    process = start(*PROGRAM, *HELD, env=environment)
+    process = start(*HELD, env=environment)
     end = time.monotonic() + HANGS
     while labels_in(journal) < labels:
         assert time.monotonic() < end

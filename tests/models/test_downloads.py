@@ -42,6 +42,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         thread.join()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", [200, 302, 401, 403, 404, 500])
 def test_any_answer_will_do(code: int, server: str) -> None:
     reach(f"{server}/{code}")

@@ -7,9 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from command_line import PROGRAM
+
+pytestmark = pytest.mark.slow
 
 PACKAGE = Path(__file__).parents[1] / "third_party"
-PROGRAM = [sys.executable, "-c", "from forcedelta.cli import main; main()"]
 LOAD = """
 import numpy as np
 from ase.build import molecule

@@ -3,13 +3,13 @@
 import json
 import signal
 import subprocess
-import sys
 import time
 
 import ase.io
 import numpy as np
 import pytest
 import torch
+from command_line import PROGRAM
 from simulations import crystal
 
 from forcedelta.cli import status
@@ -73,16 +73,7 @@ def test_the_same_as_ase(files):
 
 def start(out):
     """A long run in a process of its own, once it has recorded something."""
-    command = [
-        sys.executable,
-        "-c",
-        "from forcedelta.cli import main; main()",
-        *RUN,
-        "--steps",
-        "100000000",
-        "--out",
-        out,
-    ]
+    command = [*PROGRAM, *RUN, "--steps", "100000000", "--out", out]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     until = time.monotonic() + 600  # no verdict: the end of a test that hangs
     while time.monotonic() < until:
@@ -98,6 +89,7 @@ def start(out):
     raise AssertionError("the run recorded nothing")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_run_with_status_130(number, files):
     process = start("run.h5")
@@ -114,6 +106,7 @@ def test_a_signal_ends_the_run_with_status_130(number, files):
     assert Trajectory("run.h5").series["step"].tolist() == list(range(last + 6))
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on(files):
     process = start("run.h5")
     process.kill()

@@ -146,6 +146,7 @@ def read_elsewhere(path):
     )
 
 
+@pytest.mark.slow
 def test_a_system_is_read_by_another_process(model_file, tmp_path):
     system = system_of(8)
     monitor = add_force_delta(system, str(model_file), [14] * 8)

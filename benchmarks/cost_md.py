@@ -1,11 +1,9 @@
 """What exact U and the hooks cost: ratios to a run of the same model with direct forces only.
 
 All runs take turns within each round, so that a machine whose speed drifts still gives ratios; the
-medians over the rounds are printed. One thread. `python benchmark.py --memory` also makes 10^5
+medians over the rounds are printed. One thread. `python benchmarks/cost_md.py --memory` also makes 10^5
 steps and prints how the memory of the process grows.
 """
-
-# ci: skip (minutes)
 
 import argparse
 import resource
@@ -31,7 +29,7 @@ STEPS, ROUNDS = 60, 15
 
 
 def acetylacetone() -> Atoms:
-    return ase.io.read(Path(__file__).with_name("acetylacetone.xyz"))
+    return ase.io.read(Path(__file__).parents[1] / "examples" / "acetylacetone.xyz")
 
 
 def silicon() -> Atoms:

@@ -1,15 +1,13 @@
 """What exact U costs with fairchem's direct-force models, beside fairchem's own calculator.
 
-    python examples/fairchem_benchmark.py                     # real size, random weights
-    python examples/fairchem_benchmark.py --model esen-sm-direct-all-omol
-    python examples/fairchem_benchmark.py --model checkpoint.pt --trust
+    python benchmarks/cost_fairchem.py                     # real size, random weights
+    python benchmarks/cost_fairchem.py --model esen-sm-direct-all-omol
+    python benchmarks/cost_fairchem.py --model checkpoint.pt --trust
 
 Without --model it writes a checkpoint of the size of esen-sm-direct-all-omol (6.3 million
 parameters) with random weights and loads it as any other. Clusters of ammonia of 64 and 200 atoms;
 processor time on one thread, medians over rounds in which all take turns.
 """
-
-# ci: skip (minutes)
 
 import argparse
 import copy

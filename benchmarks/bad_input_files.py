@@ -1,5 +1,6 @@
 """The files of `bad_inputs.py`: one good of each kind, and many bad ones."""
 
+# ci: skip (imported by bad_inputs.py)
 import contextlib
 import functools
 import io

@@ -14,6 +14,7 @@ that PyTorch is imported once. It counts as a fault when the child
 Exit status: 0 without a fault, 1 otherwise.
 """
 
+# ci: skip (minutes)
 from __future__ import annotations
 
 import argparse

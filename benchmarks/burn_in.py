@@ -9,6 +9,7 @@
 DATA is the folder of the labelled files (README, What was measured). The runs are those of ``forcedelta run``.
 """
 
+# ci: skip (minutes, and data that are not part of the project)
 from __future__ import annotations
 
 import argparse

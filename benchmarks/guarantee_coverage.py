@@ -12,6 +12,7 @@ prints a line for each kind of runs: the share of broken guarantees if all label
 independent, the same with the correlation taken into account, and how often there was a threshold.
 """
 
+# ci: skip (minutes)
 from __future__ import annotations
 
 import argparse

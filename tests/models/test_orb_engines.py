@@ -148,7 +148,7 @@ def test_dynamics_in_openmm(make: Any, kind: str) -> None:
 def test_compiled_is_the_model_once_differentiable() -> None:
     """`torch.compile` as the loader of orb-models asks for it, up to the compiler of kernels.
 
-    That one takes minutes; `examples/orb_benchmark.py --compile` waits for it.
+    That one takes minutes; `benchmarks/orb_benchmark.py --compile` waits for it.
     """
     atoms = acetaldehyde()
     plain = small("v3", dtype=torch.float32)

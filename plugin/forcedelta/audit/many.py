@@ -19,7 +19,7 @@ from forcedelta.errors import ForceDeltaError
 from forcedelta.outputs import Named, check_outputs
 from forcedelta.restarts import flags_to_go_on_with
 from forcedelta.simulation.settings import with_calibrations
-from forcedelta.trajectories.opening import open_source
+from forcedelta.trajectories.opening import open_trajectory
 from md_hooks import Trajectory
 from md_hooks.progress import QuietStream, say
 from md_hooks.signals import completed
@@ -51,7 +51,7 @@ def audit(
     first one was.
 
     Args:
-        trajectories: one or more files; `forcedelta.trajectories.opening.open_source` says of what kind.
+        trajectories: one or more files; `forcedelta.trajectories.opening.open_trajectory` says of what kind.
         model: a name, the path of a file, or a model in memory (without an executor only).
         out: file or folder, see above.
         executor: runs a job for each trajectory, e.g. a ProcessPoolExecutor, or Dask's
@@ -256,7 +256,7 @@ def run_jobs(
         ForceDeltaError, HookError: the first error of a job, after the others; a broken executor.
     """
     for job in jobs:
-        open_source(job.trajectory, job.topology).close()  # before files are replaced
+        open_trajectory(job.trajectory, job.topology).close()  # before files are replaced
     futures: dict[Future[AuditResult], int] = {}
     for k, job in enumerate(jobs):
         replaces = version_of(job.out) if overwrite else None

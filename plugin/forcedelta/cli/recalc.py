@@ -24,7 +24,7 @@ EPILOG = (
     "all that was finished in --out."
 )
 INTERRUPTED = 130
-_CHOICE, _ENGINE, _OUTPUT, _MACHINE = "Choice of frames", "Engine", "Output", "Machine"
+_CHOICE, _ENGINE, _OUTPUT, _MACHINE = "Choice of frames", "Reference", "Output", "Machine"
 
 
 def recalc(
@@ -110,7 +110,7 @@ def recalc(
         typer.Option(
             "--set",
             metavar="KEY=VALUE",
-            help="A setting of the engine, or a keyword of the ASE calculator; may be repeated. A "
+            help="A setting of the reference, or a keyword of the ASE calculator; may be repeated. A "
             "wrong name lists the known ones. VASP: mp=exact keeps the settings of the Materials "
             "Project to the letter.",
             show_default=False,

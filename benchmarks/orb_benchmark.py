@@ -8,7 +8,7 @@ With --compile both are also compiled by torch, which takes minutes before the f
 are compared with orb-models' eager and compiled calculators. Needs orb-models: pip install '.[orb]'.
 """
 
-# ci: skip (minutes, and a library that is not there)
+# ci: skip (minutes, and a library that is not installed)
 
 from __future__ import annotations
 

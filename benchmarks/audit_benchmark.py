@@ -1,4 +1,4 @@
-"""How much faster an audit is than a loop over frames with the calculator: python audit_benchmark.py
+"""How much faster an audit is than a loop over frames with the calculator: python benchmarks/audit_benchmark.py
 
 Molecules of 3 to 15 atoms, `acac`, processor time on one thread, both in turn; medians over rounds.
 The loop reads the trajectory, too, but writes nothing, whereas the audit also judges and records.
@@ -66,5 +66,5 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as temporary:
         for formula in ("H2O", "CH3OH", "CH3CH2OH"):
             compare(formula, molecule(formula), Path(temporary))
-        start = ase.io.read(Path(__file__).with_name("acetylacetone.xyz"))
+        start = ase.io.read(Path(__file__).parents[1] / "examples/acetylacetone.xyz")
         compare("acetylacetone", start, Path(temporary))

@@ -1,6 +1,6 @@
 """What exact U costs with EquiformerV2, relative to fairchem's own forward pass of the same weights.
 
-    python examples/eqv2_benchmark.py CHECKPOINT.pt --atoms 64 200
+    python benchmarks/eqv2_benchmark.py CHECKPOINT.pt --atoms 64 200
 
 in the environment of EquiformerV2. Processor time on one thread, in turns within one process;
 medians. The library's pass is what its calculator does with a structure: conversion, graph, backbone

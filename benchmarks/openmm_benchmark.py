@@ -2,7 +2,7 @@
 
 PythonForce always, TorchForce where openmmtorch can be imported. The engines take turns within each
 round, so that a machine whose speed drifts still gives ratios; printed are medians over the rounds,
-of processor time, one thread. `python openmm_benchmark.py MODEL` takes another model.
+of processor time, one thread. `python benchmarks/openmm_benchmark.py MODEL` takes another model.
 """
 
 # ci: skip (minutes)

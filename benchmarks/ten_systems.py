@@ -3,8 +3,8 @@
 For each structure in a folder: `forcedelta check` in short, then guarded dynamics. With published
 weights, or with a checkpoint of any weights:
 
-    python examples/ten_systems.py DATA/systems --model orb-v3-direct-20-mpa
-    python examples/ten_systems.py DATA/systems --model weights.ckpt --architecture orb-v3-direct-20
+    python benchmarks/ten_systems.py DATA/systems --model orb-v3-direct-20-mpa
+    python benchmarks/ten_systems.py DATA/systems --model weights.ckpt --architecture orb-v3-direct-20
 """
 # ci: skip, as the structures are not part of the project
 

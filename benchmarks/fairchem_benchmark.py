@@ -1,8 +1,8 @@
 """What exact U costs with fairchem's direct-force models, beside fairchem's own calculator.
 
-    python examples/fairchem_benchmark.py                     # real size, random weights
-    python examples/fairchem_benchmark.py --model esen-sm-direct-all-omol
-    python examples/fairchem_benchmark.py --model checkpoint.pt --trust
+    python benchmarks/fairchem_benchmark.py                     # real size, random weights
+    python benchmarks/fairchem_benchmark.py --model esen-sm-direct-all-omol
+    python benchmarks/fairchem_benchmark.py --model checkpoint.pt --trust
 
 Without --model it writes a checkpoint of the size of esen-sm-direct-all-omol (6.3 million
 parameters) with random weights and loads it as any other. Clusters of ammonia of 64 and 200 atoms;

@@ -1,7 +1,7 @@
 """What exact U costs with a PET, beside metatomic's own calculators of the same weights.
 
-    python examples/pet_benchmark.py                    # metatrain's default size, random weights
-    python examples/pet_benchmark.py --model pet.pt
+    python benchmarks/pet_benchmark.py                    # metatrain's default size, random weights
+    python benchmarks/pet_benchmark.py --model pet.pt
 
 Processor time of one evaluation of 64 and 200 rattled copper atoms on one thread, all in turn within
 each round; medians over the rounds. metatomic's direct calculator has direct forces, its

@@ -1,7 +1,7 @@
 """What exact U and the hooks cost: ratios to a run of the same model with direct forces only.
 
 All runs take turns within each round, so that a machine whose speed drifts still gives ratios; the
-medians over the rounds are printed. One thread. `python benchmark.py --memory` also makes 10^5
+medians over the rounds are printed. One thread. `python benchmarks/benchmark.py --memory` also makes 10^5
 steps and prints how the memory of the process grows.
 """
 
@@ -31,7 +31,7 @@ STEPS, ROUNDS = 60, 15
 
 
 def acetylacetone() -> Atoms:
-    return ase.io.read(Path(__file__).with_name("acetylacetone.xyz"))
+    return ase.io.read(Path(__file__).parents[1] / "examples/acetylacetone.xyz")
 
 
 def silicon() -> Atoms:

@@ -1,6 +1,6 @@
 """The loop from a run to a threshold, out of the commands that users type.
 
-1. Heat a structure with a direct-force model; the guard flags frames and stops at wreckage.
+1. Heat a structure with a direct-force model; the guard flags frames and stops at an unphysical structure.
 2. Send chosen frames to a reference calculation.
 3. Look for a threshold that keeps the error within a tolerance, with what labels there are.
 4. Run again with that threshold, and label the frame at which this run stopped.

@@ -34,7 +34,7 @@ class Guard(Hook):
     """Flags frames above one threshold and stops the run above another.
 
     The band between the two holds the candidates for a reference calculation; what lies above
-    the upper one is taken for wreckage and is not flagged. "Above" is strict: a value *equal* to
+    the upper one counts as unphysical and is not flagged. "Above" is strict: a value *equal* to
     a threshold does not cross it. Energy, temperature, positions, forces or U that are not finite
     stop the run at once, whatever the thresholds and the patience, also in the burn-in.
 

@@ -1,4 +1,4 @@
-"""What no reference calculation should be spent on: frames that are broken, not only doubtful."""
+"""Unphysical structures, on which no reference calculation should be spent."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def overlap(atoms: Atoms) -> str | None:
     return f"{names} are {distance[worst]:.2f} Å apart"
 
 
-def wreckage(atoms: Atoms) -> str | None:
-    """Why a structure is not worth a reference calculation, in words, or None where it may be.
+def unphysical(atoms: Atoms) -> str | None:
+    """Why a structure is unphysical, in words, or None if no reason was found.
 
     Args:
         atoms: positions and cell in Å.

@@ -187,7 +187,7 @@ def test_atom_that_left_a_slab() -> None:
         ([[0, 0, 0]], np.diag([5.0, 5.0, 0.0]), "missing or not finite"),
         ([[0, 0, 0]], np.array([[5.0, 0, 0], [0, 5, 0], [5, 5, 1e-9]]), "do not span a volume"),
         ([[0, 0, 0]], np.full((3, 3), np.nan), "missing or not finite"),
-        ([[0, 0, 0]], np.eye(3) * 0.3, "more than matter can"),
+        ([[0, 0, 0]], np.eye(3) * 0.3, "an unphysical density"),
         ([[0, 0, 0]], np.eye(3) * 1e5, "too large for a neighbour list"),
     ],
 )

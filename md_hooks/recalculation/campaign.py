@@ -29,7 +29,7 @@ class Campaign:
 
     Args:
         path: extended XYZ of the labelled frames. It is written anew from the journal.
-        reference: the engine with its settings.
+        reference: the reference code with its settings.
         executor: runs `run_job`, which waits for a process of its own: threads are enough on one
             machine; executors of other machines need the same folder there.
         threads: threads of each job.
@@ -172,7 +172,7 @@ def recalculate(
 
     Args:
         frames: structures as `candidate` makes them.
-        reference: the engine with its settings.
+        reference: the reference code with its settings.
         path: the file of labelled frames, see `Campaign`.
         executor: see `Campaign`.
         threads: threads of each job.

@@ -2,7 +2,7 @@
 
 A job may crash, run out of memory or be killed: whatever happens to its process, the executor
 that called `run_job` goes on, and the other jobs with it. The process is also where threads can
-be set before a library is loaded, and where what an engine prints can be caught.
+be set before a library is loaded, and where what a reference code prints can be caught.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ class Job:
         key: identifies the structure.
         atoms: positions and cell in Å; ``info["charge"]``, ``info["spin"]``
             (2S+1) and initial magnetic moments count.
-        reference: the engine.
-        folder: working directory of the engine; kept when the job fails.
+        reference: the reference code.
+        folder: working directory of the reference code; kept when the job fails.
         threads: of OpenMP and BLAS.
     """
 
@@ -67,7 +67,7 @@ class Label:
         stress: (6,) eV/Å^3, Voigt order, or None.
         seconds: how long it took.
         free_energy: eV; the energy whose gradient the forces are, with smeared occupations not the
-            same as the energy extrapolated to none. None where the engine does not tell.
+            same as the energy extrapolated to none. None where the reference code does not tell.
     """
 
     energy: float
@@ -82,7 +82,7 @@ class Failure:
     """Why a job gave no label.
 
     Attributes:
-        message: the engine's own words, one line.
+        message: the reference code's own message, one line.
         seconds: how long it took.
     """
 
@@ -199,16 +199,16 @@ def _answer(folder: Path) -> dict[str, Any] | None:
 
 def _ended(code: int, folder: Path) -> str:
     if code < 0:
-        how = f"the engine's process was ended by {signal.Signals(-code).name}"
+        how = f"the reference's process was ended by {signal.Signals(-code).name}"
         if -code == signal.SIGKILL:
             how += " (killed from outside, or out of memory)"
     else:
-        how = f"the engine's process ended with status {code} and no result"
+        how = f"the reference's process ended with status {code} and no result"
     return with_tail(how, folder / OUTPUT)
 
 
 def with_tail(message: str, output: Path) -> str:
-    """A message with the last lines that an engine printed, in one line."""
+    """A message with the last lines that a reference code printed, in one line."""
     try:
         lines = output.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

@@ -9,7 +9,7 @@ from ..errors import HookError
 from ..frame import Frame
 from ..hook import Hook
 from ..run_info import RunInfo, RunResult
-from ..unphysical import wreckage
+from ..unphysical import unphysical
 from ..verdict import CONTINUE, Action, Verdict
 from .campaign import Campaign
 from .labelled import candidate
@@ -28,7 +28,7 @@ class RecalculationQueue(Hook):
 
     Args:
         path: extended XYZ of the labelled frames, see `Campaign`.
-        reference: the engine with its settings, for instance a
+        reference: the reference code with its settings, for instance a
             `md_hooks.recalculation.CalculatorReference`.
         max_calls: so many frames are queued at most, those of earlier runs in the file included.
         spacing: fs.
@@ -129,7 +129,7 @@ class RecalculationQueue(Hook):
         if self.queued >= self.max_calls:
             return
         atoms = candidate(best, self._source, self._model, self._hash, self._run_id, self._level)
-        if wreckage(atoms) is not None:
+        if unphysical(atoms) is not None:
             return
         known = self.queued
         key = campaign.journal.add_frame(atoms)

@@ -11,10 +11,10 @@ from ase.calculators.calculator import Calculator
 
 
 class Reference(Protocol):
-    """An engine with all its settings; it has to be picklable, as jobs run in other processes.
+    """A reference code with all its settings; it must be picklable, as jobs run in other processes.
 
     Attributes:
-        description: engine, version and settings in one line. Labels with different descriptions
+        description: code, version and settings in one line. Labels with different descriptions
             are taken for labels of different levels of theory and never mixed.
     """
 
@@ -28,7 +28,7 @@ class Reference(Protocol):
         to ``threads`` before any library was loaded.
 
         Returns:
-            "energy" (eV), "forces" [N, 3] (eV/Å) and, where the engine has them, "free_energy" (eV,
+            "energy" (eV), "forces" [N, 3] (eV/Å) and, where the reference code has them, "free_energy" (eV,
             the energy whose gradient the forces are) and "stress" (6,) (eV/Å^3, Voigt order xx, yy,
             zz, yz, xz, xy).
 
@@ -45,7 +45,7 @@ class CalculatorReference:
     Args:
         make: called with the atoms, gives the calculator: a class or function that other
             processes can import (no lambda, nothing defined in the script itself).
-        description: engine, version and settings in one line.
+        description: code, version and settings in one line.
     """
 
     make: Callable[[Atoms], Calculator]
@@ -63,7 +63,7 @@ def results_of(atoms: Atoms, calculator: Calculator) -> dict[str, Any]:
     """
     structure = atoms.copy()
     structure.calc = calculator
-    # forces first: some engines know only then that they are wanted and would compute twice
+    # forces first: some codes know only then that they are wanted and would compute twice
     forces = structure.get_forces(apply_constraint=False)
     results = {"forces": forces, "energy": structure.get_potential_energy()}
     free_energy = calculator.results.get("free_energy")

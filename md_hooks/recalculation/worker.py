@@ -1,6 +1,6 @@
 """The process of one job: ``python -m md_hooks.recalculation.worker``, the job on stdin.
 
-It writes its result into a file, as engines print what they like, and ends itself, with all that
+It writes its result into a file, as reference codes print what they like, and ends itself, with all that
 it started, when the process that waits for it dies.
 """
 
@@ -24,14 +24,14 @@ from .job import NO_RESULT, OUTPUT, RESULT, Job, with_tail
 
 def main() -> None:
     """Read the job, do it, leave the result in the working directory."""
-    # engines must not read what comes from the parent, nor keep the pipe open
+    # reference codes must not read what comes from the parent, nor keep the pipe open
     pipe = os.fdopen(os.dup(0), "rb")
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     try:
         job: Job = pickle.load(pipe)
         threading.Thread(target=_end_with_parent, args=(pipe,), daemon=True).start()
         answer = _checked(job.reference.calculate(job.atoms, job.threads), len(job.atoms))
-    except Exception as error:  # whatever an engine raises is its message to the user
+    except Exception as error:  # whatever a reference code raises is its message to the user
         text = str(error).strip() or type(error).__name__
         answer = {"error": with_tail(text, Path(OUTPUT))}
     try:
@@ -54,13 +54,13 @@ def _checked(results: dict[str, Any], n_atoms: int) -> dict[str, Any]:
     stress = results.get("stress")
     stress = None if stress is None else np.asarray(stress, dtype=float)
     if not np.isfinite(energy) or not np.isfinite(forces).all():
-        raise ValueError("the engine gave an energy or forces that are not finite")
+        raise ValueError("the reference gave an energy or forces that are not finite")
     if free_energy is not None and not np.isfinite(free_energy):
-        raise ValueError("the engine gave a free energy that is not finite")
+        raise ValueError("the reference gave a free energy that is not finite")
     if forces.shape != (n_atoms, 3):
-        raise ValueError(f"the engine gave forces of shape {forces.shape} for {n_atoms} atoms")
+        raise ValueError(f"the reference gave forces of shape {forces.shape} for {n_atoms} atoms")
     if stress is not None and (stress.shape != (6,) or not np.isfinite(stress).all()):
-        raise ValueError(f"the engine gave a stress that is not six finite numbers: {stress}")
+        raise ValueError(f"the reference gave a stress that is not six finite numbers: {stress}")
     return {
         "energy": energy,
         "forces": forces.tolist(),
@@ -72,4 +72,4 @@ def _checked(results: dict[str, Any], n_atoms: int) -> dict[str, Any]:
 if __name__ == "__main__":
     main()
     sys.stdout.flush()
-    os._exit(0)  # an engine's own threads and exit handlers do not hold up what is done
+    os._exit(0)  # an reference code's own threads and exit handlers do not hold up what is done

@@ -208,7 +208,7 @@ def _checked_box(
     atoms = len(positions)
     if pbc.all() and atoms * (4.0 / 3.0) * np.pi * cutoff**3 > _MOST_NEIGHBOURS * volume:
         raise ForceDeltaError(
-            f"the cell of {volume:.3g} Å^3 holds {atoms} atoms, more than matter can; "
+            f"the cell of {volume:.3g} Å^3 holds {atoms} atoms, an unphysical density; "
             "give the cell vectors in Å"
         )
     if pbc.all() and volume > _EMPTIEST * cutoff**3:

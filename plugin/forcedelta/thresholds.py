@@ -68,7 +68,7 @@ def threshold_of(given: GivenThreshold) -> Threshold:
     """
     if isinstance(given, Path) or (isinstance(given, str) and given != "auto"):
         return read_calibration(given)
-    return given
+    return given  # type: ignore[return-value]
 
 
 def as_number(name: str, threshold: Threshold) -> float | Literal["auto"] | None:

@@ -20,7 +20,7 @@ from shaken import FRAMES, moving
 from forcedelta.ase import ForceDeltaCalculator
 from forcedelta.audit import audit
 from forcedelta.errors import ForceDeltaError
-from forcedelta.trajectories.opening import open_source
+from forcedelta.trajectories.opening import open_trajectory
 from md_hooks import Trajectory
 
 H5MD_UNITS = {"timeunit": "ps", "lengthunit": "Angstrom", "velocityunit": "Angstrom/ps"}
@@ -105,7 +105,7 @@ def test_every_format_gives_the_same(folder, files, here, expected, name, silent
 @pytest.mark.parametrize("name", ["move.traj", "move.extxyz", "move.trr", "move.h5md"])
 def test_velocities_and_temperature(folder, name):
     topology = FORMATS[name]
-    with closing(open_source(folder / name, topology and folder / topology)) as source:
+    with closing(open_trajectory(folder / name, topology and folder / topology)) as source:
         frames = list(source.frames(0, None, 1))
     for stored, atoms in zip(frames, moving(), strict=True):
         np.testing.assert_allclose(
@@ -139,7 +139,7 @@ def test_a_format_without_velocities_has_no_temperature(folder, files, here, nam
 )  # fmt: skip
 def test_steps_and_times_in_fs(folder, name, steps, times):
     topology = FORMATS[name]
-    with closing(open_source(folder / name, topology and folder / topology)) as source:
+    with closing(open_trajectory(folder / name, topology and folder / topology)) as source:
         frames = list(source.frames(0, None, 1))
     for k, frame in enumerate(frames):
         assert (k if frame.step is None else frame.step) == steps * k
@@ -152,7 +152,7 @@ def test_steps_and_times_in_fs(folder, name, steps, times):
 @pytest.mark.parametrize("name", ["move.traj", "move.extxyz", "move.dcd"])
 def test_some_of_the_frames(folder, name):
     topology = FORMATS[name]
-    with closing(open_source(folder / name, topology and folder / topology)) as source:
+    with closing(open_trajectory(folder / name, topology and folder / topology)) as source:
         assert len(source) == FRAMES
         assert [frame.index for frame in source.frames(3, 17, 5)] == [3, 8, 13]
         assert [frame.index for frame in source.frames(20, None, 2)] == [20, 22]
@@ -174,11 +174,11 @@ def test_cells(here):
             made.atoms.positions = atoms.positions
             made.trajectory.ts.dimensions = atoms.cell.cellpar()
             out.write(made)
-    for stored, atoms in zip(open_source("si.xyz").frames(0, None, 1), silicon, strict=True):
+    for stored, atoms in zip(open_trajectory("si.xyz").frames(0, None, 1), silicon, strict=True):
         np.testing.assert_allclose(stored.atoms.cell, atoms.cell)
         assert stored.atoms.pbc.all()
     for stored, atoms in zip(
-        open_source("si.xtc", "one.cif").frames(0, None, 1), silicon, strict=True
+        open_trajectory("si.xtc", "one.cif").frames(0, None, 1), silicon, strict=True
     ):
         np.testing.assert_allclose(stored.atoms.cell.cellpar(), atoms.cell.cellpar(), rtol=1e-4)
         assert stored.atoms.pbc.all()
@@ -189,7 +189,7 @@ def test_elements_are_not_guessed(folder, here):
     names = (folder / "move.pdb").read_text().splitlines()
     Path("names.pdb").write_text("\n".join(line[:76] for line in names) + "\n")
     with pytest.raises(ForceDeltaError, match="does not say which elements"):
-        open_source(folder / "move.dcd", "names.pdb")
+        open_trajectory(folder / "move.dcd", "names.pdb")
 
 
 def test_hdf5_that_leads_into_other_files_is_not_read(folder, tmp_path):
@@ -208,7 +208,7 @@ def test_hdf5_that_leads_into_other_files_is_not_read(folder, tmp_path):
             if topology is None and name != "link.dat":
                 continue
             with pytest.raises(ForceDeltaError, match="is a link into another file"):
-                open_source(tmp_path / name, topology)
+                open_trajectory(tmp_path / name, topology)
 
 
 @pytest.mark.parametrize(
@@ -231,5 +231,5 @@ def test_files_that_cannot_be_read(folder, here, path, topology, said):
     if path.startswith("move"):
         path = folder / path
     with pytest.raises((ForceDeltaError, Exception), match=said) as caught:
-        open_source(path, topology)
+        open_trajectory(path, topology)
     assert "\n" not in str(caught.value)

@@ -89,7 +89,7 @@ def test_crystals_of_many_sizes(files, here):
         assert frame.stress is not None
 
 
-def test_positions_that_are_not_finite_are_wreckage(forcedelta, wet, here):
+def test_positions_that_are_not_finite_are_unphysical(forcedelta, wet, here):
     frames = moving()
     frames[20].positions[3, 1] = np.nan
     frames[21].positions[:] = 1e9

@@ -6,10 +6,15 @@ import numpy as np
 from ase import Atoms
 from shaken import moving
 
-from forcedelta.trajectories.base import RandomAccess, StoredFrame, Unreadable, from_atoms
+from forcedelta.trajectories.base import (
+    RandomAccessTrajectory,
+    StoredFrame,
+    UnreadableFrame,
+    from_atoms,
+)
 
 
-class NumpyArrays(RandomAccess):
+class NumpyArrays(RandomAccessTrajectory):
     """Positions [F, N, 3] in Å and atomic numbers [N] in an .npz file."""
 
     kind = "NumPy arrays, without times and velocities"
@@ -58,5 +63,5 @@ class Damaged(NumpyArrays):
 def test_a_frame_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     _written(tmp_path / "move.npz", moving())
     read = list(Damaged(tmp_path / "move.npz").frames(0, None, 1))
-    assert read[3] == Unreadable(3, "unexpected end of block")
+    assert read[3] == UnreadableFrame(3, "unexpected end of block")
     assert all(isinstance(frame, StoredFrame) for frame in read[:3] + read[4:])

@@ -91,7 +91,7 @@ def test_patience_counts_only_frames_with_u():
     assert actions[-1] is Action.STOP
 
 
-def test_waiting_wreckage_is_not_flagged():
+def test_an_unphysical_frame_is_not_flagged_while_waiting():
     guard = Guard(stop_above=0.4, flag_above=0.2, patience=(2, 2))
     assert guard(frame(u=0.9)).action is Action.CONTINUE
     assert guard(frame(step=1, u=0.3)).action is Action.FLAG

@@ -231,7 +231,7 @@ def test_flagged_frames_come_back_with_their_provenance(tmp_path):
     flags = Trajectory(tmp_path / "r.h5").flags
     images = ase.io.read(path, ":")
     assert [a.info["step"] for a in images] == list(flags)
-    assert result.step not in flags  # wreckage is no candidate
+    assert result.step not in flags  # an unphysical frame is not a candidate
     for image in images[:5]:
         one = seen[image.info["step"]]
         np.testing.assert_allclose(image.positions, one.positions, atol=1e-8)

@@ -226,7 +226,7 @@ def test_extra_scalars_and_forces_that_come_late(tmp_path):
     assert trajectory.frame(4).stress is None
 
 
-def test_wreckage_is_recorded(tmp_path):
+def test_an_unphysical_frame_is_recorded(tmp_path):
     path = tmp_path / "r.h5"
     broken = np.full((4, 3), 1e300)
     broken[0, 0] = np.nan

@@ -11,7 +11,7 @@ from ase import Atoms
 from ase.build import bulk, molecule
 
 from forcedelta.errors import ForceDeltaError
-from forcedelta.labelling import engine
+from forcedelta.labelling import reference
 from forcedelta.labelling.level_of_theory import read_level
 from forcedelta.labelling.references import pseudopotentials
 from forcedelta.labelling.references.magnetism import charge_and_moment, with_moments
@@ -47,7 +47,7 @@ def silicon(**info) -> Atoms:
 
 
 def espresso(folder: Path, **settings):
-    return engine("espresso", {"pseudo_dir": str(folder), "command": "true", **settings})
+    return reference("espresso", {"pseudo_dir": str(folder), "command": "true", **settings})
 
 
 @pytest.mark.parametrize("version", [1, 2])
@@ -113,7 +113,7 @@ def test_espresso_gets_charge_and_total_moment(tmp_path):
     reason="needs Debian's packages quantum-espresso and abinit-data",
 )
 def test_a_charged_crystal_is_calculated_charged(tmp_path):
-    made = engine(
+    made = reference(
         "espresso",
         {"pseudo_dir": "/usr/share/abinit/psp", "pseudopotentials": {"Si": "14-Si.nlcc.UPF"},
          "cutoff": 150.0, "density_factor": 4.0, "kpt_density": 0.5},
@@ -160,7 +160,7 @@ def test_a_start_has_the_total_moment_that_is_asked_for():
 
 def test_gpaw_gets_charge_and_total_moment():
     pytest.importorskip("gpaw")
-    made = engine("gpaw", {"cutoff": 200.0, "kpt_density": 0.8})
+    made = reference("gpaw", {"cutoff": 200.0, "kpt_density": 0.8})
     with pytest.raises(ForceDeltaError, match="no PBE setup for U"):
         made.check_structure(Atoms("U", cell=[3, 3, 3], pbc=True))
     with pytest.raises(ForceDeltaError, match="cannot have the multiplicity 2"):
@@ -212,7 +212,7 @@ def test_basis_set_and_potential_of_cp2k_have_the_same_electrons(cp2k_data, symb
 
 @pytest.mark.skipif(shutil.which("cp2k_shell") is None, reason="needs Debian's package cp2k")
 def test_cp2k_gets_charge_moment_and_potentials():
-    made = engine("cp2k", {})
+    made = reference("cp2k", {})
     assert "GTH-PBE pseudopotentials" in made.description
     with pytest.raises(
         ForceDeltaError, match="cannot hold the multiplicity 3 of Si2 with k-points"
@@ -223,7 +223,7 @@ def test_cp2k_gets_charge_moment_and_potentials():
     oxide.set_initial_magnetic_moments([2.0, 0.0, -2.0, 0.0])
     with pytest.raises(ForceDeltaError, match=r"those of Ni are opposed \(-2 and 2\)"):
         made.check_structure(oxide)
-    gamma = engine("cp2k", {"kpt_density": 0.1})
+    gamma = reference("cp2k", {"kpt_density": 0.1})
     for info, lines in (
         ({"charge": 1}, ["CHARGE 1", "MULTIPLICITY", "POTENTIAL GTH-PBE-q4", "KPOINTS"]),
         ({"spin": 3}, ["FIXED_MAGNETIC_MOMENT 2", "MULTIPLICITY 3", "MAGNETIZATION 1"]),
@@ -253,7 +253,7 @@ def test_cp2k_gets_charge_moment_and_potentials():
 def test_any_calculator_does_not_lose_a_charge(settings, info, words):
     water = molecule("H2O")
     water.info = info
-    made = engine("lj", settings)
+    made = reference("lj", settings)
     if words is None:
         made.check_structure(water)
     else:
@@ -263,6 +263,6 @@ def test_any_calculator_does_not_lose_a_charge(settings, info, words):
 
 def test_tight_binding_ends_at_radon():
     pytest.importorskip("tblite")
-    engine("tblite", {}).check_structure(Atoms("Rn"))
+    reference("tblite", {}).check_structure(Atoms("Rn"))
     with pytest.raises(ForceDeltaError, match="up to radon, not for Ra, U"):
-        engine("tblite", {}).check_structure(Atoms("URa", [[0, 0, 0], [3, 0, 0]]))
+        reference("tblite", {}).check_structure(Atoms("URa", [[0, 0, 0], [3, 0, 0]]))

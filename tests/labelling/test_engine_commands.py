@@ -9,7 +9,7 @@ import pytest
 from ase.build import bulk
 
 from forcedelta import ForceDeltaError
-from forcedelta.labelling import engine
+from forcedelta.labelling import reference
 
 PROGRAM = (
     '#!/bin/sh\nfor word in "$@"; do echo "$word" >> words.txt; done\necho "Program PWSCF v.7.2"\n'
@@ -35,7 +35,7 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     [("cp2k", {}), ("espresso", {"pseudo_dir": ".", "pseudopotentials": {"Si": "Si.UPF"}})],
 )
 def test_no_shell_reads_the_command(name: str, more: dict[str, Any], command: str) -> None:
-    made = engine(name, {"command": command, **more})
+    made = reference(name, {"command": command, **more})
     assert made.description
     with pytest.raises(RuntimeError):  # the program is none of these
         made.calculate(bulk("Si"), threads=1)
@@ -48,4 +48,4 @@ def test_no_shell_reads_the_command(name: str, more: dict[str, Any], command: st
 @pytest.mark.parametrize("name", ["cp2k", "espresso"])
 def test_a_quotation_mark_without_its_partner(name: str) -> None:
     with pytest.raises(ForceDeltaError, match=f"{name}: command is .*No closing quotation"):
-        engine(name, {"command": "program 'one"})
+        reference(name, {"command": "program 'one"})

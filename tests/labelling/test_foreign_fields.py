@@ -11,7 +11,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from forcedelta.calibration.labels import read_labels
 from forcedelta.checks import check_atoms
 from forcedelta.errors import ForceDeltaError
-from forcedelta.labelling.selection import open_source
+from forcedelta.labelling.selection import open_candidates
 from forcedelta.trajectories.base import from_atoms
 from md_hooks.electronic_state import ElectronicState
 from md_hooks.errors import HookError
@@ -49,7 +49,7 @@ def headers(field, values=VALUES):
 def test_frames_to_be_labelled(tmp_path, field):
     path = tmp_path / "foreign.xyz"
     path.write_text(headers(field))
-    source = open_source(path)
+    source = open_candidates(path)
     assert len(source) == len(VALUES)
     assert source.steps.dtype == np.int64
     assert np.isfinite(source.finite).all()
@@ -68,7 +68,7 @@ def test_what_is_a_number_is_kept(tmp_path):
         "run_id": "a",
     }
     ase.io.write(path, atoms)
-    source = open_source(path)
+    source = open_candidates(path)
     assert (source.steps[0], source.times[0], source.force_delta[0]) == (7, 3.5, 0.25)
     assert not source.finite[0]
 
@@ -78,7 +78,7 @@ def test_arrays_of_another_shape_are_no_predictions(tmp_path, field):
     atoms = molecule("H2O")
     atoms.new_array(field, np.array(["a", "b", "c"]))
     ase.io.write(tmp_path / "a.xyz", atoms)
-    assert not open_source(tmp_path / "a.xyz").read([0])[0].has(field)
+    assert not open_candidates(tmp_path / "a.xyz").read([0])[0].has(field)
 
 
 def test_steps_and_times_of_a_trajectory():
@@ -138,7 +138,7 @@ def test_arrays_that_are_no_masses_momenta_or_moments(tmp_path, name, kind, widt
     assert frame.velocities is None
     assert frame.atoms.get_masses().shape == (3,)
     if name != "initial_magmoms":  # without which a reference calculation would be another
-        [read] = open_source(path).read([0])
+        [read] = open_candidates(path).read([0])
         assert read.get_masses().shape == (3,)
 
 

@@ -12,7 +12,7 @@ from ase import Atoms
 from ase.build import molecule
 
 from forcedelta.errors import ForceDeltaError
-from forcedelta.labelling import engine
+from forcedelta.labelling import reference
 from forcedelta.labelling.references.base import charge_and_multiplicity
 from md_hooks.recalculation import Job, Label, run_job
 
@@ -31,7 +31,7 @@ def label(tmp_path: Path) -> Callable[..., Label]:
     """Labels a structure in a process of its own, as PySCF leaves files open."""
 
     def call(atoms: Atoms, **settings: Any) -> Label:
-        made = engine("pyscf", {"grid_level": 1, **settings})
+        made = reference("pyscf", {"grid_level": 1, **settings})
         made.check_structure(atoms)
         outcome = run_job(Job("a", atoms, made, str(tmp_path / "jobs" / "a")))
         assert isinstance(outcome, Label), outcome
@@ -108,7 +108,7 @@ def test_an_odd_number_of_electrons_and_a_charge_are_heard_with_a_potential(labe
     ],
 )
 def test_each_element_has_a_basis_and_a_potential_that_go_together(symbol, settings, words):
-    made = engine("pyscf", settings)
+    made = reference("pyscf", settings)
     atoms = Atoms(symbol)
     if words is None:
         made.check_structure(atoms)
@@ -130,7 +130,7 @@ def test_each_element_has_a_basis_and_a_potential_that_go_together(symbol, setti
     ],
 )
 def test_the_level_of_theory_names_the_potential(settings, level):
-    assert engine("pyscf", settings).level == level
+    assert reference("pyscf", settings).level == level
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_the_level_of_theory_names_the_potential(settings, level):
 )
 def test_names_that_do_not_exist(settings, words):
     with pytest.raises(ForceDeltaError, match=words):
-        engine("pyscf", settings)
+        reference("pyscf", settings)
 
 
 def test_magnetic_moments_say_the_multiplicity_where_nothing_else_does():

@@ -38,9 +38,9 @@ def dynamics(seed=1):
 
 
 def tblite():
-    from forcedelta.labelling import engine
+    from forcedelta.labelling import reference
 
-    return engine("tblite", {})
+    return reference("tblite", {})
 
 
 def test_the_best_of_each_flagged_row_is_labelled_while_the_run_goes_on(tmp_path, capfd):

@@ -13,7 +13,7 @@ from ase.build import bulk, molecule
 from ase.data import chemical_symbols
 
 from forcedelta.errors import ForceDeltaError
-from forcedelta.labelling import engine
+from forcedelta.labelling import reference
 from forcedelta.labelling.level_of_theory import difference
 from forcedelta.labelling.references.base import charge_and_multiplicity
 from forcedelta.labelling.references.magnetism import moments
@@ -34,7 +34,7 @@ needs_espresso = pytest.mark.skipif(
 
 
 def label(tmp_path, atoms, name, **settings):
-    return run_job(Job("a", atoms, engine(name, settings), str(tmp_path / "jobs" / "a")))
+    return run_job(Job("a", atoms, reference(name, settings), str(tmp_path / "jobs" / "a")))
 
 
 def silicon():
@@ -155,7 +155,7 @@ def test_moments_to_start_from_are_those_of_the_materials_project():
 )
 def test_an_engine_that_cannot_be_had(name, settings, words):
     with pytest.raises(ForceDeltaError, match=words):
-        engine(name, settings)
+        reference(name, settings)
 
 
 def test_a_package_that_is_missing_is_told_with_the_command_that_installs_it(monkeypatch):
@@ -165,12 +165,12 @@ def test_a_package_that_is_missing_is_told_with_the_command_that_installs_it(mon
     with pytest.raises(
         ForceDeltaError, match=r"no_such_package, which is not installed: .*pip install gpaw"
     ):
-        engine("gpaw", {})
+        reference("gpaw", {})
 
 
 def test_an_engine_refuses_the_wrong_kind_of_structure():
     with pytest.raises(ForceDeltaError, match="pyscf is for molecules here, and Si2 is periodic"):
-        engine("pyscf", {}).check_structure(silicon())
+        reference("pyscf", {}).check_structure(silicon())
     water = molecule("H2O")
     water.info["charge"] = 1
     assert charge_and_multiplicity(water, None, None) == (1, 2)
@@ -179,7 +179,7 @@ def test_an_engine_refuses_the_wrong_kind_of_structure():
 
 
 def test_any_ase_calculator_with_its_keywords(tmp_path):
-    made = engine("lj", {"epsilon": 0.5, "sigma": 1.0})
+    made = reference("lj", {"epsilon": 0.5, "sigma": 1.0})
     assert made.description.startswith("ASE calculator of ase ")
     assert "lj, epsilon=0.5, sigma=1.0" in made.description
     dimer = molecule("H2")
@@ -261,4 +261,4 @@ def test_levels_of_theory_are_compared_by_their_parts(model, labels, differs):
 )
 def test_the_description_of_an_engine_is_compared(name, settings, model, differs):
     """The words on its settings do not look like another level."""
-    assert difference(model, engine(name, settings).description) == differs
+    assert difference(model, reference(name, settings).description) == differs

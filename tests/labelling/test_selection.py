@@ -9,21 +9,21 @@ from ase.build import bulk, molecule
 from doubtful_frames import doubtful
 
 from forcedelta.errors import ForceDeltaError
-from forcedelta.labelling.selection import open_source, select
+from forcedelta.labelling.selection import open_candidates, select
 from forcedelta.labelling.selection.band import Band, intervals
 from md_hooks import Trajectory
-from md_hooks.unphysical import overlap, wreckage
+from md_hooks.unphysical import overlap, unphysical
 
 pytest.importorskip("dscribe")
 
 
 def stored(tmp_path, frames):
     ase.io.write(tmp_path / "flagged.xyz", frames)
-    return open_source(tmp_path / "flagged.xyz")
+    return open_candidates(tmp_path / "flagged.xyz")
 
 
 def test_the_highest_of_the_band_apart_in_time_and_all_others_accounted_for(run_file):
-    source = open_source(run_file)
+    source = open_candidates(run_file)
     chosen = select(source, 4, spacing=20.0)
     u = source.force_delta
     inside = (u > 0.04) & (u <= 0.6)
@@ -45,7 +45,7 @@ def test_the_highest_of_the_band_apart_in_time_and_all_others_accounted_for(run_
 
 
 def test_one_per_interval_where_the_spacing_does_not_cut_it(run_file):
-    source = open_source(run_file)
+    source = open_candidates(run_file)
     chosen = select(source, 1000, spacing=1e-9 + 0.5 * 600 * 2)  # longer than the run
     assert len(chosen.frames) == 1  # all others are nearer in time
     numbers = intervals(source, chosen.band)
@@ -56,7 +56,7 @@ def test_one_per_interval_where_the_spacing_does_not_cut_it(run_file):
 
 def test_steps_between_the_frames_interrupt_an_interval(run_file):
     """Of two recorded frames in the band, not neighbours, a step between may have been below."""
-    source = open_source(run_file)
+    source = open_candidates(run_file)
     band = Band(0.04, 0.6, "force_delta", "")
     numbers = intervals(source, band)
     series = dict(zip(source.series["step"], source.series["force_delta"], strict=True))
@@ -70,7 +70,7 @@ def test_steps_between_the_frames_interrupt_an_interval(run_file):
     assert 0 < apart < len(pairs)
 
 
-def test_wreckage_makes_place_for_the_next_lower_frame_of_its_interval(tmp_path):
+def test_an_unphysical_frame_makes_place_for_the_next_lower_frame_of_its_interval(tmp_path):
     frames = [doubtful(seed, step=seed, force_delta=0.1 + 0.01 * seed) for seed in range(3)]
     frames[2].positions[1] = frames[2].positions[0] + [0.2, 0, 0]
     for atoms in frames:
@@ -117,13 +117,13 @@ def test_descriptors_do_not_see_the_choice_of_the_cell_or_of_the_origin():
 
 def test_overlap_counts_across_the_boundary_and_names_the_pair():
     crystal = bulk("Si", cubic=True)
-    assert wreckage(crystal) is None
+    assert unphysical(crystal) is None
     crystal.positions[1] = crystal.positions[0] + crystal.cell.array[0] - [1.0, 0, 0]
     assert overlap(crystal) == "Si0 and Si1 are 1.00 Å apart"
     water = molecule("H2O")
-    assert wreckage(water) is None
+    assert unphysical(water) is None
     water.positions[2, 0] = np.nan
-    assert wreckage(water) == "positions are not finite"
+    assert unphysical(water) == "positions are not finite"
 
 
 def test_the_edges_without_thresholds(tmp_path):
@@ -138,7 +138,7 @@ def test_the_edges_without_thresholds(tmp_path):
 
 
 def test_thresholds_on_the_worst_atom_are_compared_with_it(run_file):
-    source = open_source(run_file)
+    source = open_candidates(run_file)
     source.thresholds.update(on="worst_atom", flag=0.1, stop=1.0)
     chosen = select(source, 3)
     assert (source.worst[chosen.indices] > 0.1).all()

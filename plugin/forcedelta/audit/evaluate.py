@@ -15,7 +15,7 @@ from forcedelta.evaluation import Evaluation, Evaluator
 from forcedelta.graph import charge_and_spin
 from forcedelta.models.loaded import LoadedModel
 from forcedelta.neighbours import FARTHEST
-from forcedelta.trajectories.base import StoredFrame, Unreadable
+from forcedelta.trajectories.base import StoredFrame, UnreadableFrame
 
 NOT_FINITE = f"positions are not finite, or farther away than {FARTHEST:.0e} Å"
 
@@ -49,10 +49,10 @@ class FrameEvaluator:
         self._supported: dict[Any, str] = {}
 
     def batches(
-        self, items: Iterable[StoredFrame | Unreadable]
-    ) -> Iterator[list[StoredFrame | Unreadable]]:
+        self, items: Iterable[StoredFrame | UnreadableFrame]
+    ) -> Iterator[list[StoredFrame | UnreadableFrame]]:
         """What a trajectory gives, in lists whose ends depend on nothing but its frames."""
-        batch: list[StoredFrame | Unreadable] = []
+        batch: list[StoredFrame | UnreadableFrame] = []
         atoms = 0
         for item in items:
             size = len(item.atoms) if isinstance(item, StoredFrame) else 0
@@ -64,7 +64,7 @@ class FrameEvaluator:
         if batch:
             yield batch
 
-    def __call__(self, batch: list[StoredFrame | Unreadable]) -> list[Evaluation | str | None]:
+    def __call__(self, batch: list[StoredFrame | UnreadableFrame]) -> list[Evaluation | str | None]:
         """For each item what the model says of it, or why it cannot; None: positions not finite."""
         answers: list[Evaluation | str | None] = [self._refusal(item) for item in batch]
         good = [k for k, answer in enumerate(answers) if answer == ""]
@@ -75,9 +75,9 @@ class FrameEvaluator:
             answers[k] = answer
         return answers
 
-    def _refusal(self, item: StoredFrame | Unreadable) -> str | None:
+    def _refusal(self, item: StoredFrame | UnreadableFrame) -> str | None:
         """Why a frame cannot be evaluated; empty where it can, None where it is not finite."""
-        if isinstance(item, Unreadable):
+        if isinstance(item, UnreadableFrame):
             return item.reason
         atoms = item.atoms
         atoms.info.update({name: value for name, value in self._given.items() if value is not None})

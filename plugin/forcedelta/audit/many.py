@@ -28,7 +28,7 @@ from forcedelta.thresholds import (
     Patience,
     threshold_of,
 )
-from forcedelta.trajectories.opening import open_source
+from forcedelta.trajectories.opening import open_trajectory
 from md_hooks import Trajectory
 from md_hooks.progress import QuietStream, say
 from md_hooks.signals import completed
@@ -87,7 +87,7 @@ def audit(
     ended.
 
     Args:
-        trajectories: one or more files; see `forcedelta.trajectories.opening.open_source`. Optional with
+        trajectories: one or more files; see `forcedelta.trajectories.opening.open_trajectory`. Optional with
             ``mode="restart"``, where ``out`` names its trajectory.
         model: a name, the path of a file, or a model in memory (not with other processes).
         out: file or folder, see above.
@@ -338,7 +338,7 @@ def run_jobs(
         ForceDeltaError, HookError: the first error of a job, after the others; a broken executor.
     """
     for job in jobs:
-        open_source(job.trajectory, job.topology).close()  # before files are replaced
+        open_trajectory(job.trajectory, job.topology).close()  # before files are replaced
     futures: dict[Future[AuditResult], int] = {}
     for k, job in enumerate(jobs):
         replaces = version_of(job.out) if overwrite else None

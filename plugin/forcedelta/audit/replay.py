@@ -17,8 +17,8 @@ from forcedelta.checks import check_takes_charge
 from forcedelta.errors import ForceDeltaError
 from forcedelta.evaluation import Evaluation, model_info, not_finite, usable_device
 from forcedelta.models import LoadedModel, load_model
-from forcedelta.trajectories.base import Source, StoredFrame, Unreadable
-from forcedelta.trajectories.opening import open_source
+from forcedelta.trajectories.base import StoredFrame, StoredTrajectory, UnreadableFrame
+from forcedelta.trajectories.opening import open_trajectory
 from md_hooks import (
     Checkpoint,
     FlagStore,
@@ -69,7 +69,7 @@ class Audit:
         settings.check()
         self._settings = settings
         self._command = command
-        self._source: Source = open_source(settings.trajectory, settings.topology)
+        self._source: StoredTrajectory = open_trajectory(settings.trajectory, settings.topology)
         try:
             self._prepare(model, resume)
         except BaseException:
@@ -81,7 +81,7 @@ class Audit:
         self._frames = len(self._source)
         if self._frames == 0:
             first = next(iter(self._source.frames(0, None, 1)), None)
-            why = f" ({first.reason})" if isinstance(first, Unreadable) else ""
+            why = f" ({first.reason})" if isinstance(first, UnreadableFrame) else ""
             raise ForceDeltaError(
                 f"{settings.trajectory} holds no frame that can be read{why}: give one that does"
             )
@@ -274,9 +274,9 @@ class Audit:
             if session.interrupted:
                 return
 
-    def _show(self, item: StoredFrame | Unreadable, answer: Evaluation | str | None) -> None:
+    def _show(self, item: StoredFrame | UnreadableFrame, answer: Evaluation | str | None) -> None:
         """Hand one frame to the hooks, or note why there is none."""
-        if isinstance(item, Unreadable):
+        if isinstance(item, UnreadableFrame):
             if item.last:
                 self._ending = f"it ends at frame {item.index}, which cannot be read: {item.reason}"
                 self._remark(Remark(item.index, None, "end", self._ending))

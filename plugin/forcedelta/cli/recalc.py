@@ -22,7 +22,7 @@ from .printing import print_json
 EPILOG = described(
     ExitStatus.DONE, ExitStatus.BAD_INPUT, ExitStatus.UNLABELLED, ExitStatus.INTERRUPTED
 )
-_CHOICE, _ENGINE, _OUTPUT, _MACHINE = "Choice of frames", "Engine", "Output", "Machine"
+_CHOICE, _REFERENCE, _OUTPUT, _MACHINE = "Choice of frames", "Reference", "Output", "Machine"
 
 
 def recalc(
@@ -40,7 +40,7 @@ def recalc(
             help="pyscf (molecules, PBE-D3(BJ)/def2-SVP), gpaw, espresso, cp2k (crystals, PBE), vasp "
             "(writes input sets after the Materials Project, collects finished runs), tblite "
             "(xTB, for trying out), or any ASE calculator: its name, or package.module:Class.",
-            rich_help_panel=_ENGINE,
+            rich_help_panel=_REFERENCE,
         ),
     ],
     out: Annotated[
@@ -92,7 +92,7 @@ def recalc(
         typer.Option(
             help="Functional; same as --set xc=...",
             show_default=False,
-            rich_help_panel=_ENGINE,
+            rich_help_panel=_REFERENCE,
         ),
     ] = None,
     basis: Annotated[
@@ -100,7 +100,7 @@ def recalc(
         typer.Option(
             help="Basis set; same as --set basis=...",
             show_default=False,
-            rich_help_panel=_ENGINE,
+            rich_help_panel=_REFERENCE,
         ),
     ] = None,
     set_: Annotated[
@@ -108,11 +108,11 @@ def recalc(
         typer.Option(
             "--set",
             metavar="KEY=VALUE",
-            help="A setting of the engine, or a keyword of the ASE calculator; may be repeated. A "
+            help="A setting of the reference, or a keyword of the ASE calculator; may be repeated. A "
             "wrong name lists the known ones. VASP: mp=exact keeps the settings of the Materials "
             "Project to the letter.",
             show_default=False,
-            rich_help_panel=_ENGINE,
+            rich_help_panel=_REFERENCE,
         ),
     ] = None,
     settings: Annotated[
@@ -121,7 +121,7 @@ def recalc(
             metavar="FILE.toml",
             help="The same keys in a file; --set, --xc and --basis win.",
             show_default=False,
-            rich_help_panel=_ENGINE,
+            rich_help_panel=_REFERENCE,
         ),
     ] = None,
     charge: Annotated[
@@ -130,7 +130,7 @@ def recalc(
             metavar="e",
             help="Total charge of the frames, e.",
             show_default="that of each frame, else 0",
-            rich_help_panel=_ENGINE,
+            rich_help_panel=_REFERENCE,
         ),
     ] = None,
     spin: Annotated[
@@ -141,7 +141,7 @@ def recalc(
             help="Spin multiplicity of the frames.",
             show_default="that of each frame, else of molecules the lowest or that of its magnetic "
             "moments, and of crystals what the SCF finds",
-            rich_help_panel=_ENGINE,
+            rich_help_panel=_REFERENCE,
         ),
     ] = None,
     threads: Annotated[

@@ -1,5 +1,5 @@
-"""Reference calculations with real engines: PySCF, GPAW, Quantum ESPRESSO, CP2K, VASP, tblite."""
+"""Reference calculations with real codes: PySCF, GPAW, Quantum ESPRESSO, CP2K, VASP, tblite."""
 
-from forcedelta.labelling.references import AnyCalculator, Engine, engine
+from forcedelta.labelling.references import AnyCalculator, ReferenceCode, reference
 
-__all__ = ["AnyCalculator", "Engine", "engine"]
+__all__ = ["AnyCalculator", "ReferenceCode", "reference"]

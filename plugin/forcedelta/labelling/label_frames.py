@@ -13,8 +13,8 @@ from ase import Atoms
 from forcedelta.errors import ForceDeltaError
 from forcedelta.labelling import vasp
 from forcedelta.labelling.level_of_theory import difference
-from forcedelta.labelling.references import Engine, engine
-from forcedelta.labelling.selection import Selection, Source, open_source, select
+from forcedelta.labelling.references import ReferenceCode, reference
+from forcedelta.labelling.selection import Candidates, Selection, open_candidates, select
 from md_hooks.electronic_state import ElectronicState
 from md_hooks.recalculation import Failure, Journal, Label, key_of, labelled, recalculate
 from md_hooks.recalculation.campaign import JOURNAL, refuse_foreign
@@ -29,7 +29,7 @@ class LabelSettings:
 
     Attributes:
         source: file of frames.
-        calculator: name of an engine, or "vasp".
+        calculator: name of a reference code, or "vasp".
         changed: its settings that differ from the recipe.
         out: extended XYZ of the labelled frames.
         count: frames wanted; None: 20, or all of a journal.
@@ -65,7 +65,7 @@ class LabellingResult:
     Attributes:
         frames: the chosen structures.
         outcomes: by index of the frame; frames without one are waiting.
-        reference: engine, version and settings.
+        reference: code, version and settings.
         selection: None when all frames of the file were taken.
         warnings: one line each.
         out: the labelled file.
@@ -184,13 +184,13 @@ def label(
 
 def _label(settings: LabelSettings, say: Callable[[str], None]) -> LabellingResult:
     _check(settings)
-    made: Engine | vasp.InputSet
+    made: ReferenceCode | vasp.InputSet
     if settings.calculator == "vasp":
         made = vasp.InputSet.with_settings(settings.changed)
         vasp.check()
     else:
-        made = engine(settings.calculator, settings.changed)
-    source = open_source(settings.source)
+        made = reference(settings.calculator, settings.changed)
+    source = open_candidates(settings.source)
     selection, frames = _choose(settings, source)
     result = LabellingResult(frames, "", selection, settings.out)
     _set_charge_and_spin(result, settings)
@@ -209,7 +209,7 @@ def _label(settings: LabelSettings, say: Callable[[str], None]) -> LabellingResu
     elif isinstance(made, vasp.InputSet):
         _with_vasp(result, made, settings, say)
     elif frames:
-        _with_engine(result, made, settings, say)
+        _with_reference(result, made, settings, say)
     return result
 
 
@@ -220,7 +220,7 @@ def _check(settings: LabelSettings) -> None:
         )
 
 
-def _choose(settings: LabelSettings, source: Source) -> tuple[Selection | None, list[Atoms]]:
+def _choose(settings: LabelSettings, source: Candidates) -> tuple[Selection | None, list[Atoms]]:
     whole = settings.source.name.endswith(JOURNAL) and settings.count is None
     if whole:
         return None, source.read(list(range(len(source))))
@@ -246,7 +246,7 @@ def _set_charge_and_spin(result: LabellingResult, settings: LabelSettings) -> No
             atoms.info[name] = given
 
 
-def _tell_choice(result: LabellingResult, source: Source, say: Callable[[str], None]) -> None:
+def _tell_choice(result: LabellingResult, source: Candidates, say: Callable[[str], None]) -> None:
     selection = result.selection
     if selection is None:
         say(f"{source.name}: all {len(source)} frames that were queued")
@@ -269,8 +269,8 @@ def _tell_choice(result: LabellingResult, source: Source, say: Callable[[str], N
         say("       0 chosen: no frame lies in the band; give another one with --flag-above")
 
 
-def _references(made: Engine | vasp.InputSet, frames: list[Atoms]) -> list[str]:
-    """Engine, version and settings, of VASP for each level that the frames have."""
+def _references(made: ReferenceCode | vasp.InputSet, frames: list[Atoms]) -> list[str]:
+    """Code, version and settings, of VASP for each level that the frames have."""
     if isinstance(made, vasp.InputSet):
         levels = sorted({vasp.level(atoms) for atoms in frames})
         return [made.description(level) for level in levels] or [made.description()]
@@ -278,14 +278,19 @@ def _references(made: Engine | vasp.InputSet, frames: list[Atoms]) -> list[str]:
 
 
 def _compare_levels(
-    result: LabellingResult, source: Source, made: Engine | vasp.InputSet, references: list[str]
+    result: LabellingResult,
+    source: Candidates,
+    made: ReferenceCode | vasp.InputSet,
+    references: list[str],
 ) -> None:
     if len(references) > 1:
         result.warnings.append(
             "the frames have labels at PBE and at PBE+U, or with other values of U, as in the Materials "
             "Project: their energies do not go together; label the kinds one by one"
         )
-    levels = [made.level] if isinstance(made, Engine) else [vasp.level(a) for a in result.frames]
+    levels = (
+        [made.level] if isinstance(made, ReferenceCode) else [vasp.level(a) for a in result.frames]
+    )
     level = " or ".join(sorted(set(levels)))
     model = source.model.get("name") or "the model"
     trained = source.model.get("level_of_theory")
@@ -305,8 +310,11 @@ def _compare_levels(
         )
 
 
-def _with_engine(
-    result: LabellingResult, made: Engine, settings: LabelSettings, say: Callable[[str], None]
+def _with_reference(
+    result: LabellingResult,
+    made: ReferenceCode,
+    settings: LabelSettings,
+    say: Callable[[str], None],
 ) -> None:
     index = {key_of(atoms): number for number, atoms in enumerate(result.frames)}
     total = len(result.frames)

@@ -47,7 +47,7 @@ def overview(digest: Digest) -> Figure:
         last = figure.add_subplot(grid[2, 0], sharex=delta)
         line(last, x, series["temperature"], color="#555555", linewidth=0.8)
         last.set_ylabel("temperature (K)")
-        _leave_out_wreckage(last, digest, series["temperature"])
+        _leave_out_unphysical(last, digest, series["temperature"])
         last.set_ylim(bottom=0)
     for axes in {delta, energy, last}:
         _shade(axes, digest, x)
@@ -68,12 +68,12 @@ def _energy(axes: Any, digest: Digest, x: NDArray[np.float64]) -> None:
     known = values[np.isfinite(values)]
     offset = float(np.median(known)) if len(known) else 0.0
     line(axes, x, values - offset, color="#555555", linewidth=0.8)
-    _leave_out_wreckage(axes, digest, values - offset)
+    _leave_out_unphysical(axes, digest, values - offset)
     axes.set_ylabel(f"energy ({unit})")
     axes.set_title(f"predicted energy, relative to {offset:.6g} {unit}", fontsize=8, loc="left")
 
 
-def _leave_out_wreckage(axes: Any, digest: Digest, values: NDArray[np.float64]) -> None:
+def _leave_out_unphysical(axes: Any, digest: Digest, values: NDArray[np.float64]) -> None:
     """Scale an axis for the frames before an explosion, where there was one."""
     known = np.isfinite(values)
     calm = values[known & digest.intact]

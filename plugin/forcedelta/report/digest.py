@@ -102,7 +102,7 @@ class Digest:
         u, deltas = frame.force_delta, frame.force_deltas
         if u is None or deltas is None or not np.isfinite(deltas).all():
             return
-        if action == Action.STOP:  # wreckage, which would drown everything else
+        if action == Action.STOP:  # unphysical: it would drown everything else
             self.stopped = self.stopped or frame
             return
         self.counted += 1

@@ -15,10 +15,10 @@ from ase.io.formats import open_with_compression
 
 from forcedelta.errors import ForceDeltaError
 from forcedelta.trajectories.base import (
-    InSequence,
-    RandomAccess,
-    Source,
+    RandomAccessTrajectory,
+    SequentialTrajectory,
     StoredFrame,
+    StoredTrajectory,
     from_atoms,
     reason_of,
 )
@@ -26,7 +26,7 @@ from md_hooks import Trajectory
 from md_hooks.electronic_state import ElectronicState
 
 
-class XYZSource(InSequence):
+class XYZTrajectory(SequentialTrajectory):
     """XYZ and extended XYZ, compressed or not.
 
     ASE's reader first makes an index of the whole file; here the file is cut into frames, and ASE
@@ -50,7 +50,7 @@ class XYZSource(InSequence):
         return self._length
 
     def parts(self) -> Iterator[Callable[[], Atoms]]:
-        """See `InSequence`."""
+        """See `SequentialTrajectory`."""
         with open_with_compression(str(self._path), "rb") as file:
             for text in _split(file):
                 yield partial(_parse, text)
@@ -111,7 +111,7 @@ def _parse(text: bytes) -> Atoms:
     return next(iter(read_extxyz(io.StringIO(text.decode()), 0)))
 
 
-class TrajSource(RandomAccess):
+class ASETrajectory(RandomAccessTrajectory):
     """ASE's own .traj."""
 
     kind = "ASE trajectory"
@@ -123,7 +123,7 @@ class TrajSource(RandomAccess):
         return len(self._trajectory)
 
     def read(self, index: int) -> StoredFrame:
-        """See `RandomAccess`."""
+        """See `RandomAccessTrajectory`."""
         return from_atoms(index, self._trajectory[index])
 
     def close(self) -> None:
@@ -131,7 +131,7 @@ class TrajSource(RandomAccess):
         self._trajectory.close()
 
 
-class RecordedSource(RandomAccess):
+class RecordedTrajectory(RandomAccessTrajectory):
     """A file that a Recorder wrote: a run, or an audit."""
 
     kind = "recorded run"
@@ -145,15 +145,15 @@ class RecordedSource(RandomAccess):
         return len(self._trajectory)
 
     def run_id(self) -> str:
-        """See `Source`: that of the run in the file."""
+        """See `StoredTrajectory`: that of the run in the file."""
         return self._trajectory.run_id
 
     def read(self, index: int) -> StoredFrame:
-        """See `RandomAccess`."""
+        """See `RandomAccessTrajectory`."""
         return next(self._stored(range(index, index + 1)))
 
     def frames(self, start: int, stop: int | None, every: int) -> Iterator[StoredFrame]:
-        """See `Source`; blocks are read at a time."""
+        """See `StoredTrajectory`; blocks are read at a time."""
         end = len(self) if stop is None else min(stop, len(self))
         return self._stored(range(start, end, every))
 
@@ -171,7 +171,7 @@ class RecordedSource(RandomAccess):
             )
 
 
-class LoadedSource(RandomAccess):
+class LoadedTrajectory(RandomAccessTrajectory):
     """Any other format that ASE reads. ASE loads most of them as a whole, and so does this."""
 
     kind = "read by ASE"
@@ -194,22 +194,22 @@ class LoadedSource(RandomAccess):
         return len(self._images) + (self._problem is not None)
 
     def read(self, index: int) -> StoredFrame:
-        """See `RandomAccess`."""
+        """See `RandomAccessTrajectory`."""
         if index == len(self._images) and self._problem is not None:
             raise self._problem
         return from_atoms(index, self._images[index])
 
 
-def ase_source(path: Path, file_format: str) -> Source:
+def open_with_ase(path: Path, file_format: str) -> StoredTrajectory:
     """The source for a format by ASE's name of it."""
     if file_format in ("xyz", "extxyz"):
-        return XYZSource(path)
+        return XYZTrajectory(path)
     if file_format == "traj":
         try:
-            return TrajSource(path)
+            return ASETrajectory(path)
         except Exception as error:
             raise ForceDeltaError(
                 f"{path} cannot be read as an ASE trajectory ({reason_of(error)}): it is cut off, "
                 "or its writer has not written a frame yet"
             ) from error
-    return LoadedSource(path)
+    return LoadedTrajectory(path)

@@ -46,7 +46,7 @@ class StoredFrame:
 
 
 @dataclass(frozen=True)
-class Unreadable:
+class UnreadableFrame:
     """A frame that cannot be read.
 
     Attributes:
@@ -60,7 +60,7 @@ class Unreadable:
     last: bool = False
 
 
-class Source(ABC):
+class StoredTrajectory(ABC):
     """A stored trajectory. No more than a frame, or a small block of them, is held in memory."""
 
     kind: str
@@ -73,7 +73,7 @@ class Source(ABC):
     @abstractmethod
     def frames(
         self, start: int, stop: int | None, every: int
-    ) -> Iterator[StoredFrame | Unreadable]:
+    ) -> Iterator[StoredFrame | UnreadableFrame]:
         """Each ``every``-th frame from ``start`` to before ``stop``, all there are with None."""
 
     def run_id(self) -> str:
@@ -93,7 +93,7 @@ class Source(ABC):
         """Close the file."""
 
 
-class RandomAccess(Source):
+class RandomAccessTrajectory(StoredTrajectory):
     """A trajectory that gives any of its frames."""
 
     @abstractmethod
@@ -102,27 +102,27 @@ class RandomAccess(Source):
 
     def frames(
         self, start: int, stop: int | None, every: int
-    ) -> Iterator[StoredFrame | Unreadable]:
-        """See `Source`."""
+    ) -> Iterator[StoredFrame | UnreadableFrame]:
+        """See `StoredTrajectory`."""
         end = len(self) if stop is None else min(stop, len(self))
-        broken: list[Unreadable] = []
+        broken: list[UnreadableFrame] = []
         for index in range(start, end, every):
             try:
                 frame = self.read(index)
             except Exception as error:  # readers of many formats, each with its own kinds of errors
-                broken.append(Unreadable(index, reason_of(error)))
+                broken.append(UnreadableFrame(index, reason_of(error)))
                 if len(broken) == MOST_BROKEN:
-                    yield Unreadable(broken[0].index, broken[0].reason, last=True)
+                    yield UnreadableFrame(broken[0].index, broken[0].reason, last=True)
                     return
                 continue
             yield from broken
             broken.clear()
             yield frame
         if broken:
-            yield Unreadable(broken[0].index, broken[0].reason, last=True)
+            yield UnreadableFrame(broken[0].index, broken[0].reason, last=True)
 
 
-class InSequence(Source):
+class SequentialTrajectory(StoredTrajectory):
     """A trajectory that is read from its beginning."""
 
     @abstractmethod
@@ -131,8 +131,8 @@ class InSequence(Source):
 
     def frames(
         self, start: int, stop: int | None, every: int
-    ) -> Iterator[StoredFrame | Unreadable]:
-        """See `Source`."""
+    ) -> Iterator[StoredFrame | UnreadableFrame]:
+        """See `StoredTrajectory`."""
         parts = self.parts()
         for index in count():
             if stop is not None and index >= stop:
@@ -142,14 +142,14 @@ class InSequence(Source):
             except StopIteration:
                 return
             except Exception as error:
-                yield Unreadable(index, reason_of(error), last=True)
+                yield UnreadableFrame(index, reason_of(error), last=True)
                 return
             if index < start or (index - start) % every:
                 continue
             try:
                 yield from_atoms(index, make())
             except Exception as error:
-                yield Unreadable(index, reason_of(error))
+                yield UnreadableFrame(index, reason_of(error))
 
 
 def _content(frame: StoredFrame) -> Iterator[bytes]:

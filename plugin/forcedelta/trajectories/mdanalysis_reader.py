@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from forcedelta.errors import ForceDeltaError
 from forcedelta.installing import command
-from forcedelta.trajectories.base import RandomAccess, StoredFrame, reason_of
+from forcedelta.trajectories.base import RandomAccessTrajectory, StoredFrame, reason_of
 from md_hooks.foreign_fields import finite, step_of
 
 _FS = 1000.0  # fs in a ps, MDAnalysis's unit of time
@@ -26,7 +26,7 @@ SILENCED = ("Reader has no dt information", "DCDReader currently makes independe
 """What MDAnalysis warns of and is taken care of here: times are left out, frames are copied."""
 
 
-class MDAnalysisSource(RandomAccess):
+class MDAnalysisTrajectory(RandomAccessTrajectory):
     """A trajectory and the file that says which atoms it is of.
 
     MDAnalysis converts every format to Å and ps. The temperature counts 3N degrees of freedom:
@@ -97,7 +97,7 @@ class MDAnalysisSource(RandomAccess):
         self._universe.trajectory.close()
 
     def read(self, index: int) -> StoredFrame:
-        """See `RandomAccess`."""
+        """See `RandomAccessTrajectory`."""
         with warnings.catch_warnings():
             for message in SILENCED:
                 warnings.filterwarnings("ignore", message=message)

@@ -9,9 +9,9 @@ from ase.io.formats import UnknownFileTypeError, filetype
 
 from forcedelta.errors import ForceDeltaError
 from forcedelta.reading_files import check_regular
-from forcedelta.trajectories.ase_readers import RecordedSource, ase_source
-from forcedelta.trajectories.base import Source, reason_of
-from forcedelta.trajectories.mdanalysis_reader import MDAnalysisSource
+from forcedelta.trajectories.ase_readers import RecordedTrajectory, open_with_ase
+from forcedelta.trajectories.base import StoredTrajectory, reason_of
+from forcedelta.trajectories.mdanalysis_reader import MDAnalysisTrajectory
 from md_hooks.h5md.links import leads_elsewhere
 from md_hooks.h5md.validation import is_recorded
 
@@ -19,7 +19,7 @@ WITHOUT_ELEMENTS = (".dcd", ".xtc", ".trr", ".tng", ".nc", ".ncdf", ".mdcrd", ".
 """Formats that do not say of which elements the atoms are."""
 
 
-def open_source(path: str | Path, topology: str | Path | None = None) -> Source:
+def open_trajectory(path: str | Path, topology: str | Path | None = None) -> StoredTrajectory:
     """A trajectory, ready to be read frame by frame.
 
     Args:
@@ -41,9 +41,9 @@ def open_source(path: str | Path, topology: str | Path | None = None) -> Source:
         if h5py.is_hdf5(file) and (topology is not None or not _is_ours(file)):
             _check_links(file)  # our own reader looks itself
     if topology is not None:
-        return MDAnalysisSource(path, Path(topology))
+        return MDAnalysisTrajectory(path, Path(topology))
     if h5py.is_hdf5(path) and _is_ours(path):
-        return RecordedSource(path)
+        return RecordedTrajectory(path)
     if path.suffix.lower() in WITHOUT_ELEMENTS:
         raise ForceDeltaError(
             f"{path} does not hold the elements of its atoms: give a file that does with --topology "
@@ -56,7 +56,7 @@ def open_source(path: str | Path, topology: str | Path | None = None) -> Source:
             f"{path} is of no format that ASE knows ({reason_of(error)}): give another, or a "
             "--topology with which MDAnalysis reads it"
         ) from error
-    return ase_source(path, file_format)
+    return open_with_ase(path, file_format)
 
 
 def _check_links(path: Path) -> None:

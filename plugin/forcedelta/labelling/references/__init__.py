@@ -1,4 +1,4 @@
-"""The engines of reference calculations, by name."""
+"""The codes of reference calculations, by name."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from forcedelta.labelling.references.any_ase import AnyCalculator
-from forcedelta.labelling.references.base import Engine
+from forcedelta.labelling.references.base import ReferenceCode
 from forcedelta.labelling.references.cp2k import CP2K
 from forcedelta.labelling.references.espresso import Espresso
 from forcedelta.labelling.references.gpaw import GPAW
 from forcedelta.labelling.references.pyscf import PySCF
 from forcedelta.labelling.references.tblite import TBLite
 
-RECIPES: dict[str, type[Engine]] = {
-    engine.key: engine for engine in (PySCF, GPAW, Espresso, CP2K, TBLite)
+RECIPES: dict[str, type[ReferenceCode]] = {
+    reference.key: reference for reference in (PySCF, GPAW, Espresso, CP2K, TBLite)
 }
 
 __all__ = [
@@ -22,16 +22,16 @@ __all__ = [
     "GPAW",
     "RECIPES",
     "AnyCalculator",
-    "Engine",
     "Espresso",
     "PySCF",
+    "ReferenceCode",
     "TBLite",
-    "engine",
+    "reference",
 ]
 
 
-def engine(name: str, settings: Mapping[str, Any]) -> Engine:
-    """An engine by name: a recipe of this package, or any ASE calculator; checked.
+def reference(name: str, settings: Mapping[str, Any]) -> ReferenceCode:
+    """A reference code by name: a recipe of this package, or any ASE calculator; checked.
 
     Args:
         name: "pyscf", "gpaw", "espresso", "cp2k", "tblite"; else the name of an ASE calculator or
@@ -39,7 +39,7 @@ def engine(name: str, settings: Mapping[str, Any]) -> Engine:
         settings: what differs from the recipe, or all keywords of the calculator.
 
     Raises:
-        ForceDeltaError: there is no such engine, it is not installed, or a setting is wrong.
+        ForceDeltaError: there is no such code, it is not installed, or a setting is wrong.
     """
     recipe = RECIPES.get(name.lower())
     if recipe is None:
@@ -47,6 +47,6 @@ def engine(name: str, settings: Mapping[str, Any]) -> Engine:
     return _checked(recipe.with_settings(settings))
 
 
-def _checked(made: Engine) -> Engine:
+def _checked(made: ReferenceCode) -> ReferenceCode:
     made.check()
     return made

@@ -13,7 +13,7 @@ from ase.calculators.calculator import Calculator, get_calculator_class
 from ase.calculators.names import names
 
 from forcedelta.errors import ForceDeltaError
-from forcedelta.labelling.references.base import Engine, charge_and_multiplicity
+from forcedelta.labelling.references.base import ReferenceCode, charge_and_multiplicity
 from md_hooks.electronic_state import ElectronicState
 
 READ_BY = frozenset({"fairchem", "forcedelta", "orb_models", "tblite"})
@@ -21,7 +21,7 @@ READ_BY = frozenset({"fairchem", "forcedelta", "orb_models", "tblite"})
 
 
 @dataclass(frozen=True)
-class AnyCalculator(Engine):
+class AnyCalculator(ReferenceCode):
     """A calculator as it is, with the keywords that are given.
 
     Attributes:
@@ -43,24 +43,24 @@ class AnyCalculator(Engine):
 
     @property
     def level(self) -> str:
-        """See `Engine.level`."""
+        """See `ReferenceCode.level`."""
         words = [f"{key}={value}" for key, value in sorted(self.keywords.items())]
         return ", ".join([self.name, *words])
 
     @property
     def details(self) -> str:
-        """See `Engine.details`."""
+        """See `ReferenceCode.details`."""
         return "its own defaults for the rest"
 
     @property
     def version(self) -> str:
-        """See `Engine.version`."""
+        """See `ReferenceCode.version`."""
         package = self._class().__module__.partition(".")[0]
         distributions = packages_distributions().get(package)
         return f"of {package} {version(distributions[0])}" if distributions else f"of {package}"
 
     def check(self) -> None:
-        """See `Engine.check`."""
+        """See `ReferenceCode.check`."""
         try:
             found = self._class()
         except (Exception, SystemExit) as error:  # a module runs whatever it likes when imported
@@ -77,7 +77,7 @@ class AnyCalculator(Engine):
             )
 
     def check_structure(self, atoms: Atoms) -> None:
-        """See `Engine.check_structure`: charge and spin must not be lost on the way."""
+        """See `ReferenceCode.check_structure`: charge and spin must not be lost on the way."""
         if self._class().__module__.partition(".")[0] in READ_BY:
             return
         charge, multiplicity = charge_and_multiplicity(atoms, None, None)
@@ -96,7 +96,7 @@ class AnyCalculator(Engine):
                 )
 
     def calculator(self, atoms: Atoms, threads: int) -> Calculator:
-        """See `Engine.calculator`."""
+        """See `ReferenceCode.calculator`."""
         made = self._class()(**self.keywords)
         if not _calculates(made):
             raise ForceDeltaError(

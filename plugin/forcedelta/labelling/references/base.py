@@ -1,4 +1,4 @@
-"""What all engines share: settings, checks, charge and spin."""
+"""What all reference codes share: settings, checks, charge and spin."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from md_hooks.recalculation import results_of
 
 
 @dataclass(frozen=True)
-class Engine(ABC):
+class ReferenceCode(ABC):
     """A reference (`md_hooks.recalculation.Reference`) with settings that a user can change.
 
     The fields of the subclass are its settings. Energies are in eV, lengths in Å.
@@ -37,7 +37,7 @@ class Engine(ABC):
 
     @classmethod
     def with_settings(cls, settings: Mapping[str, Any]) -> Self:
-        """An engine with some settings changed.
+        """A reference code with some settings changed.
 
         Raises:
             ForceDeltaError: a setting that it does not have, or a value of another kind.
@@ -66,7 +66,7 @@ class Engine(ABC):
     @property
     @abstractmethod
     def version(self) -> str:
-        """Version of the engine."""
+        """Version of the code."""
 
     @abstractmethod
     def calculator(self, atoms: Atoms, threads: int) -> Calculator:
@@ -74,7 +74,7 @@ class Engine(ABC):
 
     @cached_property
     def description(self) -> str:
-        """Engine, version and settings in one line."""
+        """Code, version and settings in one line."""
         return f"{self.title} {self.version}: {self.level}; {self.details}"
 
     def check(self) -> None:
@@ -109,7 +109,7 @@ def _found(package: str) -> bool:
         return False
 
 
-def _check_kind(engine: str, name: str, value: Any, kind: str) -> None:
+def _check_kind(reference: str, name: str, value: Any, kind: str) -> None:
     wanted: dict[str, tuple[type, ...]] = {
         "bool": (bool,), "int": (int,), "float": (int, float), "str": (str,), "dict": (dict,),
     }  # fmt: skip
@@ -118,10 +118,10 @@ def _check_kind(engine: str, name: str, value: Any, kind: str) -> None:
     if not (value is None and "None" in kind) and (
         is_truth or not isinstance(value, tuple(allowed))
     ):
-        raise ForceDeltaError(f"{engine}: {name} is {value!r}, it has to be {kind}")
+        raise ForceDeltaError(f"{reference}: {name} is {value!r}, it has to be {kind}")
 
 
-def words_of(engine: Engine, command: str) -> list[str]:
+def words_of(reference: ReferenceCode, command: str) -> list[str]:
     """A command's program and arguments; no shell reads it, so that ``;`` and ``$`` mean themselves.
 
     Raises:
@@ -130,39 +130,39 @@ def words_of(engine: Engine, command: str) -> list[str]:
     try:
         return shlex.split(command)
     except ValueError as error:
-        raise ForceDeltaError(f"{engine.key}: command is {command!r} ({error})") from error
+        raise ForceDeltaError(f"{reference.key}: command is {command!r} ({error})") from error
 
 
-def executable(engine: Engine, command: str) -> str:
+def executable(reference: ReferenceCode, command: str) -> str:
     """The path of a program.
 
     Raises:
         ForceDeltaError: it is not there; with the command that installs it.
     """
-    program = next(iter(words_of(engine, command)), "")
+    program = next(iter(words_of(reference, command)), "")
     found = shutil.which(program)
     if found is None:
         raise ForceDeltaError(
-            f"{engine.title}: the program '{program}' is not there: {engine.install}, or give its "
+            f"{reference.title}: the program '{program}' is not there: {reference.install}, or give its "
             "path with --set command=..."
         )
     return found
 
 
-def need_molecule(engine: Engine, atoms: Atoms) -> None:
+def need_molecule(reference: ReferenceCode, atoms: Atoms) -> None:
     """Raises ForceDeltaError for a periodic structure."""
     if atoms.pbc.any():
         raise ForceDeltaError(
-            f"{engine.key} is for molecules here, and {atoms.symbols} is periodic: use gpaw, "
+            f"{reference.key} is for molecules here, and {atoms.symbols} is periodic: use gpaw, "
             "espresso, cp2k or vasp"
         )
 
 
-def need_crystal(engine: Engine, atoms: Atoms) -> None:
+def need_crystal(reference: ReferenceCode, atoms: Atoms) -> None:
     """Raises ForceDeltaError for a structure that is not periodic in three directions."""
     if not atoms.pbc.all():
         raise ForceDeltaError(
-            f"{engine.key} needs a structure that is periodic in three directions, and "
+            f"{reference.key} needs a structure that is periodic in three directions, and "
             f"{atoms.symbols} is not: use pyscf or tblite for molecules, a cell with vacuum for "
             "surfaces"
         )
@@ -197,7 +197,7 @@ def charge_and_multiplicity(atoms: Atoms, charge: int | None, spin: int | None) 
 
 
 def charge_words(charge: int | None, spin: int | None) -> list[str]:
-    """What was given of the two, in words for the description of an engine."""
+    """What was given of the two, in words for the description of a reference code."""
     words = [] if charge is None else [f"charge {charge}"]
     return words if spin is None else [*words, f"multiplicity {spin}"]
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from forcedelta.errors import ForceDeltaError
 from forcedelta.labelling.references.base import (
-    Engine,
+    ReferenceCode,
     executable,
     k_points,
     need_crystal,
@@ -48,7 +48,7 @@ GTH_FUNCTIONALS = ("BLYP", "BP", "LDA", "PADE", "PBE")
 
 
 @dataclass(frozen=True)
-class CP2K(Engine):
+class CP2K(ReferenceCode):
     """DFT with MOLOPT functions and GTH pseudopotentials.
 
     Attributes:
@@ -83,12 +83,12 @@ class CP2K(Engine):
 
     @property
     def level(self) -> str:
-        """See `Engine.level`."""
+        """See `ReferenceCode.level`."""
         return f"{self.xc}/{self.basis}"
 
     @property
     def details(self) -> str:
-        """See `Engine.details`."""
+        """See `ReferenceCode.details`."""
         return (
             f"{self._family} pseudopotentials, grid to {self.cutoff:g} eV ({self.relative_cutoff:g} eV "
             f"relative), {self.kpt_density:g} k-points per Å⁻¹, Fermi-Dirac {self.smearing:g} eV, "
@@ -97,7 +97,7 @@ class CP2K(Engine):
 
     @cached_property
     def version(self) -> str:
-        """See `Engine.version`."""
+        """See `ReferenceCode.version`."""
         answer = subprocess.run(
             [*words_of(self, self.command), "--version"],
             capture_output=True,
@@ -108,11 +108,11 @@ class CP2K(Engine):
         return found.group(1) if found else "of unknown version"
 
     def check(self) -> None:
-        """See `Engine.check`."""
+        """See `ReferenceCode.check`."""
         executable(self, self.command)
 
     def check_structure(self, atoms: Atoms) -> None:
-        """See `Engine.check_structure`."""
+        """See `ReferenceCode.check_structure`."""
         need_crystal(self, atoms)
         self._potentials(atoms)
         self._fixed_moment(atoms)
@@ -158,7 +158,7 @@ class CP2K(Engine):
         }
 
     def calculator(self, atoms: Atoms, threads: int) -> Calculator:
-        """See `Engine.calculator`."""
+        """See `ReferenceCode.calculator`."""
         from ase.calculators import cp2k
 
         charge, moment = charge_and_moment(atoms, self.spin_polarised)
@@ -217,7 +217,7 @@ class CP2K(Engine):
         )
 
     def calculate(self, atoms: Atoms, threads: int) -> dict[str, Any]:
-        """See `Engine.calculate`; the SCF has to converge."""
+        """See `ReferenceCode.calculate`; the SCF has to converge."""
         try:
             results = super().calculate(atoms, threads)
         except Exception as error:  # ASE tells that the program is gone, its output tells why

@@ -14,7 +14,7 @@ from ase import Atoms, units
 from ase.calculators.calculator import Calculator
 
 from forcedelta.errors import ForceDeltaError
-from forcedelta.labelling.references.base import Engine, executable, k_points, need_crystal
+from forcedelta.labelling.references.base import ReferenceCode, executable, k_points, need_crystal
 from forcedelta.labelling.references.magnetism import (
     CHARGE_WORDS,
     charge_and_moment,
@@ -28,7 +28,7 @@ RULE = "%%%%%%"
 
 
 @dataclass(frozen=True)
-class Espresso(Engine):
+class Espresso(ReferenceCode):
     """Plane-wave DFT with the functional of the pseudopotentials.
 
     Attributes:
@@ -64,7 +64,7 @@ class Espresso(Engine):
 
     @property
     def level(self) -> str:
-        """See `Engine.level`; the functional is that of the files."""
+        """See `ReferenceCode.level`; the functional is that of the files."""
         folder = Path(self.pseudo_dir)
         names = sorted(self.pseudopotentials.values())
         files = ", ".join(names) or f"all in {folder.name}"
@@ -80,7 +80,7 @@ class Espresso(Engine):
 
     @property
     def details(self) -> str:
-        """See `Engine.details`."""
+        """See `ReferenceCode.details`."""
         return (
             f"plane waves to {self.cutoff:g} eV, density to {self.density_factor:g} times that, "
             f"{self.kpt_density:g} k-points per Å⁻¹, cold smearing {self.smearing:g} eV, "
@@ -97,7 +97,7 @@ class Espresso(Engine):
 
     @cached_property
     def version(self) -> str:
-        """See `Engine.version`."""
+        """See `ReferenceCode.version`."""
         try:
             return str(self._profile.version())
         except (
@@ -108,7 +108,7 @@ class Espresso(Engine):
             return "of unknown version"
 
     def check(self) -> None:
-        """See `Engine.check`."""
+        """See `ReferenceCode.check`."""
         executable(self, self.command)
         if not self.pseudo_dir or not Path(self.pseudo_dir).is_dir():
             raise ForceDeltaError(
@@ -117,7 +117,7 @@ class Espresso(Engine):
             )
 
     def check_structure(self, atoms: Atoms) -> None:
-        """See `Engine.check_structure`."""
+        """See `ReferenceCode.check_structure`."""
         need_crystal(self, atoms)
         self._state(atoms)
 
@@ -169,7 +169,7 @@ class Espresso(Engine):
         return files
 
     def calculator(self, atoms: Atoms, threads: int) -> Calculator:
-        """See `Engine.calculator`."""
+        """See `ReferenceCode.calculator`."""
         from ase.calculators.espresso import Espresso as Calculator_
 
         charge, moment = self._state(atoms)
@@ -196,7 +196,7 @@ class Espresso(Engine):
         return made
 
     def calculate(self, atoms: Atoms, threads: int) -> dict[str, Any]:
-        """See `Engine.calculate`; the SCF has to converge."""
+        """See `ReferenceCode.calculate`; the SCF has to converge."""
         try:
             _, moment = self._state(atoms)
             start = with_moments(atoms, self.spin_polarised, moment)

@@ -10,7 +10,7 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator
 
 from forcedelta.errors import ForceDeltaError
-from forcedelta.labelling.references.base import Engine, k_points, need_crystal
+from forcedelta.labelling.references.base import ReferenceCode, k_points, need_crystal
 from forcedelta.labelling.references.magnetism import (
     CHARGE_WORDS,
     charge_and_moment,
@@ -20,7 +20,7 @@ from forcedelta.labelling.references.magnetism import (
 
 
 @dataclass(frozen=True)
-class GPAW(Engine):
+class GPAW(ReferenceCode):
     """Plane-wave DFT.
 
     Attributes:
@@ -55,12 +55,12 @@ class GPAW(Engine):
 
     @property
     def level(self) -> str:
-        """See `Engine.level`."""
+        """See `ReferenceCode.level`."""
         return self.xc
 
     @property
     def details(self) -> str:
-        """See `Engine.details`."""
+        """See `ReferenceCode.details`."""
         return (
             f"PAW, plane waves to {self.cutoff:g} eV, {self.kpt_density:g} k-points per Å⁻¹, "
             f"Fermi-Dirac {self.smearing:g} eV, {words(self.spin_polarised)}, {CHARGE_WORDS}, SCF to "
@@ -69,11 +69,11 @@ class GPAW(Engine):
 
     @property
     def version(self) -> str:
-        """See `Engine.version`."""
+        """See `ReferenceCode.version`."""
         return version("gpaw")
 
     def check(self) -> None:
-        """See `Engine.check`."""
+        """See `ReferenceCode.check`."""
         super().check()
         try:
             import gpaw  # noqa: F401
@@ -81,7 +81,7 @@ class GPAW(Engine):
             raise ForceDeltaError(f"GPAW cannot be imported ({error}): {self.install}") from error
 
     def check_structure(self, atoms: Atoms) -> None:
-        """See `Engine.check_structure`."""
+        """See `ReferenceCode.check_structure`."""
         need_crystal(self, atoms)
         charge_and_moment(atoms, self.spin_polarised)
         self._check_setups(atoms)
@@ -101,7 +101,7 @@ class GPAW(Engine):
                 ) from error
 
     def calculator(self, atoms: Atoms, threads: int) -> Calculator:
-        """See `Engine.calculator`."""
+        """See `ReferenceCode.calculator`."""
         import gpaw
 
         charge, moment = charge_and_moment(atoms, self.spin_polarised)
@@ -119,7 +119,7 @@ class GPAW(Engine):
         return made
 
     def calculate(self, atoms: Atoms, threads: int) -> dict[str, Any]:
-        """See `Engine.calculate`; the SCF has to converge."""
+        """See `ReferenceCode.calculate`; the SCF has to converge."""
         from gpaw import KohnShamConvergenceError
 
         try:

@@ -50,14 +50,14 @@ def with_moments(atoms: Atoms, polarised: bool, total: int | None = None) -> Ato
 
 
 def words(polarised: bool) -> str:
-    """For the description of an engine."""
+    """For the description of a reference code."""
     if not polarised:
         return "no spin polarisation"
     return "spin-polarised, start with the moments of the frame or ferromagnetic"
 
 
 CHARGE_WORDS = "charge and total moment of the frame, with a uniform background"
-"""For the description of an engine of crystals."""
+"""For the description of a reference code of crystals."""
 
 
 def charge_and_moment(

@@ -131,7 +131,7 @@ def gth_potential(symbol: str, basis: str, family: str) -> str:
         what = f"basis set {basis} (it has {', '.join(similar) or 'none'})"
         raise ForceDeltaError(
             f"cp2k: there is no {family + ' potential' if sets else what} for {symbol}: choose another "
-            f"{'--xc' if sets else '--basis'}, or another engine"
+            f"{'--xc' if sets else '--basis'}, or another reference"
         )
     wanted = _electrons(sets[0])
     if wanted is None:
@@ -142,7 +142,7 @@ def gth_potential(symbol: str, basis: str, family: str) -> str:
     there = ", ".join(names[0] for names in potentials)
     raise ForceDeltaError(
         f"cp2k: the basis set {basis} of {symbol} is made for {wanted} valence electrons, and the "
-        f"potentials are {there}: choose another --basis, or another engine"
+        f"potentials are {there}: choose another --basis, or another reference"
     )
 
 

@@ -13,7 +13,7 @@ from forcedelta.errors import ForceDeltaError
 from forcedelta.installing import command_for
 from forcedelta.labelling.references import gaussian_basis
 from forcedelta.labelling.references.base import (
-    Engine,
+    ReferenceCode,
     charge_and_multiplicity,
     charge_words,
     need_molecule,
@@ -21,7 +21,7 @@ from forcedelta.labelling.references.base import (
 
 
 @dataclass(frozen=True)
-class PySCF(Engine):
+class PySCF(ReferenceCode):
     """Kohn-Sham DFT with Gaussian functions: restricted for singlets, unrestricted else.
 
     Attributes:
@@ -58,14 +58,14 @@ class PySCF(Engine):
 
     @property
     def level(self) -> str:
-        """See `Engine.level`."""
+        """See `ReferenceCode.level`."""
         words = {"none": "", "d3bj": "-D3(BJ)", "d3zero": "-D3(0)", "d4": "-D4"}
         dispersion = words.get(self.dispersion, f"-{self.dispersion}")
         return f"{self.xc.upper()}{dispersion}/{gaussian_basis.words(self.basis, self.ecp)}"
 
     @property
     def details(self) -> str:
-        """See `Engine.details`."""
+        """See `ReferenceCode.details`."""
         fitting = "density fitting" if self.density_fit else "no density fitting"
         if self.density_fit and not gaussian_basis.all_have_potentials(self.basis):
             fitting += " (exact where core electrons from Rb on are calculated)"
@@ -76,11 +76,11 @@ class PySCF(Engine):
 
     @property
     def version(self) -> str:
-        """See `Engine.version`."""
+        """See `ReferenceCode.version`."""
         return version("pyscf")
 
     def check(self) -> None:
-        """See `Engine.check`."""
+        """See `ReferenceCode.check`."""
         super().check()
         if self.dispersion != "none":
             from importlib.util import find_spec
@@ -122,13 +122,13 @@ class PySCF(Engine):
             ) from error
 
     def check_structure(self, atoms: Atoms) -> None:
-        """See `Engine.check_structure`."""
+        """See `ReferenceCode.check_structure`."""
         need_molecule(self, atoms)
         charge_and_multiplicity(atoms, self.charge, self.spin)
         gaussian_basis.assign(atoms.symbols, self.basis, self.ecp)
 
     def calculator(self, atoms: Atoms, threads: int) -> Calculator:
-        """See `Engine.calculator`."""
+        """See `ReferenceCode.calculator`."""
         from pyscf import dft, gto, lib
         from pyscf.pbc.tools.pyscf_ase import PySCF as Calculator_
         from pyscf.pbc.tools.pyscf_ase import ase_atoms_to_pyscf
@@ -157,7 +157,7 @@ class PySCF(Engine):
         return Calculator_(method=method)
 
     def calculate(self, atoms: Atoms, threads: int) -> dict[str, Any]:
-        """See `Engine.calculate`; the SCF has to converge."""
+        """See `ReferenceCode.calculate`; the SCF has to converge."""
         try:
             return super().calculate(atoms, threads)
         except RuntimeError as error:

@@ -12,7 +12,7 @@ from ase.calculators.calculator import Calculator
 from forcedelta.errors import ForceDeltaError
 from forcedelta.installing import command_for
 from forcedelta.labelling.references.base import (
-    Engine,
+    ReferenceCode,
     charge_and_multiplicity,
     charge_words,
 )
@@ -21,7 +21,7 @@ LAST_ELEMENT = 86
 
 
 @dataclass(frozen=True)
-class TBLite(Engine):
+class TBLite(ReferenceCode):
     """Semi-empirical tight binding; molecules and crystals.
 
     Attributes:
@@ -47,33 +47,33 @@ class TBLite(Engine):
 
     @property
     def level(self) -> str:
-        """See `Engine.level`."""
+        """See `ReferenceCode.level`."""
         return self.method
 
     @property
     def details(self) -> str:
-        """See `Engine.details`."""
+        """See `ReferenceCode.details`."""
         scales = [f"accuracy {self.accuracy:g}", f"{self.electronic_temperature:g} K"]
         return ", ".join([*scales, *charge_words(self.charge, self.spin)])
 
     @property
     def version(self) -> str:
-        """See `Engine.version`."""
+        """See `ReferenceCode.version`."""
         return version("tblite")
 
     def check_structure(self, atoms: Atoms) -> None:
-        """See `Engine.check_structure`."""
+        """See `ReferenceCode.check_structure`."""
         charge_and_multiplicity(atoms, self.charge, self.spin)
         beyond = sorted({symbol for symbol, z in zip(atoms.symbols, atoms.numbers, strict=True)
                          if z > LAST_ELEMENT})  # fmt: skip
         if beyond:
             raise ForceDeltaError(
                 f"tblite: {self.method} has parameters up to radon, not for {', '.join(beyond)}: "
-                "use another engine"
+                "use another reference"
             )
 
     def calculator(self, atoms: Atoms, threads: int) -> Calculator:
-        """See `Engine.calculator`."""
+        """See `ReferenceCode.calculator`."""
         from tblite.ase import TBLite as Calculator_
 
         charge, multiplicity = charge_and_multiplicity(atoms, self.charge, self.spin)

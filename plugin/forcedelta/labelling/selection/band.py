@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forcedelta.errors import ForceDeltaError
-from forcedelta.labelling.selection.candidates import FloatArray, Source
+from forcedelta.labelling.selection.candidates import Candidates, FloatArray
 
 LOWER_PERCENTILE = 90.0
 UPPER_FACTOR = 10.0
@@ -30,7 +30,7 @@ class Band:
     on: str
     origin: str
 
-    def values(self, source: Source) -> FloatArray:
+    def values(self, source: Candidates) -> FloatArray:
         """[F] what is compared, eV/Å."""
         return source.worst if self.on == "worst_atom" else source.force_delta
 
@@ -39,7 +39,7 @@ class Band:
         return (values > self.lower) & (values <= self.upper)
 
 
-def choose_band(source: Source, lower: float | None, upper: float | None) -> Band:
+def choose_band(source: Candidates, lower: float | None, upper: float | None) -> Band:
     """The band: what is given, else the thresholds of the file, else what its frames suggest.
 
     Without a flag threshold the lower edge is the 90th percentile of the values, so that the
@@ -90,7 +90,7 @@ def choose_band(source: Source, lower: float | None, upper: float | None) -> Ban
     return Band(edges[0], edges[1], on, "; ".join(origins))
 
 
-def intervals(source: Source, band: Band) -> NDArray[np.int64]:
+def intervals(source: Candidates, band: Band) -> NDArray[np.int64]:
     """[F] the number of the flagged interval that a frame belongs to; -1 outside of the band.
 
     An interval is a row of steps whose values all lie in the band. Where the file knows the steps

@@ -36,7 +36,7 @@ HDF5 = b"\x89HDF\r\n\x1a\n"
 
 
 @dataclass(frozen=True)
-class Source:
+class Candidates:
     """Frames with their Force Delta; the structures are read when they are asked for.
 
     Attributes:
@@ -70,7 +70,7 @@ class Source:
         return len(self.steps)
 
 
-def open_source(path: str | Path) -> Source:
+def open_candidates(path: str | Path) -> Candidates:
     """Open a file of frames; which kind it is, is told by its content.
 
     Raises:
@@ -97,7 +97,7 @@ def open_source(path: str | Path) -> Source:
     return _structures(path, _xyz(path))
 
 
-def _recorded(path: Path) -> Source:
+def _recorded(path: Path) -> Candidates:
     trajectory = Trajectory(path)
     series = trajectory.series
     steps = trajectory.frame_steps
@@ -118,7 +118,7 @@ def _recorded(path: Path) -> Source:
             for index in indices
         ]
 
-    return Source(
+    return Candidates(
         name=path.name,
         steps=steps,
         times=series["time"][at],
@@ -179,7 +179,7 @@ def _drop_unusable(atoms: Atoms) -> None:
             del atoms.arrays[name]
 
 
-def _structures(path: Path, frames: list[Atoms]) -> Source:
+def _structures(path: Path, frames: list[Atoms]) -> Candidates:
     for atoms in frames:
         _drop_unusable(atoms)
 
@@ -197,7 +197,7 @@ def _structures(path: Path, frames: list[Atoms]) -> Source:
     model = {}
     if len(models) == 1:
         model = dict(zip(("name", *told[1:]), models.pop(), strict=True))
-    return Source(
+    return Candidates(
         name=path.name,
         steps=steps.astype(np.int64) if numbered else np.arange(len(frames)),
         times=values("time"),

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from forcedelta.errors import ForceDeltaError
 from forcedelta.labelling.selection.band import Band, choose_band, intervals
-from forcedelta.labelling.selection.candidates import FloatArray, Source
+from forcedelta.labelling.selection.candidates import Candidates, FloatArray
 from forcedelta.labelling.selection.diversity import descriptors, farthest_points
-from md_hooks.unphysical import wreckage
+from md_hooks.unphysical import unphysical
 
 POOL = 50
 """So many frames for each one that is wanted, those with the highest U, are compared for diversity."""
@@ -38,13 +38,13 @@ class Selection:
 
 
 def select(
-    source: Source,
+    source: Candidates,
     count: int,
     lower: float | None = None,
     upper: float | None = None,
     spacing: float = 50.0,
 ) -> Selection:
-    """Choose frames: highest U within the band, apart in time, diverse, no wreckage.
+    """Choose frames: highest U within the band, apart in time, diverse, no unphysical structures.
 
     1. Frames outside of the band, or with values that are not finite, are left out.
     2. Of each flagged interval one frame is kept, its highest; an interval longer than
@@ -84,7 +84,7 @@ def select(
     return Selection([structures[k] for k in chosen], [pool[k] for k in chosen], band, left_out)
 
 
-def _outside(source: Source, band: Band, values: FloatArray) -> dict[str, int]:
+def _outside(source: Candidates, band: Band, values: FloatArray) -> dict[str, int]:
     known = np.isfinite(values)
     counts = {
         "Force Delta not computed or not finite": ~known,
@@ -97,7 +97,7 @@ def _outside(source: Source, band: Band, values: FloatArray) -> dict[str, int]:
     return {reason: int(which.sum()) for reason, which in counts.items() if which.any()}
 
 
-def _pieces(source: Source, interval: NDArray[np.int64], spacing: float) -> list[list[int]]:
+def _pieces(source: Candidates, interval: NDArray[np.int64], spacing: float) -> list[list[int]]:
     """The frames of each interval, cut into pieces of the length ``spacing``."""
     pieces: dict[tuple[int, int], list[int]] = {}
     start: dict[int, float] = {}
@@ -111,7 +111,7 @@ def _pieces(source: Source, interval: NDArray[np.int64], spacing: float) -> list
 
 
 def _highest(
-    source: Source, values: FloatArray, pieces: list[list[int]], spacing: float, most: int
+    source: Candidates, values: FloatArray, pieces: list[list[int]], spacing: float, most: int
 ) -> tuple[list[int], dict[str, int]]:
     """The highest frame of each piece, from the highest down, and why the others are none.
 
@@ -126,7 +126,7 @@ def _highest(
         _, number, place = heapq.heappop(heap)
         piece = waiting[number]
         index = piece[place]
-        if wreckage(source.read([index])[0]) is not None:
+        if unphysical(source.read([index])[0]) is not None:
             broken += 1
             if place + 1 < len(piece):
                 heapq.heappush(heap, (-values[piece[place + 1]], number, place + 1))

@@ -117,12 +117,12 @@ _OUTPUTS = ("out", "flags", "report", "plot")
 
 
 def flag(name: str) -> str:
-    """A setting as the command line has it."""
+    """The flag of a setting, ``--stop-above`` for ``stop_above``."""
     return "--" + name.replace("_", "-")
 
 
 def check_number(name: str, value: float, label: str | None = None) -> None:
-    """Whether a number is within the limits of its setting.
+    """Check that a number is within the limits of its setting.
 
     Args:
         name: of the setting, a key of `LIMITS`.
@@ -130,7 +130,7 @@ def check_number(name: str, value: float, label: str | None = None) -> None:
         label: what the user calls it; the name by default.
 
     Raises:
-        ForceDeltaError: it is not, or is no number (NaN).
+        ForceDeltaError: it is not, or it is NaN.
     """
     limits = LIMITS[name]
     if not limits.low <= value <= limits.high:  # False for NaN

@@ -120,7 +120,7 @@ class OpenMMEngine(Hook):
     def run(
         self, steps: int, chain: HookChain, info: RunInfo, checkpoint: Checkpoint | None = None
     ) -> RunResult:
-        """Make so many steps, from a checkpoint where one is given; see `forcedelta.openmm.run`."""
+        """Make ``steps`` steps, from a checkpoint if given; see `forcedelta.openmm.run`."""
         if checkpoint is not None:
             self._set_temperature(self.settings.ramp.temperature(checkpoint.step + 1))
         return run(self.simulation, steps, chain, info, restart=checkpoint)

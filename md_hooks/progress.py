@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -22,6 +23,8 @@ from .verdict import Action, Verdict
 
 BAR_SECONDS = 0.2
 LINE_SECONDS = 10.0
+
+_GREEN, _YELLOW, _RED, _PLAIN = "\x1b[32m", "\x1b[33m", "\x1b[31m", "\x1b[0m"
 
 
 class QuietStream:
@@ -88,13 +91,14 @@ def say(line: object, stream: TextIO | None = None) -> None:
 
 
 class Progress(Hook):
-    """Shows step, temperature, U, the worst atom, the threshold and the time left during a run.
+    """Shows step, time left, temperature, U with its worst atom, thresholds and flags during a run.
 
-    A replay counts its frames instead of steps.
+    A terminal gets a bar and, below it, a line of numbers, where U is coloured by the thresholds
+    (not with ``NO_COLOR`` set). Any other stream gets a line at the first frame, about every ten
+    seconds, and at the end. A replay counts its frames instead of steps.
 
     Args:
-        stream: where to write; the standard error stream by default. A terminal gets a bar, any
-            other stream a line at the first frame, about every ten seconds and at the end.
+        stream: where to write; the standard error stream by default.
         clock: gives the time in seconds; only differences matter.
     """
 
@@ -105,105 +109,116 @@ class Progress(Hook):
         self._clock = clock
         self._info = RunInfo()
         self._bar: Any = None
+        self._numbers: Any = None
 
     def open(self, info: RunInfo) -> None:
         """Start the bar."""
         self._info = info
         self._out = QuietStream(sys.stderr if self._stream is None else self._stream)
-        self._terminal = self._out.isatty()
-        self._interval = BAR_SECONDS if self._terminal else LINE_SECONDS
+        terminal = self._out.isatty()
+        self._coloured = (
+            terminal and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
+        )
+        self._interval = BAR_SECONDS if terminal else LINE_SECONDS
         self._due = -math.inf
         self._flags = 0
         self._frames = info.frames_before
         self._began = self._clock()
-        self._first: int | None = None
         self._seen: Frame | None = None
         self._with_u: Frame | None = None
-        if self._terminal:
-            replay = info.planned_frames is not None
+        self._replay = info.planned_frames is not None
+        self._start = info.frames_before if self._replay else info.restart_step or 0
+        planned = info.planned_frames if self._replay else info.planned_steps
+        self._total = planned if self._replay or planned is None else self._start + planned
+        if terminal:
             self._bar = tqdm(
-                total=info.planned_frames if replay else info.planned_steps,
-                initial=info.frames_before,
+                total=self._total,
+                initial=self._start,
                 file=self._out,
-                unit="frame" if replay else "step",
-                leave=True,
+                unit="frame" if self._replay else "step",
+                dynamic_ncols=True,
+                position=0,
+            )
+            self._numbers = tqdm(
+                bar_format="{desc}", file=self._out, dynamic_ncols=True, position=1
             )
 
     def observe(self, frame: Frame, verdict: Verdict) -> None:
-        """Look at a frame; most cost no more than a glance at the clock."""
+        """Take note of a frame; most cost no more than a glance at the clock."""
         self._seen = frame
         self._frames += 1
         if frame.force_delta is not None:
             self._with_u = frame
         if verdict.action == Action.FLAG:
             self._flags += 1
-        if self._first is None:
-            restart = self._info.restart_step
-            self._first = frame.step if restart is None else restart
         now = self._clock()
         if now >= self._due:
             self._due = now + self._interval
             self._show(frame)
 
     def _show(self, frame: Frame) -> None:
-        text = self._describe(frame)
         if self._bar is not None:
-            self._bar.set_postfix_str(text, refresh=False)
             self._bar.n = self._done(frame)
             self._bar.refresh()
+            self._numbers.set_description_str(f"{frame.time:.1f} fs  {self._describe(frame)}")
         else:
-            self._out.write(f"{self._place(frame)}  {text}{self._left(frame)}\n")
+            self._out.write(f"{self._place(frame)}  {self._describe(frame)}{self._left(frame)}\n")
             self._out.flush()
 
     def _done(self, frame: Frame) -> int:
-        if self._info.planned_frames is not None:
-            return self._frames
-        return frame.step - (self._first or 0)
+        return self._frames if self._replay else frame.step
 
     def _place(self, frame: Frame) -> str:
-        if self._info.planned_frames is not None:
-            place = f"frame {self._frames}/{self._info.planned_frames}  step {frame.step}"
-        else:
-            end = self._info.planned_steps
-            place = f"step {frame.step}" + ("" if end is None else f"/{(self._first or 0) + end}")
+        total = "" if self._total is None else f"/{self._total}"
+        steps = f"step {frame.step}"
+        place = f"frame {self._frames}{total}  {steps}" if self._replay else f"{steps}{total}"
         return f"{place}  {frame.time:.1f} fs"
 
     def _left(self, frame: Frame) -> str:
-        """The time that the rest takes at the pace so far."""
-        total = self._info.planned_frames
-        total = self._info.planned_steps if total is None else total
-        done = self._done(frame)
-        paced = done - self._info.frames_before
-        elapsed = self._clock() - self._began
-        if total is None or paced <= 0 or elapsed < LINE_SECONDS / 2 or done >= total:
+        """The time left at the pace so far."""
+        done, elapsed = self._done(frame) - self._start, self._clock() - self._began
+        if self._total is None or done <= 0 or elapsed < LINE_SECONDS / 2:
             return ""
-        return f"  {tqdm.format_interval(elapsed / paced * (total - done))} left"
+        left = self._total - self._start - done
+        return f"  {tqdm.format_interval(elapsed / done * left)} left" if left > 0 else ""
 
     def _describe(self, frame: Frame) -> str:
+        stop, flag, burning_in = None, None, False
+        for policy in self._info.policies():
+            stop, flag = policy.get("stop_threshold"), policy.get("flag_threshold")
+            burning_in = stop is None and policy.get("stop_above") == "auto"
         parts = [] if frame.temperature is None else [f"T {frame.temperature:.0f} K"]
         seen = self._with_u
-        if seen is not None:
-            parts.append(f"U {seen.force_delta:.3f} eV/Å")
+        if seen is not None and seen.force_delta is not None:
+            u = seen.force_delta
+            colour = _RED if _above(u, stop) else _YELLOW if _above(u, flag) else _GREEN
+            known = stop is not None or flag is not None
+            parts.append(self._painted(f"U {u:.3f} eV/Å", colour if known else ""))
             atom = seen.worst_atom
             if atom is not None:
                 symbol = chemical_symbols[int(seen.numbers[atom])]
                 parts.append(f"worst {symbol}{atom} {seen.worst_force_delta:.3f}")
-        for policy in self._info.policies():
-            stop, flag = policy.get("stop_threshold"), policy.get("flag_threshold")
-            if stop is not None:
-                parts.append(f"stop > {stop:.3f}")
-            elif policy.get("stop_above") == "auto":
-                parts.append("burn-in")
-            if flag is not None:
-                parts.append(f"flag > {flag:.3f}")
+        if stop is not None:
+            parts.append(f"stop > {stop:.3f}")
+        elif burning_in:
+            parts.append("burn-in")
+        if flag is not None:
+            parts.append(f"flag > {flag:.3f}")
         if self._flags:
-            parts.append(f"flagged {self._flags}")
+            parts.append(self._painted(f"flagged {self._flags}", _YELLOW))
         return "  ".join(parts)
 
+    def _painted(self, text: str, colour: str) -> str:
+        return f"{colour}{text}{_PLAIN}" if self._coloured and colour else text
+
     def close(self, result: RunResult) -> None:
-        """Show the last frame and leave the bar."""
+        """Show the last frame and leave bar and numbers."""
         if self._seen is not None:
             self._show(self._seen)
         if self._bar is not None:
             self._bar.close()
-            self._bar = None
+            self._numbers.close()
+
+
+def _above(value: float, threshold: float | None) -> bool:
+    return threshold is not None and not value <= threshold  # NaN is above

@@ -33,10 +33,10 @@ def test_models_in_words_and_as_json(forcedelta, files, monkeypatch):
     broken = EntryPoint("broken", "no_such_package:load", "forcedelta.models")
     sound = EntryPoint("sound", "json:loads", "forcedelta.models")
     monkeypatch.setattr(
-        "forcedelta.models.registry.embedded_models", lambda: {"wet": files / "wet.safetensors"}
+        "forcedelta.models.listing.embedded_models", lambda: {"wet": files / "wet.safetensors"}
     )
     monkeypatch.setattr(
-        "forcedelta.models.registry.registered_models",
+        "forcedelta.models.listing.registered_models",
         lambda: {"broken": broken, "sound": sound},
     )
     code, out, err = forcedelta("models")

@@ -13,7 +13,30 @@ from md_hooks.progress import say
 from md_hooks.text import one_line
 
 from .exit_status import ExitStatus, described
-from .model_options import PANEL, Architecture, Charge, Compile, Spin, Trust
+from .options import (
+    GUARD,
+    MACHINE,
+    OUTPUT,
+    Architecture,
+    BurnIn,
+    Charge,
+    Compile,
+    Device,
+    Dtype,
+    FlagAbove,
+    FlagFactor,
+    Flags,
+    Json,
+    Model,
+    On,
+    Overwrite,
+    Patience,
+    Spin,
+    StopAbove,
+    StopFactor,
+    Threads,
+    Trust,
+)
 from .printing import print_json
 from .run import source_of
 from .threshold_words import patience as read_patience
@@ -27,7 +50,7 @@ EPILOG = (
     + " Frames that cannot be read, or that the model does not support, are counted and do not "
     "change the status."
 )
-_READING, _GUARD, _OUTPUT, _MACHINE = "Reading", "Guard", "Output", "Machine"
+_READING = "Reading"
 _ONLY_HERE = {"context", "restart", "overwrite", "json"}
 
 
@@ -42,14 +65,7 @@ def audit(
             show_default=False,
         ),
     ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="Name of a model (see 'forcedelta models') or path of its file.",
-            rich_help_panel=PANEL,
-            show_default=False,
-        ),
-    ] = None,
+    model: Model = None,
     architecture: Architecture = None,
     trust: Trust = False,
     compile: Compile = False,
@@ -81,73 +97,20 @@ def audit(
     every: Annotated[
         int, typer.Option(metavar="N", help="Audit every Nth frame.", rich_help_panel=_READING)
     ] = 1,
-    stop_above: Annotated[
-        str | None,
-        typer.Option(
-            metavar="eV/Å|auto|FILE",
-            help="Mark frames above this, eV/Å, as those at which a run would be stopped. auto: "
-            "--stop-factor times the upper end of the burn-in's usual values; a FILE of 'forcedelta "
-            "calibrate'. Frames that are not finite are always marked.",
-            rich_help_panel=_GUARD,
-            show_default="none",
-        ),
-    ] = None,
-    flag_above: Annotated[
-        str | None,
-        typer.Option(
-            metavar="eV/Å|auto|FILE",
-            help="Flag frames above this, eV/Å, and not above --stop-above. auto as there, with --flag-factor.",
-            rich_help_panel=_GUARD,
-            show_default="auto with --stop-above auto, else none",
-        ),
-    ] = None,
-    on: Annotated[
-        Literal["force_delta", "worst_atom"],
-        typer.Option(
-            help="What the thresholds are for: U of the frame, or the largest u_i of its atoms.",
-            rich_help_panel=_GUARD,
-        ),
-    ] = "force_delta",
-    patience: Annotated[
-        str,
-        typer.Option(
-            metavar="K/N",
-            help="Stop frames are those at which K of the last N frames are above.",
-            rich_help_panel=_GUARD,
-        ),
-    ] = "1/1",
-    stop_factor: Annotated[
-        float,
-        typer.Option(
-            metavar="X",
-            help="Multiple of the upper end of the burn-in's usual values used by --stop-above auto.",
-            rich_help_panel=_GUARD,
-        ),
-    ] = 2.0,
-    flag_factor: Annotated[
-        float,
-        typer.Option(
-            metavar="X",
-            help="Multiple of the upper end of the burn-in's usual values used by --flag-above auto.",
-            rich_help_panel=_GUARD,
-        ),
-    ] = 1.5,
-    burn_in: Annotated[
-        int,
-        typer.Option(
-            metavar="N",
-            help="Steps of the burn-in for auto, by the steps of the trajectory; frames, where it has "
-            "none.",
-            rich_help_panel=_GUARD,
-        ),
-    ] = 1000,
+    stop_above: StopAbove = None,
+    flag_above: FlagAbove = None,
+    on: On = "force_delta",
+    patience: Patience = "1/1",
+    stop_factor: StopFactor = 2.0,
+    flag_factor: FlagFactor = 1.5,
+    burn_in: BurnIn = 1000,
     end_at_stop: Annotated[
         bool,
         typer.Option(
             "--end-at-stop",
             help="End at the first frame at which a run would be stopped. Without it, they are all "
             "marked and the audit goes on.",
-            rich_help_panel=_GUARD,
+            rich_help_panel=GUARD,
         ),
     ] = False,
     out: Annotated[
@@ -155,19 +118,17 @@ def audit(
         typer.Option(
             metavar="FILE.h5",
             help="File to write, H5MD; with several TRAJ a folder, for one file each.",
-            rich_help_panel=_OUTPUT,
+            rich_help_panel=OUTPUT,
         ),
     ] = "audit.h5",
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace --out.", rich_help_panel=_OUTPUT)
-    ] = False,
+    overwrite: Overwrite = False,
     restart: Annotated[
         bool,
         typer.Option(
             "--restart",
             help="Continue in --out an audit that was interrupted or killed, or whose trajectory has "
             "grown since.",
-            rich_help_panel=_OUTPUT,
+            rich_help_panel=OUTPUT,
         ),
     ] = False,
     record_every: Annotated[
@@ -176,58 +137,32 @@ def audit(
             metavar="N",
             help="Store positions and forces of every Nth audited frame, and of all marked ones. "
             "Energy (eV), temperature (K) and U (eV/Å) are stored for all.",
-            rich_help_panel=_OUTPUT,
+            rich_help_panel=OUTPUT,
             show_default="about 10000 frames in all",
         ),
     ] = None,
-    flags: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE.xyz",
-            help="Collect flagged frames in an extended XYZ file too; with several TRAJ, in one beside "
-            "each audit.",
-            rich_help_panel=_OUTPUT,
-            show_default=False,
-        ),
-    ] = None,
+    flags: Flags = None,
     report: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE.html",
             help="Write a report as one HTML file, and its first picture beside it as PNG.",
-            rich_help_panel=_OUTPUT,
+            rich_help_panel=OUTPUT,
             show_default=False,
         ),
     ] = None,
-    json: Annotated[
-        bool, typer.Option("--json", help="Print the result as JSON.", rich_help_panel=_OUTPUT)
-    ] = False,
+    json: Json = False,
     workers: Annotated[
         int,
         typer.Option(
             metavar="N",
             help="Processes; each audits one trajectory at a time.",
-            rich_help_panel=_MACHINE,
+            rich_help_panel=MACHINE,
         ),
     ] = 1,
-    device: Annotated[
-        str,
-        typer.Option(
-            help="Device of torch: cpu, cuda, cuda:1, mps, xpu.", rich_help_panel=_MACHINE
-        ),
-    ] = "cpu",
-    dtype: Annotated[
-        Literal["float32", "float64"],
-        typer.Option(help="Precision of the model.", rich_help_panel=_MACHINE),
-    ] = "float32",
-    threads: Annotated[
-        int,
-        typer.Option(
-            metavar="N",
-            help="Threads of the model on the CPU, per worker.",
-            rich_help_panel=_MACHINE,
-        ),
-    ] = 1,
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
+    threads: Threads = 1,
 ) -> int:
     """Audit trajectories: U (eV/Å) of their frames, which of them to doubt, and a report.
 

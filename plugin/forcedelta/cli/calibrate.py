@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..calibration.result import Calibration
 from .exit_status import ExitStatus, described
-from .model_options import Architecture, Compile, Trust
+from .options import Architecture, Compile, Device, Dtype, Json, Threads, Trust
 from .printing import print_json
 from .tables import show, table
 
@@ -104,14 +104,10 @@ def calibrate(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace --out and --plot.")
     ] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
-    device: Annotated[
-        str, typer.Option(help="Device of --model: cpu, cuda, cuda:1, mps, xpu.")
-    ] = "cpu",
-    dtype: Annotated[
-        Literal["float32", "float64"], typer.Option(help="Precision of --model.")
-    ] = "float32",
-    threads: Annotated[int, typer.Option(metavar="N", help="Threads of --model on the CPU.")] = 1,
+    json: Json = False,
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
+    threads: Threads = 1,
 ) -> int:
     """Find the threshold on U above which frames of a model are not to be trusted.
 

@@ -8,7 +8,7 @@ import typer
 
 from ..structures import read_structure
 from .exit_status import ExitStatus, described
-from .model_options import Architecture, Charge, Spin, Trust
+from .options import Architecture, Charge, Device, Spin, Trust
 from .printing import print_json
 from .tables import show
 
@@ -32,7 +32,7 @@ def check(
     trust: Trust = False,
     charge: Charge = None,
     spin: Spin = None,
-    device: Annotated[str, typer.Option(help="Device of torch: cpu, cuda, cuda:1, mps, xpu.")] = "cpu",
+    device: Device = "cpu",
     dtype: Annotated[
         Literal["float32", "float64"],
         typer.Option(help="Precision of the run to come; derivatives, symmetries "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -14,7 +14,7 @@ from ..errors import ForceDeltaError
 from ..installing import command
 from ..outputs import Named, check_outputs, refuse_existing
 from .exit_status import ExitStatus
-from .model_options import Architecture, Charge, Spin, Trust
+from .options import Architecture, Charge, Dtype, Overwrite, Spin, Trust
 from .printing import print_json
 
 
@@ -26,14 +26,12 @@ def export(
         ),
     ],
     out: Annotated[Path, typer.Option(metavar="FILE.pt", help="File to write.")],
-    dtype: Annotated[
-        Literal["float32", "float64"], typer.Option(help="Precision of the model.")
-    ] = "float32",
+    dtype: Dtype = "float32",
     architecture: Architecture = None,
     trust: Trust = False,
     charge: Charge = None,
     spin: Spin = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out.")] = False,
+    overwrite: Overwrite = False,
     json: Annotated[
         bool, typer.Option("--json", help="Print what the file says about itself as JSON.")
     ] = False,

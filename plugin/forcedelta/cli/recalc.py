@@ -17,12 +17,13 @@ from ..errors import ForceDeltaError
 from ..outputs import Named, check_outputs
 from ..reading_files import read_toml
 from .exit_status import ExitStatus, described
+from .options import MACHINE, OUTPUT, Json
 from .printing import print_json
 
 EPILOG = described(
     ExitStatus.DONE, ExitStatus.BAD_INPUT, ExitStatus.UNLABELLED, ExitStatus.INTERRUPTED
 )
-_CHOICE, _REFERENCE, _OUTPUT, _MACHINE = "Choice of frames", "Reference", "Output", "Machine"
+_CHOICE, _REFERENCE = "Choice of frames", "Reference"
 
 
 def recalc(
@@ -49,7 +50,7 @@ def recalc(
             metavar="FILE.xyz",
             help="Labelled frames, extended XYZ. Beside it the journal (FILE.journal), from which the "
             "same command continues, and the folders of jobs that failed (FILE.jobs).",
-            rich_help_panel=_OUTPUT,
+            rich_help_panel=OUTPUT,
         ),
     ] = Path("labelled.xyz"),
     select: Annotated[
@@ -146,18 +147,16 @@ def recalc(
     ] = None,
     threads: Annotated[
         int,
-        typer.Option(metavar="N", help="Threads of each calculation.", rich_help_panel=_MACHINE),
+        typer.Option(metavar="N", help="Threads of each calculation.", rich_help_panel=MACHINE),
     ] = 1,
     workers: Annotated[
-        int, typer.Option(metavar="N", help="Calculations at a time.", rich_help_panel=_MACHINE)
+        int, typer.Option(metavar="N", help="Calculations at a time.", rich_help_panel=MACHINE)
     ] = 1,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Choose and check, write nothing.", rich_help_panel=_OUTPUT),
+        typer.Option("--dry-run", help="Choose and check, write nothing.", rich_help_panel=OUTPUT),
     ] = False,
-    json: Annotated[
-        bool, typer.Option("--json", help="Print the result as JSON.", rich_help_panel=_OUTPUT)
-    ] = False,
+    json: Json = False,
 ) -> int:
     """Choose doubtful frames of SOURCE and label them with a reference calculation.
 

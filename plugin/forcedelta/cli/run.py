@@ -14,7 +14,29 @@ from md_hooks.progress import say
 from ..outputs import Named, check_outputs
 from ..simulation.settings import RunSettings
 from .exit_status import ExitStatus, described
-from .model_options import PANEL, Architecture, Charge, Compile, Spin, Trust
+from .options import (
+    MODEL,
+    OUTPUT,
+    Architecture,
+    BurnIn,
+    Charge,
+    Compile,
+    Device,
+    Dtype,
+    FlagAbove,
+    FlagFactor,
+    Flags,
+    Json,
+    Model,
+    On,
+    Overwrite,
+    Patience,
+    Spin,
+    StopAbove,
+    StopFactor,
+    Threads,
+    Trust,
+)
 from .printing import print_json
 from .settings_file import load_toml
 from .threshold_words import patience as read_patience
@@ -34,9 +56,7 @@ _STATUS = {
     "interrupted": ExitStatus.INTERRUPTED,
 }
 _DEFAULTS = RunSettings()
-_MODEL, _DYNAMICS, _GUARD, _OUTPUT, _MACHINE = (
-    PANEL, "Dynamics", "Guard", "Output", "Machine",
-)  # fmt: skip
+_DYNAMICS = "Dynamics"
 _ONLY_HERE = {"config", "context", "json"}
 
 
@@ -58,14 +78,7 @@ def run(
             show_default=False,
         ),
     ] = _DEFAULTS.structure,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="Name of a model (see 'forcedelta models') or path of its file.",
-            rich_help_panel=_MODEL,
-            show_default=False,
-        ),
-    ] = _DEFAULTS.model,
+    model: Model = _DEFAULTS.model,
     architecture: Architecture = _DEFAULTS.architecture,
     trust: Trust = _DEFAULTS.trust,
     compile: Compile = _DEFAULTS.compile,
@@ -76,7 +89,7 @@ def run(
         typer.Option(
             help="Forces that drive the run. The conservative ones are the gradient of the energy, "
             "and cost the same while U is computed at every step.",
-            rich_help_panel=_MODEL,
+            rich_help_panel=MODEL,
         ),
     ] = _DEFAULTS.forces,  # type: ignore[assignment]
     every: Annotated[
@@ -84,7 +97,7 @@ def run(
         typer.Option(
             metavar="N",
             help="Compute U every N steps; the steps between need no gradient.",
-            rich_help_panel=_MODEL,
+            rich_help_panel=MODEL,
         ),
     ] = _DEFAULTS.every,
     engine: Annotated[
@@ -162,73 +175,18 @@ def run(
             show_default=False,
         ),
     ] = _DEFAULTS.seed,
-    stop_above: Annotated[
-        str | None,
-        typer.Option(
-            metavar="eV/Å|auto|FILE",
-            help="Stop the run at a frame above this, eV/Å. auto: --stop-factor times the upper end of "
-            "the usual values of the burn-in, which ends the run where it is not calm. FILE.json: the "
-            "threshold of 'forcedelta calibrate'. Values that are not finite always stop the run.",
-            rich_help_panel=_GUARD,
-            show_default="none",
-        ),
-    ] = None,
-    flag_above: Annotated[
-        str | None,
-        typer.Option(
-            metavar="eV/Å|auto|FILE",
-            help="Flag frames above this, eV/Å, and not above --stop-above. auto as there, with "
-            "--flag-factor, or the file of a calibration.",
-            rich_help_panel=_GUARD,
-            show_default="auto with --stop-above auto, else none",
-        ),
-    ] = None,
-    on: Annotated[
-        Literal["force_delta", "worst_atom"],
-        typer.Option(
-            help="What the thresholds are for: U of the frame, or the largest u_i of its atoms.",
-            rich_help_panel=_GUARD,
-        ),
-    ] = _DEFAULTS.on,  # type: ignore[assignment]
-    patience: Annotated[
-        str,
-        typer.Option(
-            metavar="K/N",
-            help="Stop when K of the last N frames with U are above.",
-            rich_help_panel=_GUARD,
-        ),
-    ] = "1/1",
-    stop_factor: Annotated[
-        float,
-        typer.Option(
-            metavar="X",
-            help="Multiple of the upper end of the burn-in's usual values used by --stop-above auto.",
-            rich_help_panel=_GUARD,
-        ),
-    ] = _DEFAULTS.stop_factor,
-    flag_factor: Annotated[
-        float,
-        typer.Option(
-            metavar="X",
-            help="Multiple of the upper end of the burn-in's usual values used by --flag-above auto.",
-            rich_help_panel=_GUARD,
-        ),
-    ] = _DEFAULTS.flag_factor,
-    burn_in: Annotated[
-        int,
-        typer.Option(
-            metavar="N",
-            help="Steps of the burn-in, at the start temperature, from which auto takes its thresholds.",
-            rich_help_panel=_GUARD,
-        ),
-    ] = _DEFAULTS.burn_in,
+    stop_above: StopAbove = None,
+    flag_above: FlagAbove = None,
+    on: On = _DEFAULTS.on,  # type: ignore[assignment]
+    patience: Patience = "1/1",
+    stop_factor: StopFactor = _DEFAULTS.stop_factor,
+    flag_factor: FlagFactor = _DEFAULTS.flag_factor,
+    burn_in: BurnIn = _DEFAULTS.burn_in,
     out: Annotated[
         str,
-        typer.Option(metavar="FILE.h5", help="Trajectory to write, H5MD.", rich_help_panel=_OUTPUT),
+        typer.Option(metavar="FILE.h5", help="Trajectory to write, H5MD.", rich_help_panel=OUTPUT),
     ] = _DEFAULTS.out,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace --out.", rich_help_panel=_OUTPUT)
-    ] = _DEFAULTS.overwrite,
+    overwrite: Overwrite = _DEFAULTS.overwrite,
     restart: Annotated[
         bool,
         typer.Option(
@@ -237,7 +195,7 @@ def run(
             "not been interrupted (with OpenMM's npt a valid continuation, but another one). Settings "
             "are those of that run; --steps, the thresholds, and "
             "the options under Output and Machine may be given anew.",
-            rich_help_panel=_OUTPUT,
+            rich_help_panel=OUTPUT,
         ),
     ] = _DEFAULTS.restart,
     record_every: Annotated[
@@ -246,22 +204,11 @@ def run(
             metavar="N",
             help="Record a frame every N steps, and all flagged ones. Energy (eV), temperature (K) "
             "and U (eV/Å) are recorded at every step.",
-            rich_help_panel=_OUTPUT,
+            rich_help_panel=OUTPUT,
         ),
     ] = _DEFAULTS.record_every,
-    flags: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE.xyz",
-            help="Collect flagged frames in an extended XYZ file too.",
-            rich_help_panel=_OUTPUT,
-            show_default=False,
-        ),
-    ] = _DEFAULTS.flags,
-    json: Annotated[
-        bool,
-        typer.Option("--json", help="Print the result as JSON.", rich_help_panel=_OUTPUT),
-    ] = False,
+    flags: Flags = _DEFAULTS.flags,
+    json: Json = False,
     config: Annotated[
         Path | None,
         typer.Option(
@@ -272,24 +219,9 @@ def run(
             show_default=False,
         ),
     ] = None,
-    device: Annotated[
-        str,
-        typer.Option(
-            help="Device of torch: cpu, cuda, cuda:1, mps, xpu.", rich_help_panel=_MACHINE
-        ),
-    ] = _DEFAULTS.device,
-    dtype: Annotated[
-        Literal["float32", "float64"],
-        typer.Option(help="Precision of the model.", rich_help_panel=_MACHINE),
-    ] = _DEFAULTS.dtype,  # type: ignore[assignment]
-    threads: Annotated[
-        int,
-        typer.Option(
-            metavar="N",
-            help="Threads of the model on the CPU. More than one pays off only for large systems.",
-            rich_help_panel=_MACHINE,
-        ),
-    ] = _DEFAULTS.threads,
+    device: Device = _DEFAULTS.device,
+    dtype: Dtype = _DEFAULTS.dtype,  # type: ignore[assignment]
+    threads: Threads = _DEFAULTS.threads,
 ) -> int:
     """Run molecular dynamics of STRUCTURE, guarded by the Force Delta.
 

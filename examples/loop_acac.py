@@ -2,14 +2,14 @@
 
     python loop_acac.py --held-out acac_train_600K.xyz
 
-`acac` was trained on PBE-D3(BJ)/def2-SVP, so that PySCF's labels measure its error. A label takes
+`acac` was trained on PBE-D3(BJ)/def2-SVP, so PySCF's labels measure its error. A label takes
 half a minute to a minute on one core. Labelled frames of the same level (--held-out, not part of
 this package: BOTNet-datasets, Batatia et al. 2022) make up for the few labels of the run.
 
     python loop_acac.py --tiny
 
-has xTB in the place of PySCF and takes seconds a label: the same commands, but what they call the
-error is then mostly the difference of two levels of theory.
+has xTB in place of PySCF and takes seconds per label: the same steps, but the error is then mostly the
+difference of two levels of theory.
 """
 
 # ci: run with --tiny
@@ -29,21 +29,29 @@ if arguments.tiny:
     loop = Loop(
         structure,
         model="acac",
-        dynamics="--temperature 300 --ramp-to 600 --steps 600 --burn-in 100 --record-every 2 --seed 1",
+        dynamics={"temperature": 300.0, "ramp_to": 600.0, "steps": 600, "burn_in": 100,
+                  "record_every": 2, "seed": 1},
         flag_above=0.01,
-        engine="--calculator tblite --spacing 10",
+        calculator="tblite",
+        labelling={"spacing": 10.0},
         labels=15,
         tolerance=0.45,
         risks=[0.05, 0.3],
-        held_out=[],
-    )
+    )  # fmt: skip
 else:
     loop = Loop(
         structure,
         model="acac",
-        dynamics="--temperature 300 --ramp-to 2000 --steps 8000 --record-every 5 --seed 1",
+        dynamics={
+            "temperature": 300.0,
+            "ramp_to": 2000.0,
+            "steps": 8000,
+            "record_every": 5,
+            "seed": 1,
+        },
         flag_above=0.05,
-        engine="--calculator pyscf --xc pbe --basis def2-svp",
+        calculator="pyscf",
+        labelling={"settings": {"xc": "pbe", "basis": "def2-svp"}},
         labels=12,
         tolerance=0.1,
         risks=[0.05, 0.2],

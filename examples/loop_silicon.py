@@ -23,7 +23,7 @@ from loop import Loop
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--tiny", action="store_true", help="two atoms, three labels")
 parser.add_argument("--held-out", nargs="*", default=[], help="labelled files, PBE")
-parser.add_argument("--engine", default="gpaw", help="gpaw or cp2k")
+parser.add_argument("--calculator", default="gpaw", help="gpaw or cp2k")
 arguments = parser.parse_args()
 
 bulk("Si", cubic=not arguments.tiny).write("silicon.xyz")
@@ -31,24 +31,27 @@ if arguments.tiny:
     loop = Loop(
         "silicon.xyz",
         model="mlearn",
-        dynamics="--temperature 300 --ramp-to 900 --steps 200 --burn-in 50 --record-every 2 --seed 1",
+        dynamics={"temperature": 300.0, "ramp_to": 900.0, "steps": 200, "burn_in": 50,
+                  "record_every": 2, "seed": 1},
         flag_above=0.001,
-        engine=f"--calculator {arguments.engine} --spacing 10 --set kpt_density=2",
+        calculator=arguments.calculator,
+        labelling={"spacing": 10.0, "settings": {"kpt_density": 2}},
         labels=3,
         tolerance=0.1,
         risks=[0.05],
-        held_out=[],
-    )
+    )  # fmt: skip
 else:
     loop = Loop(
         "silicon.xyz",
         model="mlearn",
-        dynamics="--temperature 300 --ramp-to 3000 --steps 4000 --timestep 1 --record-every 5 --seed 1",
+        dynamics={"temperature": 300.0, "ramp_to": 3000.0, "steps": 4000, "timestep": 1.0,
+                  "record_every": 5, "seed": 1},
         flag_above=0.05,
-        engine=f"--calculator {arguments.engine} --set kpt_density=2.5 --set spin_polarised=false",
+        calculator=arguments.calculator,
+        labelling={"settings": {"kpt_density": 2.5, "spin_polarised": False}},
         labels=24,
         tolerance=0.1,
         risks=[0.05, 0.4],
         held_out=arguments.held_out,
-    )
+    )  # fmt: skip
 loop.make()

@@ -78,7 +78,7 @@ class QuietStream:
         return self._stream.fileno()
 
 
-def say(line: object, stream: TextIO | None = None) -> None:
+def print_line(line: object, stream: TextIO | None = None) -> None:
     """Write a line for people, control characters escaped; where that fails, do nothing.
 
     Args:

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from md_hooks import Trajectory
-from md_hooks.progress import QuietStream, say
+from md_hooks.progress import QuietStream, print_line
 
 PROGRAM = f"{sys.executable} -c 'from forcedelta.cli import main; main()'"
 REDIRECTIONS = {
@@ -68,7 +68,7 @@ def test_a_stream_that_fails_is_left_alone(error):
     quiet.write("more")
     quiet.flush()
     assert stream.calls == 1
-    say("words", stream)
+    print_line("words", stream)
 
 
 def test_no_stream_at_all():

@@ -30,7 +30,7 @@ from forcedelta.thresholds import (
 )
 from forcedelta.trajectories.opening import open_trajectory
 from md_hooks import Trajectory
-from md_hooks.progress import QuietStream, say
+from md_hooks.progress import QuietStream, print_line
 from md_hooks.signals import completed
 
 if TYPE_CHECKING:  # PyTorch is imported where a model is, which may be in another process
@@ -364,7 +364,7 @@ def run_jobs(
                 continue
             bar.update()
             if progress and bar.disable:
-                say(result.line)
+                print_line(result.line)
     if first is not None:
         raise first
     return [result for result in results if result is not None]

@@ -24,7 +24,7 @@ try:
     from tqdm import tqdm
 
     from md_hooks.errors import HookError
-    from md_hooks.progress import say
+    from md_hooks.progress import print_line
     from md_hooks.text import one_line
 
     from . import audit, calibrate, check, export, models, plot, recalc, run, watch
@@ -53,7 +53,7 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        say(f"forcedelta {__version__}", sys.stdout)
+        print_line(f"forcedelta {__version__}", sys.stdout)
         raise typer.Exit
 
 
@@ -119,7 +119,7 @@ def status_of(program: typer.Typer, arguments: Sequence[str] | None, name: str) 
         # notes: what else failed while files were closed, such as where a copy was saved
         return _fail("; ".join([str(error), *getattr(error, "__notes__", [])]))
     except (KeyboardInterrupt, typer.Abort):
-        say("interrupted")
+        print_line("interrupted")
         return ExitStatus.INTERRUPTED
     except SystemExit as error:
         if isinstance(error.__context__, BrokenPipeError):
@@ -174,10 +174,10 @@ class _Printed(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         level = "warning: " if record.levelno >= logging.WARNING else ""
         with tqdm.external_write_mode(file=sys.stderr):  # above a progress bar
-            say(f"{level}{one_line(record.getMessage())}")
+            print_line(f"{level}{one_line(record.getMessage())}")
 
 
 def _fail(message: str) -> int:
     if message:  # it is empty where typer has printed the help instead
-        say(f"error: {one_line(message)}")
+        print_line(f"error: {one_line(message)}")
     return ExitStatus.BAD_INPUT

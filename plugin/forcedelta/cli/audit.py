@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from md_hooks.progress import say
+from md_hooks.progress import print_line
 from md_hooks.text import one_line
 
 from .exit_status import ExitStatus, described
@@ -185,12 +185,12 @@ def audit(
     lines = "\n".join(result.line for result in results)
     if json:
         print_json({"status": status, "audits": [result.as_dict() for result in results]})
-        say(lines)
+        print_line(lines)
     else:
-        say(lines, sys.stdout)
+        print_line(lines, sys.stdout)
     for result in results:
         if result.problem:
-            say(f"error: {one_line(result.trajectory)}: {one_line(result.problem)}")
+            print_line(f"error: {one_line(result.trajectory)}: {one_line(result.problem)}")
     return status
 
 

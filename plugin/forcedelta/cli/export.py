@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from md_hooks.progress import say
+from md_hooks.progress import print_line
 
 from ..errors import ForceDeltaError
 from ..installing import command
@@ -57,5 +57,5 @@ def export(
         print_json({**written, "file": str(out)})
     else:
         line = f"{written['name']}, {written['dtype']}, written by torch {written['torch']}: {out}"
-        say(line, sys.stdout)
+        print_line(line, sys.stdout)
     return ExitStatus.DONE

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from md_hooks.progress import say
+from md_hooks.progress import print_line
 
 from .exit_status import ExitStatus
 from .printing import print_json
@@ -38,5 +38,5 @@ def plot(
     if json:
         print_json({"files": [str(file) for file in written]})
     else:
-        say(written[0], sys.stdout)
+        print_line(written[0], sys.stdout)
     return ExitStatus.DONE

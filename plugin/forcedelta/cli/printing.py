@@ -7,12 +7,12 @@ import math
 import sys
 from typing import Any
 
-from md_hooks.progress import say
+from md_hooks.progress import print_line
 
 
 def print_json(value: Any) -> None:
     """Print a value as one line of JSON on stdout, with null for numbers that are not finite."""
-    say(json.dumps(_finite(value), ensure_ascii=False), sys.stdout)
+    print_line(json.dumps(_finite(value), ensure_ascii=False), sys.stdout)
 
 
 def _finite(value: Any) -> Any:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from md_hooks.progress import say
+from md_hooks.progress import print_line
 from md_hooks.text import one_line
 
 from ..errors import ForceDeltaError
@@ -176,10 +176,10 @@ def recalc(
             source, calculator, out=out, settings=changed, select=select, flag_above=flag_above,
             stop_above=stop_above, spacing=spacing, charge=charge, spin=spin, threads=threads,
             workers=workers, dry_run=dry_run,
-            report=say if json else partial(say, stream=sys.stdout),
+            report=print_line if json else partial(print_line, stream=sys.stdout),
         )  # fmt: skip
     except KeyboardInterrupt:
-        say(f"interrupted; finished frames are in {out}, and the same command continues")
+        print_line(f"interrupted; finished frames are in {out}, and the same command continues")
         return ExitStatus.INTERRUPTED
     status = ExitStatus.DONE if result.complete else ExitStatus.UNLABELLED
     if json:

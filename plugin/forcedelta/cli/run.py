@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from md_hooks.progress import say
+from md_hooks.progress import print_line
 
 from ..outputs import Named, check_outputs
 from ..simulation.settings import RunSettings
@@ -252,11 +252,11 @@ def run(
     line = _line(result)
     if json:
         print_json({"reason": result.reason, "status": status, **result.as_dict()})
-        say(line)
+        print_line(line)
     elif status == ExitStatus.BAD_INPUT:
-        say(f"error: {line}")
+        print_line(f"error: {line}")
     else:
-        say(line, sys.stdout)
+        print_line(line, sys.stdout)
     return status
 
 

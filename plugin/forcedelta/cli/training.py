@@ -10,7 +10,7 @@ from typing import Annotated
 import ase.io
 import typer
 
-from md_hooks.progress import say
+from md_hooks.progress import print_line
 
 from ..training.quality import Errors, predictors, ranked, summary
 from ..training.tasks import held_out_frames, measure_models, train_recipe
@@ -46,7 +46,7 @@ def train_command(
     """
     train_recipe(
         recipe_name, data, out, seed=seed, report_every=report_every,
-        report=lambda line: say(line, sys.stdout),
+        report=lambda line: print_line(line, sys.stdout),
     )  # fmt: skip
 
 
@@ -61,7 +61,7 @@ def held_out_command(
     """Write the labelled frames that a recipe keeps out of training, to calibrate with."""
     frames = held_out_frames(recipe_name, data)
     ase.io.write(out, frames, format="extxyz")
-    say(f"{len(frames)} frames in {out}", sys.stdout)
+    print_line(f"{len(frames)} frames in {out}", sys.stdout)
 
 
 @app.command(cls=CheckedCommand)
@@ -81,7 +81,7 @@ def quality(
     """Print errors, and how well the Force Delta ranks them beside its controls, as Markdown."""
     measured = measure_models([model, *(member or [])], recipe_name, also or [], data)
     for name, errors in measured.items():
-        say("\n".join(_table(name, errors[0], errors[1:])), sys.stdout)
+        print_line("\n".join(_table(name, errors[0], errors[1:])), sys.stdout)
 
 
 def _table(title: str, errors: Errors, members: list[Errors]) -> list[str]:

@@ -182,7 +182,7 @@ def label(
     )  # fmt: skip
 
 
-def _label(settings: LabelSettings, say: Callable[[str], None]) -> LabellingResult:
+def _label(settings: LabelSettings, report: Callable[[str], None]) -> LabellingResult:
     _check(settings)
     made: ReferenceCode | vasp.InputSet
     if settings.calculator == "vasp":
@@ -196,20 +196,20 @@ def _label(settings: LabelSettings, say: Callable[[str], None]) -> LabellingResu
     _set_charge_and_spin(result, settings)
     for atoms in frames:
         (vasp if isinstance(made, vasp.InputSet) else made).check_structure(atoms)
-    _tell_choice(result, source, say)
+    _tell_choice(result, source, report)
     references = _references(made, frames)
     result.reference = "; or ".join(references)
-    say(f"reference: {result.reference}")
+    report(f"reference: {result.reference}")
     _compare_levels(result, source, made, references)
     for line in result.warnings:
-        say(f"warning: {line}")
+        report(f"warning: {line}")
     if settings.dry_run:
         result.planned = True
-        say(f"dry run: {len(frames)} calculations would be made, {settings.out} is not touched")
+        report(f"dry run: {len(frames)} calculations would be made, {settings.out} is not touched")
     elif isinstance(made, vasp.InputSet):
-        _with_vasp(result, made, settings, say)
+        _with_vasp(result, made, settings, report)
     elif frames:
-        _with_reference(result, made, settings, say)
+        _with_reference(result, made, settings, report)
     return result
 
 
@@ -246,27 +246,29 @@ def _set_charge_and_spin(result: LabellingResult, settings: LabelSettings) -> No
             atoms.info[name] = given
 
 
-def _tell_choice(result: LabellingResult, source: Candidates, say: Callable[[str], None]) -> None:
+def _tell_choice(
+    result: LabellingResult, source: Candidates, report: Callable[[str], None]
+) -> None:
     selection = result.selection
     if selection is None:
-        say(f"{source.name}: all {len(source)} frames that were queued")
+        report(f"{source.name}: all {len(source)} frames that were queued")
         return
     band = selection.band
     what = "U" if band.on == "force_delta" else "largest u"
-    say(
+    report(
         f"{source.name}: {len(source)} frames; candidates have {what} above {band.lower:.4g} and "
         f"not above {band.upper:.4g} eV/Å ({band.origin})"
     )
     for reason, number in selection.left_out.items():
-        say(f"  {number:6d} left out: {reason}")
+        report(f"  {number:6d} left out: {reason}")
     if result.frames:
         values = band.values(source)[selection.indices]
-        say(
+        report(
             f"  {len(result.frames):6d} chosen: {what} {values.min():.4g} to {values.max():.4g} "
             "eV/Å"
         )
     else:
-        say("       0 chosen: no frame lies in the band; give another one with --flag-above")
+        report("       0 chosen: no frame lies in the band; give another one with --flag-above")
 
 
 def _references(made: ReferenceCode | vasp.InputSet, frames: list[Atoms]) -> list[str]:
@@ -314,35 +316,37 @@ def _with_reference(
     result: LabellingResult,
     made: ReferenceCode,
     settings: LabelSettings,
-    say: Callable[[str], None],
+    report: Callable[[str], None],
 ) -> None:
     index = {key_of(atoms): number for number, atoms in enumerate(result.frames)}
     total = len(result.frames)
     ended = 0
 
-    def report(key: str, outcome: Label | Failure) -> None:
+    def calculated(key: str, outcome: Label | Failure) -> None:
         nonlocal ended
         ended += 1
-        say(f"[{ended}] {_line(result.frames[index[key]], outcome, made.description)}")
+        report(f"[{ended}] {_line(result.frames[index[key]], outcome, made.description)}")
         if isinstance(outcome, Failure):
-            say(f"    its output is in {settings.out}.jobs/{key}")
+            report(f"    its output is in {settings.out}.jobs/{key}")
 
     with ThreadPoolExecutor(settings.workers) as executor:
-        journal = recalculate(result.frames, made, settings.out, executor, settings.threads, report)
+        journal = recalculate(
+            result.frames, made, settings.out, executor, settings.threads, calculated
+        )
     if total > ended:
-        say(f"{total - ended} of {total} were labelled before")
+        report(f"{total - ended} of {total} were labelled before")
     for key, number in index.items():
         outcome = journal.labels.get(key) or journal.failures.get(key)
         if outcome is not None:
             result.outcomes[number] = outcome
-    _tell_end(result, settings, say)
+    _tell_end(result, settings, report)
 
 
 def _with_vasp(
     result: LabellingResult,
     inputs: vasp.InputSet,
     settings: LabelSettings,
-    say: Callable[[str], None],
+    report: Callable[[str], None],
 ) -> None:
     """Write inputs where there are none, collect what has come back."""
     folders = settings.out.with_name(settings.out.name + ".vasp")
@@ -362,7 +366,7 @@ def _with_vasp(
             if isinstance(outcome, Label) and key not in journal.labels:
                 journal.add_outcome(key, outcome)
             if not isinstance(outcome, vasp.Waiting) or not written:
-                say(f"{folder}: {_line(atoms, outcome, result.reference)}")
+                report(f"{folder}: {_line(atoms, outcome, result.reference)}")
         frames = [
             labelled(atoms, journal.labels[key], inputs.description(vasp.level(atoms)))
             for key, atoms in journal.frames.items()
@@ -373,14 +377,16 @@ def _with_vasp(
     finally:
         journal.close()
     if written:
-        say(
+        report(
             f"{written} input sets written below {folders}: add the POTCARs that POTCAR.spec names, "
             "run VASP in each folder, and give the same command again to collect"
         )
-    _tell_end(result, settings, say)
+    _tell_end(result, settings, report)
 
 
-def _tell_end(result: LabellingResult, settings: LabelSettings, say: Callable[[str], None]) -> None:
+def _tell_end(
+    result: LabellingResult, settings: LabelSettings, report: Callable[[str], None]
+) -> None:
     done, failed, waiting = result.counts
     line = f"{done} of {len(result.frames)} frames labelled"
     line += f" in {settings.out}" if done else ""
@@ -390,7 +396,7 @@ def _tell_end(result: LabellingResult, settings: LabelSettings, say: Callable[[s
         line += f"; {waiting} not finished"
     if failed or waiting:
         line += "; the same command takes them up again"
-    say(line)
+    report(line)
 
 
 def _line(atoms: Atoms, outcome: Label | Failure | vasp.Waiting, reference: str) -> str:

@@ -12,6 +12,7 @@ import typer
 from md_hooks.progress import print_line
 from md_hooks.text import one_line
 
+from ..thresholds import AUTO_FLAG_FACTOR, AUTO_STOP_FACTOR, BURN_IN
 from .exit_status import ExitStatus, described
 from .options import (
     GUARD,
@@ -101,9 +102,9 @@ def audit(
     flag_above: FlagAbove = None,
     on: On = "force_delta",
     patience: Patience = "1/1",
-    stop_factor: StopFactor = 2.0,
-    flag_factor: FlagFactor = 1.5,
-    burn_in: BurnIn = 1000,
+    stop_factor: StopFactor = AUTO_STOP_FACTOR,
+    flag_factor: FlagFactor = AUTO_FLAG_FACTOR,
+    burn_in: BurnIn = BURN_IN,
     end_at_stop: Annotated[
         bool,
         typer.Option(

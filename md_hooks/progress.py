@@ -1,13 +1,12 @@
-"""Progress: a bar on a terminal, plain lines elsewhere."""
+"""Progress: two lines with a bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
 import math
-import os
 import sys
 import time
 from collections.abc import Callable
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from ase.data import chemical_symbols
 from tqdm import tqdm
@@ -18,20 +17,23 @@ from .run_info import RunInfo, RunResult
 from .text import printable
 from .verdict import Action, Verdict
 
-# What people read must never end what they wait for: a terminal that was closed, a full disk behind
-# a log file or `2>&1 | head -1` cost the lines that follow, and nothing else.
+if TYPE_CHECKING:
+    from rich.live import Live
 
-BAR_SECONDS = 0.2
+# Output must never end a run: a closed terminal, a full disk behind a log file or `2>&1 | head -1`
+# cost the lines that follow and nothing else.
+
+TERMINAL_SECONDS = 0.5
 LINE_SECONDS = 10.0
 
-_GREEN, _YELLOW, _RED, _PLAIN = "\x1b[32m", "\x1b[33m", "\x1b[31m", "\x1b[0m"
+_COLOURS = {Action.CONTINUE: "green", Action.FLAG: "yellow", Action.STOP: "bold red"}
 
 
 class QuietStream:
-    """A text stream that drops what cannot be written.
+    """A text stream that ignores write errors.
 
     Args:
-        stream: where to write; None, as Python has it for a closed descriptor, drops all.
+        stream: where to write; None (Python's value for a closed descriptor) drops everything.
     """
 
     def __init__(self, stream: TextIO | None) -> None:
@@ -39,7 +41,7 @@ class QuietStream:
         self.encoding = getattr(stream, "encoding", None) or "utf-8"
 
     def write(self, text: str) -> int:
-        """Write, in the characters that the stream has; after the first failure do nothing."""
+        """Write, escaping characters that the encoding lacks; do nothing after a failure."""
         if self._stream is not None:
             try:
                 try:
@@ -53,11 +55,11 @@ class QuietStream:
 
     @property
     def broken(self) -> bool:
-        """Whether what is written is dropped."""
+        """Whether output is dropped, because the stream is closed or has failed."""
         return self._stream is None
 
     def flush(self) -> None:
-        """Flush; after the first failure do nothing."""
+        """Flush; do nothing after a failure."""
         if self._stream is not None:
             try:
                 self._stream.flush()
@@ -65,24 +67,24 @@ class QuietStream:
                 self._stream = None
 
     def isatty(self) -> bool:
-        """Whether it is a terminal."""
+        """Whether the stream is a terminal."""
         try:
             return self._stream is not None and self._stream.isatty()
         except (OSError, ValueError):
             return False
 
     def fileno(self) -> int:
-        """Of the stream; tqdm asks it how wide the terminal is."""
+        """The file descriptor, from which progress bars get the width of the terminal."""
         if self._stream is None:
             raise OSError("the stream is closed")
         return self._stream.fileno()
 
 
 def print_line(line: object, stream: TextIO | None = None) -> None:
-    """Write a line for people, control characters escaped; where that fails, do nothing.
+    """Print a line for people, with control characters escaped; ignore write errors.
 
     Args:
-        line: one or several lines.
+        line: one line or several.
         stream: the standard error stream by default.
     """
     out = QuietStream(sys.stderr if stream is None else stream)
@@ -91,15 +93,15 @@ def print_line(line: object, stream: TextIO | None = None) -> None:
 
 
 class Progress(Hook):
-    """Shows step, time left, temperature, U with its worst atom, thresholds and flags during a run.
+    """Shows step, time left, temperature, U, thresholds, number of flags and worst atom of a run.
 
-    A terminal gets a bar and, below it, a line of numbers, where U is coloured by the thresholds
-    (not with ``NO_COLOR`` set). Any other stream gets a line at the first frame, about every ten
-    seconds, and at the end. A replay counts its frames instead of steps.
+    A terminal gets two lines that are redrawn twice a second, in colour unless ``NO_COLOR`` is set.
+    Any other stream gets a plain line at the first frame, about every ten seconds and at the end.
+    A replay counts frames instead of steps.
 
     Args:
-        stream: where to write; the standard error stream by default.
-        clock: gives the time in seconds; only differences matter.
+        stream: where to write; standard error by default.
+        clock: returns the time in seconds; only differences matter.
     """
 
     def __init__(
@@ -108,117 +110,137 @@ class Progress(Hook):
         self._stream = stream
         self._clock = clock
         self._info = RunInfo()
-        self._bar: Any = None
-        self._numbers: Any = None
+        self._live: Live | None = None
 
     def open(self, info: RunInfo) -> None:
-        """Start the bar."""
+        """Start the display."""
         self._info = info
         self._out = QuietStream(sys.stderr if self._stream is None else self._stream)
-        terminal = self._out.isatty()
-        self._coloured = (
-            terminal and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
-        )
-        self._interval = BAR_SECONDS if terminal else LINE_SECONDS
+        self._live = _live_display(self._out) if self._out.isatty() else None
+        self._interval = LINE_SECONDS if self._live is None else TERMINAL_SECONDS
         self._due = -math.inf
         self._flags = 0
         self._frames = info.frames_before
         self._began = self._clock()
-        self._seen: Frame | None = None
-        self._with_u: Frame | None = None
-        self._replay = info.planned_frames is not None
-        self._start = info.frames_before if self._replay else info.restart_step or 0
-        planned = info.planned_frames if self._replay else info.planned_steps
-        self._total = planned if self._replay or planned is None else self._start + planned
-        if terminal:
-            self._bar = tqdm(
-                total=self._total,
-                initial=self._start,
-                file=self._out,
-                unit="frame" if self._replay else "step",
-                dynamic_ncols=True,
-                position=0,
-            )
-            self._numbers = tqdm(
-                bar_format="{desc}", file=self._out, dynamic_ncols=True, position=1
-            )
+        self._first: int | None = None
+        self._last: Frame | None = None
+        self._last_with_u: Frame | None = None
+        self._action = Action.CONTINUE
 
     def observe(self, frame: Frame, verdict: Verdict) -> None:
-        """Take note of a frame; most cost no more than a glance at the clock."""
-        self._seen = frame
+        """Count the frame; redraw if the last drawing is old enough."""
+        self._last = frame
         self._frames += 1
         if frame.force_delta is not None:
-            self._with_u = frame
+            self._last_with_u = frame
+            self._action = verdict.action
         if verdict.action == Action.FLAG:
             self._flags += 1
+        if self._first is None:
+            restart = self._info.restart_step
+            self._first = frame.step if restart is None else restart
         now = self._clock()
         if now >= self._due:
             self._due = now + self._interval
             self._show(frame)
 
     def _show(self, frame: Frame) -> None:
-        if self._bar is not None:
-            self._bar.n = self._done(frame)
-            self._bar.refresh()
-            self._numbers.set_description_str(f"{frame.time:.1f} fs  {self._describe(frame)}")
-        else:
-            self._out.write(f"{self._place(frame)}  {self._describe(frame)}{self._left(frame)}\n")
-            self._out.flush()
+        if self._live is not None:
+            self._draw(frame, self._live)
+            return
+        text = "  ".join(words for words, _ in self._quantities(frame))
+        left = self._time_left(frame)
+        self._out.write(f"{self._position(frame)}  {text}{left and '  '}{left}\n")
+        self._out.flush()
+
+    def _draw(self, frame: Frame, live: Live) -> None:
+        from rich.console import Group
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+        from rich.text import Text
+
+        first = Table.grid(padding=(0, 2, 0, 0), expand=True)
+        first.add_column(no_wrap=True)
+        first.add_column(ratio=1)
+        first.add_column(no_wrap=True)
+        total, done = self._total, self._done(frame)
+        bar = "" if total is None else ProgressBar(total=total, completed=done)
+        first.add_row(self._position(frame), bar, self._time_left(frame))
+        second = Text("  ").join(Text(words, style) for words, style in self._quantities(frame))
+        second.no_wrap, second.overflow = True, "crop"
+        live.update(Group(first, second), refresh=True)
+
+    @property
+    def _total(self) -> int | None:
+        """Number of frames of a replay, or of steps of a run."""
+        frames = self._info.planned_frames
+        return self._info.planned_steps if frames is None else frames
 
     def _done(self, frame: Frame) -> int:
-        return self._frames if self._replay else frame.step
+        if self._info.planned_frames is not None:
+            return self._frames
+        return frame.step - (self._first or 0)
 
-    def _place(self, frame: Frame) -> str:
-        total = "" if self._total is None else f"/{self._total}"
-        steps = f"step {frame.step}"
-        place = f"frame {self._frames}{total}  {steps}" if self._replay else f"{steps}{total}"
+    def _position(self, frame: Frame) -> str:
+        if self._info.planned_frames is not None:
+            place = f"frame {self._frames}/{self._info.planned_frames}  step {frame.step}"
+        else:
+            end = self._info.planned_steps
+            place = f"step {frame.step}" + ("" if end is None else f"/{(self._first or 0) + end}")
         return f"{place}  {frame.time:.1f} fs"
 
-    def _left(self, frame: Frame) -> str:
-        """The time left at the pace so far."""
-        done, elapsed = self._done(frame) - self._start, self._clock() - self._began
-        if self._total is None or done <= 0 or elapsed < LINE_SECONDS / 2:
+    def _time_left(self, frame: Frame) -> str:
+        """The time left at the mean pace of this run; "" while that is unknown."""
+        total, done = self._total, self._done(frame)
+        paced = done - self._info.frames_before
+        elapsed = self._clock() - self._began
+        if total is None or paced <= 0 or elapsed < self._interval / 2 or done >= total:
             return ""
-        left = self._total - self._start - done
-        return f"  {tqdm.format_interval(elapsed / done * left)} left" if left > 0 else ""
+        return f"{tqdm.format_interval(elapsed / paced * (total - done))} left"
 
-    def _describe(self, frame: Frame) -> str:
-        stop, flag, burning_in = None, None, False
+    def _quantities(self, frame: Frame) -> list[tuple[str, str]]:
+        """Each quantity with its colour, the most important first: a terminal crops the rest."""
+        parts = [] if frame.temperature is None else [(f"T {frame.temperature:.0f} K", "")]
+        with_u = self._last_with_u
+        if with_u is not None:
+            parts.append((f"U {with_u.force_delta:.3f} eV/Å", _COLOURS[self._action]))
         for policy in self._info.policies():
             stop, flag = policy.get("stop_threshold"), policy.get("flag_threshold")
-            burning_in = stop is None and policy.get("stop_above") == "auto"
-        parts = [] if frame.temperature is None else [f"T {frame.temperature:.0f} K"]
-        seen = self._with_u
-        if seen is not None and seen.force_delta is not None:
-            u = seen.force_delta
-            colour = _RED if _above(u, stop) else _YELLOW if _above(u, flag) else _GREEN
-            known = stop is not None or flag is not None
-            parts.append(self._painted(f"U {u:.3f} eV/Å", colour if known else ""))
-            atom = seen.worst_atom
-            if atom is not None:
-                symbol = chemical_symbols[int(seen.numbers[atom])]
-                parts.append(f"worst {symbol}{atom} {seen.worst_force_delta:.3f}")
-        if stop is not None:
-            parts.append(f"stop > {stop:.3f}")
-        elif burning_in:
-            parts.append("burn-in")
-        if flag is not None:
-            parts.append(f"flag > {flag:.3f}")
+            if stop is not None:
+                parts.append((f"stop > {stop:.3f}", ""))
+            elif policy.get("stop_above") == "auto":
+                parts.append(("burn-in", "cyan"))
+            if flag is not None:
+                parts.append((f"flag > {flag:.3f}", ""))
         if self._flags:
-            parts.append(self._painted(f"flagged {self._flags}", _YELLOW))
-        return "  ".join(parts)
-
-    def _painted(self, text: str, colour: str) -> str:
-        return f"{colour}{text}{_PLAIN}" if self._coloured and colour else text
+            parts.append((f"flagged {self._flags}", "yellow"))
+        if with_u is not None and with_u.worst_atom is not None:
+            symbol = chemical_symbols[int(with_u.numbers[with_u.worst_atom])]
+            worst = f"worst {symbol}{with_u.worst_atom} {with_u.worst_force_delta:.3f}"
+            parts.append((worst, ""))
+        return parts
 
     def close(self, result: RunResult) -> None:
-        """Show the last frame and leave bar and numbers."""
-        if self._seen is not None:
-            self._show(self._seen)
-        if self._bar is not None:
-            self._bar.close()
-            self._numbers.close()
+        """Show the last frame and end the display; its two lines stay."""
+        try:
+            if self._last is not None:
+                self._show(self._last)
+        finally:
+            if self._live is not None:
+                self._live.stop()
+                self._live = None
 
 
-def _above(value: float, threshold: float | None) -> bool:
-    return threshold is not None and not value <= threshold  # NaN is above
+def _live_display(out: QuietStream) -> Live | None:
+    """A display of lines that are redrawn in place; None on terminals that cannot move the cursor."""
+    from rich.console import Console  # only terminals need it, and it takes a while to import
+    from rich.live import Live
+
+    console = Console(file=out, force_terminal=True, highlight=False)  # type: ignore[arg-type]
+    if console.is_dumb_terminal:
+        return None
+    # what others write to stderr meanwhile appears above the lines; what goes to stdout may be data
+    live = Live(console=console, auto_refresh=False, redirect_stdout=False)
+    live.start()
+    console.show_cursor(True)  # a killed process could not bring it back
+    return live

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import subprocess
 import sys
 import warnings
@@ -31,6 +32,7 @@ from md_hooks import (
     run,
 )
 from md_hooks.flags import HASH_PREFIX
+from md_hooks.progress import print_line
 
 DONE = RunResult("finished", 0, 0.0)
 
@@ -332,13 +334,51 @@ def test_progress_in_lines_at_intervals_with_the_time_left():
     assert lines[12].endswith("  02:36 left")
 
 
-def test_progress_on_a_terminal_is_a_bar():
+def test_progress_on_a_terminal_is_two_lines_of_80_columns(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERM", "xterm")
+    out, now = Terminal(), [0.0]
+    thresholds = [{"stop_threshold": 1.25, "flag_threshold": 0.75}]
+    hook = Progress(out, clock=lambda: now[0])
+    hook.open(RunInfo(planned_steps=1_000_000, policies=lambda: thresholds))
+    hook.observe(frame(step=0, u=0.123), Verdict(Action.CONTINUE))
+    now[0] = 3600.01
+    hook.observe(frame(step=100_000, u=1.123), Verdict(Action.FLAG))
+    hook.close(DONE)
+    lines = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", out.getvalue()).replace("\r", "\n").split("\n")
+    first, second = [line for line in lines if line][-2:]
+    assert len(first) == 80
+    assert len(second) <= 80
+    assert first.startswith("step 100000/1000000")
+    assert first.endswith("9:00:00 left")
+    for part in ("T ", "U 1.123 eV/Å", "stop > 1.250", "flag > 0.750", "flagged 1", "worst Ar"):
+        assert part in second
+
+
+def test_warnings_appear_above_the_lines_of_a_terminal(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    before, out = sys.stderr, Terminal()
+    hook = Progress(out)
+    hook.open(RunInfo(planned_steps=10))
+    hook.observe(frame(step=0, u=0.123), Verdict(Action.CONTINUE))
+    print_line("warning: watch out")
+    hook.close(DONE)
+    assert sys.stderr is before
+    text = out.getvalue()
+    assert text.index("step 0/10") < text.index("warning: watch out") < text.rindex("step 0/10")
+
+
+@pytest.mark.parametrize("name", ["TERM", "NO_COLOR"])
+def test_progress_on_plain_terminals(monkeypatch, name):
+    """Without cursor control there are plain lines; with NO_COLOR no colours."""
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv(name, "dumb" if name == "TERM" else "1")
     out = Terminal()
     run(langevin(argon()), 20, [Guard(stop_above="auto"), Progress(out)])
     text = out.getvalue()
     assert "20/20" in text
     assert "burn-in" in text
-    assert "worst Ar" in text
+    assert not re.search(r"\x1b\[[0-9;]*m" if name == "NO_COLOR" else "\x1b", text)
 
 
 def test_progress_keeps_the_last_u():

@@ -1,7 +1,14 @@
 """Hooks on the frames of a molecular dynamics run: record, guard, flag, show.
 
-The package knows frames, not models: engines make a `Frame` of each step and hand it to the hooks
-through a `HookChain`. `run` and `attach` do that for ASE.
+The package handles frames, not models: an engine makes a `Frame` of each step and hands it to the
+hooks through a `HookChain`. `run` and `attach` do this for ASE; `Guard`, `Recorder`, `FlagStore` and
+`Progress` are ready to use. A hook of your own subclasses `Hook`, or is a function of a frame:
+
+>>> from md_hooks import Action, Guard, Progress, Recorder, run
+>>> def hot(frame):  # flags frames above 1000 K
+...     return Action.FLAG if frame.temperature > 1000 else None
+>>> hooks = [Guard(stop_above=1.0), hot, Recorder("run.h5"), Progress()]
+>>> run(dynamics, 1000, hooks)  # doctest: +SKIP
 """
 
 from typing import TYPE_CHECKING, Any

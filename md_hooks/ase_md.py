@@ -79,7 +79,7 @@ class Attachment:
     # --- one step ----------------------------------------------------------------------------
 
     def _observe(self) -> None:
-        """The observer: a frame of this step to the hooks, and the end of the run if they say."""
+        """Hand the frame of this step to the hooks; end the run if one of them stops it."""
         session = self._session
         if self._ended:
             raise RunStoppedError(
@@ -226,7 +226,7 @@ def attach(
     """Attach hooks to an ASE dynamics or optimiser, which is then run as usual.
 
     After each step the hooks get a `Frame` made from what the calculator has in ``results``; no
-    evaluation is caused. A hook that says stop ends ``dynamics.run`` at that step. Dynamics with a
+    evaluation is caused. A hook that stops the run ends ``dynamics.run`` at that step. Dynamics with a
     loop of their own (``SwitchLangevin``) are left with `RunStoppedError` one step later; that step
     makes no frame.
 

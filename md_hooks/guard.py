@@ -20,7 +20,7 @@ from .verdict import CONTINUE, Action, Verdict
 Threshold = float | Literal["auto"] | None
 
 FRAMES_WITHOUT_U = 1000
-"""A guard with a threshold that has seen so many frames without U, of which nobody says why, raises."""
+"""A guard with a threshold raises after this many frames in a row that lack U without a reason."""
 
 
 AUTO_STOP_FACTOR, AUTO_FLAG_FACTOR = 2.0, 1.5
@@ -48,7 +48,7 @@ class Guard(Hook):
     flags as well, above ``flag_factor`` times the same level. Where a number and an "auto" resolve to
     the wrong order the band is empty: stopping goes first.
 
-    A frame that should carry U and does not is an error at once.
+    A frame that should carry U but does not is an error.
 
     Args:
         stop_above: eV/Å, "auto", or None for no stop on size.
@@ -59,8 +59,8 @@ class Guard(Hook):
         factor: of an automatic stop threshold.
         flag_factor: of an automatic flag threshold.
         burn_in: length of the burn-in, steps.
-        temperature: target of the thermostat in the burn-in, K, so that its temperature can be
-            judged; None: it is not.
+        temperature: target of the thermostat during the burn-in, K; None skips the temperature
+            checks.
 
     Raises:
         HookError: a threshold, factor, patience or burn-in that makes no sense.
@@ -88,7 +88,7 @@ class Guard(Hook):
                 "exchange the two"
             )
         if on not in ("force_delta", "worst_atom"):
-            raise HookError(f"on is {on!r}: say 'force_delta' or 'worst_atom'")
+            raise HookError(f"on is {on!r}: pass 'force_delta' or 'worst_atom'")
         if len(patience) != 2 or not 1 <= patience[0] <= patience[1]:
             raise HookError(
                 f"patience is {patience}: give (k, n) with 1 <= k <= n, k of the last n frames"
@@ -222,7 +222,7 @@ class Guard(Hook):
         return Verdict(Action.STOP, reason + worst(frame), "burn_in")
 
     def unresolved(self) -> str | None:
-        """Why a run that is over was not guarded as asked for, in words; None where it was."""
+        """Why a finished run was not guarded as requested, in words; None if it was."""
         if not self._pending or self._refused is not None:
             return None
         return (
@@ -260,7 +260,7 @@ class Guard(Hook):
         return Verdict(action, reason + worst(frame), self.on, value, threshold)
 
     def policy(self) -> dict[str, Any]:
-        """What was asked for and what it resolved to, JSON-able, thresholds in eV/Å."""
+        """The requested and the resolved thresholds, JSON-able, in eV/Å."""
         return {
             "on": self.on,
             "stop_above": self.stop_above,
@@ -277,7 +277,7 @@ class Guard(Hook):
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the next verdict depends on, JSON-able, for a restart."""
+        """Everything that the next verdict depends on, JSON-able, for a restart."""
         return {
             "pending": self._pending,
             "burn_in_start": self._burn_in.start,

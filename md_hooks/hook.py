@@ -1,4 +1,4 @@
-"""Hook: what a run tells its observers, and what they may answer."""
+"""Hook: the interface between a run and its observers and judges."""
 
 from __future__ import annotations
 

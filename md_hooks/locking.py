@@ -2,7 +2,7 @@
 
 Only EWOULDBLOCK, EAGAIN and EACCES from a lock call mean that another process holds the lock.
 Everything else (ENOLCK, EOPNOTSUPP, ENOTSUPP, ENOSYS, ...) means that the file system cannot lock,
-as on many network file systems: the work goes on, with one line that says so.
+as on many network file systems: the run continues with a one-line warning.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def _attempt(function: object, *arguments: object) -> OSError | None:
 
 
 def warn_unlocked(path: str | Path, problem: OSError | None) -> None:
-    """Say, in one line, that a file could not be locked; nothing when it was."""
+    """Warn in one line that a file could not be locked; do nothing if it was."""
     if problem is not None:
         _log.warning(
             "%s cannot be locked (%s), so nothing keeps a second program from writing to "

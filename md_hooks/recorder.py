@@ -1,4 +1,4 @@
-"""Recorder: the trajectory of a run as an H5MD file that survives what happens to the run.
+"""Recorder: the trajectory of a run in an H5MD file that survives crashes of the run.
 
 What is written when. Every step leaves a row of scalars, every ``every``-th step and every step
 that a hook flags or stops leaves a frame. Rows and frames are gathered and written out together
@@ -6,7 +6,7 @@ at most about once a second (a step that takes longer is written at once), and i
 the run stops or ends. A process that is killed loses that last second and nothing else.
 
 Why the file can be read while it grows, and after kill -9. The format is the oldest that HDF5
-knows (``libver="earliest"``), which carries no mark that a writer left behind. What is written
+supports (``libver="earliest"``), which carries no mark that a writer left behind. What is written
 reaches the disk in steps that are made as a whole or not at all (`md_hooks.h5md.storage`); the datasets
 by which readers count frames come last, together with the checkpoint. Readers in other processes
 need no switch and disturb nobody; a second writer is refused (`md_hooks.locking`).
@@ -49,7 +49,7 @@ class Recorder(Hook):
 
     Args:
         path: the file.
-        every: a frame each so many steps, counted by the step number; scalars are kept each step.
+        every: record a frame every N steps, by step number; scalars are recorded at every step.
         mode: "create" refuses an existing file, "append" continues it (or creates it),
             "overwrite" replaces it once the first frames of the new run are on disk.
         replay: the frames are those of a stored trajectory. They may then be of different systems,
@@ -321,7 +321,7 @@ class Recorder(Hook):
         )
 
     def flush(self) -> None:
-        """Write out what is held back."""
+        """Write buffered rows and frames to disk."""
         self._write_out()
 
     def close(self, result: RunResult) -> None:

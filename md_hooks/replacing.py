@@ -1,4 +1,4 @@
-"""Files that are there as a whole or not at all: written beside, then put into place in one move.
+"""Files that appear completely or not at all: written beside the target, then renamed over it.
 
 A process that is killed while it writes leaves the old file, and a full disk leaves nothing new.
 What is renamed over a file would drop a link, a mode and an owner, and what is written to a name

@@ -1,4 +1,4 @@
-"""What hooks learn about a run: its description at the start, its outcome at the end."""
+"""Description of a run at its start and its outcome at its end, as hooks receive them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _no_states() -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class RunInfo:
-    """What the hooks are told about a run before its first frame.
+    """Description of a run that hooks receive before its first frame.
 
     Attributes:
         model: the model, JSON-able: name, weights_hash, library, ...

@@ -1,4 +1,4 @@
-"""One run with its hooks, whatever makes the frames: the last frame, the outcome, the end."""
+"""One run with its hooks, for any engine: the last frame, the outcome, closing."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from .verdict import Action, Verdict
 
 
 class Session:
-    """Hands the frames of a run to its hooks and knows how the run ends.
+    """Hands the frames of a run to its hooks and determines its result.
 
     Args:
         chain: the hooks.
-        evaluations: gives the number of evaluations of the model so far; None where nobody counts.
+        evaluations: gives the number of evaluations of the model so far; None if they are not counted.
         replay: the frames are those of a stored trajectory, which may be too short for the hooks.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""What a hook may answer to a frame."""
+"""The answer of a hook to a frame."""
 
 from __future__ import annotations
 

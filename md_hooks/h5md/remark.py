@@ -1,4 +1,4 @@
-"""What is to be said about a stored trajectory besides the numbers of its frames."""
+"""Remarks on the frames of a stored trajectory, such as gaps and frames that were skipped."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ BLOCK_VALUES = 200_000  # atoms x frames that are read at a time
 
 
 class Trajectory:
-    """What a Recorder wrote. The file is opened for each access only and never locked.
+    """A recorded trajectory. The file is opened for each access only and is never locked.
 
     Args:
         path: the file.
@@ -123,7 +123,7 @@ class Trajectory:
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """What the last run said about itself: model, command, seed, settings, versions."""
+        """Description of the last run: model, command, seed, settings, versions."""
         return self.runs[-1]["info"] if self.runs else {}
 
     @property

@@ -111,7 +111,7 @@ def _check_objects(file: h5py.File) -> None:
             if isinstance(item, h5py.Group):
                 visit(item, depth + 1)
             else:
-                _require(isinstance(item, h5py.Dataset), f"{where} is no dataset")
+                _require(isinstance(item, h5py.Dataset), f"{where} is not a dataset")
                 _check_storage(item)
                 _check_attributes(item)
 
@@ -124,9 +124,9 @@ def _check_storage(data: h5py.Dataset) -> None:
     _require(made.get_layout() != h5py.h5d.VIRTUAL, f"{data.name} is a view of another dataset")
     filters = {made.get_filter(i)[0] for i in range(made.get_nfilters())}
     _require(filters <= _FILTERS, f"{data.name} has a filter of another program")
-    _require(data.dtype.kind in "iufSV", f"{data.name} holds no numbers")
+    _require(data.dtype.kind in "iufSV", f"{data.name} does not hold numbers")
     if data.dtype.kind == "V":
-        _require(data.dtype == ROW, f"{data.name} holds no numbers")
+        _require(data.dtype == ROW, f"{data.name} does not hold numbers")
 
 
 def _check_attributes(item: h5py.Group | h5py.Dataset) -> None:
@@ -163,7 +163,7 @@ def _check_runs(file: h5py.File) -> None:
         for name, kind in (("info", dict), ("outcome", dict), ("policies", list)):
             _require(name in run.attrs, f"run {key} has no {name}")
             text = run.attrs[name]
-            _require(isinstance(text, str), f"the {name} of run {key} is no text")
+            _require(isinstance(text, str), f"the {name} of run {key} is not text")
             signed = file.get(layout.CHECKSUMS)
             mark = f"runs/{key}/{name}"
             if signed is not None and mark in signed.attrs:
@@ -259,7 +259,7 @@ def _rows(file: h5py.File, path: str, dtype: str, shape: tuple[int, ...]) -> h5p
     data = file.get(path)
     if data is None:
         return None
-    _require(isinstance(data, h5py.Dataset), f"{path} is no dataset")
+    _require(isinstance(data, h5py.Dataset), f"{path} is not a dataset")
     _require(data.dtype == np.dtype(dtype), f"{path} is of type {data.dtype}, not {dtype}")
     _require(data.shape[1:] == shape and len(data.shape) > 0, f"{path} has the shape {data.shape}")
     return data

@@ -254,7 +254,7 @@ class ForceDeltaCalculator(Calculator):
             missing = [name for name in properties if name in _NEED_GRADIENT]
             if missing:
                 raise PropertyUnavailableError(
-                    f"{', '.join(missing)} not computed at this evaluation "
+                    f"{', '.join(missing)} was not computed at this evaluation "
                     f"(every={self.every}); read calc.results.get('{missing[0]}'), or use every=1"
                 )
 

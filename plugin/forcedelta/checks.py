@@ -116,7 +116,7 @@ def check_supported(
     if model.periodic:
         raise ForceDeltaError(
             f"model '{model.name}' was made for structures that are periodic in three directions, "
-            f"not in {directions}; put the atoms in a cell with pbc=True, with vacuum around a "
+            f"not in {directions}; put the atoms into a cell with pbc=True, with vacuum around a "
             "surface or a cluster, or choose another model"
         )
     if directions:

@@ -129,7 +129,7 @@ def test_calculate_can_be_called_directly() -> None:
     assert set(calc.results) == KEYS
     assert np.array_equal(calc.get_property("forces"), calc.results["forces"])
     assert calc.evaluations == 1
-    with pytest.raises(ForceDeltaError, match="give the atoms"):
+    with pytest.raises(ForceDeltaError, match="pass atoms"):
         calculator().calculate()
 
 
@@ -315,7 +315,7 @@ def test_npt_with_a_model_without_stress() -> None:
     atoms = small_crystal()
     model = replace(load_model(ForceDelta(calm_network())), stress=False, name="flat")
     atoms.calc = ForceDeltaCalculator(model)
-    with pytest.raises(ForceDeltaError, match="'flat' has no stress; use an ensemble of constant"):
+    with pytest.raises(ForceDeltaError, match="'flat' has no stress: use a constant-volume ensemble"):
         dynamics("npt, isotropic", atoms).run(1)
     assert "stress" not in atoms.calc.results
 

@@ -100,9 +100,9 @@ def test_steps_without_gradient_expect_errors_too() -> None:
         ("many", 1, "whole number of e, not 'many'"),
         (np.nan, 1, "whole number of e"),
         (1, 0, "whole number of 1 or more"),
-        (0, 1, "do not go together: with 9 electrons the multiplicity is even"),
-        (1, 2, "with 8 electrons the multiplicity is odd"),
-        (10, 1, "do not go together"),
+        (0, 1, "are incompatible: with 9 electrons the multiplicity must be even"),
+        (1, 2, "with 8 electrons the multiplicity must be odd"),
+        (10, 1, "are incompatible"),
     ],
 )
 def test_charges_and_spins_that_cannot_be(charge: Any, spin: Any, message: str) -> None:
@@ -116,7 +116,7 @@ def test_a_missing_charge_is_asked_for() -> None:
     with pytest.raises(ForceDeltaError, match="pass --charge and --spin"):
         atoms.get_forces()
     graph = Graphs(loaded(Springs()), torch.float32, torch.device("cpu")).batch([atoms])
-    with pytest.raises(ForceDeltaError, match=r"give charge_spin of shape \[1, 2\], not None"):
+    with pytest.raises(ForceDeltaError, match=r"pass charge_spin of shape \[1, 2\], not None"):
         ForceDelta(Charged())(*graph)
     assert charge_and_spin(atoms, loaded(Springs())) is None
 
@@ -125,7 +125,7 @@ def test_first_derivatives_only() -> None:
     module = Counting(small_network())
     module.first_order_only = True
     graph = Graphs(loaded(module), torch.float64, torch.device("cpu")).batch([acetaldehyde()])
-    with pytest.raises(ForceDeltaError, match="no right second derivatives"):
+    with pytest.raises(ForceDeltaError, match="does not support second derivatives"):
         ForceDelta(module)(*graph, create_graph=True)
     assert module.forwards == 0
     ForceDelta(module)(*graph)

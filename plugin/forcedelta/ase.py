@@ -33,43 +33,43 @@ _NEED_GRADIENT = ("force_delta", "force_deltas", "conservative_forces", "stress"
 
 
 class PropertyUnavailableError(ForceDeltaError, PropertyNotImplementedError):
-    """A property that this model, structure or setting does not have; nothing was computed."""
+    """A property not available for this model, structure or setting; nothing was computed."""
 
 
 class ForceDeltaCalculator(Calculator):
     """Energy, forces and Force Delta of a direct-force model, one evaluation per configuration.
 
-    ``results`` holds after an evaluation of N atoms:
+    After an evaluation of N atoms, ``results`` holds:
 
-    - ``energy``, and the same as ``free_energy``: eV.
-    - ``forces`` [N, 3] eV/Å: the direct or the conservative ones, as chosen. They drive dynamics.
+    - ``energy`` and, equal to it, ``free_energy``: eV.
+    - ``forces`` [N, 3] eV/Å: direct or conservative, as chosen; they drive the dynamics.
     - ``direct_forces``, ``conservative_forces`` [N, 3] eV/Å: both.
     - ``force_delta``: U, eV/Å; ``force_deltas`` [N]: u_i, eV/Å.
-    - ``expected_errors`` [N], eV/Å: the force error that the model itself expects of each atom,
-      of models that have such a head.
-    - ``stress`` [6] eV/Å^3, ASE's sign and order, for structures that are periodic in three
-      directions: the conservative one, the strain derivative of the energy, from the same backward
-      pass. It drives barostats, also where the direct forces drive the atoms: a model predicts no
-      direct stress.
+    - ``expected_errors`` [N] eV/Å: the force error of each atom predicted by the model itself, for
+      models with such a head.
+    - ``stress`` [6] eV/Å^3, in ASE's sign and order, for structures periodic in three directions:
+      the conservative stress, the strain derivative of the energy, from the same backward pass. It
+      drives barostats even where direct forces drive the atoms; a direct stress that a model may
+      predict (Orb and some metatomic models do) is not used.
 
-    With ``every=k`` only each k-th evaluation is exact, beginning with the first: the evaluations
-    between are one pass of the model without gradient, and have neither U, u_i nor conservative
-    forces in ``results``. In molecular dynamics an evaluation is a step, so that the exact ones are
-    the steps 0, k, 2k, ... (`count_from` for runs that do not start at 0). Asking for what was not
-    computed raises; it does not compute it. There is no stress with ``every`` above 1.
+    With ``every=k`` every k-th evaluation is exact, beginning with the first. The evaluations in
+    between are a forward pass without gradient: their ``results`` lack U, u_i and conservative
+    forces. In molecular dynamics each step is one evaluation, and the exact ones are steps 0, k,
+    2k, ... (see `count_from` for runs that do not start at 0). Requesting a property that was not
+    computed raises an error instead of computing it. There is no stress with ``every`` above 1.
 
     A model of charged and open-shell molecules takes the total charge and the spin multiplicity
     from ``atoms.info["charge"]`` and ``atoms.info["spin"]``.
 
-    A run that explodes goes on until somebody stops it: positions that are not finite, or a cell
-    that has collapsed, give results of NaN, and `problem` says why. The first evaluation of a
-    structure raises instead.
+    During a run, positions that are not finite or a collapsed cell give NaN instead of an error, so
+    a guard sees the explosion; `problem` holds the reason. The first evaluation of a structure
+    raises instead.
 
     Attributes:
         model: the `LoadedModel`.
         model_info: name, weights_hash, library, versions and settings, for files.
-        problem: why the results are NaN; None where they are the model's.
-        force_delta_due: whether the last evaluation was an exact one.
+        problem: the reason why the results are NaN; None if they are not.
+        force_delta_due: whether the last evaluation was exact.
     """
 
     implemented_properties: Sequence[str] = [  # type: ignore[assignment]
@@ -98,11 +98,11 @@ class ForceDeltaCalculator(Calculator):
         """Loads the model.
 
         Args:
-            model: registered name (``forcedelta models``), path of a file of weights, or a model in
-                memory.
-            forces: the ones that ``forces`` are.
-            every: exact U with each so many evaluations; above 1 only with direct forces.
-            device: of torch, such as "cpu" or "cuda".
+            model: a registered name (``forcedelta models``), the path of a weights file, or a model
+                in memory.
+            forces: which forces ``results["forces"]`` holds.
+            every: exact U at every N-th evaluation; above 1 only with direct forces.
+            device: torch device, such as "cpu" or "cuda".
             dtype: of positions and weights.
             architecture, trust: see `forcedelta.load_model`.
 
@@ -116,7 +116,7 @@ class ForceDeltaCalculator(Calculator):
             raise ForceDeltaError(f"every must be a whole number of 1 or more, not {every!r}")
         if every > 1 and forces == "conservative":
             raise ForceDeltaError(
-                "every must be 1 with conservative forces, which need the gradient at each step"
+                "every must be 1 with conservative forces, which need the gradient at every step"
             )
         if dtype not in DTYPES:
             raise ForceDeltaError(f"dtype must be 'float32' or 'float64', not {dtype!r}")
@@ -138,18 +138,18 @@ class ForceDeltaCalculator(Calculator):
 
     @property
     def evaluations(self) -> int:
-        """Passes of the model so far."""
+        """Forward passes of the model so far."""
         return self._evaluator.passes
 
     def count_from(self, step: int) -> None:
-        """Makes the next evaluation that of ``step``; those of ``step % every == 0`` are exact."""
+        """Assigns the next evaluation to ``step``; evaluations at ``step % every == 0`` are exact."""
         self._count = step
 
     def check_state(self, atoms: Atoms, tol: float = 0.0) -> list[str]:
-        """What differs from the configuration of ``results``, of all that a model sees.
+        """Inputs of the model that differ from the configuration of ``results``.
 
-        Bit by bit, and an order of magnitude faster than ASE's own comparison, which also looks at
-        charges and magnetic moments; it runs at every ``get_forces`` and ``get_potential_energy``.
+        Compared bit by bit, an order of magnitude faster than ASE's own comparison, which also
+        covers charges and magnetic moments; runs at every ``get_forces`` and ``get_potential_energy``.
         """
         known = self.atoms
         if known is None:
@@ -173,21 +173,21 @@ class ForceDeltaCalculator(Calculator):
         properties: Sequence[str] = ("energy",),
         system_changes: Sequence[str] = all_changes,
     ) -> None:
-        """One evaluation, into ``results``.
+        """Evaluates the model once and stores the ``results``.
 
         Raises:
-            ForceDeltaError: a structure that is empty, not finite, without a usable cell, or of
-                elements or a periodicity that the model does not know.
-            PropertyUnavailableError: properties that this evaluation will not have.
+            ForceDeltaError: a structure that is empty, not finite or without a usable cell, or whose
+                elements or periodicity the model does not support.
+            PropertyUnavailableError: a property that this evaluation does not give.
         """
         if atoms is None:
             atoms = self.atoms
             if atoms is None:
-                raise ForceDeltaError("nothing to calculate: give the atoms")
-        elif self.check_state(atoms):  # called directly; get_property has set it already
+                raise ForceDeltaError("no structure to calculate: pass atoms")
+        elif self.check_state(atoms):  # a direct call; get_property has set the atoms
             self.atoms, self.results = atoms.copy(), {}
         exact = self._count % self.every == 0
-        if self.results:  # of this configuration, but without what is asked for now
+        if self.results:  # same configuration, but a property is missing
             exact = "force_delta" in self.results
         self.force_delta_due = exact
         stress = bool(atoms.pbc.all()) and self.model.stress and self.every == 1
@@ -232,22 +232,22 @@ class ForceDeltaCalculator(Calculator):
         return {name: value for name, value in results.items() if value is not None}
 
     def _refuse(self, properties: Sequence[str], atoms: Atoms, exact: bool, stress: bool) -> None:
-        """Raises for properties that the evaluation at hand will not have."""
+        """Raises if the next evaluation does not give a property."""
         if "stress" in properties and not stress:
             if not atoms.pbc.all():
                 reason = (
-                    "there is no stress without a volume: the structure is not periodic in three "
-                    "directions; use an ensemble of constant volume"
+                    "stress needs a volume, and the structure is not periodic in three directions: "
+                    "use a constant-volume ensemble"
                 )
             elif not self.model.stress:
                 reason = (
-                    f"model '{self.model.name}' has no stress; use an ensemble of constant volume, "
-                    "or another model"
+                    f"model '{self.model.name}' has no stress: use a constant-volume ensemble or "
+                    "another model"
                 )
             else:
                 reason = (
-                    f"there is no stress with every={self.every}, as it needs the gradient at each "
-                    "step; use every=1 for constant pressure"
+                    f"stress needs the gradient at every step, and every={self.every}: use every=1 "
+                    "for constant pressure"
                 )
             raise PropertyUnavailableError(reason)
         if not exact:
@@ -259,7 +259,7 @@ class ForceDeltaCalculator(Calculator):
                 )
 
     def _take_system(self, atoms: Atoms) -> bool:
-        """Keeps what does not change from step to step; True for another system than before."""
+        """Remembers elements and periodicity; True if they differ from the last evaluation."""
         new = not (
             np.array_equal(atoms.numbers, self._numbers) and np.array_equal(atoms.pbc, self._pbc)
         )

@@ -1,4 +1,4 @@
-"""What a model can be asked for: checks of structures, before anything is computed."""
+"""Checks of a structure before a model is evaluated on it."""
 
 from typing import Any
 
@@ -12,17 +12,17 @@ from forcedelta.models.loaded import LoadedModel
 from forcedelta.neighbours import neighbour_pairs
 from md_hooks.foreign_fields import has_numbers
 
-OVERLAP = 0.3  # Å, less than half of the shortest bond there is (H2, 0.74 Å)
+OVERLAP = 0.3  # Å, less than half of the shortest bond (H2, 0.74 Å)
 FASTEST = 2998.0  # Å/fs, the speed of light
-LIGHTEST, HEAVIEST = 1e-3, 1e9  # amu, far beyond isotopes and weights that hold an atom in place
+LIGHTEST, HEAVIEST = 1e-3, 1e9  # amu, far beyond isotopes and the masses that fix an atom in place
 
 
 def check_atoms(atoms: Atoms) -> None:
-    """Whether a structure is one at all, for any model: what no computation can begin with.
+    """Checks that a structure is valid for any model.
 
     Raises:
         ForceDeltaError: no atoms; an atom without an element, or with a position, momentum or mass
-            that is not finite or that no atom has; a cell that is not finite.
+            that is not finite or not physical; a cell that is not finite.
     """
     if len(atoms) == 0:
         raise ForceDeltaError("the structure is empty: at least one atom is needed")
@@ -40,34 +40,32 @@ def check_atoms(atoms: Atoms) -> None:
         if atoms.has(name) and not has_numbers(atoms.arrays[name], *shape):
             numbers = "a number" if name == "masses" else "three numbers"
             raise ForceDeltaError(
-                f"the {name} of the structure are not {numbers} for each atom: correct them, or leave "
-                "them out of the file"
+                f"the {name} of the structure are not {numbers} for each atom: correct them, or omit "
+                "them from the file"
             )
     masses = atoms.get_masses()
     _check_each(
         atoms, (masses >= LIGHTEST) & (masses <= HEAVIEST),
         "has a mass of {0:g} amu", masses,
-        f"give {LIGHTEST:g} to {HEAVIEST:g} amu, or leave the masses out of the file",
+        f"give {LIGHTEST:g} to {HEAVIEST:g} amu, or omit the masses from the file",
     )  # fmt: skip
     if not atoms.has("momenta"):
         return
     momenta = atoms.arrays["momenta"]
-    leave = "correct the momenta (or velocities), or leave them out of the file"
+    fix = "correct the momenta (or velocities), or omit them from the file"
     _check_each(
         atoms, np.isfinite(momenta).all(axis=1),
-        "has a momentum that is not a finite number", None, leave,
+        "has a momentum that is not a finite number", None, fix,
     )  # fmt: skip
     speeds = np.linalg.norm(momenta / masses[:, None], axis=1) * units.fs
-    _check_each(
-        atoms, speeds <= FASTEST, "moves with {0:.3g} Å/fs, faster than light", speeds, leave
-    )
+    _check_each(atoms, speeds <= FASTEST, "moves at {0:.3g} Å/fs, faster than light", speeds, fix)
 
 
 def _check_each(
     atoms: Atoms, good: NDArray[np.bool_], what: str, values: NDArray[Any] | None, fix: str,
     part: str = "",
 ) -> None:  # fmt: skip
-    """Raises a ForceDeltaError that names the first atom for which something does not hold."""
+    """Raises a ForceDeltaError that names the first atom that is not good."""
     if good.all():
         return
     atom = int(np.argmin(good))
@@ -75,7 +73,7 @@ def _check_each(
     number = int(atoms.numbers[atom])
     symbol = chemical_symbols[number] if 0 < number < len(chemical_symbols) else "X"
     others = int((~good).sum()) - 1
-    also = f", as {others} more" if others else ""
+    also = f" (and {others} more)" if others else ""
     raise ForceDeltaError(
         f"{part}atom {atom} ({symbol}), counted from 0, {what.format(value)}{also}: {fix}"
     )
@@ -84,7 +82,7 @@ def _check_each(
 def check_supported(
     numbers: NDArray[np.integer], pbc: NDArray[np.bool_], model: LoadedModel
 ) -> None:
-    """Whether the model was made for such elements and such periodicity.
+    """Checks that the model supports the elements and the periodicity of a structure.
 
     Args:
         numbers: [N] atomic numbers.
@@ -92,7 +90,7 @@ def check_supported(
         model: as loaded.
 
     Raises:
-        ForceDeltaError: no atoms, elements or a periodicity that the model does not know.
+        ForceDeltaError: no atoms; unsupported elements or periodicity.
     """
     if len(numbers) == 0:
         raise ForceDeltaError("the structure is empty: at least one atom is needed")
@@ -107,7 +105,7 @@ def check_supported(
         if foreign:
             first = int(np.flatnonzero(numbers == foreign[0])[0])
             raise ForceDeltaError(
-                f"model '{model.name}' does not know "
+                f"model '{model.name}' does not support "
                 f"{', '.join(chemical_symbols[z] for z in foreign)} (first: atom {first}, counted "
                 f"from 0), only {', '.join(model.symbols)}; "
                 "choose a model for these elements"
@@ -130,22 +128,22 @@ def check_supported(
 
 
 def check_takes_charge(model: LoadedModel, charge: int | None, spin: int | None) -> None:
-    """Whether a charge and a spin that the user gives mean something to the model.
+    """Checks that a charge or a spin is given only to a model that takes them.
 
     Raises:
-        ForceDeltaError: they do not.
+        ForceDeltaError: the model takes neither.
     """
     if not model.takes_charge_spin and not charge is spin is None:
         raise ForceDeltaError(
-            f"model '{model.name}' takes no charge and no spin: omit --charge and --spin"
+            f"model '{model.name}' takes neither charge nor spin: omit --charge and --spin"
         )
 
 
 def check_structure(atoms: Atoms, model: LoadedModel) -> None:
-    """Everything that should hold at the start of a run.
+    """All checks of the first structure of a run.
 
-    Not for structures within a run: when one explodes, atoms do come close, and the guard is to see
-    it.
+    Not for structures within a run: when it explodes, atoms come close, and the guard must see
+    that.
 
     Raises:
         ForceDeltaError: what `check_atoms` and `check_supported` raise; periodic cell vectors that

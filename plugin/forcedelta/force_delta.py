@@ -1,4 +1,4 @@
-"""The Force Delta: where a model's direct forces and the gradient of its energy disagree."""
+"""The Force Delta: the disagreement of direct forces with the gradient of the energy."""
 
 import torch
 from torch import Tensor, nn
@@ -7,7 +7,7 @@ from forcedelta.errors import ForceDeltaError
 
 
 def _root(squared: Tensor) -> Tensor:
-    """Square root with the gradient 0 at 0, where that of ``torch.sqrt`` makes NaN of sums."""
+    """Square root whose gradient at 0 is 0; that of ``torch.sqrt`` turns sums into NaN."""
     zero = squared == 0
     return torch.where(
         zero, squared, torch.sqrt(torch.where(zero, torch.ones_like(squared), squared))
@@ -22,13 +22,13 @@ def _root_mean(squared: Tensor, batch: Tensor, structures: int) -> Tensor:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error means that less should be computed at a time, on a GPU or a CPU."""
+    """Whether an error reports exhausted memory, on a GPU or a CPU."""
     # on the CPU torch raises a plain RuntimeError
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def last_line(error: BaseException) -> str:
-    """What TorchScript's many lines end with."""
+    """The last line of an error, which holds the cause of TorchScript's long ones."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines or [type(error).__name__])[-1][:200]
 
@@ -41,13 +41,13 @@ def epsilon(forces: Tensor, reference: Tensor, batch: Tensor | None = None) -> T
     Args:
         forces: [N, 3] eV/Å, predicted; the paper takes the direct forces.
         reference: [N, 3] eV/Å, for instance from DFT.
-        batch: [N] int64, the structure of each atom; without it all atoms are of one structure.
+        batch: [N] int64, the structure of each atom; without it all atoms belong to one structure.
 
     Returns:
         [S] eV/Å.
 
     Raises:
-        ForceDeltaError: shapes that do not fit.
+        ForceDeltaError: shapes that do not match.
     """
     if (
         forces.dim() != 2
@@ -68,25 +68,24 @@ def epsilon(forces: Tensor, reference: Tensor, batch: Tensor | None = None) -> T
 
 
 class ForceDelta(nn.Module):
-    """Wraps a direct-force model; one call is one forward and one backward pass of it.
+    """Wraps a direct-force model; one call is one forward and one backward pass.
 
     The model is any module with the call
 
         model(positions, numbers, cell, edge_index, edge_shift, batch)
             -> (energy [S] eV, direct forces [N, 3] eV/Å)
 
-    whose energy autograd can follow back to positions and, for the stress, cell. A model that
-    TorchScript accepts can be exported together with this module:
+    whose energy is connected by autograd to the positions and, for the stress, the cell. A model
+    that TorchScript accepts can be exported together with this module:
     ``torch.jit.script(ForceDelta(model))``.
 
-    Four attributes of a model change this, where they are there and true; TorchScript knows none
-    of them:
+    Four optional attributes of a model, if true, change this; TorchScript supports none of them:
 
-    - ``takes_charge_spin``: it is called with a seventh argument, ``charge_spin`` [S, 2].
-    - ``gives_expected_errors``: it returns a third tensor [N], eV/Å, the force error that it
-      expects of each atom.
-    - ``first_order_only``: its gradient is right, but the gradient of that is not.
-    - ``foreign``: it is code from a file, whose errors are those of the file.
+    - ``takes_charge_spin``: the model takes a seventh argument, ``charge_spin`` [S, 2].
+    - ``gives_expected_errors``: the model returns a third tensor [N] eV/Å, its own prediction of
+      the force error of each atom.
+    - ``first_order_only``: first derivatives are correct, second derivatives are not.
+    - ``foreign``: the model is code loaded from a file, and its errors are reported as such.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -109,42 +108,40 @@ class ForceDelta(nn.Module):
         stress: bool = False,
         create_graph: bool = False,
     ) -> dict[str, Tensor]:
-        """Energy, both forces and their disagreement, for all structures of a batch.
+        """Energy, both forces and the Force Delta of all structures of a batch.
 
         ``F_c = -dE/dr``,  ``u_i = sqrt( 1/3 |F_nc,i - F_c,i|^2 )``,
-        ``U = sqrt( 1/(3N) sum_i |F_nc,i - F_c,i|^2 )``, so that U^2 is the mean of u_i^2  (eq. 1)
+        ``U = sqrt( 1/(3N) sum_i |F_nc,i - F_c,i|^2 )``, hence U^2 is the mean of u_i^2  (eq. 1)
 
-        Gradients are taken with respect to positions (and strain) only: parameters get none. Works
-        under ``torch.no_grad()``; an exported TorchScript module does not.
+        Gradients are taken with respect to positions (and strain) only, not parameters. Works under
+        ``torch.no_grad()``; an exported TorchScript module does not.
 
         Args:
             positions: [N, 3] Å, float32 or float64.
             numbers: [N] int64, atomic numbers.
             cell: [S, 3, 3] Å, rows are cell vectors; zeros for molecules.
-            edge_index: [2, E] int64, centre and neighbour of every pair, both directions.
-            edge_shift: [E, 3], whole cell vectors to be added to the neighbour's position, as
-                floats.
+            edge_index: [2, E] int64, centre and neighbour of every pair, in both directions.
+            edge_shift: [E, 3], integer multiples of the cell vectors, as floats, added to the
+                neighbour's position.
             batch: [N] int64, the structure of each atom.
             charge_spin: [S, 2], total charge in e and spin multiplicity 2S + 1 of each structure,
                 for models that take them.
-            stress: also the conservative stress, the strain derivative of the energy over the
-                volume, from the same backward pass.
-            create_graph: keep the graph, so that the results can be differentiated again, for
-                instance U with respect to positions that require a gradient. Where an atom's
-                difference vanishes u_i has no gradient; 0 is returned. Without it all results are
-                detached.
+            stress: also compute the conservative stress, the strain derivative of the energy per
+                volume, in the same backward pass.
+            create_graph: keep the graph for differentiating the results again, for instance U with
+                respect to positions that require a gradient. Where an atom's difference vanishes,
+                u_i has no gradient and 0 is returned. Without it all results are detached.
 
         Returns:
             "energy" [S] eV, "direct_forces" [N, 3] eV/Å, "conservative_forces" [N, 3] eV/Å,
             "force_deltas" (u_i) [N] eV/Å, "force_delta" (U) [S] eV/Å, with ``stress`` "stress"
-            [S, 3, 3] eV/Å^3, NaN for structures whose cell has no volume (the sign is ASE's:
-            positive is under tension), and of models that say so "expected_errors" [N] eV/Å.
+            [S, 3, 3] eV/Å^3 (positive under tension, as in ASE; NaN for structures whose cell has no
+            volume), and "expected_errors" [N] eV/Å of models that predict them.
 
         Raises:
-            ForceDeltaError: shapes that do not fit, a charge and spin that are missing,
-                ``create_graph`` for a model that has first derivatives only, or an energy that does
-                not depend on the positions (torch.jit.Error with the same text from an exported
-                module).
+            ForceDeltaError: shapes that do not match, missing charge and spin, ``create_graph`` for a
+                model with first derivatives only, or an energy that does not depend on the
+                positions (an exported module raises torch.jit.Error with the same text).
         """
         if torch.jit.is_scripting():
             return self._evaluate(
@@ -160,13 +157,13 @@ class ForceDelta(nn.Module):
         self, graph: list[Tensor], charge_spin: Tensor | None, stress: bool, create_graph: bool
     ) -> dict[str, Tensor]:
         try:
-            with torch.enable_grad():  # TorchScript knows no such context
+            with torch.enable_grad():  # not supported by TorchScript
                 positions, numbers, cell, edge_index, edge_shift, batch = graph
                 return self._evaluate(
                     positions, numbers, cell, edge_index, edge_shift, batch, charge_spin, stress,
                     create_graph,
                 )  # fmt: skip
-        except Exception as error:  # TorchScript's have no common base
+        except Exception as error:  # TorchScript's errors have no common base
             known = isinstance(error, ForceDeltaError) or is_out_of_memory(error)
             if known or not self._foreign:
                 raise
@@ -178,16 +175,16 @@ class ForceDelta(nn.Module):
     ) -> None:
         if create_graph and self._first_order_only:
             raise ForceDeltaError(
-                f"{type(self.model).__name__} has no right second derivatives: leave out "
-                "create_graph, or take another model for attacks and training"
+                f"{type(self.model).__name__} does not support second derivatives: omit "
+                "create_graph, or use another model for attacks and training"
             )
         if not self._takes_charge_spin:
             return
         if charge_spin is None or charge_spin.shape != (structures, 2):
             given = None if charge_spin is None else list(charge_spin.shape)
             raise ForceDeltaError(
-                f"{type(self.model).__name__} takes a total charge and a spin multiplicity for each "
-                f"structure: give charge_spin of shape [{structures}, 2], not {given}"
+                f"{type(self.model).__name__} needs the total charge and the spin multiplicity of each "
+                f"structure: pass charge_spin of shape [{structures}, 2], not {given}"
             )
 
     @torch.jit.unused
@@ -236,7 +233,7 @@ class ForceDelta(nn.Module):
             )
         if not (energy.is_floating_point() and direct.is_floating_point()):
             raise ForceDeltaError(
-                "the model must return real floating-point numbers for energies and direct forces, not "
+                "the model must return real floating-point energies and direct forces, not "
                 f"{energy.dtype} and {direct.dtype}"
             )
         if energy.device != positions.device or direct.device != positions.device:
@@ -264,8 +261,8 @@ class ForceDelta(nn.Module):
                 conservative = -gradient
             elif edge_index.shape[1] > 0:
                 raise ForceDeltaError(
-                    "autograd finds no way from the model's energy back to the positions, so that "
-                    "there are no conservative forces: look for detach() in the model"
+                    "the energy is not connected to the positions in the autograd graph, and there are "
+                    "no conservative forces: look for detach() in the model"
                 )
             if stress:
                 derivative = gradients[1]
@@ -273,8 +270,8 @@ class ForceDelta(nn.Module):
                     virial = derivative
         elif edge_index.shape[1] > 0:
             raise ForceDeltaError(
-                "the model's energy carries no autograd graph, so that there are no conservative "
-                "forces: look for no_grad() or detach() in the model"
+                "the energy has no autograd graph, and there are no conservative forces: look for "
+                "no_grad() or detach() in the model"
             )
 
         squared = ((direct - conservative) ** 2).sum(1)
@@ -306,7 +303,7 @@ def _check_shapes(
     edge_shift: Tensor,
     batch: Tensor,
 ) -> None:
-    """Shapes and types only: nothing here waits for a device."""
+    """Checks shapes and types only, which does not synchronise with a device."""
     atoms = positions.shape[0]
     if positions.dim() != 2 or positions.shape[1] != 3 or not positions.is_floating_point():
         raise ForceDeltaError(
@@ -317,12 +314,12 @@ def _check_shapes(
         raise ForceDeltaError("the structure is empty: at least one atom is needed")
     if numbers.shape != (atoms,) or batch.shape != (atoms,):
         raise ForceDeltaError(
-            f"numbers and batch must have shape [{atoms}] as there are {atoms} positions, "
+            f"numbers and batch must have shape [{atoms}] for {atoms} positions, "
             f"not {list(numbers.shape)} and {list(batch.shape)}"
         )
     if cell.dim() != 3 or cell.shape[1:] != (3, 3):
         raise ForceDeltaError(
-            f"cell must have shape [S, 3, 3], one for each structure, not {list(cell.shape)}"
+            f"cell must have shape [S, 3, 3], one cell per structure, not {list(cell.shape)}"
         )
     edges = edge_index.shape[-1]
     if edge_index.shape != (2, edges) or edge_shift.shape != (edges, 3):
@@ -332,6 +329,6 @@ def _check_shapes(
         )
     if cell.dtype != positions.dtype or edge_shift.dtype != positions.dtype:
         raise ForceDeltaError(
-            f"cell and edge_shift must be {positions.dtype} as the positions are, "
+            f"cell and edge_shift must be {positions.dtype} like the positions, "
             f"not {cell.dtype} and {edge_shift.dtype}"
         )

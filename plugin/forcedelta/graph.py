@@ -1,4 +1,4 @@
-"""Structures as the tensors that a model takes."""
+"""Graphs: structures as the input tensors of a model."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from forcedelta.models.loaded import LoadedModel
 from forcedelta.neighbours import NeighbourList, neighbour_pairs
 
 Graph = tuple[Tensor, ...]
-"""positions, numbers, cell, edge_index, edge_shift, batch and, for models that take it,
-charge_spin: the arguments of a model and of `forcedelta.ForceDelta`, in their order."""
+"""Arguments of a model and of `forcedelta.ForceDelta`, in order: positions, numbers, cell,
+edge_index, edge_shift, batch and, for models that take it, charge_spin."""
 
 
 def charge_and_spin(atoms: Atoms, model: LoadedModel) -> tuple[float, float] | None:
     """Total charge (e) and spin multiplicity of a structure, from ``atoms.info``.
 
     Returns:
-        None for a model that takes none.
+        None for a model that takes neither.
 
     Raises:
-        ForceDeltaError: the model takes them and they are missing, or no numbers that can be.
+        ForceDeltaError: the model takes them and they are missing or impossible.
     """
     if not model.takes_charge_spin:
         return None
@@ -50,8 +50,8 @@ def charge_and_spin(atoms: Atoms, model: LoadedModel) -> tuple[float, float] | N
     electrons = int(atoms.numbers.sum()) - round(charge)
     if electrons < 0 or (electrons - int(spin)) % 2 == 0:
         raise ForceDeltaError(
-            f"a charge of {charge:g} and a spin multiplicity of {spin:g} do not go together: with "
-            f"{electrons} electrons the multiplicity is {'odd' if electrons % 2 == 0 else 'even'}"
+            f"charge {charge:g} and spin multiplicity {spin:g} are incompatible: with "
+            f"{electrons} electrons the multiplicity must be {'odd' if electrons % 2 == 0 else 'even'}"
         )
     return charge, spin
 
@@ -65,13 +65,13 @@ def _whole(value: Any) -> float | None:
 
 
 class Graphs:
-    """Makes the arguments of a model, for one structure as it moves or for many at once.
+    """Builds the input of a model, for one moving structure or for a batch.
 
-    What does not change from step to step is kept: element numbers, cell, and the neighbour list as
-    long as its skin lasts.
+    Tensors that do not change between steps are reused: atomic numbers, cell, and the neighbour
+    list until an atom leaves its skin.
 
     Args:
-        model: whose cutoff counts.
+        model: sets the cutoff.
         dtype: of the tensors.
         device: of the tensors.
     """
@@ -98,7 +98,7 @@ class Graphs:
         Args:
             positions: [N, 3] Å.
             numbers: [N] atomic numbers.
-            cell: [3, 3] Å; rows of directions that are not periodic do not count.
+            cell: [3, 3] Å; rows of non-periodic directions are ignored.
             pbc: [3].
             charge_spin: see `charge_and_spin`.
 
@@ -115,7 +115,7 @@ class Graphs:
             self._cell = cell
             self._cell_tensor = self._tensor(cell[None])
         graph = (
-            # from an atom, not from wherever the box is: float32 has seven digits
+            # relative to an atom: float32 has seven digits
             self._tensor(positions - positions[0]),
             self._number_tensor,
             self._cell_tensor,
@@ -131,7 +131,7 @@ class Graphs:
         return (*graph, self._state_tensor)
 
     def batch(self, structures: Sequence[Atoms]) -> Graph:
-        """The arguments for several structures side by side.
+        """The arguments for a batch of structures.
 
         Raises:
             ForceDeltaError: as `forcedelta.neighbours.neighbour_pairs` and `charge_and_spin`.

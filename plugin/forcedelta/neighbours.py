@@ -1,18 +1,18 @@
-"""Neighbour lists: which atoms see which, across which periodic images.
+"""Neighbour lists: pairs of atoms within a cutoff, periodic images included.
 
 Pairs come from matscipy. It, vesin 0.6.2 and ASE's own list were compared against an exhaustive
 search over every combination of periodic directions, skewed cells, cells smaller than the cutoff
-and atoms outside of the cell: all three were right. What decided:
+and atoms outside the cell: all three were correct. The choice rests on:
 
-- robustness: with one or two periodic directions and an atom that has flown off (1000 Å and more),
-  vesin hangs or ends the process with a floating-point exception, which would cost a run its last
-  frames. matscipy stays correct.
+- robustness: with one or two periodic directions and an atom 1000 Å or more away, vesin hangs or
+  ends the process with a floating-point exception, and a run would lose its last frames. matscipy
+  remains correct.
 - speed of one build on one core, vesin / matscipy / ASE: 0.03 / 0.02 / 0.33 ms for a molecule of 15
-  atoms, 0.6 / 1.6 / 102 ms for 64 and 8 / 11 / 205 ms for 1000 atoms of silicon (5.5 Å). A list of
-  a molecule at 300 K lasts about ten steps of 0.5 fs, that of a solid longer, and a step between
-  takes 0.016, 0.04 and 0.4 ms, so that the difference between the first two does not show.
-- a skin of vesin's own exists, but leaves the order of the pairs unspecified, so that sums would
-  depend on when the list was built.
+  atoms, 0.6 / 1.6 / 102 ms for 64 and 8 / 11 / 205 ms for 1000 atoms of silicon (5.5 Å). The
+  list of a molecule at 300 K lasts about ten steps of 0.5 fs, that of a solid longer, and a step in
+  between takes 0.016, 0.04 and 0.4 ms, which hides the difference between the first two.
+- order: vesin's own skin leaves the order of the pairs unspecified, and sums would depend on when
+  the list was built.
 """
 
 import numpy as np
@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 
 from forcedelta.errors import ForceDeltaError
 
-_ROUNDING = 1e-6  # Å: pairs at the very edge are kept whatever the rounding of the build
+_ROUNDING = 1e-6  # Å: keeps pairs at the very edge despite rounding in the build
 FARTHEST = 1e6
 """Å; matscipy wraps periodic positions cell by cell. A position beyond is unphysical."""
 _FLATTEST = 1e-3  # volume over the product of the lengths
-_FLAT = 1e-6  # the same, where rounding may be all that there is
+_FLAT = 1e-6  # the same; below, the volume may be rounding alone
 _EMPTIEST = 1e8  # cell volume over cutoff^3; matscipy keeps an array of that size
 _MOST_NEIGHBOURS = 5000  # per atom; diamond has 123 within 5.5 Å
 
@@ -40,19 +40,19 @@ def neighbour_pairs(
     """All pairs closer than the cutoff, in both directions, ordered by centre, neighbour and shift.
 
     Args:
-        positions: [N, 3] Å; atoms may lie outside of the cell.
-        cell: [3, 3] Å, rows are the cell vectors; a row is only read where ``pbc`` says that it is
-            periodic.
+        positions: [N, 3] Å; atoms may lie outside the cell.
+        cell: [3, 3] Å, rows are the cell vectors; rows of non-periodic directions are
+            ignored.
         pbc: [3], which cell vectors are periodic.
         cutoff: Å; may exceed the cell.
 
     Returns:
-        edge_index [2, E] (centre i, neighbour j) and edge_shift [E, 3], whole cell vectors, so that
+        edge_index [2, E] (centre i, neighbour j) and edge_shift [E, 3], integer multiples of the cell vectors:
         ``positions[j] - positions[i] + edge_shift @ cell`` points from the centre to the neighbour.
 
     Raises:
-        ForceDeltaError: positions that are not finite or absurdly far away, or periodic cell
-            vectors that span no volume, or one so small that an atom has thousands of neighbours.
+        ForceDeltaError: positions that are not finite or beyond `FARTHEST`; periodic cell vectors
+            that span no volume, or one so small that an atom has thousands of neighbours.
     """
     positions = np.ascontiguousarray(positions, dtype=np.float64)
     pbc = np.asarray(pbc, dtype=bool)
@@ -66,21 +66,21 @@ def neighbour_pairs(
 
 
 class NeighbourList:
-    """The neighbour list of one structure as it moves, built anew only when it has to be.
+    """The neighbour list of a moving structure, rebuilt only when necessary.
 
-    The pairs are found within cutoff + skin. They serve until an atom has moved by more than half
-    of the skin; each call picks those within the true cutoff. What a call returns, and in which
-    order, depends on the positions, the cell and the cutoff only, never on when the list was built.
+    A build finds the pairs within cutoff + skin; they are valid until an atom has moved by more than
+    half of the skin. Each call selects the pairs within the true cutoff. The pairs and their order
+    depend only on positions, cell and cutoff, never on when the list was built.
 
-    In a cell that is periodic in three directions and changes (NPT), moves are counted relative to
-    the cell, and half of the skin shrinks with its compression: with F the deformation since the
+    In a cell that is periodic in three directions and changes (NPT), moves are measured relative to
+    the cell, and compression reduces the allowed move: with F the deformation since the
     build and s its smallest singular value, a pair that was farther than cutoff + skin is now
     farther than ``s (cutoff + skin) - 2 max|move|``.
 
     Attributes:
         cutoff: Å.
         skin: Å.
-        builds: how often the pairs were searched from scratch.
+        builds: number of builds so far.
     """
 
     def __init__(self, cutoff: float, skin: float = 0.5) -> None:
@@ -119,7 +119,7 @@ class NeighbourList:
             self._cell, self._pbc = cell, pbc
             self._offset_cell = np.empty((0, 3))
             self.builds += 1
-        # element by element: a matrix product may round the same pair differently in another list
+        # elementwise: a matrix product may round the same pair differently in another list
         along = np.ascontiguousarray(positions.T)
         vector = along.take(self._index[1], axis=1)
         vector -= along.take(self._index[0], axis=1)
@@ -148,7 +148,7 @@ class NeighbourList:
         else:
             return False
         moves *= moves
-        # a move that is not a number is not covered
+        # NaN is not covered
         return bool(reach >= 0 and moves.sum(axis=1).max(initial=0.0) <= reach * reach)
 
 
@@ -169,7 +169,7 @@ def _checked_box(
     pbc: NDArray[np.bool_],
     cutoff: float,
 ) -> NDArray[np.float64]:
-    """Three cell vectors of which those that are not periodic are of no account."""
+    """The cell with non-periodic vectors replaced by arbitrary independent ones."""
     usable = (np.abs(positions) < FARTHEST).all(axis=1)  # False for NaN, too
     if not usable.all():
         raise ForceDeltaError(
@@ -201,8 +201,8 @@ def _checked_box(
     if volume < _FLATTEST * lengths.prod():
         raise ForceDeltaError(
             f"the cell is too skewed for a neighbour list: with vectors of "
-            f"{', '.join(f'{length:.4g}' for length in lengths)} Å it is {volume / lengths.prod():.1g} of a "
-            f"right-angled one, and {_FLATTEST:g} is needed; give shorter vectors of the same lattice "
+            f"{', '.join(f'{length:.4g}' for length in lengths)} Å its volume is {volume / lengths.prod():.1g} of a "
+            f"right-angled cell's, and at least {_FLATTEST:g} is needed; give shorter vectors of the same lattice "
             "(ase.build.niggli_reduce)"
         )
     atoms = len(positions)

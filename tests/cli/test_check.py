@@ -94,8 +94,8 @@ def test_json(sick: None, capsys: pytest.CaptureFixture[str]) -> None:
     [
         (["acacc", EXAMPLE], "no model is called 'acacc'"),
         (["acac", "nowhere.xyz"], "nowhere.xyz does not exist"),
-        (["mlearn", EXAMPLE], "does not know"),
-        (["acac", EXAMPLE, "--charge", "1"], "takes no charge"),
+        (["mlearn", EXAMPLE], "does not support"),
+        (["acac", EXAMPLE, "--charge", "1"], "takes neither charge"),
         (["acac", EXAMPLE, "--device", "gpu"], "device 'gpu' cannot be used"),
     ],
 )

@@ -135,7 +135,7 @@ def test_it_runs_and_says_what_it_is() -> None:
 def test_second_derivatives_are_refused() -> None:
     model = pair()
     graph = Graphs(model, DOUBLE, CPU).batch([copper()])
-    with pytest.raises(ForceDeltaError, match="no right second derivatives"):
+    with pytest.raises(ForceDeltaError, match="does not support second derivatives"):
         ForceDelta(model.module)(*graph, create_graph=True)
 
 

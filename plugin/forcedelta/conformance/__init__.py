@@ -1,7 +1,7 @@
-"""Tests that every model has to pass, for those who write one.
+"""The conformance suite: tests that every model must pass.
 
-A wrong F_c is silent and makes U meaningless, so that a model should be tested before it is used.
-In a file of tests, with pytest installed::
+A wrong F_c is silent and makes U meaningless. Model authors can subclass the suite in a test file,
+with pytest installed::
 
     import torch
     from forcedelta import load_model
@@ -14,11 +14,11 @@ In a file of tests, with pytest installed::
         def load(self, dtype):
             return load_model("my-model", dtype)
 
-Without ``structures`` the model has to know H, C, O and Si. A model that was made for molecules
-only, or for crystals only (`LoadedModel.periodic`), leaves the others out. ``calculator(model)``
+The default ``structures`` need H, C, O and Si. A model for molecules only, or for crystals only
+(`LoadedModel.periodic`), omits the others. ``calculator(model)``
 may return the library's own ASE calculator for the same weights; by default it is that of
 ``LoadedModel.calculator``. Measured numbers are recorded with each test (``pytest
---junitxml=report.xml``), also those that no tolerance bounds.
+--junitxml=report.xml``), including those without a tolerance.
 
 Models with large networks need minutes in float64: ``directions = 6`` takes fewer finite
 differences.

@@ -1,11 +1,20 @@
-"""Measurements on a model: whether its forces are what they are said to be, and what they cost.
+"""Measurements on a model: are its forces correct, and what do they cost?
 
-One module for each kind of question, each of its functions a number with a unit:
+Start reading at `check`, the function behind ``forcedelta check``: it runs the measurements of
+`inspection` in order; each gives a `Finding`, and the worst decides the verdict.
 
-- `derivatives`: is F_c = -dE/dr, and the stress dE/d(strain)/V?
-- `agreement`: what happens when a structure is moved, turned, reordered, repeated, batched,
-  evaluated in another precision or by the library's own calculator?
-- `torch_state`: does the model change settings of the process?
+Measurements, numbers with units:
 
-`forcedelta check` reports them for a structure, `forcedelta.conformance` tests them.
+- `derivatives`: F_c = -dE/dr and stress = dE/d(strain)/V against finite differences, with
+  `resolution`, the smallest energy step of the model.
+- `agreement`: translation, rotation, permutation, batch, precision, the library's calculator.
+- `heads`: direct against conservative forces, by element, scale and axes.
+- `jumps`: jumps of the energy where neighbours change.
+- `rigid`: net force and torque.
+- `counting`, `cost`: passes and time of one evaluation.
+- `torch_state`: process-wide settings that a model changes.
+
+Judgements: `findings` holds all limits; `judge_forces`, `judge_heads` and `judge_behaviour` apply
+them. `probe` evaluates the model for all of them. `forcedelta.conformance` tests the same
+measurements with pytest.
 """

@@ -1,4 +1,4 @@
-"""From numbers to what they mean for somebody who is going to trust U: all limits are here.
+"""Findings of a check and all limits that judge them.
 
 A finding is bad if it makes U meaningless or the results those of another model, a caveat if it
 limits what the model can be used for.
@@ -59,9 +59,9 @@ class Finding:
 
 
 def failure(key: str, title: str, error: Exception, level: Level = "caveat") -> Finding:
-    """A measurement that the model did not survive."""
+    """The finding of a measurement that failed."""
     reason = " ".join(str(error).split()) or type(error).__name__
-    why = f"{title} cannot be had: {reason[:300]}"
+    why = f"measurement failed ({title}): {reason[:300]}"
     return Finding(key, title, "fails", level, why, {"error": reason})
 
 

@@ -154,7 +154,7 @@ def test_ctrl_c_ends_it_with_130_and_keeps_what_is_done(water, tmp_path, start, 
     _, err = process.communicate(timeout=HANGS)
     assert process.returncode == 130
     assert err.splitlines() == [
-        "interrupted; finished frames are in labelled.xyz, and the same command continues"
+        "interrupted; finished frames are in labelled.xyz; repeat the same command to continue"
     ]
     assert len(ase.io.read(tmp_path / "labelled.xyz", ":")) == 1
 

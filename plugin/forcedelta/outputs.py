@@ -1,6 +1,6 @@
-"""What a command writes is none of what it reads, and no two of its outputs are one file.
+"""Checks that outputs are neither inputs nor each other.
 
-Light on purpose: every command asks this before it reads or loads anything.
+Light to import, as every command checks this before it reads or loads anything.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from .errors import ForceDeltaError
 
 
 class Named(NamedTuple):
-    """A path and what the user knows it as.
+    """A path with its name for the user.
 
     Attributes:
         name: a flag, or a word such as "structure".
-        path: the path; None and paths that are no files are passed over among inputs.
+        path: the path; inputs that are None or do not exist are ignored.
     """
 
     name: str
@@ -28,14 +28,14 @@ class Named(NamedTuple):
 def check_outputs(
     outputs: Iterable[Named], inputs: Iterable[Named], folders: Iterable[Named] = ()
 ) -> None:
-    """Refuse to write into what is read, or twice into one file.
+    """Refuse to write an input, or one file twice.
 
-    Files are compared, not names: links, hard links and other spellings of a path are seen through.
+    Files are compared, not names: links, hard links and other spellings of a path are resolved.
 
     Args:
         outputs: of one call.
-        inputs: of one call. What is not there is not compared: it may be the name of a model.
-        folders: whose content is written anew or removed.
+        inputs: of one call. Missing ones are ignored, as they may be names of models.
+        folders: whose content is replaced or removed.
 
     Raises:
         ForceDeltaError: two of them are one file.
@@ -57,8 +57,8 @@ def check_outputs(
         for real, folder in replaced:
             if Path(os.path.realpath(source.path)).is_relative_to(real):
                 raise ForceDeltaError(
-                    f"the {source.name} {source.path} lies in {folder.name} {folder.path}, where it would "
-                    "be lost: copy it to another place first"
+                    f"the {source.name} {source.path} lies in {folder.name} {folder.path} and would be "
+                    "lost: copy it elsewhere first"
                 )
         found = written.get(_identity(source.path))
         if found is not None:
@@ -69,12 +69,12 @@ def check_outputs(
 
 
 def refuse_existing(name: str, path: Path, overwrite: bool) -> None:
-    """Whether a file may be written that a command replaces only when asked to.
+    """Refuse to replace an existing file without ``overwrite``.
 
     Raises:
-        ForceDeltaError: it exists, its folder does not, or no file can have its name.
+        ForceDeltaError: the file exists, its folder does not, or the name is invalid.
     """
-    linked = Path(os.path.realpath(path)).parent  # of what a link leads to
+    linked = Path(os.path.realpath(path)).parent  # of the target of a link
     folder = linked if os.path.islink(path) else path.parent
     if not folder.is_dir():
         raise ForceDeltaError(f"{path} cannot be written: make the folder {folder} first")
@@ -88,14 +88,14 @@ def refuse_existing(name: str, path: Path, overwrite: bool) -> None:
         ) from error
     if os.path.exists(path) and not os.path.isfile(path):
         raise ForceDeltaError(
-            f"{path} cannot be written: it is no regular file, give another {name}"
+            f"{path} cannot be written: it is not a regular file, give another {name}"
         )
     if not overwrite:
         raise ForceDeltaError(f"{path} exists: pass --overwrite, or give another {name}")
 
 
 def _identity(path: str | Path) -> tuple[object, ...]:
-    """The same for all names of one file, there or not."""
+    """Equal for all names of one file, whether it exists or not."""
     try:
         there = os.stat(path)
     except OSError:

@@ -1,4 +1,4 @@
-"""Small files of users, read whole: settings in TOML, calibrations in JSON, structures."""
+"""Reading of small input files: settings in TOML, calibrations in JSON."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from typing import Any
 from forcedelta.errors import ForceDeltaError
 
 LARGEST = 10_000_000
-"""Bytes; a file of settings has thousands."""
+"""Bytes; files of settings have a few thousand."""
 
 
 def check_regular(path: str | Path, give: str) -> None:
-    """Whether a path is a file with an end, so that reading it cannot hang.
+    """Refuse pipes and devices, whose reading could hang.
 
-    A folder passes: some trajectories are folders, and readers say what is wrong with others.
+    Folders pass: some trajectories are folders, and the readers refuse the others.
 
     Args:
         path: as the user gave it.
-        give: what to give instead, for the error.
+        give: the advice at the end of the error message.
 
     Raises:
         ForceDeltaError: it is missing, or a pipe, a device or a socket.
@@ -38,7 +38,7 @@ def check_regular(path: str | Path, give: str) -> None:
 
 
 def read_text(path: str | Path, give: str) -> str:
-    """The text of a small file, without the byte-order mark that some editors put before it.
+    """The text of a small file, without the byte-order mark of some editors.
 
     Raises:
         ForceDeltaError: it cannot be read, is too large, or is not UTF-8.
@@ -61,7 +61,7 @@ def read_toml(path: str | Path, give: str) -> dict[str, Any]:
     """The table of a TOML file.
 
     Raises:
-        ForceDeltaError: it cannot be read, or is no TOML.
+        ForceDeltaError: it cannot be read or is not TOML.
     """
     try:
         return tomllib.loads(read_text(path, give))
@@ -72,23 +72,23 @@ def read_toml(path: str | Path, give: str) -> dict[str, Any]:
 
 
 def read_json(path: str | Path, give: str) -> Any:
-    """What a JSON file holds.
+    """The content of a JSON file.
 
     Raises:
-        ForceDeltaError: it cannot be read, or is no JSON; NaN and Infinity are none.
+        ForceDeltaError: it cannot be read or is not JSON, which excludes NaN and Infinity.
     """
     try:
         return json.loads(read_text(path, give), parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
-        raise ForceDeltaError(f"{path} is no JSON ({_reason(error)}): {give}") from error
+        raise ForceDeltaError(f"{path} is not JSON ({_reason(error)}): {give}") from error
 
 
 def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not a number of JSON")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def _reason(error: Exception) -> str:
-    """Python's words for the two limits of its parsers are about Python."""
+    """The error of a parser, with Python's internal limits put in a user's terms."""
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
     return "a whole number with thousands of digits" if "digits" in str(error) else str(error)

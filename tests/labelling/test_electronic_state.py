@@ -136,7 +136,7 @@ def test_flags_go_before_what_frames_say_and_that_is_told(forcedelta, cation):
     )  # fmt: skip
     assert code == 0
     assert (
-        "1 of 1 frames say charge 1, and are labelled with --charge -1"
+        "1 of 1 frames have charge 1 and are labelled with --charge -1"
         in json.loads(out)["warnings"]
     )
     (told,) = json.loads(out)["frames"]

@@ -85,7 +85,7 @@ def test_unconverged_frames_are_reported_and_taken_up_again(forcedelta, water, t
     code, out, _ = forcedelta(*command, "--set", "max_cycle=1")
     assert code == 5
     assert out.count("failed: SCF not converged within max_cycle=1") == 1
-    assert "0 of 1 frames labelled; 1 failed; the same command takes them up again" in out
+    assert "0 of 1 frames labelled; 1 failed; repeat the same command to continue" in out
     assert not (tmp_path / "labelled.xyz").exists()
     assert len(list((tmp_path / "labelled.xyz.jobs").iterdir())) == 1
     code, out, _ = forcedelta(*command)
@@ -154,7 +154,7 @@ def test_ctrl_c_ends_it_with_130_and_keeps_what_is_done(water, tmp_path, start, 
     _, err = process.communicate(timeout=HANGS)
     assert process.returncode == 130
     assert err.splitlines() == [
-        "interrupted; finished frames are in labelled.xyz, and the same command continues"
+        "interrupted; finished frames are in labelled.xyz; repeat the same command to continue"
     ]
     assert len(ase.io.read(tmp_path / "labelled.xyz", ":")) == 1
 

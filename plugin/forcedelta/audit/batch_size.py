@@ -1,20 +1,20 @@
-"""How many atoms an audit evaluates side by side."""
+"""Number of atoms per batch of an audit."""
 
 import torch
 from torch import nn
 
 
 def batch_atoms(module: nn.Module, device: torch.device) -> int:
-    """How many atoms to evaluate side by side.
+    """Number of atoms to evaluate in one batch.
 
-    A constant, so that batches follow the file alone and not the clock: an audit that was killed and
-    continued has the same numbers, to the last bit, as one that was not. For the embedded networks
+    A constant: batches depend on the file alone, and an audit that was killed and continued has
+    bit-identical numbers to an uninterrupted one. For the embedded networks
     256 atoms were the best or within 10 % of it on a CPU, from molecules of 3 atoms to crystals of
     64; large networks gain little from batches there, and a smaller one loses less to a kill.
 
     Args:
         module: the model.
-        device: on which it runs.
+        device: of the model.
     """
     if device.type != "cpu":
         return 2048

@@ -1,4 +1,4 @@
-"""Does one frame follow from the other? Steps that jump or go back, atoms that are not the same."""
+"""Continuity of a trajectory: gaps, steps that go back, and changes of the atoms."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _JUMP = 1.5  # times the largest of these is a gap
 
 
 class Continuity:
-    """Numbers the frames of a trajectory and notes where it is interrupted.
+    """Assigns steps to the frames of a trajectory and notes where it is interrupted.
 
-    A frame keeps the step that its file gives, or gets its number in the file. Steps of a recorded
-    file must grow: where those of the trajectory go back or are repeated, as in files that were
-    joined, the steps are counted on from there.
+    A frame keeps the step of its file, or gets its number in the file. Steps of a recorded file must
+    increase: where those of the trajectory go back or repeat, as in joined files, an offset is added
+    from there on.
     """
 
     def __init__(self) -> None:
@@ -32,7 +32,7 @@ class Continuity:
         self._numbers: list[int] | None = None
 
     def number(self, frame: StoredFrame) -> tuple[int, list[Remark]]:
-        """Step of a frame, and what there is to be said about it."""
+        """Step of a frame, and remarks on its continuity."""
         own = frame.index if frame.step is None else frame.step
         remarks = self._compare_atoms(frame)
         step = own + self._offset
@@ -61,7 +61,7 @@ class Continuity:
             self._gap = spacing
             text = f"{spacing} steps lie between this frame and the one before, not {usual}"
             return [Remark(index, step, "gap", text)]
-        if gap:  # twice the same: this is the spacing from now on
+        if gap:  # seen twice: this is the new spacing
             self._spacings.clear()
         self._gap = None
         self._spacings.append(spacing)
@@ -74,7 +74,7 @@ class Continuity:
             return []
         old, new = _formula(before), _formula(self._numbers)
         if old == new:
-            text = f"the atoms of {new} are in another order than in the frame before"
+            text = f"the atoms of {new} are ordered differently from the frame before"
         else:
             text = f"{new}, and {old} in the frame before"
         return [Remark(frame.index, frame.step, "other atoms", text)]
@@ -87,7 +87,7 @@ class Continuity:
         }  # fmt: skip
 
     def load(self, state: dict[str, Any]) -> None:
-        """Take up a `state`."""
+        """Restore a `state`."""
         self._step, self._offset, self._gap = state["step"], state["offset"], state["gap"]
         self._spacings = deque(state["spacings"], maxlen=_REMEMBERED)
         self._numbers = state["numbers"]

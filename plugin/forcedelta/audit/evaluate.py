@@ -1,4 +1,4 @@
-"""What a model says of stored frames: evaluated in batches, or why they cannot be."""
+"""Evaluation of stored frames in batches, with the reason for each frame that is left out."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from forcedelta.trajectories.base import StoredFrame, UnreadableFrame
 
 NOT_FINITE = f"positions are not finite, or farther away than {FARTHEST:.0e} Å"
 
-_MOST_FRAMES = 1000  # in a batch: those that cannot be read have no atoms
-_MOST_KINDS = 1000  # of systems that are remembered
+_MOST_FRAMES = 1000  # per batch, as unreadable frames have no atoms
+_MOST_KINDS = 1000  # of systems kept in memory
 
 
 class FrameEvaluator:
-    """Evaluates frames side by side, and says of each that cannot be evaluated why.
+    """Evaluates frames in batches, with a reason for each that cannot be evaluated.
 
     Args:
-        model: as loaded.
+        model: loaded model.
         dtype: of positions and weights.
         device: of torch.
         charge: total charge in e, for models that take one; None: that of each frame.
@@ -51,7 +51,7 @@ class FrameEvaluator:
     def batches(
         self, items: Iterable[StoredFrame | UnreadableFrame]
     ) -> Iterator[list[StoredFrame | UnreadableFrame]]:
-        """What a trajectory gives, in lists whose ends depend on nothing but its frames."""
+        """Batches of a trajectory, whose limits depend on its frames alone."""
         batch: list[StoredFrame | UnreadableFrame] = []
         atoms = 0
         for item in items:
@@ -65,7 +65,7 @@ class FrameEvaluator:
             yield batch
 
     def __call__(self, batch: list[StoredFrame | UnreadableFrame]) -> list[Evaluation | str | None]:
-        """For each item what the model says of it, or why it cannot; None: positions not finite."""
+        """Evaluation of each item, or the reason for none; None: positions not finite."""
         answers: list[Evaluation | str | None] = [self._refusal(item) for item in batch]
         good = [k for k, answer in enumerate(answers) if answer == ""]
         structures = [batch[k].atoms for k in good]  # type: ignore[union-attr]
@@ -76,14 +76,14 @@ class FrameEvaluator:
         return answers
 
     def _refusal(self, item: StoredFrame | UnreadableFrame) -> str | None:
-        """Why a frame cannot be evaluated; empty where it can, None where it is not finite."""
+        """Why a frame cannot be evaluated; empty if it can, None if it is not finite."""
         if isinstance(item, UnreadableFrame):
             return item.reason
         atoms = item.atoms
         atoms.info.update({name: value for name, value in self._given.items() if value is not None})
         key = (atoms.numbers.tobytes(), tuple(atoms.pbc))
         if key not in self._supported:
-            if len(self._supported) == _MOST_KINDS:  # a file in which each frame is another system
+            if len(self._supported) == _MOST_KINDS:  # as in a file of all different systems
                 self._supported.clear()
             self._supported[key] = _why_not(
                 lambda: check_supported(atoms.numbers, atoms.pbc, self._model)

@@ -33,7 +33,7 @@ from md_hooks import Trajectory
 from md_hooks.progress import QuietStream, print_line
 from md_hooks.signals import completed
 
-if TYPE_CHECKING:  # PyTorch is imported where a model is, which may be in another process
+if TYPE_CHECKING:  # only the process that holds a model imports PyTorch
     from forcedelta.models.loaded import LoadedModel
 
 _log = logging.getLogger("forcedelta")
@@ -80,16 +80,15 @@ def audit(
 
     One trajectory gives the file ``out``. Several give one file each, named after them, in the
     folder ``out``. Frames that the model cannot evaluate, and gaps, are noted in the file
-    (`md_hooks.Trajectory.remarks`) and end nothing; a frame at which the guard would stop is marked,
-    and the audit continues.
+    (`md_hooks.Trajectory.remarks`); a frame at which the guard would stop is marked. The audit
+    continues after either.
 
-    A job that is submitted again, as Dask does when a worker is lost, continues where the first one
-    ended.
+    A resubmitted job, as by Dask after the loss of a worker, continues where the first one ended.
 
     Args:
         trajectories: one or more files; see `forcedelta.trajectories.opening.open_trajectory`. Optional with
             ``mode="restart"``, where ``out`` names its trajectory.
-        model: a name, the path of a file, or a model in memory (not with other processes).
+        model: a name, the path of a file, or a model in memory (in this process only).
         out: file or folder, see above.
         topology, start, stop, every, end_at_stop, record_every, flags, charge, spin, architecture,
             trust, compile, device, dtype, threads: see `AuditSettings`.
@@ -100,23 +99,22 @@ def audit(
         executor: runs a job for each trajectory, e.g. a ProcessPoolExecutor, or Dask's
             ``client.get_executor(retries=2)``; None: this process, or ``workers``.
         workers: number of processes, each for one trajectory at a time.
-        progress: show it on stderr.
-        given: names of the arguments that a restart must compare with the audit in ``out``; None: all.
+        progress: show progress on stderr.
+        given: names of the arguments that a restart compares with the audit in ``out``; None: all.
         command: the command line for the record.
 
     Returns:
         a result for each trajectory, in their order; an interrupted audit is the last one.
 
     Raises:
-        ForceDeltaError, HookError: invalid input. With several processes the other jobs are finished
-            first.
+        ForceDeltaError, HookError: invalid input. With several processes the other jobs finish first.
     """
     paths = [trajectories] if isinstance(trajectories, str | Path) else list(trajectories)
     names = [str(path) for path in paths]
     loaded = None if model is None or isinstance(model, str | Path) else model
     if loaded is not None and (executor is not None or workers > 1):
         raise ForceDeltaError(
-            "a model in memory does not go to other processes: give its name or file"
+            "a model in memory cannot be sent to other processes: give its name or file"
         )
     name = None if model is None else str(model) if loaded is None else loaded.name
     if report is not None:
@@ -157,7 +155,7 @@ def audit(
 
 
 def _as_begun(trajectories: list[str], model: str | None, out: str) -> tuple[list[str], str | None]:
-    """Trajectory and model of a continued audit, where they are not given."""
+    """Trajectory and model of a continued audit, unless given."""
     if len(trajectories) > 1 or (trajectories and not Path(out).is_file()):
         return trajectories, model
     stored = Trajectory(out).metadata.get("settings", {})
@@ -181,7 +179,7 @@ def _in_processes(
         except BaseException:
             executor.shutdown(wait=False, cancel_futures=True)
             for process in multiprocessing.active_children():
-                process.terminate()  # they end after the present batch, with their files closed
+                process.terminate()  # they end after the current batch and close their files
             raise
 
 
@@ -202,7 +200,7 @@ def plan(trajectories: Sequence[str], out: str, **settings: Any) -> list[AuditSe
         if stem in jobs:
             raise ForceDeltaError(
                 f"{jobs[stem].trajectory} and {trajectory} would both become {out}/{stem}.h5: "
-                "rename one, or audit them apart"
+                "rename one, or audit them separately"
             )
         job = AuditSettings(
             trajectory,
@@ -246,15 +244,15 @@ def check_files(
 
 
 def prepare(jobs: list[AuditSettings], mode: Mode, given: set[str] | None) -> None:
-    """Look at the files before anything is computed; jobs become those of a restart in place.
+    """Check all files before anything is computed; in a restart, update the jobs in place.
 
     Args:
         jobs: of one call.
         mode: see `audit`.
-        given: the settings that the user gave; None: all of them.
+        given: names of the settings given by the user; None: all.
 
     Raises:
-        ForceDeltaError: files that exist or cannot be written, or are of other audits.
+        ForceDeltaError: files that exist, cannot be written, or belong to other audits.
     """
     for k, job in enumerate(jobs):
         job.check()
@@ -264,7 +262,7 @@ def prepare(jobs: list[AuditSettings], mode: Mode, given: set[str] | None) -> No
         if not out.parent.is_dir():
             raise ForceDeltaError(f"{out} cannot be written: make the folder {out.parent} first")
         if out.is_dir() or not os.access(out if out.exists() else out.parent, os.W_OK):
-            raise ForceDeltaError(f"{out} cannot be written: choose a file in a folder of yours")
+            raise ForceDeltaError(f"{out} cannot be written: choose a file in a writable folder")
         if not out.exists():
             continue
         if mode == "create":
@@ -299,16 +297,16 @@ def audit_one(
     replaces: tuple[int, int] | None = None,
     progress: bool = False,
 ) -> AuditResult:
-    """One audit, which goes on in its file where it has one. The job that executors run.
+    """One audit, continued in its file if that exists. The job that executors run.
 
     Args:
         settings: of the audit.
         command: the command line, for the record.
-        model: in memory already.
-        resume: go on in the file.
-        replaces: `version_of` a file that is not gone on with, but replaced. A job that is submitted
-            again finds what the first one wrote, which is another version.
-        progress: show it.
+        model: already in memory.
+        resume: continue in the file.
+        replaces: `version_of` a file to be replaced instead of continued. A resubmitted job finds the
+            file of the first one, which has another version, and continues it.
+        progress: show progress.
     """
     import torch
 
@@ -321,7 +319,7 @@ def audit_one(
 
 
 def version_of(path: str | Path) -> tuple[int, int] | None:
-    """Size in bytes and time of the last change in ns of a file; None where there is none."""
+    """Size in bytes and time of the last change in ns of a file; None if it does not exist."""
     try:
         stat = os.stat(path)
     except FileNotFoundError:
@@ -356,8 +354,8 @@ def run_jobs(
                 result = results[k] = future.result()
             except BrokenExecutor as error:
                 raise ForceDeltaError(
-                    "a worker process died, killed or out of memory: pass --restart to go on, "
-                    "as nothing that was written is lost"
+                    "a worker process died, killed or out of memory: pass --restart to "
+                    "continue, as nothing that was written is lost"
                 ) from error
             except Exception as error:
                 first = first or error

@@ -1,4 +1,4 @@
-"""The audit of one trajectory: its frames, evaluated in batches, go through the hooks of a run."""
+"""The audit of one trajectory: its frames are evaluated in batches and passed to the hooks of a run."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ from md_hooks.signals import end_after_the_step
 from md_hooks.versions import versions_of
 
 STORED_FRAMES = 10_000
-"""So many frames are stored of a long trajectory, besides those that the guard picks out."""
+"""Number of frames stored of a long trajectory, besides those marked by the guard."""
 
-_AUTO_ENDED = (
-    "the trajectory ends within the burn-in of {0} steps, so that 'auto' has chosen no threshold: give a "
+_ENDS_IN_BURN_IN = (
+    "the trajectory ends within the burn-in of {0} steps, before 'auto' chose a threshold: give a "
     "shorter --burn-in, or thresholds as numbers, with --overwrite"
 )
 
@@ -50,12 +50,12 @@ class Audit:
 
     Args:
         settings: see `AuditSettings`.
-        model: in memory already; None: loaded as the settings say.
-        resume: go on with the file of the settings where it is one of this audit.
+        model: already in memory; None: loaded according to the settings.
+        resume: continue the file of the settings if it belongs to this audit.
         command: the command line, for the record.
 
     Raises:
-        ForceDeltaError, HookError: input that is not right; nothing was overwritten then.
+        ForceDeltaError, HookError: invalid input; no file is overwritten then.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Audit:
             first = next(iter(self._source.frames(0, None, 1)), None)
             why = f" ({first.reason})" if isinstance(first, UnreadableFrame) else ""
             raise ForceDeltaError(
-                f"{settings.trajectory} holds no frame that can be read{why}: give one that does"
+                f"{settings.trajectory} holds no readable frame{why}: give another trajectory"
             )
         if settings.start >= self._frames:
             raise ForceDeltaError(
@@ -105,7 +105,7 @@ class Audit:
         self._continuity = Continuity()
         self._next = settings.start
         self._shown = self._batch = -1
-        """Of the frame that was handed to the hooks last, and the first of its batch."""
+        """Index of the last frame passed to the hooks, and of the first one in its batch."""
         self._tally = Tally()
         self._ending = ""
         self._known_calibrations: dict[str, Any] = {}
@@ -114,7 +114,7 @@ class Audit:
         self._checkpoint = self._find_checkpoint() if resume else None
 
     def _find_checkpoint(self) -> Checkpoint | None:
-        """Where the file ends; None where there is no file, or one without an audited frame."""
+        """The end of the file; None if it does not exist or holds no audited frame."""
         out = Path(self._settings.out)
         if not out.exists() or just_created(out):
             return None
@@ -123,12 +123,12 @@ class Audit:
             return None
         stored = begun.metadata.get("settings", {})
         self._known_calibrations = stored.get("calibrations", {})
-        self._known_flags = stored.get("flags")  # so that the next restart asks again
+        self._known_flags = stored.get("flags")  # the next restart asks again
         found = load_checkpoint(self._settings.out)
         index = int(found.state["frame"])
         self._check_same(found, index)
-        # the batch of that frame again, as its numbers depend on what is evaluated beside it
-        batch = found.state.get("batch")  # earlier versions did not keep it
+        # repeats the batch of that frame, as its numbers depend on the rest of the batch
+        batch = found.state.get("batch")  # missing in files of earlier versions
         if not isinstance(batch, int) or not 0 <= batch <= index:
             batch = index + self._settings.every
         self._next = batch
@@ -137,22 +137,22 @@ class Audit:
         return found
 
     def _check_same(self, checkpoint: Checkpoint, index: int) -> None:
-        """Refuse a trajectory that is not the one of which the file has the beginning."""
+        """Refuse a trajectory other than the one whose beginning is in the file."""
         stored = next(iter(self._source.frames(index, index + 1, 1)), None)
         if not isinstance(stored, StoredFrame) or not np.array_equal(
             stored.atoms.positions, checkpoint.positions, equal_nan=True
         ):
             raise ForceDeltaError(
-                f"frame {index} of {self._settings.trajectory} is not the one that was audited last "
-                f"in {self._settings.out}: the trajectory is another; make a new audit"
+                f"frame {index} of {self._settings.trajectory} differs from the last audited frame "
+                f"in {self._settings.out}: give the same trajectory, or make a new audit"
             )
 
-    # --- the whole -----------------------------------------------------------------------------
+    # --- the audit -----------------------------------------------------------------------------
 
     def run(self, progress: bool = True) -> AuditResult:
-        """Audit what has not been audited yet.
+        """Audit the frames not yet audited.
 
-        Ctrl-C and SIGTERM end it after the batch at hand, with the file closed.
+        Ctrl-C and SIGTERM end it after the current batch, with the file closed.
         """
         try:
             return self._run(progress)
@@ -220,7 +220,7 @@ class Audit:
         )  # fmt: skip
 
     def _state(self) -> dict[str, Any]:
-        """How far the trajectory was read, with the frame that is being dispatched, and its batch."""
+        """Position in the trajectory: the current frame, and its batch."""
         return {
             "frame": self._shown, "batch": self._batch, "continuity": self._continuity.state(),
         }  # fmt: skip
@@ -252,13 +252,13 @@ class Audit:
         if not self._tally.counts["audited"]:
             return f"none of its frames could be audited ({self._tally.first_reason})"
         if self._guard.burning_in and self._guard.refused is None:
-            return _AUTO_ENDED.format(self._settings.burn_in)
+            return _ENDS_IN_BURN_IN.format(self._settings.burn_in)
         return ""
 
     # --- frame by frame ------------------------------------------------------------------------
 
     def _replay(self) -> None:
-        """All frames through the hooks, until the trajectory or the audit ends."""
+        """Pass all frames to the hooks until the trajectory or the audit ends."""
         settings, session = self._settings, self._session
         done = self._shown
         items = self._source.frames(self._next, settings.stop, settings.every)
@@ -270,12 +270,12 @@ class Audit:
                 self._show(item, answer)
                 if session.stopped is not None and settings.end_at_stop:
                     return
-            session.stopped = None  # an audit goes on past its stops
+            session.stopped = None  # an audit continues after its stops
             if session.interrupted:
                 return
 
     def _show(self, item: StoredFrame | UnreadableFrame, answer: Evaluation | str | None) -> None:
-        """Hand one frame to the hooks, or note why there is none."""
+        """Pass one frame to the hooks, or note why it is left out."""
         if isinstance(item, UnreadableFrame):
             if item.last:
                 self._ending = f"it ends at frame {item.index}, which cannot be read: {item.reason}"
@@ -307,17 +307,16 @@ class Audit:
 
 
 def _without_bad_motion(stored: StoredFrame) -> tuple[StoredFrame, str]:
-    """A frame without velocities or masses that no atom has, and what was left out of it.
+    """A frame without impossible velocities or masses, and what was removed.
 
-    U does not depend on them, so that such a frame is audited, and not taken for an explosion.
+    U does not depend on them: such a frame is audited and not mistaken for an explosion.
     """
     masses = stored.atoms.get_masses()
     if not (np.isfinite(masses) & (masses >= 0)).all():  # 0: an atom that OpenMM holds in place
         atoms = stored.atoms.copy()
         atoms.set_masses("defaults")
         return replace(stored, atoms=atoms, velocities=None, temperature=None), (
-            "its masses are not all finite and above 0: those of the elements and no velocities are "
-            "recorded"
+            "its masses are not all finite and above 0: standard masses and no velocities are recorded"
         )
     known = [value for value in (stored.velocities, stored.temperature) if value is not None]
     if not all(np.isfinite(value).all() for value in known):

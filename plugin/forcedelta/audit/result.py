@@ -1,4 +1,4 @@
-"""What came out of an audit, in numbers and in words."""
+"""The result of an audit, and the counts behind it."""
 
 from __future__ import annotations
 
@@ -17,13 +17,15 @@ _SEVERAL = {"other atoms": "changes of the atoms", "gap": "gaps", "not audited":
 
 
 class Tally(Hook):
-    """A hook that counts, so that the sums of a long audit need not be read from its file.
+    """A hook that counts frames and remarks while an audit runs.
+
+    The name of the class is part of the file format: checkpoints store the states of hooks by class.
 
     Attributes:
         counts: of "audited", "flagged" and "stops".
-        remarks: by kind.
+        remarks: number of remarks by kind.
         first_stop, last_step, largest, largest_step: as in `AuditResult`.
-        first_reason: why the first frame that was left out was left out.
+        first_reason: why the first omitted frame was left out.
     """
 
     def __init__(self) -> None:
@@ -60,7 +62,7 @@ class Tally(Hook):
         return {name: dict(v) if isinstance(v, Counter) else v for name, v in vars(self).items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take up a state of `state_dict`."""
+        """Restore a state of `state_dict`."""
         for name, value in state.items():
             setattr(self, name, Counter(value) if isinstance(value, dict) else value)
 
@@ -70,24 +72,24 @@ class AuditResult:
     """The outcome of the audit of one trajectory.
 
     Attributes:
-        trajectory: the file that was audited.
-        out: the audit's file.
+        trajectory: the audited file.
+        out: the file of the audit.
         reason: "finished", "stopped" (with ``end_at_stop``) or "interrupted".
-        frames: frames that the trajectory seemed to have when it was opened.
-        audited: frames in the audit's file, those of earlier parts included.
+        frames: number of frames in the trajectory when it was opened.
+        audited: frames in the audit's file, including those before a restart.
         flagged: frames between the thresholds.
-        stops: frames at which the guard said stop: above the threshold, not finite, or the one at
+        stops: frames at which the guard would stop: above the threshold, not finite, or the one at
             which it refused the burn-in.
         first_stop: step of the first of them.
-        largest: the largest U, eV/Å; None where there is none.
+        largest: the largest U, eV/Å; None if there is none.
         largest_step: its step.
-        last_step: the last step that was audited; -1 where there is none.
+        last_step: the last audited step; -1 if there is none.
         stop_threshold, flag_threshold: in force at the end, eV/Å.
         remarks: number of remarks by kind (`md_hooks.Remark`).
         ending: why the trajectory could not be read to its end.
-        message: the guard's words, where it ended the audit, or what interrupted it.
-        problem: what the user has to put right: nothing could be audited, or no threshold chosen.
-        refused: what is wrong with the burn-in, so that "auto" chose no threshold.
+        message: the guard's reason if it ended the audit, or what interrupted it.
+        problem: what the user must correct: nothing could be audited, or no threshold was chosen.
+        refused: why "auto" chose no threshold from the burn-in.
     """
 
     trajectory: str
@@ -119,7 +121,7 @@ class AuditResult:
             parts.append(f"{self.flagged} flagged (above {self.flag_threshold:.4g} eV/Å)")
         if self.refused:
             parts.append(
-                f"in the burn-in {self.refused}, so that 'auto' chose no threshold (step "
+                f"in the burn-in {self.refused}: 'auto' chose no threshold (step "
                 f"{self.first_stop} is marked)"
             )
         elif self.stops:
@@ -138,5 +140,5 @@ class AuditResult:
         return f"{self.trajectory}: {state.get(self.reason, '')}{', '.join(parts)}; in {self.out}"
 
     def as_dict(self) -> dict[str, Any]:
-        """The same for machines, JSON-able; U and thresholds in eV/Å."""
+        """The result, JSON-able; U and thresholds in eV/Å."""
         return {**asdict(self), "remarks": dict(self.remarks)}

@@ -1,4 +1,4 @@
-"""The settings of an audit, and which of them a continued one must share with its first part."""
+"""The settings of an audit, and the ones that a restart must not change."""
 
 from __future__ import annotations
 
@@ -27,11 +27,10 @@ DEFINING = (
     "trajectory", "topology", "start", "every", "model", "architecture", "compile", "charge", "spin", "dtype",
     "stop_above", "flag_above", "on", "patience", "stop_factor", "flag_factor", "burn_in",
 )  # fmt: skip
-"""What a continued audit must share with the first part, or its frames could not be compared."""
+"""Settings that a restart must not change, or its frames would not be comparable."""
 
 CONTINUED = ("stop", "device", "threads", "record_every", "end_at_stop")
-"""What a continued audit takes over unless it is given anew."""
-
+"""Settings that a restart takes from the file unless given."""
 
 _NOTHING_YET = 4096  # bytes; a file with a run in it has more
 
@@ -42,20 +41,20 @@ class AuditSettings:
 
     Attributes:
         trajectory: the file.
-        topology: with which MDAnalysis reads it; None: ASE reads it.
-        out: the audit's file, H5MD.
+        topology: topology file for MDAnalysis; None: ASE reads the trajectory.
+        out: the file of the audit, H5MD.
         start: first frame, counted from 0.
-        stop: the first frame that is left out; None: to the end.
-        every: each so many frames.
+        stop: end before this frame; None: to the end.
+        every: audit every Nth frame.
         model: name, or path of a file.
         architecture, trust, compile: see `forcedelta.load_model`.
-        charge: total charge in e, for models that take one and frames that have none.
+        charge: total charge in e, for models that take one; None: that of each frame.
         spin: spin multiplicity, likewise.
         stop_above, flag_above, on, patience, stop_factor, flag_factor, burn_in: of the guard, as
             for a run.
-        end_at_stop: end at the first frame at which the guard says stop.
-        record_every: store each so many of the audited frames; None: so that about
-            `forcedelta.audit.replay.STORED_FRAMES` are.
+        end_at_stop: end at the first frame at which the guard would stop.
+        record_every: store every Nth audited frame; None: about
+            `forcedelta.audit.replay.STORED_FRAMES` in all.
         flags: extended XYZ file for flagged frames.
         device: of torch.
         dtype: "float32" or "float64".
@@ -89,28 +88,28 @@ class AuditSettings:
     threads: int = 1
 
     def stored(self) -> dict[str, Any]:
-        """What the audit's file holds."""
+        """The settings as stored in the file of the audit."""
         names = (*DEFINING, *CONTINUED, "flags")
         return {name: getattr(self, name) for name in names} | stored_guard_settings(self)
 
     @property
     def calibrations(self) -> dict[str, Calibration]:
-        """The calibrations that thresholds come from, by the name of the setting."""
+        """The calibrations behind the thresholds, by name of the setting."""
         return calibrations_of(self)
 
     def guard(self) -> Guard:
-        """The guard that they describe.
+        """The guard described by the settings.
 
         Raises:
-            ForceDeltaError, HookError: thresholds that make no sense.
+            ForceDeltaError, HookError: inconsistent thresholds.
         """
         return guard_of(self)
 
     def check(self) -> None:
-        """What can be said without reading anything.
+        """Check the settings without reading any file.
 
         Raises:
-            ForceDeltaError, HookError: numbers out of range, thresholds that make no sense.
+            ForceDeltaError, HookError: numbers out of range, inconsistent thresholds.
         """
         if self.start < 0 or (self.stop is not None and self.stop <= self.start):
             raise ForceDeltaError(
@@ -125,15 +124,15 @@ class AuditSettings:
 def continued(
     settings: AuditSettings, given: set[str] | None, stored: Mapping[str, Any]
 ) -> AuditSettings:
-    """The settings of an audit that goes on in its file.
+    """The settings of an audit continued in its file.
 
     Args:
         settings: those of this call.
-        given: the names that the user gave in this call; None: all.
+        given: names of the settings given in this call; None: all.
         stored: `AuditSettings.stored` of the audit in the file.
 
     Raises:
-        ForceDeltaError: the file is no audit, or one that was made with other settings.
+        ForceDeltaError: the file is not an audit, or has other settings.
     """
     if "trajectory" not in stored:
         raise ForceDeltaError(
@@ -167,7 +166,7 @@ def _same(name: str, ours: Any, stored: Any, where: str) -> bool:
 
 
 def just_created(out: Path) -> bool:
-    """Whether a file was killed before it was complete for the first time, and holds nothing."""
+    """Whether the process was killed before the file held its first frame."""
     if out.stat().st_size > _NOTHING_YET:
         return False
     try:

@@ -1,4 +1,4 @@
-"""From labels to a threshold, and to what is said about it."""
+"""From labelled frames to a threshold, its guarantee and its statistics."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 QUANTILES = (0.5, 0.75, 0.9, 0.95)
-SHARES = (0.25, 0.5, 0.75, 1.0)  # of labels that pass the thresholds at which correlation is seen
-LARGEST = 1e50  # eV/Å: what is more is no force, and cannot be drawn
-SIGNIFICANT = 4  # digits of a threshold
+SHARES = (0.25, 0.5, 0.75, 1.0)  # of passing labels, at which the correlation is measured
+LARGEST = 1e50  # eV/Å; larger values are not forces and cannot be plotted
+SIGNIFICANT = 4  # fewest digits of a threshold
 
 
 def calibrate(
@@ -59,7 +59,7 @@ def calibrate(
 
     Args:
         files: labelled frames that ASE reads, such as those of `forcedelta.label`.
-        model: evaluates all frames anew; None: the frames carry U and the direct forces.
+        model: evaluates all frames again; None: U and the direct forces are read from the files.
         tolerance, risk, confidence: see `from_labels`.
         forces_key, energy_key: see `forcedelta.calibration.labels.read_labels`.
         architecture, trust, compile: see `forcedelta.load_model`.
@@ -69,7 +69,7 @@ def calibrate(
         device, dtype, threads: of the model.
 
     Raises:
-        ForceDeltaError: as `from_labels` and `read_labels`; a file that exists or is an input.
+        ForceDeltaError: as `from_labels` and `read_labels`; an output exists or is an input.
     """
     paths = [files] if isinstance(files, str | Path) else list(files)
     outputs = [Named("--out", out), Named("--plot", plot)]
@@ -119,21 +119,21 @@ def from_labels(
     confidence: float = 0.9,
     files: list[str | Path] | None = None,
 ) -> Calibration:
-    """The largest threshold on U that keeps to a risk; see `forcedelta.calibration.guarantee`.
+    """The largest threshold on U that keeps the risk; see `forcedelta.calibration.guarantee`.
 
-    Labels of the same run are counted for what they are worth; see
+    Correlated labels of one run count as fewer independent ones; see
     `forcedelta.calibration.correlation`.
 
     Args:
         labels: of one model and one reference.
-        tolerance: RMS error of the direct forces that is still good, eV/Å.
+        tolerance: largest acceptable RMS error of the direct forces, eV/Å.
         risk: allowed probability of a larger error among frames that pass.
-        confidence: probability with which labels give a threshold that keeps to the risk.
-        files: where the labels come from, for the record.
+        confidence: probability, over the draw of the labels, that the threshold keeps the risk.
+        files: sources of the labels, for the record.
 
     Raises:
-        ForceDeltaError: numbers out of range, too few labels, no threshold keeps to the risk, or
-            all labels pass.
+        ForceDeltaError: numbers out of range, too few labels, no threshold keeps the risk, or all
+            labels pass.
     """
     found, sample = threshold(labels, tolerance, risk, confidence)
     used = labels.subset(sample.kept)
@@ -171,19 +171,19 @@ def from_labels(
 def threshold(
     labels: Labels, tolerance: float, risk: float, confidence: float
 ) -> tuple[Threshold, Sample]:
-    """The threshold alone, and the labels on which it rests.
+    """The threshold without its statistics, and the labels on which it rests.
 
     Raises:
-        ForceDeltaError: as `calibrate` does.
+        ForceDeltaError: as `from_labels`.
     """
     check(tolerance, risk, confidence)
     u, error = labels.force_delta, labels.epsilon
     if not len(labels):
-        raise ForceDeltaError("there are no labels: give some")
+        raise ForceDeltaError("there are no labels: give at least one labelled frame")
     numbers = np.concatenate([u, error])
     if not ((numbers >= 0) & (numbers <= LARGEST)).all():
         raise ForceDeltaError(
-            f"labels with a U or an error that is no number from 0 to {LARGEST:g} eV/Å: remove them"
+            f"labels have a U or an error outside 0 to {LARGEST:g} eV/Å: remove them"
         )
     sample = independent(
         labels.source,
@@ -204,24 +204,24 @@ def threshold(
         ) from failed
     if found.value <= 0:
         raise ForceDeltaError(
-            "the labels that keep to the risk have a U of 0, as crystals at rest have by symmetry: "
-            "label frames of a run"
+            "the labels that keep the risk have U = 0, as crystals at rest have by symmetry: label "
+            "frames of a run"
         )
     if found.highest:
         raise ForceDeltaError(
-            f"all {found.passing} labels pass ({found.bad} with an error above {tolerance:g} eV/Å keep to "
-            f"the risk of {risk:g}): the labels do not bound the threshold from above; label frames of "
+            f"all {found.passing} labels pass ({found.bad} with an error above {tolerance:g} eV/Å are within "
+            f"the risk of {risk:g}): the labels do not bound the threshold from above; label frames with "
             "larger U, or give a smaller --tolerance or --risk (the risk is kept up to the largest "
-            f"U seen, {found.value:.4g} eV/Å)"
+            f"U of the labels, {found.value:.4g} eV/Å)"
         )
     return found, sample
 
 
 def deviations(u: Array, large: NDArray[np.bool_]) -> Array:
-    """Of labels from the share of large errors among those that pass, at several thresholds [m, n].
+    """Deviations of the labels from the share of large errors among those passing [m, n].
 
-    Those that do not pass do not count. Their sum over labels, over the number that pass, is the
-    error of that share (to first order), of which the variance is sought.
+    One row per threshold; labels that do not pass have deviation 0. The sum over labels, divided by
+    the number passing, is to first order the error of the share, whose variance is estimated.
     """
     rows = []
     for limit in np.quantile(u, SHARES):
@@ -231,9 +231,9 @@ def deviations(u: Array, large: NDArray[np.bool_]) -> Array:
 
 
 def shortest(value: float, force_delta: Array) -> float:
-    """The threshold rounded up to the fewest digits, four at least, that the same labels pass.
+    """The threshold rounded to the fewest digits (at least four) that let the same labels pass.
 
-    What is printed, what is in the file and what a guard compares with is then one number.
+    The printed number, the one in the file and the one used by a guard are then identical.
     """
     above = force_delta[force_delta > value]
     limit = float(above.min()) if len(above) else math.inf
@@ -248,7 +248,7 @@ def shortest(value: float, force_delta: Array) -> float:
 
 
 def predictors(labels: Labels) -> dict[str, NDArray[np.float64]]:
-    """The Force Delta, and its trivial controls where they are known [n]."""
+    """The Force Delta [n] and its trivial controls, if known."""
     found = {"force_delta": labels.force_delta, "force_rms": labels.force_rms}
     if np.isfinite(labels.energy).all():
         found["energy_per_atom"] = labels.energy

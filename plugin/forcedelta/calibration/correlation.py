@@ -2,15 +2,15 @@
 
 The share of bad labels estimates a risk with a variance that is larger than that of independent
 labels by the *design effect*. Two things raise it: frames that follow each other in time are alike,
-and all frames of a run may be alike (it sits in a basin of its own). Both are seen in the sums over
-runs of the deviations x from a mean that is common to all runs,
+and all frames of a run may be alike (each run stays in one basin). Both show in the sums over runs of
+the deviations x from a mean common to all runs,
 
     deff = K / (K - 1) * sum_runs (sum_frames x)^2 / sum_frames x^2,
 
-the variance of clusters of survey statistics (for K equal runs it is 1 + (L - 1) ICC with L frames a
-run and the intraclass correlation ICC). A mean of each run of its own would hide whatever is slower
-than the run. What is common to all runs as a function of time, as the growth of errors in heating
-ramps, is no correlation and is taken off as a linear trend. With few runs the sum is uncertain:
+the cluster variance of survey statistics (for K equal runs it is 1 + (L - 1) ICC with L frames per
+run and the intraclass correlation ICC). Subtracting the mean of each run would hide everything slower
+than the run. A dependence on time common to all runs, such as the growth of errors in heating ramps,
+is not correlation and is removed as a linear trend. With few runs the sum is uncertain:
 as in Korn and Graubard, Survey Methodology 24, 193 (1998), n / deff is multiplied by the squared
 ratio of the quantiles of the normal and of Student's t distribution. Where frames are in the order
 of time, the design effect is at least the statistical inefficiency
@@ -20,7 +20,7 @@ of time, the design effect is at least the statistical inefficiency
 of Chodera, Swope, Pitera, Seok and Dill, J. Chem. Theory Comput. 3, 26 (2007), whose
 autocorrelation function C is here that of all runs together.
 
-Where the frames of a single run are all there is, blocks in time take the place of the runs.
+If all frames come from a single run, blocks in time replace the runs.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
 BLOCKS = 8
-"""Blocks of a single run, which stand for runs."""
+"""Number of blocks into which a single run is divided."""
 SHORTEST = 20
-"""Fewer frames of a single run than this say nothing about their correlation."""
+"""Fewest frames of a single run from which their correlation is estimated."""
 ONE_RUN = 1.5
 """Below this effective number of runs, differences between runs cannot be seen."""
 LEAST_CONFIDENCE = 0.75
@@ -47,14 +47,14 @@ LEAST_CONFIDENCE = 0.75
 
 @dataclass(frozen=True)
 class Sample:
-    """What labels are worth.
+    """Labels and the number of independent ones to which they are equivalent.
 
     Attributes:
         kept: indices of the labels to be used, in ascending order.
-        worth: number of independent labels that those count as, at most their number.
-        runs: number of runs that the files tell of.
-        alone: number of labels of which no run is known, taken for independent.
-        way: how the correlation was seen: "none" if no label has a run, "between runs",
+        worth: equivalent number of independent labels, at most their number.
+        runs: number of runs named in the files.
+        alone: number of labels of unknown run, taken as independent.
+        way: how the correlation was estimated: "none" if no label has a run, "between runs",
             "blocks" of a single run in time, or "one of each run" where that is worth more.
     """
 
@@ -71,7 +71,7 @@ class Sample:
 
     @property
     def assumed(self) -> str:
-        """What the count rests on, as a clause."""
+        """The assumptions behind the count, as a clause."""
         alone = f"the {self.alone} labels of which no run is known are independent of each other"
         if not self.runs:
             return alone
@@ -101,15 +101,15 @@ def independent(
     confidence: float = 0.9,
     seed: int = 0,
 ) -> Sample:
-    """How many independent labels there are.
+    """The number of independent labels.
 
     Args:
-        sources: run of each label [n]; None where it is unknown, and the label is then taken for
-            independent of all others.
-        times: when it was taken [n], in any unit of the run's own; NaN where unknown.
+        sources: run of each label [n]; a label of unknown run (None) is taken as independent of all
+            others.
+        times: time of each label in its run [n], in any unit; NaN where unknown.
         quantities: deviations from a mean, [m, n] each; the most correlated ones count.
-        confidence: with which a threshold is going to be tested.
-        seed: of the choice of one frame of each run.
+        confidence: of the later test of thresholds.
+        seed: of the random choice of one frame per run.
     """
     count = len(sources)
     known = [source for source in sources if source is not None]
@@ -144,11 +144,11 @@ def independent(
 
 
 def design_effect(deviations: Array, clusters: Sequence[Indices]) -> float:
-    """Variance of a mean over that of independent labels; 1 where nothing varies.
+    """Variance of a mean over that of independent labels; 1 if nothing varies.
 
     Args:
-        deviations: from the mean [m, n], of m quantities that are looked at together.
-        clusters: the rows of each run, or of labels by themselves; together all n.
+        deviations: from the mean [m, n], of m quantities taken together.
+        clusters: rows of each run or single label; together all n.
     """
     total = float((deviations**2).sum())
     if total == 0 or len(clusters) < 2:
@@ -158,10 +158,10 @@ def design_effect(deviations: Array, clusters: Sequence[Indices]) -> float:
 
 
 def statistical_inefficiency(deviations: Array, runs: Sequence[Indices]) -> float:
-    """How many frames that follow each other count as one, from all runs together.
+    """Number of consecutive frames that count as one independent frame, over all runs.
 
     Args:
-        deviations: from a mean that is common to all runs [m, n].
+        deviations: from a mean common to all runs [m, n].
         runs: rows of each run in the order of time.
     """
     longest = max((len(rows) for rows in runs), default=0)
@@ -177,13 +177,13 @@ def statistical_inefficiency(deviations: Array, runs: Sequence[Indices]) -> floa
 
 
 def effective_number(sizes: Array) -> float:
-    """Number of equal runs that are as informative about the spread between runs."""
+    """Number of equally long runs with the same information about the spread between runs."""
     squares = sizes**2
     return float(squares.sum() ** 2 / (squares**2).sum())
 
 
 def _groups(sources: Sequence[str | None], times: Array) -> list[tuple[Indices, bool]]:
-    """Rows of each run, in the order of time where its times tell one, and whether they do."""
+    """Rows of each run, in order of time if its times define one, and whether they do."""
     members: dict[str, list[int]] = {}
     for row, source in enumerate(sources):
         if source is not None:
@@ -199,7 +199,7 @@ def _groups(sources: Sequence[str | None], times: Array) -> list[tuple[Indices, 
 
 
 def _blocks(groups: list[tuple[Indices, bool]]) -> list[Indices]:
-    """Blocks in time instead of runs; none if there are too few frames, or no order."""
+    """Blocks in time that replace runs; none if frames are too few or their order is unknown."""
     total = sum(len(rows) for rows, _ in groups)
     if total < SHORTEST or not all(in_order for _, in_order in groups):
         return []
@@ -211,13 +211,13 @@ def _blocks(groups: list[tuple[Indices, bool]]) -> list[Indices]:
 
 
 def _one_of_each(groups: list[tuple[Indices, bool]], seed: int) -> list[int]:
-    """A frame of each run, at random, as the first ones or middle ones are not drawn like all."""
+    """A random frame of each run: first or middle frames would not be representative."""
     rng = np.random.default_rng(seed)
     return [int(rng.choice(rows)) for rows, _ in groups]
 
 
 def _without_trend(deviations: Array, times: Array, ordered: list[Indices]) -> Array:
-    """The same less a trend in time that all runs have in common."""
+    """The deviations without the linear trend in time common to all runs."""
     rest = deviations.copy()
     if ordered:
         rows = np.concatenate(ordered)

@@ -1,17 +1,17 @@
 """A threshold on the Force Delta with a guarantee, from labelled frames.
 
-Write U for the Force Delta of a frame, eps for the true error of its direct forces, and say that a
-frame passes a threshold t when U <= t. The risk of a threshold is
+Let U be the Force Delta of a frame and eps the true error of its direct forces; a frame passes a
+threshold t if U <= t. The risk of a threshold is
 
     R(t) = P(eps > tolerance | U <= t),
 
-the share of frames with too large an error *among those that pass*. It need not grow with t, so
-that a conformal bound on P(eps > tolerance and U <= t) (conformal risk control, Angelopoulos,
+the share of frames with too large an error *among those that pass*. It need not grow with t, and
+a conformal bound on P(eps > tolerance and U <= t) (conformal risk control, Angelopoulos,
 Bates, Fisch, Lei and Schuster, ICLR 2024) says little about it: a threshold that few frames pass
-keeps that number small and may still pass bad ones only. What is done instead is Learn then Test
+keeps that number small even if all of them are bad. The method used is Learn then Test
 (Angelopoulos, Bates, Candès, Jordan and Lei, "Learn then Test: Calibrating Predictive Algorithms
 to Achieve Risk Control", 2021): thresholds are tested one after another against "R(t) > risk",
-from small ones to large ones, and the last that withstands is taken.
+from small to large, and the last one that passes is taken.
 
 **What is guaranteed.** Let the labels be n independent draws (U, eps) from one distribution. Then,
 whatever that distribution and the model,
@@ -19,24 +19,24 @@ whatever that distribution and the model,
     P( a threshold t is found, and R(t) > risk ) <= 1 - confidence,
 
 where the probability is that of drawing the labels, and a new frame of the same distribution that
-passes t has an error above the tolerance with probability R(t). It is not the probability that a
-threshold which was found is wrong: if labels seldom give one, more of those may be. Who tries
-several tolerances on the same labels and keeps the one that succeeds has a chance of each to be
-wrong. Nothing is said about frames that are drawn in another way than the labels.
+passes t has an error above the tolerance with probability R(t). This is not the probability that a
+threshold once found is wrong: if labels seldom give one, more of those may be wrong. Trying several
+tolerances on the same labels adds up their chances of a wrong threshold. The guarantee does not
+extend to frames drawn differently from the labels.
 
 **Why.** The candidates are the values of U in the file. Given that m labels lie below one of them,
 the number of bad ones among these is binomial, and its lower tail at ``risk`` is a p-value for
-R > risk at that candidate. The first one tested is that with a number of labels below it that
-depends on n only; the others follow in order up to the first p-value above 1 - confidence. A
+R > risk at that candidate. The number of labels below the first candidate tested depends on n
+only; the others follow in order up to the first p-value above 1 - confidence. A
 threshold is wrongly accepted only if the test passed at the first t of an interval with R > risk
 (or at the start, if that lies in one). Where U is continuous, so is R: it equals ``risk`` there and
 on both sides of every interval before; given the numbers of labels in the intervals, the number of
 bad ones is binomial again with exactly ``risk``, and one such test suffices. Where many frames have
-the same U, R jumps there, and all of them pass or none: such a value is tested with the labels that
-equal it, too, of which the number of bad ones is binomial given how many they are.
+the same U, R jumps there, and all of them pass or none: such a value is also tested including the
+labels equal to it, whose number of bad ones is binomial given their number.
 
-**Correlated labels.** Labels that are worth fewer independent ones (`correlation.independent`) are
-counted with a weight w below 1: the lower tail of the binomial distribution becomes that of its
+**Correlated labels.** Labels equivalent to fewer independent ones (`correlation.independent`) have
+a weight w below 1: the lower tail of the binomial distribution becomes that of its
 continuous extension, the incomplete beta function I_{1-risk}(w (m - b), w b + 1) for b bad ones of m,
 as in the intervals of Korn and Graubard, Survey Methodology 24, 193 (1998). This is an approximation.
 """
@@ -56,22 +56,22 @@ from ..errors import ForceDeltaError
 Array = NDArray[np.float64]
 
 LARGEST_START = 0.25
-"""The first threshold tested passes at most this share of the labels, where they are many, and as
-many of them as allow for a few bad ones: a single one with a small U is no reason to give up."""
+"""If labels are many, the first threshold tested passes at most this share of them, but enough to
+tolerate a few bad ones: a single bad label at small U must not end the search."""
 
 SMALLEST = 1e-6
-"""A probability that differs from 0 or 1 by less is a slip: no set of labels could show it."""
+"""Probabilities closer to 0 or 1 are refused as mistakes: no set of labels could prove them."""
 
 
 @dataclass(frozen=True)
 class Threshold:
-    """The largest threshold that withstood its test.
+    """The largest threshold that passed its test.
 
     Attributes:
         value: U in eV/Å; frames with U <= value pass.
         passing: number of labels that pass.
         bad: those of them with an error above the tolerance.
-        highest: whether it is the largest U of all labels, so that nothing shows where to stop.
+        highest: whether it is the largest U of all labels, which then do not bound it from above.
     """
 
     value: float
@@ -81,9 +81,9 @@ class Threshold:
 
 
 def labels_needed(risk: float, confidence: float) -> int:
-    """The least number of independent labels with which any threshold can be found.
+    """The smallest number of independent labels from which a threshold can be found.
 
-    That many, less one, have to pass without a single error above the tolerance:
+    All but one of them must pass without an error above the tolerance:
     (1 - risk)^m <= 1 - confidence.
     """
     return math.ceil(math.log1p(-confidence) / math.log1p(-risk)) + 1
@@ -102,17 +102,17 @@ def find_threshold(
     Args:
         force_delta: U of each label [n], eV/Å.
         epsilon: true error of the direct forces of each label [n], eV/Å.
-        tolerance: error that is still good, eV/Å.
+        tolerance: largest acceptable error, eV/Å.
         risk: allowed probability of a larger one among frames that pass.
-        confidence: probability with which labels give a threshold that keeps to the risk.
-        weight: independent labels that one counts as, at most 1.
+        confidence: probability, over the draw of the labels, that the threshold keeps the risk.
+        weight: number of independent labels equivalent to one label, at most 1.
 
     Raises:
         ForceDeltaError: numbers out of range or not finite, too few labels, or no threshold.
     """
     check(tolerance, risk, confidence)
     if not (np.isfinite(force_delta).all() and np.isfinite(epsilon).all()):
-        raise ForceDeltaError("labels with a U or an error that is not finite: remove them")
+        raise ForceDeltaError("labels have a U or an error that is not finite: remove them")
     count = len(force_delta)
     worth = count * weight
     least = labels_needed(risk, confidence)
@@ -137,7 +137,7 @@ def find_threshold(
     tested = np.flatnonzero(below >= _first_tested(count, risk, confidence, weight))
     if not len(tested):
         raise ForceDeltaError(
-            f"no threshold can be told: {count - below[-1]} of {count} labels have the same U of "
+            f"no threshold can be determined: {count - below[-1]} of {count} labels have the same U of "
             f"{values[-1]:.4g} eV/Å; label frames that differ"
         )
     failed = np.flatnonzero(~(before & with_ties)[tested])
@@ -145,10 +145,10 @@ def find_threshold(
     if stop == 0:
         seen = (passing if before[tested[0]] else below)[tested[0]]
         raise ForceDeltaError(
-            f"no threshold keeps to a risk of {risk:g} at a confidence of {confidence:g}: of the "
+            f"no threshold keeps a risk of {risk:g} at a confidence of {confidence:g}: of the "
             f"{seen} labels with the smallest U, {bad_of_smallest[seen]} have an error above "
             f"{tolerance:g} eV/Å, and of all {count}, {bad_of_smallest[-1]}; allow a larger "
-            "--tolerance or --risk, label more frames, or take a better model"
+            "--tolerance or --risk, label more frames, or use a better model"
         )
     last = tested[stop - 1]
     return Threshold(
@@ -160,7 +160,7 @@ def find_threshold(
 
 
 def check(tolerance: float, risk: float, confidence: float) -> None:
-    """Raises ForceDeltaError for numbers that make no sense."""
+    """Raise ForceDeltaError for numbers out of range."""
     if not 0 < tolerance < math.inf:
         raise ForceDeltaError(f"tolerance is {tolerance}: give an error above 0 in eV/Å")
     for name, value in (("risk", risk), ("confidence", confidence)):
@@ -172,7 +172,7 @@ def check(tolerance: float, risk: float, confidence: float) -> None:
 
 
 def _first_tested(count: int, risk: float, confidence: float, weight: float) -> int:
-    """Number of labels below the first threshold tested: it depends on nothing but the arguments."""
+    """Number of labels below the first threshold tested, from the arguments alone."""
     worth = weight * np.arange(int(LARGEST_START * count) + 1)
     # bad ones; one too many, but for rare ties
     allowed = binom.ppf(1 - confidence, np.floor(worth), risk)
@@ -189,7 +189,7 @@ def _number(worth: float) -> str:
 
 
 def _least_risk(worth: float, confidence: float) -> str:
-    """The smallest risk in steps of 0.01 that so many labels could show."""
+    """The smallest risk, in steps of 0.01, that this many labels could prove."""
     if worth < 2:
         return "no less than 1, as there is nothing to count"
     least = math.ceil(100 * (1 - (1 - confidence) ** (1 / (worth - 1)))) / 100

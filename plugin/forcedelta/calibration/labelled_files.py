@@ -1,7 +1,7 @@
-"""Files of labelled frames: the forces of a reference, under whatever name they have.
+"""Files of labelled frames with reference forces under any name.
 
-Forces are taken as they lie in the file. What ASE's `Atoms.get_forces` gives instead is zero on fixed
-atoms, which is no force of the reference.
+Forces are read as stored. ASE's `Atoms.get_forces` would set them to zero on fixed atoms, which is
+not the force of the reference.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ..errors import ForceDeltaError
 Array = NDArray[np.float64]
 
 OURS = {"positions", "numbers", "momenta", "velocities", "direct_forces", "conservative_forces"}
-"""Arrays of a frame that are no reference's forces."""
+"""Arrays of a frame that are never reference forces."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class LabelledFrame:
     Attributes:
         atoms: as read.
         forces: [N, 3] eV/Å.
-        where: file and frame, in words.
+        where: file and frame, for messages.
         file: path of the file; empty for frames in memory.
     """
 
@@ -49,7 +49,7 @@ def read_frames(
 
     Args:
         path: the file.
-        forces_key: array of the frames that holds the forces, instead of ASE's own place.
+        forces_key: array of the frames that holds the forces, instead of ASE's results.
         energy_key: field of the frames that holds the energy, which must then be a number.
 
     Raises:
@@ -61,7 +61,7 @@ def read_frames(
     if not path.exists():
         raise ForceDeltaError(f"{path} does not exist: give a file of labelled frames")
     if not path.is_file():
-        raise ForceDeltaError(f"{path} is no regular file: give a file of labelled frames")
+        raise ForceDeltaError(f"{path} is not a regular file: give a file of labelled frames")
     count = 0
     try:
         for atoms in ase.io.iread(path, ":"):
@@ -87,7 +87,7 @@ def reference_forces(atoms: Atoms, where: str, key: str | None = None) -> Array:
     """[N, 3] eV/Å, with no constraint applied.
 
     Raises:
-        ForceDeltaError: there are none, or they are no finite numbers.
+        ForceDeltaError: they are missing or not finite.
     """
     results = {} if atoms.calc is None else atoms.calc.results
     found = results.get(key or "forces")
@@ -98,8 +98,8 @@ def reference_forces(atoms: Atoms, where: str, key: str | None = None) -> Array:
     forces = np.asarray(found)
     if forces.shape != (len(atoms), 3) or forces.dtype.kind not in "fiu":
         raise ForceDeltaError(
-            f"{where} has no three numbers for each atom under {key or 'forces'}: give the array of "
-            "the reference forces with --forces-key"
+            f"{where} does not have three numbers per atom under {key or 'forces'}: pass --forces-key with "
+            "the array of the reference forces"
         )
     if not np.isfinite(forces).all():
         raise ForceDeltaError(f"{where} has reference forces that are not finite: remove it")
@@ -120,7 +120,7 @@ def _no_forces(atoms: Atoms, where: str, key: str | None) -> str:
         likely = ["forces", *likely]
     names = ", ".join(likely) or "none"
     advice = f": pass --forces-key {likely[0]}" if likely else ""
-    return f"{where} has no reference forces{under}; arrays of vectors that it has: {names}{advice}"
+    return f"{where} has no reference forces{under}; its vector arrays: {names}{advice}"
 
 
 def _check_energy(atoms: Atoms, where: str, key: str) -> None:
@@ -130,5 +130,5 @@ def _check_energy(atoms: Atoms, where: str, key: str) -> None:
         numbers = [name for name, item in atoms.info.items() if np.isfinite(number(item))]
         names = ", ".join([*(name for name in results if name.endswith("energy")), *numbers])
         raise ForceDeltaError(
-            f"{where} has no finite number under '{key}'; numbers that it has: {names or 'none'}"
+            f"{where} has no finite number under '{key}'; its numbers: {names or 'none'}"
         )

@@ -1,4 +1,4 @@
-"""Labelled frames: what a model said about them, and how wrong it was."""
+"""Labelled frames: the predictions of a model and their errors."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 HASH_PREFIX = "hash:"
-SAME = 1e-6  # eV/Å: forces that agree so well are not those of a model and of its reference
+SAME = 1e-6  # eV/Å; forces that agree this well are not those of a model and its reference
 
 
 @dataclass(frozen=True)
 class Labels:
-    """What is known of n labelled frames.
+    """Predictions and errors of n labelled frames.
 
     Attributes:
         force_delta: U [n], eV/Å.
         epsilon: RMS error of the direct forces against the reference [n], eV/Å (eq. 2).
         force_rms: RMS of the direct forces [n], eV/Å.
         energy: predicted energy per atom above the lowest frame of the same composition [n], eV;
-            NaN where the prediction is not known.
-        source: what is the same for frames of one run and for no others, where the file tells [n].
-        time: when in that run, fs, or the step; NaN where the file does not tell [n].
+            NaN where unknown.
+        source: identifies the run of each frame, None where unknown [n].
+        time: in that run, fs, or the step; NaN where unknown [n].
         model: name and weights_hash of the model.
-        reference: what made the labels, where the file tells.
+        reference: method of the labels, None if unknown.
     """
 
     force_delta: Array
@@ -76,19 +76,19 @@ def read_labels(
 
     Without a calculator, a frame must have ``info["force_delta"]`` (U, eV/Å), ``info["model"]``,
     ``info["weights_hash"]`` and the array ``direct_forces`` [N, 3] eV/Å beside the reference's
-    forces. With one, all frames are evaluated anew and need nothing but the reference's forces; a
-    bar shows the progress on a terminal.
+    forces. With one, all frames are evaluated again and need only the reference's forces; a bar
+    shows the progress on a terminal.
 
     Args:
         paths: the files.
-        calculator: of the model that is asked for all frames.
-        forces_key: array that holds the reference's forces, eV/Å, if not where ASE has them.
-        energy_key: field that holds the reference's energy; checked to be there, nothing more.
+        calculator: of the model that evaluates all frames.
+        forces_key: array of the reference's forces, eV/Å, if not in ASE's results.
+        energy_key: field of the reference's energy, which must be a number; it is not used.
 
     Raises:
         ForceDeltaError: a file cannot be read or holds no frames; frames without forces, with
             numbers that are not finite, without U, of several models or references; structures
-            that the model does not know; forces that are the model's own, or zero everywhere.
+            that the model does not support; forces that are the model's own, or zero everywhere.
     """
     return _labels(
         [frame for path in paths for frame in read_frames(Path(path), forces_key, energy_key)],
@@ -97,10 +97,10 @@ def read_labels(
 
 
 def evaluated(frames: Iterable[Atoms], calculator: ForceDeltaCalculator) -> Labels:
-    """The same for labelled frames in memory: their forces are the reference's.
+    """Labels of frames in memory, whose forces are those of the reference.
 
     Raises:
-        ForceDeltaError: as `read_labels` does.
+        ForceDeltaError: as `read_labels`.
     """
     numbered = [(f"frame {index} (counted from 0)", atoms) for index, atoms in enumerate(frames)]
     return _labels(
@@ -111,7 +111,7 @@ def evaluated(frames: Iterable[Atoms], calculator: ForceDeltaCalculator) -> Labe
 
 def _labels(frames: list[LabelledFrame], calculator: ForceDeltaCalculator | None) -> Labels:
     if not frames:
-        raise ForceDeltaError("there are no labelled frames: give some")
+        raise ForceDeltaError("there are no labelled frames: give at least one")
     _refuse_copies(frames)
     reference = _reference(frames)
     if calculator is None:
@@ -132,13 +132,12 @@ def _labels(frames: list[LabelledFrame], calculator: ForceDeltaCalculator | None
     errors = [predicted - frame.forces for predicted, frame in zip(direct, frames, strict=True)]
     if all(np.abs(error).max() < SAME for error in errors):
         raise ForceDeltaError(
-            "the forces of the frames are the model's own predictions, not those of a reference: label the "
+            "the forces of the frames are predictions of the model, not of a reference: label the "
             "frames first (forcedelta recalc)"
         )
     if not any(frame.forces.any() for frame in frames):
         raise ForceDeltaError(
-            "the reference forces of all frames are zero, and no labels: label the frames first "
-            "(forcedelta recalc)"
+            "the reference forces of all frames are zero: label the frames first (forcedelta recalc)"
         )
     sources, times = runs_of(frames)
     return Labels(
@@ -154,20 +153,20 @@ def _labels(frames: list[LabelledFrame], calculator: ForceDeltaCalculator | None
 
 
 def _stored(frame: LabelledFrame) -> tuple[float, float, Array]:
-    """U, the predicted energy per atom and the direct forces that the file has."""
+    """U, the predicted energy per atom and the direct forces stored in the file."""
     info, arrays = frame.atoms.info, frame.atoms.arrays
     missing = [name for name in ("force_delta", "model", "weights_hash") if name not in info]
     if "direct_forces" not in arrays:
         missing.append("direct_forces")
     if missing:
         raise ForceDeltaError(
-            f"{frame.where} has no {' and no '.join(missing)}: say --model, and the model is asked for all frames"
+            f"{frame.where} has no {' and no '.join(missing)}: pass --model to evaluate all frames"
         )
     force_delta, direct = number(info["force_delta"]), np.asarray(arrays["direct_forces"])
     if direct.shape != frame.forces.shape or direct.dtype.kind not in "fiu" or force_delta < 0:
         raise ForceDeltaError(
-            f"{frame.where} has a force_delta or direct_forces that 'forcedelta' did not write: say "
-            "--model, and the model is asked for all frames"
+            f"{frame.where} has a force_delta or direct_forces that 'forcedelta' did not write: pass "
+            "--model to evaluate all frames"
         )
     if not (np.isfinite(force_delta) and np.isfinite(direct).all()):
         raise ForceDeltaError(f"{frame.where} has a prediction that is not finite: remove it")
@@ -190,7 +189,7 @@ def _evaluated(
 
 
 def _refuse_copies(frames: list[LabelledFrame]) -> None:
-    """The same structure twice is one label; a file that was given twice is a slip."""
+    """Refuse a structure that occurs twice, as when one file was given twice."""
     seen: dict[tuple[bytes, str, str], str] = {}
     for frame in frames:
         atoms = frame.atoms
@@ -199,31 +198,29 @@ def _refuse_copies(frames: list[LabelledFrame]) -> None:
         key = (geometry, str(atoms.info.get("charge", 0)), str(atoms.info.get("spin")))
         if key in seen:
             raise ForceDeltaError(
-                f"{frame.where} is the same structure as {seen[key]}, and counts once only: remove it"
+                f"{frame.where} is the same structure as {seen[key]} and would count twice: remove it"
             )
         seen[key] = frame.where
 
 
 def _reference(frames: list[LabelledFrame]) -> str | None:
     """The reference of all frames that name one."""
-    told = [frame for frame in frames if "reference" in frame.atoms.info]
-    if not told:
+    named = [frame for frame in frames if "reference" in frame.atoms.info]
+    if not named:
         return None
-    reference = _only("reference", [frame.atoms.info["reference"] for frame in told], told)
-    untold = len(frames) - len(told)
-    return str(reference) + (
-        f", and {untold} labels of a reference that is not named" * (untold > 0)
-    )
+    reference = _only("reference", [frame.atoms.info["reference"] for frame in named], named)
+    unnamed = len(frames) - len(named)
+    return str(reference) + f", and {unnamed} labels of an unnamed reference" * (unnamed > 0)
 
 
 def _only(name: str, values: list[Any], frames: list[LabelledFrame]) -> Any:
-    """The value that all frames share."""
+    """The value common to all frames."""
     for value, frame in zip(values, frames, strict=True):
         if str(value) != str(values[0]):
             raise ForceDeltaError(
                 f"{frame.where} has {name} {value}, but {frames[0].where} has {values[0]}: "
-                "calibrate each by itself"
-                + (", or say --model to evaluate all frames anew" if name != "reference" else "")
+                "calibrate each separately"
+                + (", or pass --model to evaluate all frames again" if name != "reference" else "")
             )
     return values[0]
 

@@ -24,7 +24,7 @@ def picture(labels: Labels, found: Calibration) -> bytes:
 
 
 def draw(labels: Labels, found: Calibration) -> Figure:
-    """The figure; labels that were thinned out are drawn, too."""
+    """The figure, including labels that were thinned out."""
     figure = Figure(figsize=(9, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
     u, error = labels.force_delta, labels.epsilon
@@ -67,7 +67,7 @@ def _risks(axes: Any, u: Any, bad: Any, found: Calibration) -> None:
     order = np.argsort(u)
     passing = np.arange(1, len(u) + 1)
     failing = np.cumsum(bad[order])
-    # Clopper and Pearson's bound on the share, of each threshold by itself
+    # the Clopper-Pearson bound on the share, for each threshold separately
     weight = min(1.0, found.labels["used"] / len(u))
     bound = beta.ppf(
         found.confidence, weight * failing + 1, np.maximum(weight * (passing - failing), 1e-9)

@@ -1,6 +1,6 @@
-"""The file of a calibration: what it found, on what it rests, and for which model it holds.
+"""A calibration and its file: the threshold, its basis, and the model for which it holds.
 
-No heavy import: every run with ``--stop-above calibration.json`` reads one.
+Light to import, as every run with ``--stop-above calibration.json`` reads one.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ UNIT = "eV/Å"
 
 @dataclass(frozen=True)
 class Calibration:
-    """A threshold on U and what is known about it.
+    """A threshold on U with its guarantee and statistics.
 
     Attributes:
-        threshold: eV/Å; a frame passes where U <= threshold. The same number, digit by digit, as in
-            the guarantee.
+        threshold: eV/Å; a frame passes if U <= threshold. Digit by digit the number in the
+            guarantee.
         tolerance: eV/Å, of the RMS error of the direct forces.
         risk: bound on P(error > tolerance | U <= threshold).
         confidence: probability, over the draw of the labels, that the bound holds.
-        guarantee: the same as a sentence, and what was assumed.
-        model: name and weights_hash of the model that it holds for.
-        labels: their number, how many independent ones they count as (``used``) and why, and of
-            what reference.
-        passing: how many labels were looked at, those of them that pass, and the bad ones of these.
-        ranking: r_s and AUROC of U and of its controls, with intervals.
+        guarantee: the guarantee and its assumptions as a sentence.
+        model: name and weights_hash of the model for which it holds.
+        labels: their number, the equivalent number of independent ones (``used``) with its reason,
+            and their reference.
+        passing: number of labels used, of those that pass, and of bad ones among these.
+        ranking: r_s and AUROC of U and its controls, with intervals.
         thresholds: share of passing labels, risk, precision and recall at several thresholds.
-        versions: of the packages that made it.
+        versions: of the packages used.
     """
 
     threshold: float
@@ -54,11 +54,11 @@ class Calibration:
     versions: dict[str, str] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        """The calibration, JSON-able, as its file holds it."""
+        """The calibration as in its file, JSON-able."""
         return {"format": FORMAT, "unit": UNIT, "on": "force_delta", **asdict(self)}
 
     def record(self) -> dict[str, Any]:
-        """What a run that uses it keeps, JSON-able: no more than what the threshold means."""
+        """The part that a run with this calibration stores, JSON-able."""
         names = ("threshold", "tolerance", "risk", "confidence", "guarantee", "model", "labels")
         known = self.as_dict()
         return {name: known[name] for name in ("unit", *names)}
@@ -72,23 +72,23 @@ class Calibration:
         replace_file(path, self.text(), "choose another --out", ForceDeltaError)
 
     def text(self) -> bytes:
-        """What the file holds: JSON in UTF-8."""
+        """The content of the file: JSON in UTF-8."""
         text = json.dumps(self.as_dict(), ensure_ascii=False, indent=1) + "\n"
         return text.encode(errors="backslashreplace")
 
     def check_use(
         self, name: str, weights_hash: str, on: str = "force_delta", forces: str = "direct"
     ) -> None:
-        """Whether the threshold means something for a run or an audit.
+        """Refuse a run or an audit for which the threshold does not hold.
 
         Args:
-            name: of the model at hand.
-            weights_hash: its.
-            on: quantity that the threshold is compared with.
-            forces: those that drive the run.
+            name: of the model in use.
+            weights_hash: of that model.
+            on: quantity compared with the threshold.
+            forces: forces that drive the run.
 
         Raises:
-            ForceDeltaError: it does not: another model, another quantity, other forces.
+            ForceDeltaError: another model, another quantity, or other forces.
         """
         known = self.model
         if weights_hash != known["weights_hash"]:
@@ -102,9 +102,7 @@ class Calibration:
                 "weights are the same: use the name that was calibrated"
             )
         if on != "force_delta":
-            raise ForceDeltaError(
-                f"the calibration is for U of the frame, not for {on}: leave --on away"
-            )
+            raise ForceDeltaError(f"the calibration is for U of the frame, not for {on}: omit --on")
         if forces != "direct":
             raise ForceDeltaError(
                 f"the calibration is for the errors of direct forces, and {forces} forces drive this run: "
@@ -116,13 +114,13 @@ def read_calibration(path: str | Path) -> Calibration:
     """A file that `Calibration.write` wrote.
 
     Raises:
-        ForceDeltaError: it is missing, or something else, or an entry has another type or a value
-            that no calibration gives.
+        ForceDeltaError: the file is missing, is not a calibration, or has an entry of a wrong type
+            or out of range.
     """
     what = "give a file that 'forcedelta calibrate --out' wrote"
     facts = read_json(path, what)
     if not isinstance(facts, dict) or facts.get("format") != FORMAT:
-        raise ForceDeltaError(f"{path} is no calibration of this version: {what}")
+        raise ForceDeltaError(f"{path} is not a calibration of this version: {what}")
     if facts.get("unit") != UNIT or facts.get("on") != "force_delta":
         raise ForceDeltaError(
             f"{path} has a threshold in {facts.get('unit')}, not on U in {UNIT}: {what}"
@@ -137,10 +135,10 @@ def read_calibration(path: str | Path) -> Calibration:
 
 
 def _check(path: str | Path, name: str, value: Any, hint: Any, what: str) -> None:
-    """Whether an entry of the file has the type and the range that it must have.
+    """Check type and range of an entry of the file.
 
     Raises:
-        ForceDeltaError: it has not.
+        ForceDeltaError: the type is wrong or the value out of range.
     """
     kind = get_origin(hint) or hint
     allowed = (int, float) if kind is float else kind
@@ -150,7 +148,7 @@ def _check(path: str | Path, name: str, value: Any, hint: Any, what: str) -> Non
         raise ForceDeltaError(f"{path}: {name} is {_shown(value)}, not {words}: {what}")
     if kind is float:
         limits = LIMITS.get(name, LIMITS["stop_above"])
-        # the limits of what can be asked for; what was asked for in Python may lie outside of them
+        # limits of the command line; values given in Python may be lower
         low = 0.0 if name in ("threshold", "tolerance", "risk", "confidence") else limits.low
         if not low <= value <= limits.high:
             raise ForceDeltaError(
@@ -159,7 +157,7 @@ def _check(path: str | Path, name: str, value: Any, hint: Any, what: str) -> Non
     if name == "model":
         for key in ("name", "weights_hash"):
             if not isinstance(value.get(key), str) or not value[key]:
-                raise ForceDeltaError(f"{path}: model has no {key!r} that is a string: {what}")
+                raise ForceDeltaError(f"{path}: model has no string {key!r}: {what}")
 
 
 def _shown(value: Any) -> str:

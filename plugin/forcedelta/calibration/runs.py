@@ -1,12 +1,12 @@
-"""Of which run a labelled frame is, and when in it: as far as the frames tell.
+"""The run of each labelled frame and its time in that run, as far as they are known.
 
-`run_id` is the same for the frames of one run and for no others. Frames without one are told apart by
-the file in which they lie and by the names of the run and of the trajectory that they give. Names are
-weak: most runs are called ``run.h5``. Where several frames of one name have the same time, they are of
-several runs. They are taken apart only where the file has one run after the other; otherwise they
-count as one run whose order in time is unknown, which is the cautious choice.
+A `run_id` identifies the frames of one run. Frames without one are distinguished by their file and by
+the names of run and trajectory stored in them. Names are weak evidence: most runs are called
+``run.h5``. Frames of one name with the same time belong to several runs. These are separated only if
+the file holds one run after the other; otherwise they count as one run of unknown order in time,
+which is the cautious choice.
 
-Fields of other programs may have these names and any content. What is no number is no time.
+Other programs may use these names for any content. A time that is not a number is ignored.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ Array = NDArray[np.float64]
 
 
 def runs_of(frames: Sequence[LabelledFrame]) -> tuple[list[str | None], Array]:
-    """Run of each frame, None where it tells of none, and its time [n], NaN where unknown.
+    """Run of each frame, None where unknown, and its time [n], NaN where unknown.
 
-    The time is in fs where all frames of the run have one, otherwise the step.
+    The time is in fs if all frames of the run have one, otherwise the step.
     """
     names = [_name(frame) for frame in frames]
     files: dict[str | None, set[str]] = {}
@@ -56,10 +56,10 @@ def runs_of(frames: Sequence[LabelledFrame]) -> tuple[list[str | None], Array]:
 
 
 def one_after_the_other(times: Array) -> list[int] | None:
-    """Numbers of the runs that follow each other in a file; None where that cannot be told.
+    """Index of the run of each frame in a file of consecutive runs; None if undetermined.
 
-    Time runs backwards where a new run begins. There are as many runs as frames of the same time,
-    or the frames are in another order than that of time.
+    A new run begins where time decreases or repeats. The number of runs must equal the number of
+    frames that share a time; otherwise the frames are not in order of time.
     """
     if not np.isfinite(times).all():
         return None
@@ -71,7 +71,7 @@ def one_after_the_other(times: Array) -> list[int] | None:
 
 
 def _is_weak(frame: LabelledFrame) -> bool:
-    """Whether nothing but names tells the run."""
+    """Whether only names identify the run."""
     run_id = frame.atoms.info.get("run_id")
     return run_id is None or not str(run_id)
 

@@ -1,4 +1,4 @@
-"""``forcedelta audit``: the guard and the recorder of a run, over trajectories that exist already."""
+"""``forcedelta audit``: the guard and the recorder of a run, over stored trajectories."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def audit(
         typer.Argument(
             metavar="TRAJ",
             help="Trajectories: files that ASE reads (.traj, extended XYZ, ...), that MDAnalysis reads "
-            "with --topology (DCD, XTC, TRR, H5MD, ...), or runs of ours. Optional with --restart.",
+            "with --topology (DCD, XTC, TRR, H5MD, ...), or files of 'forcedelta run'. Optional with --restart.",
             show_default=False,
         ),
     ] = None,
@@ -76,8 +76,8 @@ def audit(
         str | None,
         typer.Option(
             metavar="FILE",
-            help="Which elements the atoms are: PDB with its element column, PRMTOP, TPR, PSF, or a "
-            "structure that ASE reads. With it MDAnalysis reads TRAJ.",
+            help="Topology with the elements of the atoms: PDB with element column, PRMTOP, TPR, PSF, "
+            "or a structure that ASE reads. MDAnalysis then reads TRAJ.",
             rich_help_panel=_READING,
             show_default=False,
         ),
@@ -109,8 +109,8 @@ def audit(
         bool,
         typer.Option(
             "--end-at-stop",
-            help="End at the first frame at which a run would be stopped. Without it, they are all "
-            "marked and the audit goes on.",
+            help="End at the first frame at which a run would be stopped. Without it, all such frames "
+            "are marked and the audit continues.",
             rich_help_panel=GUARD,
         ),
     ] = False,
@@ -128,7 +128,7 @@ def audit(
         typer.Option(
             "--restart",
             help="Continue in --out an audit that was interrupted or killed, or whose trajectory has "
-            "grown since.",
+            "grown.",
             rich_help_panel=OUTPUT,
         ),
     ] = False,
@@ -157,7 +157,7 @@ def audit(
         int,
         typer.Option(
             metavar="N",
-            help="Processes; each audits one trajectory at a time.",
+            help="Number of processes; each audits one trajectory at a time.",
             rich_help_panel=MACHINE,
         ),
     ] = 1,
@@ -165,10 +165,10 @@ def audit(
     dtype: Dtype = "float32",
     threads: Threads = 1,
 ) -> int:
-    """Audit trajectories: U (eV/Å) of their frames, which of them to doubt, and a report.
+    """Audit trajectories: U (eV/Å) of their frames, the doubtful ones, and a report.
 
-    Any trajectory will do, whatever made it: the model judges its structures. They are evaluated in
-    batches, and go through the same guard and recorder as those of a run.
+    Trajectories of any origin can be audited: the model evaluates their structures in batches, and
+    the guard and the recorder of a run process them.
     """
     values = {name: value for name, value in locals().items() if name not in _ONLY_HERE}
     given = {name for name in values if source_of(context, name) == "COMMANDLINE"}
@@ -204,10 +204,10 @@ def _status(result: AuditResult) -> ExitStatus:
 
 
 def mode(restart: bool, overwrite: bool) -> Literal["create", "restart", "overwrite"]:
-    """What is to happen to a file that exists.
+    """The treatment of an existing file.
 
     Raises:
-        ForceDeltaError: both were said.
+        ForceDeltaError: both flags are given.
     """
     from ..errors import ForceDeltaError
 

@@ -60,7 +60,7 @@ def calibrate(
         str | None,
         typer.Option(
             help="Evaluate this model (name or path) on all frames. Without it, the predictions "
-            "in the files are taken.",
+            "in the files are used.",
             show_default=False,
         ),
     ] = None,
@@ -80,8 +80,8 @@ def calibrate(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Field of the files with the energy of the reference, e.g. REF_energy: only checked to be "
-            "a number in each frame, as a calibration rests on forces.",
+            help="Field of the files with the energy of the reference, e.g. REF_energy: checked to be a "
+            "number in each frame, but not used, as a calibration rests on forces.",
             show_default=False,
         ),
     ] = None,
@@ -111,17 +111,17 @@ def calibrate(
 ) -> int:
     """Find the threshold on U above which frames of a model are not to be trusted.
 
-    The largest one for which the labels show, with the confidence asked for, that
+    The largest one for which the labels show, with the requested confidence, that
     P(error > tolerance | U <= threshold) <= risk.
 
-    Beside it: how well U ranks the errors (Spearman's r_s, AUROC, with 95 % bootstrap
+    Also printed: how well U ranks the errors (Spearman's r_s, AUROC, with 95 % bootstrap
     intervals) next to the energy and the size of the forces, and what thresholds cost. Frames
-    of one run, where the files tell of runs, count for as many independent ones as their
+    of one run, if the files name runs, count as the number of independent ones that their
     correlation allows.
 
-    The confidence is that of one draw of labels and one --tolerance: with several tolerances tried
-    on the same labels, the chance of a wrong threshold adds up. It also counts draws that give no
-    threshold: of the thresholds that are found, more than 1 - confidence may be wrong.
+    The confidence refers to one draw of labels and one --tolerance: trying several tolerances on
+    the same labels adds up the chances of a wrong threshold. It also counts draws that give no
+    threshold: of the thresholds found, more than 1 - confidence may be wrong.
     """
     from ..calibration.calibrate import calibrate as calibrated
 
@@ -155,7 +155,7 @@ def _shown(found: Calibration) -> list[str | Table]:
 
 def _number_of(labels: dict[str, Any]) -> str:
     if not labels["runs"]:
-        return f"{labels['count']} labels, taken for independent"
+        return f"{labels['count']} labels, taken as independent"
     runs = f"{labels['runs']} run" + "s" * (labels["runs"] > 1)
     return f"{labels['count']} labels of {runs}, which count as {labels['used']} independent ones"
 

@@ -32,15 +32,15 @@ def recalc(
         typer.Argument(
             metavar="SOURCE",
             help="File of 'forcedelta run' or 'forcedelta audit', an extended XYZ file of flagged "
-            "frames, or the journal (.journal) of a queue that a run left behind.",
+            "frames, or the journal (.journal) of the queue of a run.",
         ),
     ],
     calculator: Annotated[
         str,
         typer.Option(
             help="pyscf (molecules, PBE-D3(BJ)/def2-SVP), gpaw, espresso, cp2k (crystals, PBE), vasp "
-            "(writes input sets after the Materials Project, collects finished runs), tblite "
-            "(xTB, for trying out), or any ASE calculator: its name, or package.module:Class.",
+            "(writes input sets of the Materials Project, collects finished runs), tblite "
+            "(xTB, for tests), or any ASE calculator: its name, or package.module:Class.",
             rich_help_panel=_REFERENCE,
         ),
     ],
@@ -48,8 +48,8 @@ def recalc(
         Path,
         typer.Option(
             metavar="FILE.xyz",
-            help="Labelled frames, extended XYZ. Beside it the journal (FILE.journal), from which the "
-            "same command continues, and the folders of jobs that failed (FILE.jobs).",
+            help="Labelled frames, extended XYZ. Beside it are the journal (FILE.journal), from which "
+            "the same command continues, and the folders of failed jobs (FILE.jobs).",
             rich_help_panel=OUTPUT,
         ),
     ] = Path("labelled.xyz"),
@@ -75,7 +75,7 @@ def recalc(
         float | None,
         typer.Option(
             metavar="eV/Å",
-            help="Frames above this are unphysical and left out, eV/Å.",
+            help="Frames above this are unphysical and omitted, eV/Å.",
             show_default="the run's stop threshold, else 10 times the median of U",
             rich_help_panel=_CHOICE,
         ),
@@ -84,7 +84,7 @@ def recalc(
         float,
         typer.Option(
             metavar="fs",
-            help="Smallest time between two frames, fs; longer flagged intervals are cut.",
+            help="Smallest time between two frames, fs; longer flagged intervals are divided.",
             rich_help_panel=_CHOICE,
         ),
     ] = 50.0,
@@ -109,9 +109,9 @@ def recalc(
         typer.Option(
             "--set",
             metavar="KEY=VALUE",
-            help="A setting of the reference, or a keyword of the ASE calculator; may be repeated. A "
-            "wrong name lists the known ones. VASP: mp=exact keeps the settings of the Materials "
-            "Project to the letter.",
+            help="A setting of the reference, or a keyword of the ASE calculator; may be repeated. An "
+            "unknown name lists the valid ones. VASP: mp=exact keeps the exact settings of the "
+            "Materials Project.",
             show_default=False,
             rich_help_panel=_REFERENCE,
         ),
@@ -120,7 +120,7 @@ def recalc(
         Path | None,
         typer.Option(
             metavar="FILE.toml",
-            help="The same keys in a file; --set, --xc and --basis win.",
+            help="The same keys in a file; --set, --xc and --basis take precedence.",
             show_default=False,
             rich_help_panel=_REFERENCE,
         ),
@@ -154,15 +154,17 @@ def recalc(
     ] = 1,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Choose and check, write nothing.", rich_help_panel=OUTPUT),
+        typer.Option(
+            "--dry-run", help="Choose and check frames, write nothing.", rich_help_panel=OUTPUT
+        ),
     ] = False,
     json: Json = False,
 ) -> int:
     """Choose doubtful frames of SOURCE and label them with a reference calculation.
 
     Candidates lie between the flag and the stop threshold. Of each flagged interval one is taken,
-    apart in time and diverse in structure; overlapping atoms are left out. What was labelled is
-    never computed twice: the same command, given again, continues after kill -9 or a failure.
+    apart in time and diverse in structure; frames with overlapping atoms are left out. No label is
+    computed twice: repeating the command continues after kill -9 or a failure.
     """
     changed = read_toml(settings, "give a TOML file of settings") if settings is not None else {}
     changed |= dict(_pair(text) for text in set_ or [])
@@ -179,7 +181,9 @@ def recalc(
             report=print_line if json else partial(print_line, stream=sys.stdout),
         )  # fmt: skip
     except KeyboardInterrupt:
-        print_line(f"interrupted; finished frames are in {out}, and the same command continues")
+        print_line(
+            f"interrupted; finished frames are in {out}; repeat the same command to continue"
+        )
         return ExitStatus.INTERRUPTED
     status = ExitStatus.DONE if result.complete else ExitStatus.UNLABELLED
     if json:
@@ -188,7 +192,7 @@ def recalc(
 
 
 def _check_outputs(source: Path, out: Path, settings: Path | None) -> None:
-    """No output is an input, but the frames of a journal may be labelled into its own file."""
+    """Refuse outputs that are inputs, except a journal that continues in its own file."""
     journal = Path(f"{out}.journal")
     own = source.exists() and journal.exists() and source.samefile(journal)
     check_outputs(

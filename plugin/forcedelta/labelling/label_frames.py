@@ -25,12 +25,12 @@ DEFAULT_COUNT = 20
 
 @dataclass(frozen=True)
 class LabelSettings:
-    """The arguments of `label`; energies in eV, lengths in Å, times in fs.
+    """The arguments of `label`; energy in eV, length in Å, time in fs.
 
     Attributes:
         source: file of frames.
         calculator: name of a reference code, or "vasp".
-        changed: its settings that differ from the recipe.
+        changed: settings that differ from its recipe.
         out: extended XYZ of the labelled frames.
         count: frames wanted; None: 20, or all of a journal.
         lower: edge of the band, eV/Å, or None.
@@ -64,9 +64,9 @@ class LabellingResult:
 
     Attributes:
         frames: the chosen structures.
-        outcomes: by index of the frame; frames without one are waiting.
+        outcomes: by index of the frame; frames without an outcome are waiting.
         reference: code, version and settings.
-        selection: None when all frames of the file were taken.
+        selection: None if all frames of the file were taken.
         warnings: one line each.
         out: the labelled file.
     """
@@ -155,7 +155,7 @@ def label(
         calculator: "pyscf", "gpaw", "espresso", "cp2k", "tblite", "vasp" (input sets), or an ASE
             calculator by name or as "package.module:Class".
         out: labelled frames, extended XYZ.
-        settings: of the reference method, where they differ from its recipe.
+        settings: settings of the reference method that differ from its recipe.
         select: number of frames; None: 20, or all of a journal.
         flag_above: lower edge of the band of U, eV/Å; None: the run's flag threshold, else the 90th
             percentile of U.
@@ -165,7 +165,7 @@ def label(
         threads: of each calculation.
         workers: calculations at a time.
         dry_run: choose and check, write nothing.
-        report: receives lines of progress for people.
+        report: receives each line of progress.
 
     Returns:
         the outcome of each chosen frame.
@@ -230,16 +230,16 @@ def _choose(settings: LabelSettings, source: Candidates) -> tuple[Selection | No
 
 
 def _set_charge_and_spin(result: LabellingResult, settings: LabelSettings) -> None:
-    """What the flags say goes before what the frames say, with a warning where these differ."""
+    """Apply the given charge and spin to all frames, with a warning where a frame differs."""
     for name, given in (("charge", settings.charge), ("spin", settings.spin)):
         if given is None:
             continue
-        told = [getattr(ElectronicState.of(atoms), name) for atoms in result.frames]
-        others = [value for value in told if value not in (None, given)]
+        stored = [getattr(ElectronicState.of(atoms), name) for atoms in result.frames]
+        others = [value for value in stored if value not in (None, given)]
         if others:
             values = ", ".join(str(value) for value in sorted(set(others)))
             result.warnings.append(
-                f"{len(others)} of {len(told)} frames say {name} {values}, and are labelled with "
+                f"{len(others)} of {len(stored)} frames have {name} {values} and are labelled with "
                 f"--{name} {given}"
             )
         for atoms in result.frames:
@@ -251,7 +251,7 @@ def _tell_choice(
 ) -> None:
     selection = result.selection
     if selection is None:
-        report(f"{source.name}: all {len(source)} frames that were queued")
+        report(f"{source.name}: all {len(source)} queued frames")
         return
     band = selection.band
     what = "U" if band.on == "force_delta" else "largest u"
@@ -272,7 +272,7 @@ def _tell_choice(
 
 
 def _references(made: ReferenceCode | vasp.InputSet, frames: list[Atoms]) -> list[str]:
-    """Code, version and settings, of VASP for each level that the frames have."""
+    """Code, version and settings; for VASP, one for each level of theory of the frames."""
     if isinstance(made, vasp.InputSet):
         levels = sorted({vasp.level(atoms) for atoms in frames})
         return [made.description(level) for level in levels] or [made.description()]
@@ -298,17 +298,17 @@ def _compare_levels(
     trained = source.model.get("level_of_theory")
     if trained is None:
         result.warnings.append(
-            f"{source.name} does not tell at which level of theory {model} was trained; labels at "
-            f"{level} measure its error only if that is the same"
+            f"{source.name} does not state the level of theory at which {model} was trained; labels at "
+            f"{level} measure its error only if the levels agree"
         )
     elif (
-        differs := next(filter(None, (difference(str(trained), one) for one in references)), None)
+        differing := next(filter(None, (difference(str(trained), one) for one in references)), None)
     ) is not None:
-        verb = "differ" if " and " in differs else "differs"
+        verb = "differ" if " and " in differing else "differs"
         result.warnings.append(
-            f"{model} was trained at {trained}, the labels are at {level}: the {differs} {verb}, "
-            "so that epsilon is also the difference of two levels, and the labels do not belong "
-            "into its training set"
+            f"{model} was trained at {trained}, the labels are at {level}: the {differing} {verb}; "
+            "epsilon includes the difference of the levels, and the labels do not belong in its "
+            "training set"
         )
 
 
@@ -348,7 +348,7 @@ def _with_vasp(
     settings: LabelSettings,
     report: Callable[[str], None],
 ) -> None:
-    """Write inputs where there are none, collect what has come back."""
+    """Write missing inputs, and collect finished runs."""
     folders = settings.out.with_name(settings.out.name + ".vasp")
     path = settings.out.with_name(settings.out.name + JOURNAL)
     refuse_foreign(settings.out, path)
@@ -379,7 +379,7 @@ def _with_vasp(
     if written:
         report(
             f"{written} input sets written below {folders}: add the POTCARs that POTCAR.spec names, "
-            "run VASP in each folder, and give the same command again to collect"
+            "run VASP in each folder, and repeat the same command to collect the results"
         )
     _tell_end(result, settings, report)
 
@@ -395,7 +395,7 @@ def _tell_end(
     if waiting:
         line += f"; {waiting} not finished"
     if failed or waiting:
-        line += "; the same command takes them up again"
+        line += "; repeat the same command to continue"
     report(line)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from forcedelta import ForceDelta, ForceDeltaError, load_model
 from forcedelta.ase import ForceDeltaCalculator
-from forcedelta.models.torchscript import FACTS
+from forcedelta.models.torchscript import DESCRIPTION
 from forcedelta.openmm.export import export
 
 pytestmark = [
@@ -62,7 +62,7 @@ def traced() -> Any:
 
 @pytest.fixture
 def write(tmp_path: Path) -> Write:
-    def make(module: Any = None, facts: Any = GIVEN, name: str = FACTS) -> Path:
+    def make(module: Any = None, facts: Any = GIVEN, name: str = DESCRIPTION) -> Path:
         path = tmp_path / "model.pt"
         extra = {name: facts if isinstance(facts, str) else json.dumps(facts)}
         torch.jit.save(module or scripted(), str(path), _extra_files=extra)
@@ -121,7 +121,7 @@ def test_elements_and_periodicity_of_the_facts(write: Write) -> None:
     ("facts", "message"),
     [
         ("{", "is no JSON"),
-        ([3.0], "an object of facts"),
+        ([3.0], "an object"),
         ({"dtype": "float64"}, "the cutoff in Å, not None"),
         ({**GIVEN, "cutoff": "5"}, "the cutoff in Å, not '5'"),
         ({**GIVEN, "cutoff": True}, "the cutoff in Å"),

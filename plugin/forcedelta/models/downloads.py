@@ -86,12 +86,12 @@ def reach(address: str) -> None:
         reason: Any = getattr(error, "reason", error)
         if isinstance(reason, ssl.SSLError) and not isinstance(reason, TimeoutError):
             return  # the downloader may know other certificates
-        said = "no answer" if isinstance(reason, TimeoutError) else _in_words(reason)
+        description = "no answer" if isinstance(reason, TimeoutError) else _describe_reason(reason)
         server = urlsplit(address).hostname
-        raise ConnectionError(f"no connection to {server}: {said}") from error
+        raise ConnectionError(f"no connection to {server}: {description}") from error
 
 
-def _in_words(reason: Any) -> str:
+def _describe_reason(reason: Any) -> str:
     if isinstance(reason, socket.gaierror):
         return "its name cannot be resolved"
     return str(getattr(reason, "strerror", None) or reason)
@@ -109,13 +109,13 @@ def _quiet_hub(utils: Any) -> Iterator[None]:
     hub = logging.getLogger("huggingface_hub")
     level = hub.level
     hub.setLevel(logging.CRITICAL)
-    shown = not utils.are_progress_bars_disabled()
+    enabled = not utils.are_progress_bars_disabled()
     terminal = sys.stderr is not None and sys.stderr.isatty()
-    if shown and not terminal:
+    if enabled and not terminal:
         utils.disable_progress_bars()
     try:
         yield
     finally:
         hub.setLevel(level)
-        if shown and not terminal:
+        if enabled and not terminal:
             utils.enable_progress_bars()

@@ -34,11 +34,11 @@ def parse_json(text: str | bytes, where: str) -> Any:
     except RecursionError as error:
         raise ForceDeltaError(f"{where} is no JSON that can be read (nested too deeply)") from error
     except ValueError as error:  # also of numbers with thousands of digits, and of other encodings
-        said = str(error).partition(";")[0]
-        raise ForceDeltaError(f"{where} is no JSON that can be read ({said:.120})") from error
+        message = str(error).partition(";")[0]
+        raise ForceDeltaError(f"{where} is no JSON that can be read ({message:.120})") from error
 
 
-def shown(value: Any) -> str:
+def abbreviated(value: Any) -> str:
     """A foreign value for an error message: never longer than a line."""
     try:
         return reprlib.repr(value)
@@ -59,7 +59,7 @@ def check_cutoff(cutoff: Any, where: str) -> float:
         wanted = "a positive cutoff in Å"
     elif SHORTEST_CUTOFF <= cutoff <= LONGEST_CUTOFF:
         return float(cutoff)
-    raise ForceDeltaError(f"{where} must give {wanted}, not {shown(cutoff)}")
+    raise ForceDeltaError(f"{where} must give {wanted}, not {abbreviated(cutoff)}")
 
 
 def check_symbols(symbols: Any, where: str) -> frozenset[int]:
@@ -73,7 +73,9 @@ def check_symbols(symbols: Any, where: str) -> frozenset[int]:
         or not symbols
         or not all(isinstance(name, str) and atomic_numbers.get(name, 0) > 0 for name in symbols)
     ):
-        raise ForceDeltaError(f"{where} must give a list of element symbols, not {shown(symbols)}")
+        raise ForceDeltaError(
+            f"{where} must give a list of element symbols, not {abbreviated(symbols)}"
+        )
     return frozenset(atomic_numbers[name] for name in symbols)
 
 
@@ -91,7 +93,7 @@ def check_numbers(elements: Any, where: str) -> list[int]:
     if given and len(set(given)) == len(given) and all(number in known for number in given):
         return given
     raise ForceDeltaError(
-        f"{where} must give atomic numbers from 1 to {known[-1]}, each once, not {shown(elements)}"
+        f"{where} must give atomic numbers from 1 to {known[-1]}, each once, not {abbreviated(elements)}"
     )
 
 
@@ -100,5 +102,5 @@ def check_periodic(periodic: Any, where: str) -> bool | None:
     if periodic is None or isinstance(periodic, bool):
         return periodic
     raise ForceDeltaError(
-        f"{where} must give periodic as true or false, or not at all, not {shown(periodic)}"
+        f"{where} must give periodic as true or false, or not at all, not {abbreviated(periodic)}"
     )

@@ -32,10 +32,10 @@ answer, path, value = int(sys.argv[1]), sys.argv[2], sys.argv[3]
 sys.path[:] = json.loads(path)
 try:
     EntryPoint("", value, "").load()
-    said = "."
+    answer_text = "."
 except BaseException as error:
-    said = "!" + type(error).__name__ + ": " + str(error)
-os.write(answer, said.encode(errors="replace")[:4096])
+    answer_text = "!" + type(error).__name__ + ": " + str(error)
+os.write(answer, answer_text.encode(errors="replace")[:4096])
 os._exit(0)
 """
 
@@ -75,7 +75,7 @@ def problems(points: Mapping[str, EntryPoint], patience: float | None = None) ->
     return {name: found[name] for name in points if name in found}
 
 
-def in_words(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """A foreign error in one printable line."""
     try:
         text = f"{type(error).__name__}: {error}"
@@ -105,11 +105,11 @@ def _start(point: EntryPoint) -> _Import:
 
 
 def _read(one: _Import) -> str:
-    said = os.read(one.answer, 4096).decode(errors="replace")
-    if said.startswith("."):
+    answer_text = os.read(one.answer, 4096).decode(errors="replace")
+    if answer_text.startswith("."):
         return ""
-    if said:
-        return f"cannot be imported ({_short(said[1:])})"
+    if answer_text:
+        return f"cannot be imported ({_short(answer_text[1:])})"
     status = one.process.wait()
     how = f"signal {-status}" if status < 0 else f"status {status}"
     return f"cannot be imported (its import ends the process, with {how})"

@@ -28,7 +28,7 @@ from forcedelta.models.files import load_network
 from forcedelta.models.hashing import hash_of
 from forcedelta.models.loaded import LoadedModel
 from forcedelta.models.metadata import check_cutoff, check_numbers, check_periodic
-from forcedelta.models.plugins import in_words
+from forcedelta.models.plugins import describe_error
 from forcedelta.models.scripted_code import reason, records
 from forcedelta.versions import __version__
 
@@ -216,7 +216,7 @@ def _from_entry_point(point: EntryPoint, dtype: torch.dtype, device: torch.devic
         raise
     except BaseException as error:  # whatever it raises, SystemExit included: its fault is named
         raise ForceDeltaError(
-            f"model '{point.name}' of {package} could not be loaded ({in_words(error)})"
+            f"model '{point.name}' of {package} could not be loaded ({describe_error(error)})"
         ) from error
     if not isinstance(loaded, LoadedModel):
         raise ForceDeltaError(

@@ -21,7 +21,7 @@ from ..models import load_model
 from ..outputs import Named, check_outputs
 from .units import EV, EV_PER_ANGSTROM, NM
 
-FACTS = "forcedelta.json"
+DESCRIPTION = "forcedelta.json"
 """Name of the description inside of an exported file."""
 
 # What a call is asked for, as the value of a global parameter of the force.
@@ -285,7 +285,7 @@ def export(
         raise ForceDeltaError(
             f"TorchScript does not accept the model {loaded.name} ({first}): use path='python'"
         ) from error
-    facts = {
+    description = {
         "name": loaded.name,
         "weights_hash": loaded.weights_hash,
         "library": loaded.library,
@@ -300,6 +300,6 @@ def export(
         "torch": torch.__version__,
     }
     buffer = io.BytesIO()  # torch's own writer ends the process where a disk is full
-    torch.jit.save(scripted, buffer, _extra_files={FACTS: json.dumps(facts)})
+    torch.jit.save(scripted, buffer, _extra_files={DESCRIPTION: json.dumps(description)})
     replace_file(out, buffer.getbuffer(), error=ForceDeltaError)
-    return facts
+    return description

@@ -22,7 +22,7 @@ from ..models import LoadedModel
 from ..models.metadata import check_cutoff, check_numbers, check_periodic, parse_json
 from ..models.scripted_code import load_script, reason, records
 from .evaluator import Measurement
-from .export import AHEAD, FACTS, FULL, OTHER, PLAIN
+from .export import AHEAD, DESCRIPTION, FULL, OTHER, PLAIN
 from .monitor import Forces, Monitor
 from .units import EV, EV_PER_ANGSTROM
 
@@ -55,19 +55,24 @@ class TorchMonitor(Monitor):
         trust: bool = False,
     ) -> None:
         torch_force = _torch_force()
-        module, facts = load_exported(path, trust)
-        model = _described(facts)
+        module, description = load_exported(path, trust)
+        model = _described(description)
         molecule = part and model.periodic is False
         check_supported(numbers, np.full(3, periodic and not molecule), model)
         versions = {
-            "exported with torch": facts["torch"],
+            "exported with torch": description["torch"],
             "openmm": openmm.Platform.getOpenMMVersion(),
         }
         info = model_info(
-            model, versions, forces=forces, every=every, device="openmm's", dtype=facts["dtype"]
+            model,
+            versions,
+            forces=forces,
+            every=every,
+            device="openmm's",
+            dtype=description["dtype"],
         )
         super().__init__(atoms, numbers, periodic, forces, every, info)
-        self.electronic_state = ElectronicState(facts.get("charge"), facts.get("spin"))
+        self.electronic_state = ElectronicState(description.get("charge"), description.get("spin"))
         module.bind(
             torch.as_tensor(atoms.astype(np.int64)),
             torch.as_tensor(numbers.astype(np.int64)),
@@ -189,33 +194,35 @@ def load_exported(path: str | Path, trust: bool = False) -> tuple[Any, dict[str,
         _, names = records(Path(path))
     except (RuntimeError, ValueError, OSError) as error:
         raise ForceDeltaError(f"{path} is no exported model ({reason(error)}): {advice}") from error
-    if f"extra/{FACTS}" not in names:
+    if f"extra/{DESCRIPTION}" not in names:
         raise ForceDeltaError(f"{path} is no exported model: {advice}")
-    extra: dict[str, Any] = {FACTS: ""}
+    extra: dict[str, Any] = {DESCRIPTION: ""}
     module = load_script(Path(path), torch.device("cpu"), trust, extra)
-    where = f"{path}: {FACTS}"
-    facts = parse_json(extra[FACTS], f"{where} in it")
-    missing = [name for name in _GIVEN if not isinstance(facts, dict) or name not in facts]
+    where = f"{path}: {DESCRIPTION}"
+    description = parse_json(extra[DESCRIPTION], f"{where} in it")
+    missing = [
+        name for name in _GIVEN if not isinstance(description, dict) or name not in description
+    ]
     if missing or not all(module._c._has_method(name) for name in ("bind", "forward")):
         lacks = ", ".join(missing) or "its methods"
         raise ForceDeltaError(f"{path} is no exported model (it lacks {lacks}): {advice}")
-    check_cutoff(facts["cutoff"], where)
-    check_periodic(facts["periodic"], where)
-    if facts["elements"] is not None:
-        check_numbers(facts["elements"], where)
-    return module, facts
+    check_cutoff(description["cutoff"], where)
+    check_periodic(description["periodic"], where)
+    if description["elements"] is not None:
+        check_numbers(description["elements"], where)
+    return module, description
 
 
-def _described(facts: dict[str, Any]) -> LoadedModel:
+def _described(description: dict[str, Any]) -> LoadedModel:
     """What an exported file says about its model; its module stays with OpenMM."""
-    elements = facts["elements"]
+    elements = description["elements"]
     return LoadedModel(
         module=torch.nn.Module(),
-        name=facts["name"],
-        weights_hash=facts["weights_hash"],
+        name=description["name"],
+        weights_hash=description["weights_hash"],
         elements=None if elements is None else frozenset(elements),
-        cutoff=facts["cutoff"],
-        periodic=facts["periodic"],
-        library=facts["library"],
-        metadata={"level_of_theory": facts.get("level_of_theory")},
+        cutoff=description["cutoff"],
+        periodic=description["periodic"],
+        library=description["library"],
+        metadata={"level_of_theory": description.get("level_of_theory")},
     )

@@ -57,15 +57,15 @@ def load(request: LoadRequest) -> LoadedModel:
         model._capabilities.dtype = str(request.dtype).removeprefix("torch.")
         loaded = exported.describe(model.to(dtype=request.dtype), request)
     libraries = f"upet {version('upet')}, metatrain {version('metatrain')}"
-    facts = {"weights": path.name}
+    described = {"weights": path.name}
     if published is not None:
-        facts["licence"] = published.licence
+        described["licence"] = published.licence
     return replace(
         loaded,
         weights_hash=weights_hash,
         library=libraries,
         periodic=None if published is None else published.periodic,
-        metadata={**loaded.metadata, **facts},
+        metadata={**loaded.metadata, **described},
     )
 
 

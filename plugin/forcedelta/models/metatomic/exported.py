@@ -17,7 +17,7 @@ from forcedelta.models.catalogue import LoadRequest
 from forcedelta.models.hashing import hash_of
 from forcedelta.models.isolation import torch_state_kept
 from forcedelta.models.loaded import LoadedModel
-from forcedelta.models.metadata import parse_json, shown
+from forcedelta.models.metadata import abbreviated, parse_json
 from forcedelta.models.scripted_code import TRUST, load_script, records
 
 EXTENSIONS = "extensions"
@@ -207,7 +207,9 @@ def _extensions(path: Path) -> list[str]:
     for text in texts:
         found = parse_json(text, f"{path}: its list of extensions")
         if not isinstance(found, list):
-            raise ForceDeltaError(f"{path}: its list of extensions is none, but {shown(found)}")
+            raise ForceDeltaError(
+                f"{path}: its list of extensions is none, but {abbreviated(found)}"
+            )
         named += [str(one.get("name", one) if isinstance(one, dict) else one) for one in found]
     return named
 
@@ -298,14 +300,14 @@ def _check_dtype_and_device(capabilities: Any, request: LoadRequest, where: str)
 
 def _metadata(model: Any, energy: str, forces: str, cutoffs: list[float]) -> dict[str, Any]:
     said = model.metadata()
-    facts: dict[str, Any] = {
+    entries: dict[str, Any] = {
         "name": said.name,
         "description": said.description,
         "authors": list(said.authors),
         "references": {kind: list(texts) for kind, texts in said.references.items()},
         **dict(said.extra),
     }
-    return {name: fact for name, fact in facts.items() if fact} | {
+    return {name: value for name, value in entries.items() if value} | {
         "outputs": {"energy": energy, "direct forces": forces},
         "neighbour cutoffs": cutoffs,
         "net force": "the mean of the direct forces is taken off, as by MetatomicCalculator",

@@ -149,10 +149,10 @@ def tensor(key: str, value: Any) -> Change:
 
 HEADERS: dict[str, tuple[Change, str]] = {
     "deep metadata": (told(text=DEEP), "nested too deeply"),
-    "a long number in the metadata": (told(text=f'{{"name": {LONG}}}'), "no JSON that can be read"),
+    "a long number in the metadata": (told(text=f'{{"name": {LONG}}}'), "not readable JSON"),
     "metadata that are a list": (told(text="[1]"), "an object"),
     "deep hyperparameters": (given(text=DEEP), "nested too deeply"),
-    "a long number": (given(text=f'{{"features": {LONG}}}'), "no JSON that can be read"),
+    "a long number": (given(text=f'{{"features": {LONG}}}'), "not readable JSON"),
     "no hyperparameters": (given(text="{}"), "do not fit the hyperparameters"),
     "unknown ones": (given(colour="red"), "do not fit the hyperparameters"),
     "a huge network": (given(features=10**9), "do not fit the hyperparameters"),
@@ -201,7 +201,7 @@ def test_a_header_longer_than_the_file(network: Path) -> None:
     ("text", "message"),
     [
         (DEEP, "nested too deeply"),
-        (f'{{"cutoff": {LONG}}}', "no JSON that can be read"),
+        (f'{{"cutoff": {LONG}}}', "not readable JSON"),
         ('{"cutoff": 1e9, "dtype": "float32"}', "a cutoff from 0.1 to 50 Å, not 1000000000.0"),
         ('{"cutoff": 1e-9, "dtype": "float32"}', "a cutoff from 0.1 to 50 Å"),
         (f'{{"cutoff": {LONG[:400]}, "dtype": "float32"}}', "a cutoff from 0.1 to 50 Å"),

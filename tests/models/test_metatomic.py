@@ -238,9 +238,9 @@ def test_one_of_several_variants(saved: Save, capfd: pytest.CaptureFixture[str])
             {"inputs": {"charge": ModelOutput(unit="e", sample_kind="atom")}},
             "needs 'charge' of the structure",
         ),
-        ({"dtype": "float32"}, "exported for float32, and float64 was asked for"),
-        ({"devices": ("cuda",)}, "runs on 'cuda', and cpu was asked for"),
-        ({"lists": ()}, "asks for no list of neighbours"),
+        ({"dtype": "float32"}, "exported for float32, but float64 was requested"),
+        ({"devices": ("cuda",)}, "runs on 'cuda', but cpu was requested"),
+        ({"lists": ()}, "requests no neighbour list"),
     ],
 )
 def test_models_that_are_refused(

@@ -234,9 +234,9 @@ def test_files_that_are_no_checkpoints(tmp_path: Path) -> None:
     path.write_text("weights, honestly")
     assert "not a complete checkpoint" in refusal(path, "orb-d3-xs-v2")
     torch.save({"epoch": 3, "state_dict": {}}, path)
-    assert "no weights of orb-models" in refusal(path, "orb-d3-xs-v2")
+    assert "not weights of orb-models" in refusal(path, "orb-d3-xs-v2")
     torch.save([torch.zeros(3)], path)
-    assert "no weights of orb-models" in refusal(path, "orb-d3-xs-v2")
+    assert "not weights of orb-models" in refusal(path, "orb-d3-xs-v2")
 
 
 class Evil:

@@ -128,7 +128,7 @@ def test_elements_and_periodicity_of_the_facts(write: Write) -> None:
         ({**GIVEN, "cutoff": 0}, "a positive cutoff"),
         ('{"cutoff": NaN, "dtype": "float64"}', "a positive cutoff"),
         ({"cutoff": 3.0}, "the dtype 'float32' or 'float64', not None"),
-        ({**GIVEN, "dtype": "float32"}, "computes in float32, and float64 was asked for"),
+        ({**GIVEN, "dtype": "float32"}, "computes in float32, but float64 was requested"),
         ({**GIVEN, "elements": [1, 6]}, "element symbols"),
         ({**GIVEN, "elements": ["Xx"]}, "element symbols"),
         ({**GIVEN, "elements": []}, "element symbols"),
@@ -151,7 +151,7 @@ class Other(nn.Module):
 def test_files_that_are_refused(write: Write, tmp_path: Path) -> None:
     with pytest.raises(ForceDeltaError, match=r"called with \(Tensor, Tensor\) and returns Tensor"):
         load_model(write(torch.jit.script(Other())), DOUBLE)
-    with pytest.raises(ForceDeltaError, match=r"does not tell what it is: .*model\.json"):
+    with pytest.raises(ForceDeltaError, match=r"is TorchScript without a description: .*model\.json"):
         load_model(write(name="another.json"), DOUBLE)
     with pytest.raises(ForceDeltaError, match="--compile"):
         load_model(write(), DOUBLE, compile=True)

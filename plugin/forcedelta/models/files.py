@@ -1,10 +1,10 @@
-"""Networks on disk: safetensors files whose header says what the weights are.
+"""Networks on disk: safetensors files whose header describes the weights.
 
 The header holds two JSON strings: ``hyperparameters``, the arguments of ``DirectForceNetwork``, and
 ``metadata``: name, training_set, source, level_of_theory, elements (symbols), cutoff (Å), periodic
 (whether it was made for structures that are periodic in three directions, or for molecules), regime
 (the losses), tests (numbers by name, units in the names) and licence. A third, ``checksum``, is
-`hash_of_tensors` of the weights as they are in the file: a weight that was damaged is found out.
+`hash_of_tensors` of the weights in the file, to detect damage.
 """
 
 import inspect
@@ -74,7 +74,7 @@ def save_network(path: Path, network: DirectForceNetwork, metadata: Mapping[str,
     """
     missing = [key for key in _GIVEN if key not in metadata]
     if missing:
-        raise ForceDeltaError(f"{path}: not saved, as the metadata lacks {', '.join(missing)}")
+        raise ForceDeltaError(f"{path}: not saved: the metadata lacks {', '.join(missing)}")
     hyperparameters = hyperparameters_of(network)
     described = dict(metadata) | {
         "elements": [chemical_symbols[number] for number in hyperparameters["elements"]],
@@ -257,7 +257,7 @@ def _check_tensors(tensors: Mapping[str, torch.Tensor], given: dict[str, Any], p
         if not value.is_floating_point() or not bool(torch.isfinite(value).all()):
             raise ForceDeltaError(
                 f"{path}: {key} holds {'values that are not finite' if value.is_floating_point() else value.dtype}"
-                ", and weights are finite floating-point numbers: the file is damaged, or its "
+                ", but weights must be finite floating-point numbers: the file is damaged, or its "
                 "training failed"
             )
 

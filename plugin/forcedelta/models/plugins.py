@@ -1,7 +1,7 @@
-"""Whether models of other packages can be imported, found out in processes of their own.
+"""Tests in separate processes whether models of other packages can be imported.
 
-An import may run anything: it may end the process, print, or never return. None of that is to reach
-a list of models.
+An import may run anything: it may end the process, print, or never return. None of that may affect
+the list of models.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ class _Import:
 
 
 def problems(points: Mapping[str, EntryPoint], patience: float | None = None) -> dict[str, str]:
-    """What goes wrong when the entry points are imported, by name; nothing for those that work.
+    """Errors of importing entry points, by name; those that work have no entry.
 
-    Each in a process of its own, all at the same time.
+    Each is imported in a separate process, all at the same time.
 
     Args:
         points: entry points by name.
@@ -98,7 +98,7 @@ def _start(point: EntryPoint) -> _Import:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         pass_fds=[send],
-        start_new_session=True,  # so that it is ended with what it has started
+        start_new_session=True,  # to end it together with its children
     )
     os.close(send)
     return _Import(process, receive)

@@ -1,20 +1,20 @@
-"""Models from TorchScript files, whatever made them.
+"""Models from TorchScript files of any origin.
 
 A file of ``torch.jit.save`` is a model of forcedelta when
 
 - its module is called ``module(positions, numbers, cell, edge_index, edge_shift, batch)`` and
   returns ``(energy [S] eV, direct forces [N, 3] eV/Å)``, all as described in
-  `forcedelta.ForceDelta`; scripted, traced or frozen, but with the way of autograd from the energy
-  to the positions intact; and
+  `forcedelta.ForceDelta`; scripted, traced or frozen, with the energy connected to the
+  positions in the autograd graph; and
 - it has an extra file ``model.json`` with an object of these entries:
 
-  - ``cutoff``: Å, of the edges that the module wants.
-  - ``dtype``: "float32" or "float64", of the numbers it is called with.
+  - ``cutoff``: Å, of the edges that the module takes.
+  - ``dtype``: "float32" or "float64", of its arguments.
   - ``elements``: symbols, or absent where the module takes any.
   - ``periodic``: true: only for structures that are periodic in three directions; false: only for
     molecules; absent: for both.
   - ``stress``: false where the energy does not depend on ``cell``, so that there is no stress.
-  - anything else (``level_of_theory``, ``training_set``, ``licence``, ...) goes into the metadata.
+  - other entries (``level_of_theory``, ``training_set``, ``licence``, ...) go into the metadata.
 
 The code in a file may only compute: one that writes or reads files, prints, or needs C++ classes of other
 libraries is refused unless the user trusts it (`forcedelta.models.scripted_code`).
@@ -61,10 +61,10 @@ _KNOWN = ("cutoff", "dtype", "elements", "periodic", "stress")
 
 
 class ScriptedModel(nn.Module):
-    """A TorchScript module that rounds its first calls as it does later ones.
+    """A TorchScript module whose first calls round as later ones do.
 
-    The optimising executor of TorchScript does not, so that a run that was restarted would not
-    repeat the one that was not.
+    The optimising executor of TorchScript rounds its first calls differently, and a restarted run
+    would differ from an uninterrupted one.
     """
 
     foreign = True
@@ -104,14 +104,12 @@ def load(request: LoadRequest) -> LoadedModel:
         )
     if DESCRIPTION not in extras:
         raise ForceDeltaError(
-            f"{path} is TorchScript, but does not tell what it is: save it with an extra file {DESCRIPTION} "
+            f"{path} is TorchScript without a description: save it with an extra file {DESCRIPTION} "
             "(cutoff, dtype, elements), as forcedelta.models.torchscript describes, or export it with "
             "metatomic"
         )
     if request.compile:
-        raise ForceDeltaError(
-            f"{path}: torch.compile does not take TorchScript; leave out --compile"
-        )
+        raise ForceDeltaError(f"{path}: torch.compile does not accept TorchScript; omit --compile")
     with torch_state_kept():
         return _load(path, request)
 
@@ -173,7 +171,7 @@ def _checked_description(text: str, path: Path, dtype: torch.dtype) -> dict[str,
         )
     if description["dtype"] != asked:
         raise ForceDeltaError(
-            f"{path}: the model computes in {description['dtype']}, and {asked} was asked for; ask for "
+            f"{path}: the model computes in {description['dtype']}, but {asked} was requested; use "
             f"{description['dtype']}"
         )
     return description
@@ -183,7 +181,7 @@ def _check_call(module: Any, path: Path) -> None:
     """Six tensors in, two out; what they hold is checked when the model is called."""
     if not module._c._has_method("forward"):
         raise ForceDeltaError(
-            f"{path}: the module has no method forward, so that it cannot be called; save one that has"
+            f"{path}: the module has no method forward and cannot be called; save one that has"
         )
     schema = module._c._get_method("forward").schema
     arguments = [str(argument.type) for argument in schema.arguments[1:]]

@@ -120,7 +120,7 @@ def test_elements_and_periodicity_of_the_facts(write: Write) -> None:
 @pytest.mark.parametrize(
     ("facts", "message"),
     [
-        ("{", "is no JSON"),
+        ("{", "is not readable JSON"),
         ([3.0], "an object"),
         ({"dtype": "float64"}, "the cutoff in Å, not None"),
         ({**GIVEN, "cutoff": "5"}, "the cutoff in Å, not '5'"),

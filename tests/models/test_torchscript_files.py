@@ -151,7 +151,9 @@ class Other(nn.Module):
 def test_files_that_are_refused(write: Write, tmp_path: Path) -> None:
     with pytest.raises(ForceDeltaError, match=r"called with \(Tensor, Tensor\) and returns Tensor"):
         load_model(write(torch.jit.script(Other())), DOUBLE)
-    with pytest.raises(ForceDeltaError, match=r"is TorchScript without a description: .*model\.json"):
+    with pytest.raises(
+        ForceDeltaError, match=r"is TorchScript without a description: .*model\.json"
+    ):
         load_model(write(name="another.json"), DOUBLE)
     with pytest.raises(ForceDeltaError, match="--compile"):
         load_model(write(), DOUBLE, compile=True)

@@ -249,7 +249,7 @@ def test_model_in_memory() -> None:
 
 def test_module_of_another_dtype_is_not_converted() -> None:
     network = small_network(torch.float64)
-    with pytest.raises(ForceDeltaError, match="has float64 parameters, but float32 was asked for"):
+    with pytest.raises(ForceDeltaError, match="has float64 parameters, but float32 was requested"):
         load_model(ForceDelta(network))
     assert network.energy_head[0].weight.dtype == torch.float64
     load_model(ForceDelta(network), torch.float64)
@@ -258,7 +258,7 @@ def test_module_of_another_dtype_is_not_converted() -> None:
 def test_module_that_needs_help() -> None:
     with pytest.raises(ForceDeltaError, match=r"wrap it: ForceDelta\(model\)"):
         load_model(small_network())  # type: ignore[arg-type]
-    with pytest.raises(ForceDeltaError, match="Linear does not tell its cutoff"):
+    with pytest.raises(ForceDeltaError, match="Linear has no cutoff"):
         load_model(ForceDelta(nn.Linear(2, 2)))
 
 

@@ -198,15 +198,18 @@ def test_errors_name_the_calculator() -> None:
     with pytest.raises(ForceDeltaError, match="no element 'Xy'"):
         from_calculators(EMT(), LennardJones(), elements=["Cu", "Xy"])
     with pytest.raises(
-        ForceDeltaError, match=r"direct calculator, Broken, gave no forces for Cu4 .*no licence"
+        ForceDeltaError,
+        match=r"direct calculator, Broken, failed to compute forces for Cu4 .*no licence",
     ) as caught:
         evaluate(from_calculators(Broken(), EMT()), copper())
     assert "second line" not in str(caught.value)
-    with pytest.raises(ForceDeltaError, match="conservative calculator, Broken, gave no energy"):
+    with pytest.raises(
+        ForceDeltaError, match="conservative calculator, Broken, failed to compute energy"
+    ):
         evaluate(from_calculators(EMT(), Broken()), copper())
     with pytest.raises(ForceDeltaError, match=r"shape \[3, 3\] for 4 atoms"):
         evaluate(from_calculators(Short(), EMT()), copper())
     with pytest.raises(ForceDeltaError, match=r"conservative .*shape \[3, 3\] for 4 atoms"):
         evaluate(from_calculators(EMT(), Short()), copper())
-    with pytest.raises(ForceDeltaError, match="EMT, gave no forces for Xe"):
+    with pytest.raises(ForceDeltaError, match="EMT, failed to compute forces for Xe"):
         evaluate(from_calculators(EMT(), LennardJones()), Atoms("Xe"))

@@ -19,7 +19,7 @@ from forcedelta import ForceDelta, ForceDeltaError, LoadedModel, load_model
 from forcedelta.models.files import save_network
 from forcedelta.models.hashing import hash_of_tensors
 from forcedelta.models.registry import embedded_models
-from forcedelta.models.torchscript import FACTS
+from forcedelta.models.torchscript import DESCRIPTION
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 
@@ -42,7 +42,7 @@ def network(tmp_path: Path) -> Path:
 @pytest.fixture
 def scripted(tmp_path: Path) -> Path:
     path = tmp_path / "model.pt"
-    facts = {FACTS: json.dumps({"cutoff": CUTOFF, "dtype": "float32"})}
+    facts = {DESCRIPTION: json.dumps({"cutoff": CUTOFF, "dtype": "float32"})}
     torch.jit.save(torch.jit.script(small_network(torch.float32).eval()), path, _extra_files=facts)
     return path
 
@@ -149,10 +149,10 @@ def tensor(key: str, value: Any) -> Change:
 
 HEADERS: dict[str, tuple[Change, str]] = {
     "deep metadata": (told(text=DEEP), "nested too deeply"),
-    "a long number in the metadata": (told(text=f'{{"name": {LONG}}}'), "no JSON that can be read"),
-    "metadata that are a list": (told(text="[1]"), "an object of facts"),
+    "a long number in the metadata": (told(text=f'{{"name": {LONG}}}'), "not readable JSON"),
+    "metadata that are a list": (told(text="[1]"), "an object"),
     "deep hyperparameters": (given(text=DEEP), "nested too deeply"),
-    "a long number": (given(text=f'{{"features": {LONG}}}'), "no JSON that can be read"),
+    "a long number": (given(text=f'{{"features": {LONG}}}'), "not readable JSON"),
     "no hyperparameters": (given(text="{}"), "do not fit the hyperparameters"),
     "unknown ones": (given(colour="red"), "do not fit the hyperparameters"),
     "a huge network": (given(features=10**9), "do not fit the hyperparameters"),
@@ -201,7 +201,7 @@ def test_a_header_longer_than_the_file(network: Path) -> None:
     ("text", "message"),
     [
         (DEEP, "nested too deeply"),
-        (f'{{"cutoff": {LONG}}}', "no JSON that can be read"),
+        (f'{{"cutoff": {LONG}}}', "not readable JSON"),
         ('{"cutoff": 1e9, "dtype": "float32"}', "a cutoff from 0.1 to 50 Å, not 1000000000.0"),
         ('{"cutoff": 1e-9, "dtype": "float32"}', "a cutoff from 0.1 to 50 Å"),
         (f'{{"cutoff": {LONG[:400]}, "dtype": "float32"}}', "a cutoff from 0.1 to 50 Å"),
@@ -213,7 +213,7 @@ def test_a_header_longer_than_the_file(network: Path) -> None:
 )  # fmt: skip
 def test_facts_of_torchscript_that_are_refused(text: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "model.pt"
-    torch.jit.save(torch.jit.script(small_network().eval()), path, _extra_files={FACTS: text})
+    torch.jit.save(torch.jit.script(small_network().eval()), path, _extra_files={DESCRIPTION: text})
     assert message in refused(path)
 
 
@@ -269,7 +269,7 @@ class Answer(nn.Module):
 )
 def test_answers_that_are_refused(kind: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "model.pt"
-    facts = {FACTS: json.dumps({"cutoff": CUTOFF, "dtype": "float32"})}
+    facts = {DESCRIPTION: json.dumps({"cutoff": CUTOFF, "dtype": "float32"})}
     torch.jit.save(torch.jit.script(Answer(kind)), path, _extra_files=facts)
     model = load_model(path)
     with pytest.raises(ForceDeltaError, match=message) as caught:
@@ -285,7 +285,7 @@ class NoForward(nn.Module):
 
 def test_torchscript_without_forward(tmp_path: Path) -> None:
     path = tmp_path / "model.pt"
-    facts = {FACTS: json.dumps({"cutoff": CUTOFF, "dtype": "float32"})}
+    facts = {DESCRIPTION: json.dumps({"cutoff": CUTOFF, "dtype": "float32"})}
     torch.jit.save(torch.jit.script(NoForward()), path, _extra_files=facts)
     assert "no method forward" in refused(path)
 

@@ -231,7 +231,7 @@ def _surprise() -> str:
 def test_files_with_code_need_leave(written: tuple[Path, Content], tmp_path: Path) -> None:
     path = tmp_path / "objects.pt"
     torch.save(written[1] | {"val_metrics": Surprise()}, path)
-    with pytest.raises(ForceDeltaError, match=r"_surprise\).*say --trust"):
+    with pytest.raises(ForceDeltaError, match=r"_surprise\).*pass --trust"):
         load(path)
     assert Surprise.ran == 0
     assert load(path, trust=True).weights_hash == load(written[0]).weights_hash
@@ -239,7 +239,7 @@ def test_files_with_code_need_leave(written: tuple[Path, Content], tmp_path: Pat
 
 
 def test_compiling_is_refused(written: tuple[Path, Content]) -> None:
-    with pytest.raises(ForceDeltaError, match="leave out --compile"):
+    with pytest.raises(ForceDeltaError, match="omit --compile"):
         load(written[0], compile=True)
 
 

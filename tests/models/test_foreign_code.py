@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from forcedelta import ForceDeltaError, load_model
 from forcedelta.ase import ForceDeltaCalculator
 from forcedelta.cli import status
-from forcedelta.models.torchscript import FACTS
+from forcedelta.models.torchscript import DESCRIPTION
 from forcedelta.openmm import add_force_delta
 from forcedelta.openmm.export import export
 from forcedelta.openmm.torch_monitor import load_exported
@@ -95,7 +95,7 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def write(tmp_path: Path) -> Write:
-    def make(module: nn.Module, name: str = FACTS) -> Path:
+    def make(module: nn.Module, name: str = DESCRIPTION) -> Path:
         path = tmp_path / "model.pt"
         extra = {name: json.dumps(GIVEN)}
         torch.jit.save(torch.jit.script(module.eval()), str(path), _extra_files=extra)
@@ -171,7 +171,7 @@ def test_code_that_was_edited_by_hand(edit: str, write: Write) -> None:
     path = rewritten(write(Writes()), EDITS[edit])
     with pytest.raises(ForceDeltaError) as caught:
         load_model(path, DOUBLE)
-    assert "its code uses" in str(caught.value) or "not as torch writes it" in str(caught.value)
+    assert "its code uses" in str(caught.value) or "not written by torch" in str(caught.value)
     assert not Path(MARK).exists()
 
 

@@ -238,9 +238,9 @@ def test_one_of_several_variants(saved: Save, capfd: pytest.CaptureFixture[str])
             {"inputs": {"charge": ModelOutput(unit="e", sample_kind="atom")}},
             "needs 'charge' of the structure",
         ),
-        ({"dtype": "float32"}, "exported for float32, and float64 was asked for"),
-        ({"devices": ("cuda",)}, "runs on 'cuda', and cpu was asked for"),
-        ({"lists": ()}, "asks for no list of neighbours"),
+        ({"dtype": "float32"}, "exported for float32, but float64 was requested"),
+        ({"devices": ("cuda",)}, "runs on 'cuda', but cpu was requested"),
+        ({"lists": ()}, "requests no neighbour list"),
     ],
 )
 def test_models_that_are_refused(
@@ -258,7 +258,7 @@ def test_another_module_that_says_it_is_one(tmp_path: Path) -> None:
     lists = {"metatomic-version": "0.1.19", "extensions": "[]", "extensions-deps": "[]"}
     extra = lists | {"model-metadata": "{}", "torch-version": torch.__version__}
     torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), str(path), _extra_files=extra)
-    with pytest.raises(ForceDeltaError, match="no method capabilities of one"):
+    with pytest.raises(ForceDeltaError, match="lacks the method capabilities"):
         load_model(path, DOUBLE)
 
 

@@ -328,7 +328,7 @@ def test_a_published_name(folder: Path, tmp_path: Path, pet: LoadedModel) -> Non
 
 def test_checkpoints_that_are_refused(folder: Path, tmp_path: Path) -> None:
     path = folder / "pet.ckpt"
-    with pytest.raises(ForceDeltaError, match="say --trust"):
+    with pytest.raises(ForceDeltaError, match="pass --trust"):
         load_model(path, architecture="pet")
     with pytest.raises(ForceDeltaError, match=r"--architecture \(.*pet"):
         load_model(path)

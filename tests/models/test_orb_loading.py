@@ -166,7 +166,7 @@ def refusal(path: Path, architecture: str) -> str:
 def test_a_checkpoint_without_direct_forces_is_refused(tmp_path: Path) -> None:
     """orb-models loads each of these, and leaves a random head."""
     text = refusal(checkpoint(tmp_path, "conservative"), "orb-v3-direct-20")
-    assert "no head for direct forces (its heads: confidence, energy): conservative" in text
+    assert "no head for direct forces (its heads: confidence, energy): " in text
     headless = altered(tmp_path, "orb-v3-direct-20", "without", "heads.forces")
     assert "no head for direct forces" in refusal(headless, "orb-v3-direct-20")
     for architecture in ("orb-v3-direct-20", "orb-d3-xs-v2"):
@@ -234,9 +234,9 @@ def test_files_that_are_no_checkpoints(tmp_path: Path) -> None:
     path.write_text("weights, honestly")
     assert "not a complete checkpoint" in refusal(path, "orb-d3-xs-v2")
     torch.save({"epoch": 3, "state_dict": {}}, path)
-    assert "no weights of orb-models" in refusal(path, "orb-d3-xs-v2")
+    assert "not weights of orb-models" in refusal(path, "orb-d3-xs-v2")
     torch.save([torch.zeros(3)], path)
-    assert "no weights of orb-models" in refusal(path, "orb-d3-xs-v2")
+    assert "not weights of orb-models" in refusal(path, "orb-d3-xs-v2")
 
 
 class Evil:

@@ -11,7 +11,7 @@ from systems import CUTOFF, small_network
 from forcedelta import load_model
 from forcedelta.conformance import Conformance
 from forcedelta.models import LoadedModel
-from forcedelta.models.torchscript import FACTS
+from forcedelta.models.torchscript import DESCRIPTION
 
 # torch deprecates TorchScript
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
@@ -28,7 +28,7 @@ class TestTorchScriptFile(Conformance):
         for dtype, name in NAMES.items():
             facts = {"cutoff": CUTOFF, "dtype": name, "elements": ["H", "C", "O", "Si"]}
             scripted = torch.jit.script(small_network().to(dtype).eval())
-            extra = {FACTS: json.dumps(facts)}
+            extra = {DESCRIPTION: json.dumps(facts)}
             torch.jit.save(scripted, str(cls.folder / f"{name}.pt"), _extra_files=extra)
 
     def load(self, dtype: torch.dtype) -> LoadedModel:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from forcedelta import ForceDelta, ForceDeltaError, load_model
 from forcedelta.ase import ForceDeltaCalculator
-from forcedelta.models.torchscript import FACTS
+from forcedelta.models.torchscript import DESCRIPTION
 from forcedelta.openmm.export import export
 
 pytestmark = [
@@ -62,7 +62,7 @@ def traced() -> Any:
 
 @pytest.fixture
 def write(tmp_path: Path) -> Write:
-    def make(module: Any = None, facts: Any = GIVEN, name: str = FACTS) -> Path:
+    def make(module: Any = None, facts: Any = GIVEN, name: str = DESCRIPTION) -> Path:
         path = tmp_path / "model.pt"
         extra = {name: facts if isinstance(facts, str) else json.dumps(facts)}
         torch.jit.save(module or scripted(), str(path), _extra_files=extra)
@@ -120,15 +120,15 @@ def test_elements_and_periodicity_of_the_facts(write: Write) -> None:
 @pytest.mark.parametrize(
     ("facts", "message"),
     [
-        ("{", "is no JSON"),
-        ([3.0], "an object of facts"),
+        ("{", "is not readable JSON"),
+        ([3.0], "an object"),
         ({"dtype": "float64"}, "the cutoff in Å, not None"),
         ({**GIVEN, "cutoff": "5"}, "the cutoff in Å, not '5'"),
         ({**GIVEN, "cutoff": True}, "the cutoff in Å"),
         ({**GIVEN, "cutoff": 0}, "a positive cutoff"),
         ('{"cutoff": NaN, "dtype": "float64"}', "a positive cutoff"),
         ({"cutoff": 3.0}, "the dtype 'float32' or 'float64', not None"),
-        ({**GIVEN, "dtype": "float32"}, "computes in float32, and float64 was asked for"),
+        ({**GIVEN, "dtype": "float32"}, "computes in float32, but float64 was requested"),
         ({**GIVEN, "elements": [1, 6]}, "element symbols"),
         ({**GIVEN, "elements": ["Xx"]}, "element symbols"),
         ({**GIVEN, "elements": []}, "element symbols"),
@@ -151,7 +151,9 @@ class Other(nn.Module):
 def test_files_that_are_refused(write: Write, tmp_path: Path) -> None:
     with pytest.raises(ForceDeltaError, match=r"called with \(Tensor, Tensor\) and returns Tensor"):
         load_model(write(torch.jit.script(Other())), DOUBLE)
-    with pytest.raises(ForceDeltaError, match=r"does not tell what it is: .*model\.json"):
+    with pytest.raises(
+        ForceDeltaError, match=r"is TorchScript without a description: .*model\.json"
+    ):
         load_model(write(name="another.json"), DOUBLE)
     with pytest.raises(ForceDeltaError, match="--compile"):
         load_model(write(), DOUBLE, compile=True)

@@ -14,7 +14,7 @@ from simulations import MorsePairs, cluster, crystal, loaded, triclinic
 from forcedelta import ForceDelta, ForceDeltaError, load_model
 from forcedelta.models.network import DirectForceNetwork
 from forcedelta.openmm.evaluator import RememberingEvaluator
-from forcedelta.openmm.export import AHEAD, FACTS, FULL, OTHER, PLAIN, export
+from forcedelta.openmm.export import AHEAD, DESCRIPTION, FULL, OTHER, PLAIN, export
 from forcedelta.openmm.force import add_force_delta
 from forcedelta.openmm.units import EV, EV_PER_ANGSTROM
 
@@ -162,9 +162,9 @@ def test_what_cannot_be_exported(tmp_path):
 
 def test_the_file_says_what_it_is(tmp_path):
     facts = export(loaded(MorsePairs()), tmp_path / "model.pt", dtype="float64")
-    extra = {FACTS: ""}
+    extra = {DESCRIPTION: ""}
     torch.jit.load(str(tmp_path / "model.pt"), _extra_files=extra)
-    assert json.loads(extra[FACTS]) == facts
+    assert json.loads(extra[DESCRIPTION]) == facts
     assert facts["name"] == "morse-pairs"
     assert facts["elements"] == [1, 6, 14]
 

@@ -1,6 +1,6 @@
 """Models by name: the embedded ones, those of other libraries and packages, and files."""
 
-import importlib
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -10,10 +10,20 @@ if TYPE_CHECKING:
 
 __all__ = ["LoadedModel", "from_calculators", "load_model", "model_names"]
 
+# torch takes a second to import: the catalogue of names does without
+_HOMES = {
+    "LoadedModel": "loaded",
+    "from_calculators": "ase_pair",
+    "load_model": "registry",
+    "model_names": "registry",
+}
+
 
 def __getattr__(name: str) -> Any:
-    # torch takes a second to import: the catalogue of names does without
-    if name in __all__:
-        module = "ase_pair" if name == "from_calculators" else "registry"
-        return getattr(importlib.import_module(f"forcedelta.models.{module}"), name)
+    if name in _HOMES:
+        return getattr(import_module(f"forcedelta.models.{_HOMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

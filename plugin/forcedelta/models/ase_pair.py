@@ -1,9 +1,8 @@
-"""Two ASE calculators as a model: the slow way, for what has no adapter.
+"""Two ASE calculators as a model: slow, for models without an adapter.
 
-One calculator gives the direct forces, the other the energy and the forces that are its gradient:
-two of one library in its two settings, or a potential and what it approximates. U is eq. 1 exactly,
-but nothing is shared between the two, so that a step costs both of them, and a copy of the
-structure; nothing can be exported, or differentiated twice.
+One calculator gives the direct forces, the other the energy and its gradient: one library in two
+settings, or a potential and its reference. U is exactly eq. 1, but the two share nothing: a step costs
+both evaluations and a copy of the structure. The pair can be neither exported nor differentiated twice.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from forcedelta.errors import ForceDeltaError
 from forcedelta.models.loaded import LoadedModel
 
 CUTOFF = 1.0
-"""Å; the calculators have neighbour lists of their own, and do not look at ours."""
+"""Å; the calculators build their own neighbour lists and ignore ours."""
 
 FloatArray = NDArray[np.float64]
 
@@ -42,7 +41,7 @@ def from_calculators(
 ) -> LoadedModel:
     """A model of two ASE calculators, for `ForceDeltaCalculator` and everything else.
 
-    Slow: see this module. Use float64, so that the calculators get the positions unrounded.
+    Slow: see this module. Use float64 to pass unrounded positions to the calculators.
 
     Args:
         direct: its forces are the direct forces.
@@ -50,7 +49,7 @@ def from_calculators(
             where it has one, the stress. Whether these are its gradient, `forcedelta check` can
             tell.
         name: the calculators' names if not given; that these are two ASE calculators is added.
-        elements: symbols that both know; None: not known.
+        elements: symbols that both support; None: unknown.
         periodic: True: only for structures that are periodic in three directions; False: only for
             molecules; None: for both.
         charge_spin: whether they read total charge and spin multiplicity in ``atoms.info["charge"]``
@@ -62,7 +61,7 @@ def from_calculators(
     """
     if direct is conservative:
         raise ForceDeltaError(
-            "the direct and the conservative calculator are the same object, so that U would be 0; "
+            "the direct and the conservative calculator are the same object, and U would be 0; "
             "give two"
         )
     for role, calculator, wanted in (
@@ -102,8 +101,8 @@ def from_calculators(
 class CalculatorPair(nn.Module):
     """Two calculators as described in `forcedelta.ForceDelta`.
 
-    The conservative forces are asked for in the backward pass only, or taken from the calculator's
-    results where the energy came with them.
+    The conservative forces are computed in the backward pass only, or taken from the calculator's
+    results if they were computed with the energy.
     """
 
     first_order_only = True
@@ -160,14 +159,14 @@ class CalculatorPair(nn.Module):
         """
         calculator = self.direct if role == "direct" else self.conservative
         if self._info.setdefault(role, atoms.info) != atoms.info:
-            _reset(calculator)  # ASE does not look at charge and spin when it asks what has changed
+            _reset(calculator)  # ASE ignores charge and spin when it looks for changes
             self._info[role] = atoms.info
         try:
             return calculator.get_property(what, atoms)
-        except Exception as error:  # a calculator may raise anything: its fault is to be named
+        except Exception as error:  # a calculator may raise anything
             first = (str(error).strip().splitlines() or [""])[0]
             raise ForceDeltaError(
-                f"the {role} calculator, {_label(calculator)}, gave no {what} for {atoms.symbols} "
+                f"the {role} calculator, {_label(calculator)}, failed to compute {what} for {atoms.symbols} "
                 f"({type(error).__name__}: {first})"
             ) from error
 
@@ -202,7 +201,7 @@ class _Pair(torch.autograd.Function):
         energies, known = [], []
         for k, atoms in enumerate(systems):
             energies.append(float(pair.ask("conservative", "energy", atoms)))
-            # what came along with the energy is kept: the next structure of a batch replaces it
+            # kept, as the next structure of a batch overwrites the results
             results = getattr(pair.conservative, "results", {})
             known.append(
                 {what: np.array(results[what]) for what in ("forces", "stress") if what in results}
@@ -271,7 +270,7 @@ def _label(calculator: BaseCalculator) -> str:
 
 
 def _describe(calculator: BaseCalculator) -> str:
-    """Class and parameters: all that any calculator says about itself."""
+    """Class and parameters, the only description that all calculators have."""
     kind = type(calculator)
     parameters = dict(getattr(calculator, "parameters", {}) or {})
     told = ", ".join(f"{name}={value}" for name, value in sorted(parameters.items()))

@@ -1,7 +1,7 @@
-"""The libraries of models that forcedelta knows, by the names that their authors publish.
+"""The supported libraries of models, by the names that their authors publish.
 
-Nothing here imports torch or the libraries: ``forcedelta models`` lists them at once. How a model
-is loaded stands in the adapter of its library, which is imported when one is asked for.
+Nothing here imports torch or the libraries, and ``forcedelta models`` lists them at once. The adapter
+of a library loads its models and is imported when one is requested.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LoadRequest:
-    """What an adapter is asked to load.
+    """A request to an adapter: the model to load, and how.
 
     Attributes:
         name: a published name, or the stem of a file's name.
-        file: local weights; None: the library's own published ones.
-        architecture: the network that a file holds, where it cannot say so itself.
+        file: local weights; None: the published ones.
+        architecture: the network in a file that does not name it itself.
         dtype: of positions and weights.
-        device: where it is to run.
-        trust: the user said that a file may run code when it is loaded.
-        compile: hand the network to ``torch.compile``.
+        device: on which it runs.
+        trust: a file may run code when it is loaded.
+        compile: pass the network to ``torch.compile``.
     """
 
     name: str
@@ -52,13 +52,13 @@ class Published:
     """A model as its authors publish it.
 
     Attributes:
-        name: theirs.
-        elements: which it was trained on, in words.
+        name: as published.
+        elements: of the training set, as text.
         periodic: True: only crystals; False: only molecules; None: both.
         licence: of the weights.
         weights: name of the file that is downloaded.
-        note: what else a user should know, one line.
-        charge_spin: whether it wants a total charge and a spin multiplicity.
+        note: a remark for users, one line.
+        charge_spin: whether it takes a total charge and a spin multiplicity.
     """
 
     name: str
@@ -76,13 +76,13 @@ class Family:
 
     Attributes:
         key: short name.
-        title: for people.
-        distribution: name of the package that is installed.
-        versions: those that the adapter was tested with, as a specifier.
+        title: for display.
+        distribution: name of the package to install.
+        versions: tested with the adapter, as a specifier.
         install: the exact command (`forcedelta.installing`).
         loader: "module:function" of the adapter, ``load(request) -> LoadedModel``.
         published: the models.
-        architectures: what ``--architecture`` may say about a local file.
+        architectures: values of ``--architecture`` for local files.
         apart: why it cannot be installed beside another library; empty where it can.
         conservative: the library's models without direct forces, which are refused.
         pythons: versions of Python for which the library can be installed, as a specifier; empty
@@ -118,8 +118,8 @@ class Family:
         """A model of the family.
 
         Raises:
-            ForceDeltaError: the library is not installed, or not in a version that is known to
-                work; or what its adapter raises.
+            ForceDeltaError: the library is not installed, or not in a tested version; or an
+                error of its adapter.
         """
         problem = self.problem()
         if problem:
@@ -171,8 +171,8 @@ def check_direct(name: str) -> None:
         if name in family.conservative:
             others = ", ".join(model.name for model in family.published)
             raise ForceDeltaError(
-                f"'{name}' predicts no direct forces beside the gradient of its energy, so that "
-                f"there is nothing to compare: take one of {others}"
+                f"'{name}' predicts no direct forces beside the gradient of its energy; "
+                f"U cannot be computed: choose one of {others}"
             )
 
 
@@ -180,7 +180,7 @@ def family_for(architecture: str) -> Family:
     """The family of an architecture, or of a published name that stands for it.
 
     Raises:
-        ForceDeltaError: no adapter knows it, or it has no direct forces.
+        ForceDeltaError: an unknown architecture, or one without direct forces.
     """
     check_direct(architecture)
     known = {name: family for family in families() for name in family.architectures}
@@ -189,6 +189,6 @@ def family_for(architecture: str) -> Family:
         return known[architecture]
     names = ", ".join(name for family in families() for name in family.architectures)
     raise ForceDeltaError(
-        f"no architecture is called '{architecture}': say --architecture with one of {names}, or "
+        f"no architecture is called '{architecture}': pass --architecture with one of {names}, or "
         "with a published name of 'forcedelta models'"
     )

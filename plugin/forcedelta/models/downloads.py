@@ -1,8 +1,8 @@
-"""Published weights: from the cache of their library where they are, or else from the network.
+"""Published weights, from the cache of their library or else from the network.
 
-What is in a cache is taken without a look at the network. Otherwise the server is tried once, with a
-short patience, before the library's own downloader, which would try again for half a minute without a
-word, and the download is announced to the logger of this module: the commands print that.
+Cached files are used without network access. Otherwise the server is contacted once, with a short
+time-out, because the library's own downloader would retry silently for half a minute. The download is
+announced through the logger of this module, which the commands print.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 PATIENCE = 5.0
-"""Seconds for an answer of a server."""
+"""Seconds to wait for a server."""
 
 log = logging.getLogger(__name__)
 
@@ -63,15 +63,15 @@ def from_hub(
 
 
 def announce(name: str, source: str) -> None:
-    """Says that a download begins, before anything is waited for."""
+    """Announces a download before it begins."""
     log.info("downloading %s from %s", name, source)
 
 
 def reach(address: str) -> None:
     """Asks a server for the head of a file, once.
 
-    Any answer will do, also that the file is not there or not for everybody: the downloader that comes
-    next has the words for that. Proxies of the environment are used.
+    Any answer suffices, errors such as 404 or 403 included: the downloader that runs next reports
+    them. Proxies of the environment are used.
 
     Raises:
         ConnectionError: no server can be reached.
@@ -85,13 +85,13 @@ def reach(address: str) -> None:
     except (OSError, http.client.HTTPException) as error:
         reason: Any = getattr(error, "reason", error)
         if isinstance(reason, ssl.SSLError) and not isinstance(reason, TimeoutError):
-            return  # the downloader may know other certificates
-        said = "no answer" if isinstance(reason, TimeoutError) else _in_words(reason)
+            return  # the downloader may use other certificates
+        description = "no answer" if isinstance(reason, TimeoutError) else _describe_reason(reason)
         server = urlsplit(address).hostname
-        raise ConnectionError(f"no connection to {server}: {said}") from error
+        raise ConnectionError(f"no connection to {server}: {description}") from error
 
 
-def _in_words(reason: Any) -> str:
+def _describe_reason(reason: Any) -> str:
     if isinstance(reason, socket.gaierror):
         return "its name cannot be resolved"
     return str(getattr(reason, "strerror", None) or reason)
@@ -99,23 +99,23 @@ def _in_words(reason: Any) -> str:
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, *arguments: Any) -> None:
-        """An answer that leads elsewhere is one, too."""
+        """A redirect counts as an answer."""
         return None
 
 
 @contextmanager
 def _quiet_hub(utils: Any) -> Iterator[None]:
-    """Without the hub's log, whose matter is in our own error; its progress on terminals only."""
+    """Silences the hub's log, as our own error reports the cause; shows progress on terminals only."""
     hub = logging.getLogger("huggingface_hub")
     level = hub.level
     hub.setLevel(logging.CRITICAL)
-    shown = not utils.are_progress_bars_disabled()
+    enabled = not utils.are_progress_bars_disabled()
     terminal = sys.stderr is not None and sys.stderr.isatty()
-    if shown and not terminal:
+    if enabled and not terminal:
         utils.disable_progress_bars()
     try:
         yield
     finally:
         hub.setLevel(level)
-        if shown and not terminal:
+        if enabled and not terminal:
             utils.enable_progress_bars()

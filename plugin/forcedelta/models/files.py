@@ -1,10 +1,10 @@
-"""Networks on disk: safetensors files whose header says what the weights are.
+"""Networks on disk: safetensors files whose header describes the weights.
 
 The header holds two JSON strings: ``hyperparameters``, the arguments of ``DirectForceNetwork``, and
 ``metadata``: name, training_set, source, level_of_theory, elements (symbols), cutoff (Å), periodic
 (whether it was made for structures that are periodic in three directions, or for molecules), regime
 (the losses), tests (numbers by name, units in the names) and licence. A third, ``checksum``, is
-`hash_of_tensors` of the weights as they are in the file: a weight that was damaged is found out.
+`hash_of_tensors` of the weights in the file, to detect damage.
 """
 
 import inspect
@@ -22,12 +22,12 @@ from safetensors.torch import save
 from forcedelta.errors import ForceDeltaError
 from forcedelta.models.hashing import hash_of, hash_of_tensors
 from forcedelta.models.metadata import (
+    abbreviated,
     check_cutoff,
     check_numbers,
     check_periodic,
     check_symbols,
     parse_json,
-    shown,
 )
 from forcedelta.models.network import DirectForceNetwork
 from md_hooks.replacing import replace_file
@@ -74,7 +74,7 @@ def save_network(path: Path, network: DirectForceNetwork, metadata: Mapping[str,
     """
     missing = [key for key in _GIVEN if key not in metadata]
     if missing:
-        raise ForceDeltaError(f"{path}: not saved, as the metadata lacks {', '.join(missing)}")
+        raise ForceDeltaError(f"{path}: not saved: the metadata lacks {', '.join(missing)}")
     hyperparameters = hyperparameters_of(network)
     described = dict(metadata) | {
         "elements": [chemical_symbols[number] for number in hyperparameters["elements"]],
@@ -187,7 +187,7 @@ def _read_header(path: Path) -> tuple[dict[str, str], dict[str, Any]]:
     where = f"{path}: the metadata"
     metadata = parse_json(header["metadata"], f"{where} of its header")
     if not isinstance(metadata, dict):
-        raise ForceDeltaError(f"{where} must be an object of facts, not {shown(metadata)}")
+        raise ForceDeltaError(f"{where} must be an object, not {abbreviated(metadata)}")
     missing = [key for key in (*_GIVEN, *_TAKEN) if key not in metadata]
     if missing or "hyperparameters" not in header:
         raise ForceDeltaError(
@@ -199,7 +199,9 @@ def _read_header(path: Path) -> tuple[dict[str, str], dict[str, Any]]:
     check_periodic(metadata["periodic"], where)
     level = metadata["level_of_theory"]
     if level is not None and not isinstance(level, str):
-        raise ForceDeltaError(f"{where} must give level_of_theory as text, not {shown(level)}")
+        raise ForceDeltaError(
+            f"{where} must give level_of_theory as text, not {abbreviated(level)}"
+        )
     return header, metadata
 
 
@@ -214,7 +216,7 @@ def _checked_hyperparameters(text: str, path: Path) -> dict[str, Any]:
     known = inspect.signature(DirectForceNetwork).parameters
     needed = [name for name, one in known.items() if one.default is inspect.Parameter.empty]
     if not isinstance(given, dict) or not set(needed) <= given.keys() <= known.keys():
-        raise _misfit(path, f"they are {shown(given)}, not {', '.join(known)}")
+        raise _misfit(path, f"they are {abbreviated(given)}, not {', '.join(known)}")
     check_numbers(given["elements"], where)
     check_cutoff(given["cutoff"], where)
     for name, value in given.items():
@@ -222,7 +224,9 @@ def _checked_hyperparameters(text: str, path: Path) -> dict[str, Any]:
             continue
         least = 0 if name in ("tensors", "force_layers") else 1
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise ForceDeltaError(f"{where} must give {name} as a whole number, not {shown(value)}")
+            raise ForceDeltaError(
+                f"{where} must give {name} as a whole number, not {abbreviated(value)}"
+            )
     return {name: one.default for name, one in known.items() if name not in needed} | given
 
 
@@ -248,12 +252,12 @@ def _check_tensors(tensors: Mapping[str, torch.Tensor], given: dict[str, Any], p
     for kind, count in (("", given["layers"]), ("force_", given["force_layers"])):
         named = {key.split(".")[1] for key in tensors if key.startswith(f"{kind}interactions.")}
         if len(named) != count:
-            raise _misfit(path, f"{len(named)} {kind}interactions, not {shown(count)}")
+            raise _misfit(path, f"{len(named)} {kind}interactions, not {abbreviated(count)}")
     for key, value in tensors.items():
         if not value.is_floating_point() or not bool(torch.isfinite(value).all()):
             raise ForceDeltaError(
                 f"{path}: {key} holds {'values that are not finite' if value.is_floating_point() else value.dtype}"
-                ", and weights are finite floating-point numbers: the file is damaged, or its "
+                ", but weights must be finite floating-point numbers: the file is damaged, or its "
                 "training failed"
             )
 

@@ -1,4 +1,4 @@
-"""All models that can be named here: those of packages, and the published ones of each library."""
+"""All models that have names: those of packages, and the published ones of each library."""
 
 from __future__ import annotations
 

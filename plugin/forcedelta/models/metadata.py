@@ -20,26 +20,26 @@ SHORTEST_CUTOFF, LONGEST_CUTOFF = 0.1, 50.0
 
 
 def parse_json(text: str | bytes, where: str) -> Any:
-    """JSON, however deep it is and however long its numbers are.
+    """Parses JSON of any depth, with numbers of any length.
 
     Args:
         text: UTF-8.
-        where: how the error begins, e.g. the path and what in it is to be JSON.
+        where: beginning of the error message, e.g. the path and the part of the file.
 
     Raises:
-        ForceDeltaError: it is none that can be read.
+        ForceDeltaError: invalid or unreadable JSON.
     """
     try:
         return json.loads(text)
     except RecursionError as error:
-        raise ForceDeltaError(f"{where} is no JSON that can be read (nested too deeply)") from error
+        raise ForceDeltaError(f"{where} is not readable JSON (nested too deeply)") from error
     except ValueError as error:  # also of numbers with thousands of digits, and of other encodings
-        said = str(error).partition(";")[0]
-        raise ForceDeltaError(f"{where} is no JSON that can be read ({said:.120})") from error
+        message = str(error).partition(";")[0]
+        raise ForceDeltaError(f"{where} is not readable JSON ({message:.120})") from error
 
 
-def shown(value: Any) -> str:
-    """A foreign value for an error message: never longer than a line."""
+def abbreviated(value: Any) -> str:
+    """A foreign value for an error message, shortened to one line."""
     try:
         return reprlib.repr(value)
     except ValueError:  # an integer of thousands of digits
@@ -50,7 +50,7 @@ def check_cutoff(cutoff: Any, where: str) -> float:
     """A cutoff in Å.
 
     Raises:
-        ForceDeltaError: no number, or none between `SHORTEST_CUTOFF` and `LONGEST_CUTOFF`.
+        ForceDeltaError: not a number between `SHORTEST_CUTOFF` and `LONGEST_CUTOFF`.
     """
     wanted = f"a cutoff from {SHORTEST_CUTOFF:g} to {LONGEST_CUTOFF:g} Å"
     if isinstance(cutoff, bool) or not isinstance(cutoff, int | float):
@@ -59,21 +59,23 @@ def check_cutoff(cutoff: Any, where: str) -> float:
         wanted = "a positive cutoff in Å"
     elif SHORTEST_CUTOFF <= cutoff <= LONGEST_CUTOFF:
         return float(cutoff)
-    raise ForceDeltaError(f"{where} must give {wanted}, not {shown(cutoff)}")
+    raise ForceDeltaError(f"{where} must give {wanted}, not {abbreviated(cutoff)}")
 
 
 def check_symbols(symbols: Any, where: str) -> frozenset[int]:
     """Atomic numbers of a list of symbols.
 
     Raises:
-        ForceDeltaError: no list, an empty one, or something in it that is no element.
+        ForceDeltaError: not a list, an empty one, or an entry that is not an element.
     """
     if (
         not isinstance(symbols, list)
         or not symbols
         or not all(isinstance(name, str) and atomic_numbers.get(name, 0) > 0 for name in symbols)
     ):
-        raise ForceDeltaError(f"{where} must give a list of element symbols, not {shown(symbols)}")
+        raise ForceDeltaError(
+            f"{where} must give a list of element symbols, not {abbreviated(symbols)}"
+        )
     return frozenset(atomic_numbers[name] for name in symbols)
 
 
@@ -81,7 +83,7 @@ def check_numbers(elements: Any, where: str) -> list[int]:
     """Atomic numbers, each once.
 
     Raises:
-        ForceDeltaError: something that is no atomic number, or none at all.
+        ForceDeltaError: an entry that is not an atomic number, a repeated one, or an empty list.
     """
     known = range(1, len(chemical_symbols))
     try:
@@ -91,7 +93,7 @@ def check_numbers(elements: Any, where: str) -> list[int]:
     if given and len(set(given)) == len(given) and all(number in known for number in given):
         return given
     raise ForceDeltaError(
-        f"{where} must give atomic numbers from 1 to {known[-1]}, each once, not {shown(elements)}"
+        f"{where} must give atomic numbers from 1 to {known[-1]}, each once, not {abbreviated(elements)}"
     )
 
 
@@ -100,5 +102,5 @@ def check_periodic(periodic: Any, where: str) -> bool | None:
     if periodic is None or isinstance(periodic, bool):
         return periodic
     raise ForceDeltaError(
-        f"{where} must give periodic as true or false, or not at all, not {shown(periodic)}"
+        f"{where} must give periodic as true or false, or not at all, not {abbreviated(periodic)}"
     )

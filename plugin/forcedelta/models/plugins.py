@@ -1,7 +1,7 @@
-"""Whether models of other packages can be imported, found out in processes of their own.
+"""Tests in separate processes whether models of other packages can be imported.
 
-An import may run anything: it may end the process, print, or never return. None of that is to reach
-a list of models.
+An import may run anything: it may end the process, print, or never return. None of that may affect
+the list of models.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ answer, path, value = int(sys.argv[1]), sys.argv[2], sys.argv[3]
 sys.path[:] = json.loads(path)
 try:
     EntryPoint("", value, "").load()
-    said = "."
+    answer_text = "."
 except BaseException as error:
-    said = "!" + type(error).__name__ + ": " + str(error)
-os.write(answer, said.encode(errors="replace")[:4096])
+    answer_text = "!" + type(error).__name__ + ": " + str(error)
+os.write(answer, answer_text.encode(errors="replace")[:4096])
 os._exit(0)
 """
 
@@ -47,9 +47,9 @@ class _Import:
 
 
 def problems(points: Mapping[str, EntryPoint], patience: float | None = None) -> dict[str, str]:
-    """What goes wrong when the entry points are imported, by name; nothing for those that work.
+    """Errors of importing entry points, by name; those that work have no entry.
 
-    Each in a process of its own, all at the same time.
+    Each is imported in a separate process, all at the same time.
 
     Args:
         points: entry points by name.
@@ -75,7 +75,7 @@ def problems(points: Mapping[str, EntryPoint], patience: float | None = None) ->
     return {name: found[name] for name in points if name in found}
 
 
-def in_words(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """A foreign error in one printable line."""
     try:
         text = f"{type(error).__name__}: {error}"
@@ -98,18 +98,18 @@ def _start(point: EntryPoint) -> _Import:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         pass_fds=[send],
-        start_new_session=True,  # so that it is ended with what it has started
+        start_new_session=True,  # to end it together with its children
     )
     os.close(send)
     return _Import(process, receive)
 
 
 def _read(one: _Import) -> str:
-    said = os.read(one.answer, 4096).decode(errors="replace")
-    if said.startswith("."):
+    answer_text = os.read(one.answer, 4096).decode(errors="replace")
+    if answer_text.startswith("."):
         return ""
-    if said:
-        return f"cannot be imported ({_short(said[1:])})"
+    if answer_text:
+        return f"cannot be imported ({_short(answer_text[1:])})"
     status = one.process.wait()
     how = f"signal {-status}" if status < 0 else f"status {status}"
     return f"cannot be imported (its import ends the process, with {how})"

@@ -28,7 +28,7 @@ from forcedelta.models.files import load_network
 from forcedelta.models.hashing import hash_of
 from forcedelta.models.loaded import LoadedModel
 from forcedelta.models.metadata import check_cutoff, check_numbers, check_periodic
-from forcedelta.models.plugins import in_words
+from forcedelta.models.plugins import describe_error
 from forcedelta.models.scripted_code import reason, records
 from forcedelta.versions import __version__
 
@@ -49,13 +49,13 @@ def registered_models() -> dict[str, EntryPoint]:
 
 
 def model_names() -> list[str]:
-    """All names that ``load_model`` knows, sorted; the libraries of some may be missing."""
+    """All names that ``load_model`` accepts, sorted; the libraries of some may not be installed."""
     published = (model.name for family in families() for model in family.published)
     return sorted({*embedded_models(), *published, *registered_models()})
 
 
 def is_name(model: str) -> bool:
-    """Whether ``load_model`` takes a string for the name of a model, and not for a path."""
+    """Whether ``load_model`` reads a string as the name of a model, not as a path."""
     return (
         model in embedded_models() or family_of(model) is not None or model in registered_models()
     )
@@ -72,26 +72,25 @@ def load_model(
 ) -> LoadedModel:
     """A model by name, from a file, or one that already exists in memory.
 
-    Embedded names go before published ones, these before those of other packages, names before
-    files. Networks from files are frozen: their parameters require no gradient. A module that
-    exists already is taken as it is.
+    Embedded names precede published ones, these precede names of other packages, and names precede
+    files. Networks from files are frozen: their parameters require no gradient. A module in memory
+    is used unchanged.
 
     Args:
         model: a name, the path of a file, or a model in memory.
         dtype: of positions and weights.
-        device: where it is to run.
-        architecture: which network a local file of another library holds: one of
+        device: on which it runs.
+        architecture: the network in a local file of another library: one of
             `forcedelta.models.catalogue.Family.architectures`, or a published name. Our own files,
             TorchScript and metatomic models need none.
         trust: allow a local file to run code while it is loaded, as those of some libraries do.
-            Published names need no such leave.
-        compile: hand the network to ``torch.compile``, where the library supports it.
+            Published names do not need it.
+        compile: pass the network to ``torch.compile``, where the library supports it.
 
     Raises:
-        ForceDeltaError: a name that nobody registered (the text has the nearest ones), a library
-            that is not installed, weights that cannot be had, a file that is not a network's, a
-            module of another dtype or device, or one that does not tell its cutoff, or tells one,
-            elements or a periodicity that cannot be.
+        ForceDeltaError: an unknown name (the message suggests the nearest ones), a library that is
+            not installed, weights that cannot be downloaded, a file without a network, a module of
+            another dtype or device, or a missing or invalid cutoff, elements or periodicity.
     """
     loaded = _load(
         model,
@@ -156,7 +155,7 @@ def _load(
 
 
 def _from_path(path: Path, request: LoadRequest) -> LoadedModel:
-    """A model from a file: by what the user says it is, or else by what it looks like."""
+    """A model from a file, by the architecture that the user gave or else by its format."""
     if not path.is_file():
         raise ForceDeltaError(f"{path}: no such file")
     if request.architecture is not None:
@@ -168,17 +167,17 @@ def _from_path(path: Path, request: LoadRequest) -> LoadedModel:
         loaded: LoadedModel = adapter.load(request)
         return loaded
     raise ForceDeltaError(
-        f"{path} is no file of forcedelta, TorchScript or metatomic: if it is a checkpoint of another "
-        "library, say which network it holds with --architecture "
+        f"{path} is not a file of forcedelta, TorchScript or metatomic: for a checkpoint of another "
+        "library, name its network with --architecture "
         f"({', '.join(name for family in families() for name in family.architectures)})"
     )
 
 
 def _is_torchscript(path: Path) -> bool:
-    """Whether the file is an archive with code in it; checkpoints have none.
+    """Whether the file is an archive that contains code; checkpoints contain none.
 
     Raises:
-        ForceDeltaError: an archive that ends too early.
+        ForceDeltaError: a truncated archive.
     """
     with path.open("rb") as file:
         if file.read(4) != b"PK\x03\x04":
@@ -209,14 +208,14 @@ def _from_file(path: Path, name: str, dtype: torch.dtype, device: torch.device) 
 def _from_entry_point(point: EntryPoint, dtype: torch.dtype, device: torch.device) -> LoadedModel:
     package = point.dist.name if point.dist else point.value
     try:
-        with contextlib.redirect_stdout(sys.stderr):  # stdout may be JSON of ours
+        with contextlib.redirect_stdout(sys.stderr):  # stdout may carry our JSON
             loader: ModelLoader = point.load()
             loaded = loader(dtype, device)
     except (ForceDeltaError, KeyboardInterrupt):
         raise
-    except BaseException as error:  # whatever it raises, SystemExit included: its fault is named
+    except BaseException as error:  # any error, SystemExit included, is reported with its package
         raise ForceDeltaError(
-            f"model '{point.name}' of {package} could not be loaded ({in_words(error)})"
+            f"model '{point.name}' of {package} could not be loaded ({describe_error(error)})"
         ) from error
     if not isinstance(loaded, LoadedModel):
         raise ForceDeltaError(
@@ -231,8 +230,7 @@ def _from_module(module: nn.Module, dtype: torch.dtype, device: torch.device) ->
     cutoff = getattr(module, "cutoff", None)
     if not isinstance(cutoff, float | int):
         raise ForceDeltaError(
-            f"{name} does not tell its cutoff: give it an attribute `cutoff` in Å, or pass a "
-            "LoadedModel"
+            f"{name} has no cutoff: give it an attribute `cutoff` in Å, or pass a LoadedModel"
         )
     _check_module(module, name, dtype, device)
     index = getattr(module, "element_index", None)
@@ -251,15 +249,15 @@ def _from_module(module: nn.Module, dtype: torch.dtype, device: torch.device) ->
 
 
 def _check_module(module: nn.Module, name: str, dtype: torch.dtype, device: torch.device) -> None:
-    """A module that somebody else made is not converted behind their back."""
+    """A module of the caller's must already have the dtype and device; it is not converted."""
     for parameter in module.parameters():
         if parameter.is_floating_point() and parameter.dtype != dtype:
             raise ForceDeltaError(
                 f"{name} has {str(parameter.dtype).removeprefix('torch.')} parameters, but "
-                f"{str(dtype).removeprefix('torch.')} was asked for; convert it or ask for the other"
+                f"{str(dtype).removeprefix('torch.')} was requested; convert the module or request the other dtype"
             )
         if parameter.device.type != device.type:
             raise ForceDeltaError(
-                f"{name} is on {parameter.device}, but {device} was asked for; move it or ask for the "
+                f"{name} is on {parameter.device}, but {device} was requested; move the module or request the "
                 "other"
             )

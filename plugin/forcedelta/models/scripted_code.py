@@ -1,15 +1,15 @@
-"""TorchScript from files that nobody vouches for: only code that computes is loaded and run.
+"""TorchScript from untrusted files: only code that computes is loaded and run.
 
 A TorchScript file is a program. Most of its operators compute, but some read and write any file
 (``aten::save``, ``aten::from_file``) or call into other libraries, and its classes may have a
-``__setstate__``, which runs while the file is loaded. So the code is looked at twice, unless the user
+``__setstate__``, which runs while the file is loaded. So the code is examined twice, unless the user
 trusts the file:
 
 - its text, before torch sees it: no name in it may be that of such an operator, and no object in it
   may be of a C++ class that is not known to hold numbers only;
 - its compiled graphs, before any of them is run: each operator must be on the lists below.
 
-Infinite loops and memory without end are not found in this way.
+Infinite loops and unbounded memory are not detected.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ import torch
 
 from forcedelta.errors import ForceDeltaError
 
-TRUST = "if you know where it comes from, pass --trust (trust=True)"
+TRUST = "if you know its source, pass --trust (trust=True)"
 
 _ZIP, _FLATBUFFER = b"PK\x03\x04", b"PTMF"
 
@@ -76,7 +76,7 @@ def load_script(
     Args:
         path: of a file of ``torch.jit.save``.
         device: where its tensors go.
-        trust: whether the user trusts the file: nothing is looked at then.
+        trust: skip the examination of the code.
         extra_files: see ``torch.jit.load``.
 
     Raises:
@@ -88,7 +88,7 @@ def load_script(
         if not trust:
             _check_text(path)
         with warnings.catch_warnings():
-            # the file is TorchScript: nothing that a user could do about it
+            # deprecations of TorchScript itself, which users cannot act on
             warnings.filterwarnings("ignore", "`torch.jit", DeprecationWarning)
             unit = torch._C.CompilationUnit()
             read: Callable[..., Any] = torch._C.import_ir_module
@@ -109,8 +109,8 @@ def records(path: Path) -> tuple[Any, list[str]]:
     """torch's reader of an archive, the same that loads it, and the names in it.
 
     Raises:
-        RuntimeError: no archive, or one that is damaged.
-        UnicodeDecodeError: so is one whose names are no text.
+        RuntimeError: not an archive, or a damaged one.
+        UnicodeDecodeError: a damaged archive whose names are not text.
     """
     with path.open("rb") as file:
         start = file.read(8)
@@ -121,7 +121,7 @@ def records(path: Path) -> tuple[Any, list[str]]:
 
 
 def reason(error: BaseException) -> str:
-    """The line of torch's many that says what is wrong."""
+    """The line of torch's long message that names the cause."""
     lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
     if not lines:
         return type(error).__name__
@@ -130,10 +130,10 @@ def reason(error: BaseException) -> str:
 
 
 def _check_sums(path: Path) -> None:
-    """The checksums of the archive, which torch writes, but does not look at.
+    """Compares the checksums of the archive, which torch writes but does not verify.
 
     Raises:
-        RuntimeError: what is in the file is not what was written.
+        RuntimeError: the contents differ from the checksums.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -145,7 +145,7 @@ def _check_sums(path: Path) -> None:
 
 
 def _check_text(path: Path) -> None:
-    """Everything that may run while the file is loaded."""
+    """Examines all text that may run while the file is loaded."""
     reader, names = records(path)
     old = sorted({"model.json", "attributes.pkl"} & set(names))
     if old:
@@ -179,7 +179,7 @@ def _foreign_names(code: str) -> Iterator[str]:
         string = token[0] in "\"'"
         if string and (len(token) == 1 or (after_string and not gap)):
             # torch writes one string at a time; getattr could put a name together from several
-            raise ValueError("its code is not as torch writes it")
+            raise ValueError("its code was not written by torch")
         after_string = string
         if string:
             text = ast.literal_eval(token) if "\\" in token else token[1:-1]
@@ -250,5 +250,5 @@ def _arguments(kind: str) -> Iterator[Any]:
 
 def _refused(path: Path, what: str) -> ForceDeltaError:
     return ForceDeltaError(
-        f"{path}: {what}, which a model has no need of and which may read or write files; {TRUST}"
+        f"{path}: {what}, which no model needs and which may read or write files; {TRUST}"
     )

@@ -1,28 +1,28 @@
-"""Models from TorchScript files, whatever made them.
+"""Models from TorchScript files of any origin.
 
 A file of ``torch.jit.save`` is a model of forcedelta when
 
 - its module is called ``module(positions, numbers, cell, edge_index, edge_shift, batch)`` and
   returns ``(energy [S] eV, direct forces [N, 3] eV/Å)``, all as described in
-  `forcedelta.ForceDelta`; scripted, traced or frozen, but with the way of autograd from the energy
-  to the positions intact; and
-- it has an extra file ``model.json`` with an object of these facts:
+  `forcedelta.ForceDelta`; scripted, traced or frozen, with the energy connected to the
+  positions in the autograd graph; and
+- it has an extra file ``model.json`` with an object of these entries:
 
-  - ``cutoff``: Å, of the edges that the module wants.
-  - ``dtype``: "float32" or "float64", of the numbers it is called with.
+  - ``cutoff``: Å, of the edges that the module takes.
+  - ``dtype``: "float32" or "float64", of its arguments.
   - ``elements``: symbols, or absent where the module takes any.
   - ``periodic``: true: only for structures that are periodic in three directions; false: only for
     molecules; absent: for both.
   - ``stress``: false where the energy does not depend on ``cell``, so that there is no stress.
-  - anything else (``level_of_theory``, ``training_set``, ``licence``, ...) goes into the metadata.
+  - other entries (``level_of_theory``, ``training_set``, ``licence``, ...) go into the metadata.
 
 The code in a file may only compute: one that writes or reads files, prints, or needs C++ classes of other
 libraries is refused unless the user trusts it (`forcedelta.models.scripted_code`).
 
 To write one::
 
-    facts = {"cutoff": 5.0, "dtype": "float32", "elements": ["H", "O"], "licence": "MIT"}
-    torch.jit.save(module, "model.pt", _extra_files={"model.json": json.dumps(facts)})
+    description = {"cutoff": 5.0, "dtype": "float32", "elements": ["H", "O"], "licence": "MIT"}
+    torch.jit.save(module, "model.pt", _extra_files={"model.json": json.dumps(description)})
 
 Files of metatomic, ``.pt`` as well, are recognised and loaded by
 `forcedelta.models.metatomic.exported`.
@@ -43,27 +43,28 @@ from forcedelta.models.hashing import hash_of
 from forcedelta.models.isolation import torch_state_kept
 from forcedelta.models.loaded import LoadedModel
 from forcedelta.models.metadata import (
+    abbreviated,
     check_cutoff,
     check_periodic,
     check_symbols,
     parse_json,
-    shown,
 )
 from forcedelta.models.scripted_code import load_script, reason, records
 
-FACTS = "model.json"
+DESCRIPTION = "model.json"
 """Name of the extra file that describes a model."""
 
-_OPENMM = "forcedelta.json"  # forcedelta.openmm.export.FACTS, which cannot be had without OpenMM
+# forcedelta.openmm.export.DESCRIPTION, which cannot be imported without OpenMM
+_OPENMM = "forcedelta.json"
 _METATOMIC = "metatomic-version"
 _KNOWN = ("cutoff", "dtype", "elements", "periodic", "stress")
 
 
 class ScriptedModel(nn.Module):
-    """A TorchScript module that rounds its first calls as it does later ones.
+    """A TorchScript module whose first calls round as later ones do.
 
-    The optimising executor of TorchScript does not, so that a run that was restarted would not
-    repeat the one that was not.
+    The optimising executor of TorchScript rounds its first calls differently, and a restarted run
+    would differ from an uninterrupted one.
     """
 
     foreign = True
@@ -84,7 +85,7 @@ def load(request: LoadRequest) -> LoadedModel:
     """A model from a TorchScript file: one of ours, as described above, or of metatomic.
 
     Raises:
-        ForceDeltaError: a file that is truncated, of `forcedelta export`, without its facts or with
+        ForceDeltaError: a file that is truncated, of `forcedelta export`, without its description or with
             another call; code that does more than compute, without ``trust``; another dtype than the file's; or what
             `forcedelta.models.metatomic.exported.load` raises.
     """
@@ -101,43 +102,41 @@ def load(request: LoadRequest) -> LoadedModel:
             "own neighbour list: use it with add_force_delta(..., path='torchscript'), and load the "
             "model that it was made from here"
         )
-    if FACTS not in extras:
+    if DESCRIPTION not in extras:
         raise ForceDeltaError(
-            f"{path} is TorchScript, but does not tell what it is: save it with an extra file {FACTS} "
+            f"{path} is TorchScript without a description: save it with an extra file {DESCRIPTION} "
             "(cutoff, dtype, elements), as forcedelta.models.torchscript describes, or export it with "
             "metatomic"
         )
     if request.compile:
-        raise ForceDeltaError(
-            f"{path}: torch.compile does not take TorchScript; leave out --compile"
-        )
+        raise ForceDeltaError(f"{path}: torch.compile does not accept TorchScript; omit --compile")
     with torch_state_kept():
         return _load(path, request)
 
 
 def _load(path: Path, request: LoadRequest) -> LoadedModel:
-    extra: dict[str, Any] = {FACTS: ""}
+    extra: dict[str, Any] = {DESCRIPTION: ""}
     module = load_script(path, request.device, request.trust, extra)
-    text = extra[FACTS]
+    text = extra[DESCRIPTION]
     if isinstance(text, bytes):
         text = text.decode(errors="replace")
-    facts = _checked_facts(text, path, request.dtype)
+    description = _checked_description(text, path, request.dtype)
     _check_call(module, path)
     module.eval()
     for parameter in module.parameters():
         parameter.requires_grad_(False)
-    symbols = facts.get("elements")
-    cutoff = float(facts["cutoff"])
+    symbols = description.get("elements")
+    cutoff = float(description["cutoff"])
     return LoadedModel(
         module=ScriptedModel(module, cutoff).eval(),
         name=request.name,
         weights_hash=hash_of(module, text),
         elements=None if symbols is None else frozenset(atomic_numbers[name] for name in symbols),
         cutoff=cutoff,
-        periodic=facts.get("periodic"),
+        periodic=description.get("periodic"),
         library=f"torch {torch.__version__} (TorchScript)",
-        metadata={name: fact for name, fact in facts.items() if name not in _KNOWN},
-        stress=facts.get("stress", True),
+        metadata={name: value for name, value in description.items() if name not in _KNOWN},
+        stress=description.get("stress", True),
         script=lambda: module,
     )
 
@@ -152,37 +151,37 @@ def _extra_files(path: Path) -> set[str]:
     return {name.removeprefix("extra/") for name in names if name.startswith("extra/")}
 
 
-def _checked_facts(text: str, path: Path, dtype: torch.dtype) -> dict[str, Any]:
-    where = f"{path}: {FACTS}"
-    facts = parse_json(text, f"{where} in it")
+def _checked_description(text: str, path: Path, dtype: torch.dtype) -> dict[str, Any]:
+    where = f"{path}: {DESCRIPTION}"
+    description = parse_json(text, f"{where} in it")
     asked = str(dtype).removeprefix("torch.")
-    if not isinstance(facts, dict):
-        raise ForceDeltaError(f"{where} must give an object of facts, not {shown(facts)}")
-    check_cutoff(facts.get("cutoff"), where)
-    if facts.get("dtype") not in ("float32", "float64"):
+    if not isinstance(description, dict):
+        raise ForceDeltaError(f"{where} must give an object, not {abbreviated(description)}")
+    check_cutoff(description.get("cutoff"), where)
+    if description.get("dtype") not in ("float32", "float64"):
         raise ForceDeltaError(
-            f"{where} must give the dtype 'float32' or 'float64', not {shown(facts.get('dtype'))}"
+            f"{where} must give the dtype 'float32' or 'float64', not {abbreviated(description.get('dtype'))}"
         )
-    if facts.get("elements") is not None:
-        check_symbols(facts["elements"], where)
-    check_periodic(facts.get("periodic"), where)
-    if not isinstance(facts.get("stress", True), bool):
+    if description.get("elements") is not None:
+        check_symbols(description["elements"], where)
+    check_periodic(description.get("periodic"), where)
+    if not isinstance(description.get("stress", True), bool):
         raise ForceDeltaError(
-            f"{where} must give stress as true or false, not {shown(facts['stress'])}"
+            f"{where} must give stress as true or false, not {abbreviated(description['stress'])}"
         )
-    if facts["dtype"] != asked:
+    if description["dtype"] != asked:
         raise ForceDeltaError(
-            f"{path}: the model computes in {facts['dtype']}, and {asked} was asked for; ask for "
-            f"{facts['dtype']}"
+            f"{path}: the model computes in {description['dtype']}, but {asked} was requested; use "
+            f"{description['dtype']}"
         )
-    return facts
+    return description
 
 
 def _check_call(module: Any, path: Path) -> None:
     """Six tensors in, two out; what they hold is checked when the model is called."""
     if not module._c._has_method("forward"):
         raise ForceDeltaError(
-            f"{path}: the module has no method forward, so that it cannot be called; save one that has"
+            f"{path}: the module has no method forward and cannot be called; save one that has"
         )
     schema = module._c._get_method("forward").schema
     arguments = [str(argument.type) for argument in schema.arguments[1:]]

@@ -5,35 +5,32 @@ simulation = app.Simulation(topology, system, integrator)
 result = forcedelta.openmm.run(simulation, steps, hooks=[Recorder(...), Guard(...)])
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .evaluator import Measurement
     from .force import add_force_delta
     from .monitor import Monitor, find_monitor
-    from .run import run
+    from .stepping import run
 
 __all__ = ["Measurement", "Monitor", "add_force_delta", "find_monitor", "run"]
 
+# openmmml imports `forcedelta.openmm.mlpotential` wherever it is used, and must not pay for torch
+_HOMES = {
+    "Measurement": "evaluator",
+    "Monitor": "monitor",
+    "add_force_delta": "force",
+    "find_monitor": "monitor",
+    "run": "stepping",
+}
+
 
 def __getattr__(name: str) -> Any:
-    # openmmml imports `forcedelta.openmm.mlpotential` wherever it is used, and must not pay for torch
-    if name in ("Monitor", "find_monitor"):
-        from . import monitor
-
-        return getattr(monitor, name)
-    if name == "Measurement":
-        from .evaluator import Measurement
-
-        return Measurement
-    if name == "add_force_delta":
-        from .force import add_force_delta
-
-        return add_force_delta
-    if name == "run":
-        # the module of the same name takes the attribute when it is imported
-        from .run import run
-
-        globals()["run"] = run
-        return run
+    if name in _HOMES:
+        return getattr(import_module(f".{_HOMES[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

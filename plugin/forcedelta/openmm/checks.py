@@ -1,4 +1,4 @@
-"""What is asked of a System before a force is added, with errors that name the fix."""
+"""Checks of a System before a force is added; each error names the fix."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..errors import ForceDeltaError
 def atomic_numbers(
     system: openmm.System, topology_or_numbers: Any
 ) -> tuple[NDArray[np.int64], bool | None]:
-    """Atomic numbers of all particles, and whether a topology said that it is periodic.
+    """Atomic numbers of all particles, and whether the topology is periodic (None without one).
 
     Args:
         system: whose particles they must be.
@@ -44,7 +44,7 @@ def atomic_numbers(
 
 
 def atom_indices(particles: int, atoms: Iterable[int] | None) -> NDArray[np.int64]:
-    """The particles that the force acts on: all of so many, or those given.
+    """The particles that the force acts on: the given ones, or all.
 
     Raises:
         ForceDeltaError: none, a repeated one, or one that the System does not have.
@@ -67,7 +67,7 @@ def atom_indices(particles: int, atoms: Iterable[int] | None) -> NDArray[np.int6
 def check_particles(
     system: openmm.System, indices: NDArray[np.int64], numbers: NDArray[np.int64]
 ) -> None:
-    """Refuse particles that are no atoms.
+    """Refuse particles that are not atoms.
 
     Args:
         system: the System.
@@ -85,7 +85,7 @@ def check_particles(
             )
         if number <= 0:
             raise ForceDeltaError(
-                f"particle {index} has no element, so the model cannot know it: leave it out of "
+                f"particle {index} has no element, which the model needs: leave it out of "
                 "atoms, or set the element in the topology"
             )
 

@@ -19,9 +19,9 @@ from md_hooks.electronic_state import ElectronicState
 from ..checks import check_atoms
 from ..ensembles import EnsembleSettings
 from ..errors import ForceDeltaError
-from . import run  # not from .run: that would put the module in the place of the function
 from .force import add_force_delta
 from .monitor import Forces
+from .stepping import run
 from .units import NM, PS
 
 BAROSTAT_EVERY = 25

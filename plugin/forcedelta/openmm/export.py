@@ -21,10 +21,10 @@ from ..models import load_model
 from ..outputs import Named, check_outputs
 from .units import EV, EV_PER_ANGSTROM, NM
 
-FACTS = "forcedelta.json"
-"""Name of the description inside of an exported file."""
+DESCRIPTION = "forcedelta.json"
+"""Name of the description inside an exported file."""
 
-# What a call is asked for, as the value of a global parameter of the force.
+# Requests to the module, as values of a global parameter of the force.
 PLAIN, AHEAD, FULL, OTHER = 0.0, 1.0, 2.0, 3.0
 
 
@@ -36,14 +36,14 @@ class OpenMMModule(nn.Module):
     has a global parameter. It answers with an energy in kJ/mol and forces [P, 3] in kJ/(mol nm):
 
     - request 0: energy and the forces that drive the run.
-    - request 1: the same, but a configuration that is new is evaluated with both kinds of forces.
-    - request 2: the same, and both kinds of forces are there afterwards.
-    - request 3: the other kind of forces, from request 2, and in place of the energy the number of
-      evaluations so far. Nothing is evaluated.
+    - request 1: the same, but a new configuration is evaluated with both kinds of forces.
+    - request 2: the same, and both kinds of forces are stored.
+    - request 3: the other kind of forces, stored by request 2, and the number of evaluations so far
+      in place of the energy. Nothing is evaluated.
 
-    The module remembers its last two configurations, so that what is asked about one of them again
-    is not evaluated again. Its neighbour list has a skin of 0.5 Å; a build compares all atoms with
-    all images, so that its cost grows with the square of their number, once in some tens of steps.
+    The module remembers its last two configurations and does not evaluate them again. Its neighbour
+    list has a skin of 0.5 Å; a build, once in some tens of steps, compares all atoms with all images,
+    at a cost that grows with the square of their number.
     The pairs come in the order of `forcedelta.neighbours.NeighbourList`.
 
     Args:
@@ -71,7 +71,7 @@ class OpenMMModule(nn.Module):
 
     @torch.jit.export
     def bind(self, atoms: Tensor, numbers: Tensor, conservative: bool) -> None:
-        """Say which particles [n] the model sees, their atomic numbers [n] and what drives the run."""
+        """Set the particles [n] that the model sees, their atomic numbers [n] and the driving forces."""
         n = atoms.shape[0]
         self.conservative = conservative
         self.atoms, self.numbers, self.batch = atoms, numbers, torch.zeros_like(atoms)
@@ -254,7 +254,7 @@ def export(
         architecture, trust: see `forcedelta.load_model`.
 
     Returns:
-        what the file says about itself.
+        the description in the file.
 
     Raises:
         ForceDeltaError: TorchScript does not accept the model, or the file cannot be written or is
@@ -285,7 +285,7 @@ def export(
         raise ForceDeltaError(
             f"TorchScript does not accept the model {loaded.name} ({first}): use path='python'"
         ) from error
-    facts = {
+    description = {
         "name": loaded.name,
         "weights_hash": loaded.weights_hash,
         "library": loaded.library,
@@ -300,6 +300,6 @@ def export(
         "torch": torch.__version__,
     }
     buffer = io.BytesIO()  # torch's own writer ends the process where a disk is full
-    torch.jit.save(scripted, buffer, _extra_files={FACTS: json.dumps(facts)})
+    torch.jit.save(scripted, buffer, _extra_files={DESCRIPTION: json.dumps(description)})
     replace_file(out, buffer.getbuffer(), error=ForceDeltaError)
-    return facts
+    return description

@@ -54,8 +54,8 @@ def add_force_delta(
         topology_or_numbers: an `openmm.app.Topology`, or an atomic number for each particle.
         atoms: indices of the particles that the model sees; all of them if None.
         forces: "direct" or "conservative", those that drive the run.
-        every: U each so many steps, above 1 only with direct forces; the steps between cost no
-            backward pass.
+        every: steps between two exact evaluations of U, above 1 only with direct forces; the steps
+            between them need no backward pass.
         path: "python" evaluates the model through `openmm.PythonForce`; "torchscript" runs an
             exported module in C++ through ``openmmtorch.TorchForce``, which has the device of
             OpenMM's platform and the dtype of the export.
@@ -75,7 +75,7 @@ def add_force_delta(
     one place (the engine is asked for each evaluation, as it may shift positions by box vectors),
     which is tested on Reference only.
 
-    What ``path="torchscript"`` cannot do: models that TorchScript refuses; another ``device`` or
+    ``path="torchscript"`` does not support: models that TorchScript refuses; another ``device`` or
     ``dtype`` than that of the platform and the export; errors of the model with their own type
     (OpenMM raises its OpenMMException with the text); a System that can be read back from XML
     (openmmtorch 1.5 ends the process); many thousands of atoms (a neighbour list is built by
@@ -86,13 +86,12 @@ def add_force_delta(
 
     Raises:
         ForceDeltaError: a topology of another size, virtual sites or particles without an element
-            among ``atoms``, elements that the model lacks, a missing box, or a setting that makes
-            no sense.
+            among ``atoms``, unsupported elements, a missing box, or an invalid setting.
     """
     if forces not in ("direct", "conservative"):
-        raise ForceDeltaError(f"forces is {forces!r}: say 'direct' or 'conservative'")
+        raise ForceDeltaError(f"forces is {forces!r}: pass 'direct' or 'conservative'")
     if path not in ("python", "torchscript"):
-        raise ForceDeltaError(f"path is {path!r}: say 'python' or 'torchscript'")
+        raise ForceDeltaError(f"path is {path!r}: pass 'python' or 'torchscript'")
     if isinstance(every, bool) or int(every) != every or every < 1:
         raise ForceDeltaError(f"every is {every!r}: give a whole number of steps, at least 1")
     if every > 1 and forces == "conservative":
@@ -151,7 +150,7 @@ def make_evaluator(
     architecture: str | None = None,
     trust: bool = False,
 ) -> RememberingEvaluator:
-    """Load a model for the atoms that it is to see.
+    """Load a model for the atoms that it sees.
 
     A part of a System is a molecule for the model, even where the box is periodic: its images only
     make it whole.

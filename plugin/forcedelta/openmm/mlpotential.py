@@ -1,6 +1,6 @@
 """The potential "forcedelta" of openmm-ml, which finds it by an entry point.
 
-    potential = MLPotential("forcedelta", model="acetylacetone")
+    potential = MLPotential("forcedelta", model="acac")
     system = potential.createMixedSystem(topology, mm_system, ml_atoms, mlLongRange=False)
 
 This module is imported with openmmml, in every process that uses it: it imports nothing heavy.
@@ -32,7 +32,7 @@ class ForceDeltaPotentialFactory:
 
         if model is None:
             raise ForceDeltaError(
-                "no model: say MLPotential('forcedelta', model='NAME'), with a name of "
+                "no model: use MLPotential('forcedelta', model='NAME'), with a name of "
                 "'forcedelta models' or the path of a file"
             )
 

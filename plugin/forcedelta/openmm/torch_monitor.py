@@ -22,7 +22,7 @@ from ..models import LoadedModel
 from ..models.metadata import check_cutoff, check_numbers, check_periodic, parse_json
 from ..models.scripted_code import load_script, reason, records
 from .evaluator import Measurement
-from .export import AHEAD, FACTS, FULL, OTHER, PLAIN
+from .export import AHEAD, DESCRIPTION, FULL, OTHER, PLAIN
 from .monitor import Forces, Monitor
 from .units import EV, EV_PER_ANGSTROM
 
@@ -32,15 +32,15 @@ _GIVEN = ("name", "weights_hash", "library", "elements", "cutoff", "periodic", "
 
 
 class TorchMonitor(Monitor):
-    """An exported model: the evaluations happen in C++, and the context is asked about them.
+    """An exported model, evaluated in C++ and read through the context.
 
     Args:
         path: a file of `forcedelta.openmm.export.export`.
-        trust: whether the code in it may do more than compute.
+        trust: whether its code may do more than compute.
 
     Raises:
-        ForceDeltaError: openmmtorch cannot be imported, the file is none of an exported model, its
-            code is refused, or the model does not fit the atoms.
+        ForceDeltaError: openmmtorch cannot be imported, the file is not an exported model, its code
+            is refused, or the model does not support the atoms.
     """
 
     def __init__(
@@ -55,19 +55,24 @@ class TorchMonitor(Monitor):
         trust: bool = False,
     ) -> None:
         torch_force = _torch_force()
-        module, facts = load_exported(path, trust)
-        model = _described(facts)
+        module, description = load_exported(path, trust)
+        model = _described(description)
         molecule = part and model.periodic is False
         check_supported(numbers, np.full(3, periodic and not molecule), model)
         versions = {
-            "exported with torch": facts["torch"],
+            "exported with torch": description["torch"],
             "openmm": openmm.Platform.getOpenMMVersion(),
         }
         info = model_info(
-            model, versions, forces=forces, every=every, device="openmm's", dtype=facts["dtype"]
+            model,
+            versions,
+            forces=forces,
+            every=every,
+            device="openmm's",
+            dtype=description["dtype"],
         )
         super().__init__(atoms, numbers, periodic, forces, every, info)
-        self.electronic_state = ElectronicState(facts.get("charge"), facts.get("spin"))
+        self.electronic_state = ElectronicState(description.get("charge"), description.get("spin"))
         module.bind(
             torch.as_tensor(atoms.astype(np.int64)),
             torch.as_tensor(numbers.astype(np.int64)),
@@ -87,12 +92,12 @@ class TorchMonitor(Monitor):
         force.setOutputsForces(True)
         force.addGlobalParameter(_REQUEST, PLAIN)
         taken = {other.getForceGroup() for other in system.getForces()}
-        if group == 0:  # a group of its own: only so can it be asked alone
+        if group == 0:  # a separate group, to read its energy and forces alone
             group = next(g for g in range(_GROUPS - 1, -1, -1) if g not in taken)
         force.setForceGroup(group)
         self._group = group
         self._register(system, force)
-        # the C++ force does not hold this object, and a run finds it by the System
+        # the C++ force does not hold this object; a run finds it through the System
         system._force_delta = self
 
     @property
@@ -111,7 +116,7 @@ class TorchMonitor(Monitor):
         context.setParameter(_REQUEST, AHEAD if running else PLAIN)
 
     def take_error(self) -> BaseException | None:
-        return None  # TorchForce keeps no more of an error than OpenMM's own exception
+        return None  # TorchForce keeps nothing of an error but OpenMM's exception
 
     def measure(self, context: openmm.Context, full: bool = True) -> Measurement:
         self._context = context
@@ -129,7 +134,7 @@ class TorchMonitor(Monitor):
             direct, conservative = pair
             deltas = np.sqrt(((direct - conservative) ** 2).sum(axis=1) / 3)
             u = float(np.sqrt(np.mean(deltas**2)))
-        # the evaluation that comes next is the one of the next frame, or the trial of a barostat
+        # the next evaluation belongs to the next frame, or to a trial of a barostat
         due = (context.getStepCount() + 1) % self.every == 0
         context.setParameter(_REQUEST, AHEAD if due else PLAIN)
         positions = state.getPositions(asNumpy=True)._value[self.atoms]
@@ -173,7 +178,7 @@ _loaded_again: set[str] = set()
 
 
 def load_exported(path: str | Path, trust: bool = False) -> tuple[Any, dict[str, Any]]:
-    """The module in a file of `forcedelta export`, and what the file tells of it.
+    """The module and the description in a file of `forcedelta export`.
 
     Raises:
         ForceDeltaError: another file, one that is damaged, or code that does more than compute
@@ -188,34 +193,38 @@ def load_exported(path: str | Path, trust: bool = False) -> tuple[Any, dict[str,
     try:
         _, names = records(Path(path))
     except (RuntimeError, ValueError, OSError) as error:
-        raise ForceDeltaError(f"{path} is no exported model ({reason(error)}): {advice}") from error
-    if f"extra/{FACTS}" not in names:
-        raise ForceDeltaError(f"{path} is no exported model: {advice}")
-    extra: dict[str, Any] = {FACTS: ""}
+        raise ForceDeltaError(
+            f"{path} is not an exported model ({reason(error)}): {advice}"
+        ) from error
+    if f"extra/{DESCRIPTION}" not in names:
+        raise ForceDeltaError(f"{path} is not an exported model: {advice}")
+    extra: dict[str, Any] = {DESCRIPTION: ""}
     module = load_script(Path(path), torch.device("cpu"), trust, extra)
-    where = f"{path}: {FACTS}"
-    facts = parse_json(extra[FACTS], f"{where} in it")
-    missing = [name for name in _GIVEN if not isinstance(facts, dict) or name not in facts]
+    where = f"{path}: {DESCRIPTION}"
+    description = parse_json(extra[DESCRIPTION], f"{where} in it")
+    missing = [
+        name for name in _GIVEN if not isinstance(description, dict) or name not in description
+    ]
     if missing or not all(module._c._has_method(name) for name in ("bind", "forward")):
         lacks = ", ".join(missing) or "its methods"
-        raise ForceDeltaError(f"{path} is no exported model (it lacks {lacks}): {advice}")
-    check_cutoff(facts["cutoff"], where)
-    check_periodic(facts["periodic"], where)
-    if facts["elements"] is not None:
-        check_numbers(facts["elements"], where)
-    return module, facts
+        raise ForceDeltaError(f"{path} is not an exported model (it lacks {lacks}): {advice}")
+    check_cutoff(description["cutoff"], where)
+    check_periodic(description["periodic"], where)
+    if description["elements"] is not None:
+        check_numbers(description["elements"], where)
+    return module, description
 
 
-def _described(facts: dict[str, Any]) -> LoadedModel:
-    """What an exported file says about its model; its module stays with OpenMM."""
-    elements = facts["elements"]
+def _described(description: dict[str, Any]) -> LoadedModel:
+    """The model in an exported file, as described; its module stays with OpenMM."""
+    elements = description["elements"]
     return LoadedModel(
         module=torch.nn.Module(),
-        name=facts["name"],
-        weights_hash=facts["weights_hash"],
+        name=description["name"],
+        weights_hash=description["weights_hash"],
         elements=None if elements is None else frozenset(elements),
-        cutoff=facts["cutoff"],
-        periodic=facts["periodic"],
-        library=facts["library"],
-        metadata={"level_of_theory": facts.get("level_of_theory")},
+        cutoff=description["cutoff"],
+        periodic=description["periodic"],
+        library=description["library"],
+        metadata={"level_of_theory": description.get("level_of_theory")},
     )

@@ -40,9 +40,9 @@ class Velocities:
     """Reads the velocities of a context for frames.
 
     Where the model's force is the only one and acts on all particles, those of leapfrog integrators
-    are brought to the time of the positions: v(t) = v(t - dt/2) + dt/2 F(t)/m. Next to other forces,
-    which only another evaluation of the whole System could tell, or to constraints, they stay as
-    OpenMM has them, and `offset` says so.
+    are brought to the time of the positions: v(t) = v(t - dt/2) + dt/2 F(t)/m. With other forces,
+    which would need another evaluation of the whole System, or with constraints, they stay at OpenMM's
+    time, as given by `offset`.
 
     Args:
         simulation: an `openmm.app.Simulation`.
@@ -93,7 +93,7 @@ class Velocities:
 
 
 def _alone(system: openmm.System, monitor: Monitor) -> bool:
-    """Whether the model's force is all that moves the particles of a System."""
+    """Whether the model's force alone moves the particles of a System."""
     particles = system.getNumParticles()
     return (
         len(monitor.atoms) == particles

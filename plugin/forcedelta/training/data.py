@@ -20,7 +20,7 @@ SAME_ENERGY = 1e-6  # eV
 
 @dataclass(frozen=True)
 class Batch:
-    """Structures side by side: the arguments of a model, and the labels that belong to them."""
+    """A batch of structures: the arguments of a model, with labels."""
 
     positions: Tensor  # [N, 3] Å
     numbers: Tensor  # [N]
@@ -67,7 +67,8 @@ def read_labelled(path: Path) -> list[Atoms]:
         results = _results(atoms)
         if "forces" not in results or not {"energy", "free_energy"} & results.keys():
             raise ForceDeltaError(
-                f"{path}: frame {index} has no energy or no forces; training needs both"
+                f"{path}: frame {index} has no energy or no forces (its labels: "
+                f"{_label_keys(atoms)}); training needs both"
             )
         if not np.isfinite(energy_of(atoms)) or not np.isfinite(forces_of(atoms)).all():
             raise ForceDeltaError(
@@ -80,8 +81,8 @@ def read_labelled(path: Path) -> list[Atoms]:
 def energy_of(atoms: Atoms) -> float:
     """The labelled energy (eV) whose gradient the labelled forces are.
 
-    With smeared occupations it is ``free_energy``; ``energy`` is extrapolated to none. Energies of
-    constraints (ASE's Hookean) are no part of a label.
+    With smeared occupations it is ``free_energy``; ``energy`` is extrapolated to zero smearing.
+    Energies of constraints (ASE's Hookean) are not part of a label.
 
     Raises:
         ForceDeltaError: there is none.
@@ -99,8 +100,15 @@ def forces_of(atoms: Atoms) -> NDArray[np.float64]:
 
 
 def _results(atoms: Atoms) -> dict[str, Any]:
-    """What is stored, without the changes that `Atoms.get_forces` makes for constraints."""
+    """The stored results, without the changes of `Atoms.get_forces` for constraints."""
     return {} if atoms.calc is None else atoms.calc.results
+
+
+def _label_keys(atoms: Atoms) -> str:
+    """Keys of everything in a frame that may be meant as a label, such as ``REF_forces``."""
+    structure = {"numbers", "positions"}
+    keys = [*_results(atoms), *atoms.info, *(key for key in atoms.arrays if key not in structure)]
+    return ", ".join(dict.fromkeys(keys)) or "none"
 
 
 def _same_kind_of_energy(frames: list[Atoms], path: Path) -> None:
@@ -114,7 +122,7 @@ def _same_kind_of_energy(frames: list[Atoms], path: Path) -> None:
     if without and smeared:
         raise ForceDeltaError(
             f"{path}: frame {smeared[0]} has a free_energy that differs from its energy, and frame "
-            f"{without[0]} has an energy only: these do not go together; label all frames alike"
+            f"{without[0]} has an energy only: these are not comparable; label all frames alike"
         )
 
 
@@ -127,7 +135,7 @@ def energy_words(frames: list[Atoms]) -> str:
 
 
 def mixed_levels(frames: list[Atoms]) -> str | None:
-    """A warning where frames were labelled at levels of theory that do not go together, or None."""
+    """A warning if frames were labelled at incompatible levels of theory, or None."""
     told = dict.fromkeys(str(a.info["reference"]) for a in frames if "reference" in a.info)
     references = list(told)
     for other in references[1:]:
@@ -136,7 +144,7 @@ def mixed_levels(frames: list[Atoms]) -> str | None:
         if parts is not None:
             return (
                 f"labels of different levels of theory are mixed ({parts}): {first} | {other}; their "
-                "energies and forces do not go together"
+                "energies and forces are not comparable"
             )
     return None
 
@@ -159,7 +167,7 @@ def to_batch(atoms: Atoms, cutoff: float) -> Batch:
 
 
 def collect(parts: list[Batch]) -> Batch:
-    """Several batches as one; atoms and structures are numbered on."""
+    """Several batches as one, with atoms and structures renumbered."""
     sizes = torch.tensor([len(part.positions) for part in parts])
     structures = torch.tensor([len(part.cell) for part in parts])
     atoms_before = torch.cumsum(sizes, 0) - sizes
@@ -183,10 +191,10 @@ def collect(parts: list[Batch]) -> Batch:
 def reference_energies(
     frames: list[Atoms], elements: list[int], isolated: list[Atoms]
 ) -> NDArray[np.float64]:
-    """Energy of each element [len(elements)] in eV that is taken off before training.
+    """Energy of each element [len(elements)] in eV, subtracted before training.
 
-    Isolated atoms where they are given, plus the least-squares fit (smallest norm) of what is left, so that a network
-    in float32 learns numbers near zero instead of total energies of thousands of eV.
+    Energies of the isolated atoms, if given, plus the least-squares fit (of smallest norm) of the remainder.
+    A network in float32 then learns numbers near zero instead of total energies of thousands of eV.
     """
     known = {int(atoms.numbers[0]): energy_of(atoms) for atoms in isolated}
     start = np.array([known.get(number, 0.0) for number in elements])

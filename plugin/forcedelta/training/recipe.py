@@ -1,4 +1,4 @@
-"""A recipe: everything that a training run depends on, as a TOML file."""
+"""A recipe: all settings of a training run, as a TOML file."""
 
 import tomllib
 from dataclasses import dataclass, fields
@@ -14,7 +14,7 @@ from forcedelta.training.loop import Settings
 
 @dataclass(frozen=True)
 class Recipe:
-    """What to train on, how, and what the file of weights says about itself."""
+    """Training set, network, settings, and the metadata of the file of weights."""
 
     training: list[str]  # extended-XYZ files with energies (eV) and forces (eV/Å)
     network: dict[str, Any]  # arguments of DirectForceNetwork but for the elements; cutoff in Å

@@ -1,4 +1,4 @@
-"""Training tasks as functions: train a recipe, give its held-out frames, measure models."""
+"""Training tasks as functions: train from a recipe, return its held-out frames, measure models."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def train_recipe(
     report_every: int = 10,
     report: Callable[[str], None] = lambda line: None,
 ) -> TrainingResult:
-    """Train a network after a recipe, in one thread.
+    """Train a network from a recipe, in one thread.
 
     Batches of small structures gain nothing from more threads.
 
@@ -164,9 +164,9 @@ def measure_models(
 
 
 def network_of(model: LoadedModel) -> DirectForceNetwork:
-    """The network of an embedded model; other models have no reference energies that could be taken off."""
+    """The network of an embedded model; other models have no reference energies to subtract."""
     if not isinstance(model.module, DirectForceNetwork):
-        raise ForceDeltaError(f"model '{model.name}' is not a network of this training program")
+        raise ForceDeltaError(f"model '{model.name}' is not a network of forcedelta.training")
     return model.module
 
 

@@ -93,7 +93,7 @@ def read_checkpoint(path: Path, trust: bool) -> Checkpoint:
     normalizers: Any = content.get("normalizers") or {}
     named: Any = content.get("elementrefs") or {}
     if not isinstance(normalizers, Mapping) or not isinstance(named, Mapping):
-        raise ForceDeltaError(f"{path}: its normalizers and elementrefs are no entries by name")
+        raise ForceDeltaError(f"{path}: its normalizers and elementrefs are not dictionaries")
     scales = {
         str(_OLD_NAMES.get(name, name)): _scale(path, name, state)
         for name, state in normalizers.items()
@@ -131,7 +131,7 @@ def _content(path: Path, trust: bool) -> dict[str, Any]:
     model = config.get("model") if isinstance(config, dict) else None
     if not isinstance(model, dict):
         raise ForceDeltaError(
-            f"{path}: holds a model of the kind '{model}', and not one with a backbone and heads "
+            f"{path}: holds a model of the kind '{model}', not one with a backbone and heads "
             "(hydra), as the EquiformerV2 models of OMat24 are"
         )
     return content
@@ -146,7 +146,7 @@ def _content_with_code(path: Path, foreign: str, trust: bool) -> Any:
     if not trust:
         raise ForceDeltaError(
             f"{path}: holds Python objects ({foreign}) beside weights, and loading these runs "
-            "whatever code the file names; if you know where it comes from, say --trust"
+            "whatever code the file names; if you know its source, pass --trust"
         )
     try:
         return torch.load(path, map_location="cpu", weights_only=False)
@@ -162,7 +162,7 @@ def _network(path: Path, model: dict[str, Any]) -> Any:
     backbone, heads = model.get("backbone"), model.get("heads")
     if kind != "hydra" or not isinstance(backbone, dict) or not isinstance(heads, dict):
         raise ForceDeltaError(
-            f"{path}: holds a model of the kind '{kind}', and not one with a backbone and heads "
+            f"{path}: holds a model of the kind '{kind}', not one with a backbone and heads "
             "(hydra), as the EquiformerV2 models of OMat24 are"
         )
     if model.get("finetune_config"):
@@ -177,7 +177,7 @@ def _network(path: Path, model: dict[str, Any]) -> Any:
         module = head.get("module") if isinstance(head, dict) else None
         if not _is_a(module, _HEADS):
             raise ForceDeltaError(
-                f"{path}: its head '{name}' is of the kind '{module}', which is none of EquiformerV2"
+                f"{path}: its head '{name}' is of the kind '{module}', which EquiformerV2 does not have"
             )
     try:
         return HydraModel(
@@ -216,8 +216,8 @@ def _head(path: Path, network: Any, output: str, classes: tuple[Any, ...]) -> st
         return str(names[0])
     if output == "forces" and not names:
         raise ForceDeltaError(
-            f"{path}: the network has no head for direct forces, so there is nothing to compare the "
-            "gradient of its energy with; take a checkpoint that has one"
+            f"{path}: the network has no head for direct forces, and U cannot be computed; choose a "
+            "checkpoint that has one"
         )
     raise ForceDeltaError(
         f"{path}: the network has {len(names) or 'no'} heads for {output}, and exactly one is needed"

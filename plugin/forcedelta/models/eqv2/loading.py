@@ -27,7 +27,7 @@ def load(request: LoadRequest) -> LoadedModel:
     """
     if request.compile:
         raise ForceDeltaError(
-            "EquiformerV2 cannot be compiled, as its gradient is made by hand: leave out --compile"
+            "EquiformerV2 cannot be compiled, because its gradient is written by hand: omit --compile"
         )
     if request.dtype not in (torch.float32, torch.float64):
         raise ForceDeltaError(f"EquiformerV2 runs in float32 or float64, not {request.dtype}")
@@ -93,13 +93,13 @@ def download(name: str) -> Path:
         return from_hub(HUB, file)
     except GatedRepoError as error:
         reason, remedy = (
-            "the hub asks for the licence to be accepted first",
+            "the licence must be accepted on the hub first",
             f"accept it at {PAGE}, log in with 'hf auth login' and try again",
         )
         raise ForceDeltaError(_not_had(name, file, reason, remedy)) from error
     except (HfHubHTTPError, OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:_LONGEST_REASON]
-        remedy = f"its page, where the licence is to be accepted, is {PAGE}"
+        remedy = f"accept the licence on its page, {PAGE}"
         raise ForceDeltaError(_not_had(name, file, reason, remedy)) from error
 
 

@@ -29,7 +29,7 @@ def find_checkpoint(request: LoadRequest) -> Path:
         if not request.trust:
             raise ForceDeltaError(
                 f"{request.file}: checkpoints of fairchem are pickles, which run the code that is in "
-                "them when they are loaded; if you trust where this one comes from, say --trust"
+                "them when they are loaded; if you trust its source, pass --trust"
             )
         return request.file
     place = _published(request.name)
@@ -92,7 +92,7 @@ def read_checkpoint(path: Path) -> Any:
     if isinstance(checkpoint, Mapping) and {"config", "state_dict"} <= set(checkpoint):
         raise ForceDeltaError(
             f"{path}: a checkpoint of fairchem-core 1, whose models need an environment of their own; "
-            "say which network it holds with --architecture, there"
+            "load it there and pass --architecture"
         )
     raise ForceDeltaError(
         f"{path}: holds a {type(checkpoint).__name__}, not an inference checkpoint of fairchem-core "
@@ -119,7 +119,7 @@ def kind_of(checkpoint: Any, path: Path) -> str:
     except (ValueError, RuntimeError, StopIteration) as error:
         raise ForceDeltaError(
             f"{path}: holds the network {config.get('model')!r}; only {', '.join(kinds.values())} with "
-            "direct forces are known here"
+            "direct forces are supported"
         ) from error
     if config.get("num_experts", 0):
         raise ForceDeltaError(
@@ -129,8 +129,8 @@ def kind_of(checkpoint: Any, path: Path) -> str:
         )
     if not config.get("direct_forces", kind == "eSEN"):
         raise ForceDeltaError(
-            f"{path}: its forces are the gradient of its energy, so that there is nothing to compare "
-            "them with: choose a checkpoint with direct forces ('-direct-' in the published names)"
+            f"{path}: its forces are the gradient of its energy, and U is zero by definition: "
+            "choose a checkpoint with direct forces ('-direct-' in the published names)"
         )
     return kind
 

@@ -47,7 +47,7 @@ def load(request: LoadRequest) -> LoadedModel:
             kind = kind_of(checkpoint, path)
             if request.compile and kind != "eSEN":
                 raise ForceDeltaError(
-                    f"{path}: {kind} can only be compiled for one number of atoms; leave out --compile"
+                    f"{path}: {kind} can only be compiled for one number of atoms; omit --compile"
                 )
             weights_hash = hash_of_tensors(
                 checkpoint.ema_state_dict, f"{checkpoint.model_config}{checkpoint.tasks_config}"
@@ -143,7 +143,7 @@ def _tasks(network: Any, path: Path) -> tuple[Any, Any]:
     if len(datasets) != 1:
         raise ForceDeltaError(
             f"{path}: holds tasks of {len(datasets)} data sets ({', '.join(datasets)}); only "
-            "checkpoints of one are known here"
+            "checkpoints of one are supported"
         )
     tasks = {task.property: task for task in network.tasks.values()}
     missing = [name for name in ("energy", "forces") if name not in tasks]

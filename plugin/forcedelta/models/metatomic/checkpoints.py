@@ -40,7 +40,7 @@ def load(request: LoadRequest) -> LoadedModel:
     if request.file is not None and not request.trust:
         raise ForceDeltaError(
             f"{request.file}: checkpoints of metatrain are pickles, which can run code when they are "
-            "loaded; say --trust (trust=True) if you know where it comes from, or export it with "
+            "loaded; pass --trust (trust=True) if you know its source, or export it with "
             "`mtt export`"
         )
     published = next((model for model in FAMILY.published if model.name == request.name), None)
@@ -57,15 +57,15 @@ def load(request: LoadRequest) -> LoadedModel:
         model._capabilities.dtype = str(request.dtype).removeprefix("torch.")
         loaded = exported.describe(model.to(dtype=request.dtype), request)
     libraries = f"upet {version('upet')}, metatrain {version('metatrain')}"
-    facts = {"weights": path.name}
+    described = {"weights": path.name}
     if published is not None:
-        facts["licence"] = published.licence
+        described["licence"] = published.licence
     return replace(
         loaded,
         weights_hash=weights_hash,
         library=libraries,
         periodic=None if published is None else published.periodic,
-        metadata={**loaded.metadata, **facts},
+        metadata={**loaded.metadata, **described},
     )
 
 
@@ -79,7 +79,7 @@ def _download(model: Published) -> Path:
         raise ForceDeltaError(
             f"the weights of '{model.name}', {name}, are not in the cache and cannot be downloaded "
             f"({type(error).__name__}: {first}); fetch {_FOLDER}/{name} from {_REPOSITORY} on the "
-            f"Hugging Face hub, and say --model /path/to/{name} --architecture pet --trust"
+            f"Hugging Face hub, and pass --model /path/to/{name} --architecture pet --trust"
         ) from error
 
 

@@ -17,7 +17,7 @@ from forcedelta.models.catalogue import LoadRequest
 from forcedelta.models.hashing import hash_of
 from forcedelta.models.isolation import torch_state_kept
 from forcedelta.models.loaded import LoadedModel
-from forcedelta.models.metadata import parse_json, shown
+from forcedelta.models.metadata import abbreviated, parse_json
 from forcedelta.models.scripted_code import TRUST, load_script, records
 
 EXTENSIONS = "extensions"
@@ -84,8 +84,8 @@ def describe(
     where = str(request.file or request.name)
     if request.compile:
         raise ForceDeltaError(
-            f"{where}: metatomic's models are TorchScript, which torch.compile does not take; leave "
-            "out --compile"
+            f"{where}: metatomic's models are TorchScript, which torch.compile does not accept; "
+            "omit --compile"
         )
     capabilities = model.capabilities()
     energy, forces = _outputs(capabilities.outputs, where, variant)
@@ -94,8 +94,8 @@ def describe(
     _check_dtype_and_device(capabilities, request, where)
     if not model.requested_neighbor_lists():
         raise ForceDeltaError(
-            f"{where}: the model asks for no list of neighbours, so that it has no cutoff that could "
-            "be served; export one that declares it"
+            f"{where}: the model requests no neighbour list, so its cutoff is unknown; "
+            "export one that requests it"
         )
     model = model.to(request.device).eval()
     for parameter in model.parameters():
@@ -137,7 +137,7 @@ def weights_hash_of(model: Any) -> str:
 
 def _read(path: Path, trust: bool) -> torch.jit.RecursiveScriptModule:
     with warnings.catch_warnings():
-        # metatomic and its files are TorchScript: nothing that a user could do about it
+        # deprecations of TorchScript itself, which users cannot act on
         warnings.filterwarnings("ignore", "`torch.jit", DeprecationWarning)
         try:
             from metatomic.torch import check_atomistic_model, load_model_extensions
@@ -149,8 +149,8 @@ def _read(path: Path, trust: bool) -> torch.jit.RecursiveScriptModule:
         named = _extensions(path)
         if named and not trust:
             raise ForceDeltaError(
-                f"{path}: the model needs compiled extensions ({_list(named)}), which run as programs "
-                f"do as soon as they are loaded; {TRUST}"
+                f"{path}: the model needs compiled extensions ({_list(named)}), which run code "
+                f"when they are loaded; {TRUST}"
             )
         try:
             if named:
@@ -168,7 +168,7 @@ def _read(path: Path, trust: bool) -> torch.jit.RecursiveScriptModule:
             text = str(error.__cause__)
             if "Unknown type name" in text or "Unknown builtin op" in text:
                 raise ForceDeltaError(
-                    f"{path}: the model needs compiled extensions that are not there; put the folder "
+                    f"{path}: the model needs compiled extensions that are missing; put the folder "
                     "that was collected when it was exported beside it as "
                     f"'{EXTENSIONS}', or install the package that they come from"
                 ) from error
@@ -184,7 +184,7 @@ def _check_methods(model: torch.jit.RecursiveScriptModule, path: Path) -> None:
         returns = "" if known is None else str(known.schema.returns[0].type.annotation_str)
         if answer not in returns:
             raise ForceDeltaError(
-                f"{path}: says that it is an exported metatomic model, and has no method {name} of one; "
+                f"{path}: claims to be an exported metatomic model, but lacks the method {name}; "
                 "export it again"
             )
 
@@ -207,7 +207,9 @@ def _extensions(path: Path) -> list[str]:
     for text in texts:
         found = parse_json(text, f"{path}: its list of extensions")
         if not isinstance(found, list):
-            raise ForceDeltaError(f"{path}: its list of extensions is none, but {shown(found)}")
+            raise ForceDeltaError(
+                f"{path}: its list of extensions is not a list, but {abbreviated(found)}"
+            )
         named += [str(one.get("name", one) if isinstance(one, dict) else one) for one in found]
     return named
 
@@ -228,7 +230,7 @@ def _outputs(outputs: Mapping[str, Any], where: str, variant: str | None) -> tup
     if not found:
         raise ForceDeltaError(
             f"{where}: the model has no non-conservative forces (an output '{_FORCES[0]}' beside "
-            f"{_list(energies)}), so that there is nothing to compare its gradient with; take a "
+            f"{_list(energies)}), and U cannot be computed; choose a "
             "model that was trained with such a head"
         )
     if variant is None:
@@ -286,26 +288,26 @@ def _check_dtype_and_device(capabilities: Any, request: LoadRequest, where: str)
     asked = str(request.dtype).removeprefix("torch.")
     if capabilities.dtype != asked:
         raise ForceDeltaError(
-            f"{where}: the model was exported for {capabilities.dtype}, and {asked} was asked for; "
-            f"ask for {capabilities.dtype}, or export it anew"
+            f"{where}: the model was exported for {capabilities.dtype}, but {asked} was requested; "
+            f"use {capabilities.dtype}, or export it again"
         )
     devices = capabilities.supported_devices
     if request.device.type not in devices:
         raise ForceDeltaError(
-            f"{where}: the model runs on {_list(devices)}, and {request.device.type} was asked for"
+            f"{where}: the model runs on {_list(devices)}, but {request.device.type} was requested"
         )
 
 
 def _metadata(model: Any, energy: str, forces: str, cutoffs: list[float]) -> dict[str, Any]:
     said = model.metadata()
-    facts: dict[str, Any] = {
+    entries: dict[str, Any] = {
         "name": said.name,
         "description": said.description,
         "authors": list(said.authors),
         "references": {kind: list(texts) for kind, texts in said.references.items()},
         **dict(said.extra),
     }
-    return {name: fact for name, fact in facts.items() if fact} | {
+    return {name: value for name, value in entries.items() if value} | {
         "outputs": {"energy": energy, "direct forces": forces},
         "neighbour cutoffs": cutoffs,
         "net force": "the mean of the direct forces is taken off, as by MetatomicCalculator",

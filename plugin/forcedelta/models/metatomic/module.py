@@ -64,8 +64,8 @@ class MetatomicModule(nn.Module):
             return self._predict(
                 positions, numbers, cell, edge_index, edge_shift, batch, charge_spin
             )
-        # the optimising executor rounds its first call in another way than the later ones, so that
-        # a run that was restarted would not repeat the one that was not
+        # the optimising executor rounds its first call differently from later ones: a restarted run
+        # would differ from an uninterrupted one
         with torch.jit.optimized_execution(False):
             return self._predict(
                 positions, numbers, cell, edge_index, edge_shift, batch, charge_spin

@@ -185,6 +185,6 @@ def _compare(
         one, other = (result[key] for result in results)
         if not torch.allclose(one, other, rtol=tolerance, atol=tolerance):
             raise ForceDeltaError(
-                f"this PET was exported by a version of metatrain that adds up its {key} in another "
-                "way than known here: use path='python'"
+                f"this PET was exported by a version of metatrain that computes its {key} "
+                "in a way that is not supported: use path='python'"
             )

@@ -44,8 +44,7 @@ def load(request: LoadRequest) -> LoadedModel:
     architecture = request.name if request.file is None else request.architecture
     if architecture is None:
         raise ForceDeltaError(
-            f"{request.file}: say which network it holds with --architecture "
-            f"({', '.join(ARCHITECTURES)})"
+            f"{request.file}: name its network with --architecture ({', '.join(ARCHITECTURES)})"
         )
     file = request.file if request.file is not None else _downloaded(architecture)
     with torch_state_kept(), _quiet():
@@ -140,7 +139,7 @@ def _downloaded(name: str) -> Path:
             first = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ForceDeltaError(
                 f"the weights of '{name}' cannot be downloaded ({first:.120}): fetch {weights} from "
-                f"{address} where there is a network, and say --model {weights} --architecture {name}"
+                f"{address} where there is a network, and pass --model {weights} --architecture {name}"
             ) from error
 
 
@@ -167,7 +166,7 @@ def _read(file: Path) -> dict[str, Tensor]:
         isinstance(key, str) and isinstance(value, Tensor) for key, value in weights.items()
     ):
         raise ForceDeltaError(
-            f"{file}: no weights of orb-models, which are tensors by name; give the file that it "
+            f"{file}: not weights of orb-models, a dictionary of tensors; give the file that it "
             "publishes or its training wrote"
         )
     return dict(weights)
@@ -180,7 +179,7 @@ def _check_direct(file: Path, weights: Mapping[str, Tensor]) -> None:
     heads = sorted({key.split(".")[1] for key in weights if key.startswith("heads.")})
     raise ForceDeltaError(
         f"{file} has no head for direct forces (its heads: {', '.join(heads) or 'none'}): "
-        "conservative models have none, so that there is nothing to compare; take a direct model"
+        "U cannot be computed for conservative models; choose a direct model"
     )
 
 
@@ -205,7 +204,7 @@ def _misfit(
     file: Path, architecture: str, weights: Mapping[str, Tensor], message: str
 ) -> ForceDeltaError:
     fitting = _architectures_like(weights)
-    advice = f"say --architecture {' or '.join(fitting)}"
+    advice = f"pass --architecture {' or '.join(fitting)}"
     if not fitting or ARCHITECTURES.get(architecture, architecture) in fitting:
         advice = "give another file"
     last = message.strip().splitlines()[-1].partition(": copying")[0].strip()

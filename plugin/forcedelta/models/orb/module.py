@@ -95,7 +95,7 @@ class OrbModel(nn.Module):
         open_rows = (cell == 0).all(2)
         if bool((open_rows.any(1) != open_rows.all(1)).any()):
             raise ForceDeltaError(
-                "Orb models know no structures that are periodic in one or two directions; set "
+                "Orb models do not support structures that are periodic in one or two directions; set "
                 "pbc=True in all three, with vacuum in the cell, or pbc=False"
             )
         if structures > 1 and bool((batch[1:] < batch[:-1]).any()):

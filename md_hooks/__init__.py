@@ -1,7 +1,7 @@
-"""Hooks on the frames of a molecular dynamics run: record, guard, flag, show.
+"""Hooks on the frames of a molecular dynamics run: record, guard, flag, report progress.
 
-The package knows frames, not models: engines make a `Frame` of each step and hand it to the hooks
-through a `HookChain`. `run` and `attach` do that for ASE.
+The package depends on frames, not on models: engines make a `Frame` of each step and pass it to the
+hooks through a `HookChain`. `run` and `attach` do that for ASE.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -52,7 +52,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # it needs ase.io, which itself imports this package to register the reader of recorded files
+    # RecalculationQueue needs ase.io, which imports this package to register a file reader
     if name == "RecalculationQueue":
         from .recalculation import RecalculationQueue
 

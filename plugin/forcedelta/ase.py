@@ -45,30 +45,30 @@ class ForceDeltaCalculator(Calculator):
     - ``forces`` [N, 3] eV/Å: the direct or the conservative ones, as chosen. They drive dynamics.
     - ``direct_forces``, ``conservative_forces`` [N, 3] eV/Å: both.
     - ``force_delta``: U, eV/Å; ``force_deltas`` [N]: u_i, eV/Å.
-    - ``expected_errors`` [N], eV/Å: the force error that the model itself expects of each atom,
-      of models that have such a head.
+    - ``expected_errors`` [N], eV/Å: the force error of each atom predicted by the model itself,
+      for models with such a head.
     - ``stress`` [6] eV/Å^3, ASE's sign and order, for structures that are periodic in three
       directions: the conservative one, the strain derivative of the energy, from the same backward
-      pass. It drives barostats, also where the direct forces drive the atoms: a model predicts no
-      direct stress.
+      pass. It drives barostats, also when the direct forces drive the atoms; a direct stress of the
+      model is not used.
 
-    With ``every=k`` only each k-th evaluation is exact, beginning with the first: the evaluations
-    between are one pass of the model without gradient, and have neither U, u_i nor conservative
-    forces in ``results``. In molecular dynamics an evaluation is a step, so that the exact ones are
-    the steps 0, k, 2k, ... (`count_from` for runs that do not start at 0). Asking for what was not
-    computed raises; it does not compute it. There is no stress with ``every`` above 1.
+    With ``every=k`` only every k-th evaluation is exact, beginning with the first: the evaluations
+    in between are one pass of the model without gradient, and have neither U, u_i nor conservative
+    forces in ``results``. In molecular dynamics an evaluation is a step, and the exact ones are
+    the steps 0, k, 2k, ... (`count_from` for runs that do not start at 0). Requesting a property that
+    was not computed raises an error. There is no stress with ``every`` above 1.
 
     A model of charged and open-shell molecules takes the total charge and the spin multiplicity
     from ``atoms.info["charge"]`` and ``atoms.info["spin"]``.
 
-    A run that explodes goes on until somebody stops it: positions that are not finite, or a cell
-    that has collapsed, give results of NaN, and `problem` says why. The first evaluation of a
+    A run that explodes continues until it is stopped: positions that are not finite, or a
+    collapsed cell, give results of NaN, and `problem` holds the reason. The first evaluation of a
     structure raises instead.
 
     Attributes:
         model: the `LoadedModel`.
         model_info: name, weights_hash, library, versions and settings, for files.
-        problem: why the results are NaN; None where they are the model's.
+        problem: why the results are NaN; None if the model computed them.
         force_delta_due: whether the last evaluation was an exact one.
     """
 
@@ -100,8 +100,8 @@ class ForceDeltaCalculator(Calculator):
         Args:
             model: registered name (``forcedelta models``), path of a file of weights, or a model in
                 memory.
-            forces: the ones that ``forces`` are.
-            every: exact U with each so many evaluations; above 1 only with direct forces.
+            forces: which forces ``results["forces"]`` holds.
+            every: exact U at every k-th evaluation; above 1 only with direct forces.
             device: of torch, such as "cpu" or "cuda".
             dtype: of positions and weights.
             architecture, trust: see `forcedelta.load_model`.
@@ -146,7 +146,7 @@ class ForceDeltaCalculator(Calculator):
         self._count = step
 
     def check_state(self, atoms: Atoms, tol: float = 0.0) -> list[str]:
-        """What differs from the configuration of ``results``, of all that a model sees.
+        """The inputs of the model that differ from the configuration of ``results``.
 
         Bit by bit, and an order of magnitude faster than ASE's own comparison, which also looks at
         charges and magnetic moments; it runs at every ``get_forces`` and ``get_potential_energy``.
@@ -177,13 +177,13 @@ class ForceDeltaCalculator(Calculator):
 
         Raises:
             ForceDeltaError: a structure that is empty, not finite, without a usable cell, or of
-                elements or a periodicity that the model does not know.
+                elements or a periodicity that the model does not support.
             PropertyUnavailableError: properties that this evaluation will not have.
         """
         if atoms is None:
             atoms = self.atoms
             if atoms is None:
-                raise ForceDeltaError("nothing to calculate: give the atoms")
+                raise ForceDeltaError("nothing to calculate: pass the atoms")
         elif self.check_state(atoms):  # called directly; get_property has set it already
             self.atoms, self.results = atoms.copy(), {}
         exact = self._count % self.every == 0

@@ -1,4 +1,4 @@
-"""What a model can be asked for: checks of structures, before anything is computed."""
+"""Checks of structures before any evaluation."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ LIGHTEST, HEAVIEST = 1e-3, 1e9  # amu, far beyond isotopes and weights that hold
 
 
 def check_atoms(atoms: Atoms) -> None:
-    """Whether a structure is one at all, for any model: what no computation can begin with.
+    """Refuse a structure that is invalid for every model.
 
     Raises:
         ForceDeltaError: no atoms; an atom without an element, or with a position, momentum or mass
@@ -84,7 +84,7 @@ def _check_each(
 def check_supported(
     numbers: NDArray[np.integer], pbc: NDArray[np.bool_], model: LoadedModel
 ) -> None:
-    """Whether the model was made for such elements and such periodicity.
+    """Refuse elements and periodicity that the model does not support.
 
     Args:
         numbers: [N] atomic numbers.
@@ -92,7 +92,7 @@ def check_supported(
         model: as loaded.
 
     Raises:
-        ForceDeltaError: no atoms, elements or a periodicity that the model does not know.
+        ForceDeltaError: no atoms, or elements or a periodicity that the model does not support.
     """
     if len(numbers) == 0:
         raise ForceDeltaError("the structure is empty: at least one atom is needed")
@@ -130,10 +130,10 @@ def check_supported(
 
 
 def check_takes_charge(model: LoadedModel, charge: int | None, spin: int | None) -> None:
-    """Whether a charge and a spin that the user gives mean something to the model.
+    """Refuse a charge or spin for a model without these inputs.
 
     Raises:
-        ForceDeltaError: they do not.
+        ForceDeltaError: the model does not take the given charge or spin.
     """
     if not model.takes_charge_spin and not charge is spin is None:
         raise ForceDeltaError(
@@ -142,10 +142,9 @@ def check_takes_charge(model: LoadedModel, charge: int | None, spin: int | None)
 
 
 def check_structure(atoms: Atoms, model: LoadedModel) -> None:
-    """Everything that should hold at the start of a run.
+    """Refuse a structure that is not a valid start of a run.
 
-    Not for structures within a run: when one explodes, atoms do come close, and the guard is to see
-    it.
+    Not for structures within a run: in an explosion atoms come close, and the guard must see it.
 
     Raises:
         ForceDeltaError: what `check_atoms` and `check_supported` raise; periodic cell vectors that

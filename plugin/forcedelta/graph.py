@@ -1,4 +1,4 @@
-"""Structures as the tensors that a model takes."""
+"""Structures as input tensors of a model."""
 
 from __future__ import annotations
 

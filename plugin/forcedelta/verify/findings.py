@@ -1,4 +1,4 @@
-"""From numbers to what they mean for somebody who is going to trust U: all limits are here.
+"""Findings, and all limits by which measurements are judged.
 
 A finding is bad if it makes U meaningless or the results those of another model, a caveat if it
 limits what the model can be used for.

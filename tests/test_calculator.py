@@ -129,7 +129,7 @@ def test_calculate_can_be_called_directly() -> None:
     assert set(calc.results) == KEYS
     assert np.array_equal(calc.get_property("forces"), calc.results["forces"])
     assert calc.evaluations == 1
-    with pytest.raises(ForceDeltaError, match="give the atoms"):
+    with pytest.raises(ForceDeltaError, match="pass the atoms"):
         calculator().calculate()
 
 

@@ -35,7 +35,7 @@ def spoilt(atoms: Atoms, value: float) -> Atoms:
     ("atoms", "periodic", "message"),
     [
         (Atoms(), None, "the structure is empty"),
-        (Atoms("NO", [[0, 0, 0], [0, 0, 1.2]]), None, "does not know N"),
+        (Atoms("NO", [[0, 0, 0], [0, 0, 1.2]]), None, "does not support N"),
         (spoilt(acetaldehyde(), np.nan), None, "position of atom 2"),
         (spoilt(acetaldehyde(), np.inf), None, "position of atom 2"),
         (Atoms("Si", pbc=True), True, "cell vectors of periodic directions are missing"),

@@ -228,7 +228,7 @@ def test_embedded_model(name: str) -> None:
     number = min(model.elements)
     lone = Atoms([number], cell=[9, 9, 9], pbc=bool(model.periodic))
     check_structure(lone, model)
-    with pytest.raises(ForceDeltaError, match="does not know Xe"):
+    with pytest.raises(ForceDeltaError, match="does not support Xe"):
         check_structure(Atoms("Xe", cell=[9, 9, 9], pbc=bool(model.periodic)), model)
 
 
@@ -291,7 +291,7 @@ def with_positions(atoms: Atoms, place: int, value: Any) -> Atoms:
     ("atoms", "periodic", "message"),
     [
         (Atoms(), None, "the structure is empty"),
-        (molecule("CH3Cl"), None, r"does not know Cl \(first: atom 1.*\), only H, C, O, Si"),
+        (molecule("CH3Cl"), None, r"does not support Cl \(first: atom 1.*\), only H, C, O, Si"),
         (bulk("Si"), False, "periodic in 3 directions; set pbc=False"),
         (slab(), False, "periodic in 2 directions"),
         (acetaldehyde(), True, "periodic in three directions, not in 0; put the atoms into a cell"),

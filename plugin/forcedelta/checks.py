@@ -107,7 +107,7 @@ def check_supported(
         if foreign:
             first = int(np.flatnonzero(numbers == foreign[0])[0])
             raise ForceDeltaError(
-                f"model '{model.name}' does not know "
+                f"model '{model.name}' does not support "
                 f"{', '.join(chemical_symbols[z] for z in foreign)} (first: atom {first}, counted "
                 f"from 0), only {', '.join(model.symbols)}; "
                 "choose a model for these elements"

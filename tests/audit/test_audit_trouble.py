@@ -49,7 +49,7 @@ def test_frames_of_other_molecules(forcedelta, wet, here):
     remarks = Trajectory("audit.h5").remarks()
     assert "another order" in remarks[1].text
     assert "CH4O, and H2O in the frame before" in remarks[0].text
-    assert "does not know Au" in remarks[3].text
+    assert "does not support Au" in remarks[3].text
     trajectory = Trajectory("audit.h5")
     assert trajectory.series["step"].tolist() == [0, 1, 2, 4, 5]
     assert trajectory.series["atoms"].tolist() == [3, 6, 6, 9, 2]
@@ -184,7 +184,7 @@ def test_binary_files_that_are_cut_off(wet, here):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["gold.xyz"], "none of its frames could be audited (model 'wet' does not know Au"),
+        (["gold.xyz"], "none of its frames could be audited (model 'wet' does not support Au"),
         (["empty.xyz"], "empty.xyz"),
         (["missing.xyz"], "missing.xyz does not exist"),
         (["move.xyz", "--start", "9", "--stop", "9"], "leave no frame"),

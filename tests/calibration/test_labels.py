@@ -288,7 +288,7 @@ def test_predictions_are_no_labels(files, here, wet):
 def test_structures_that_the_model_does_not_know(wet):
     methane = molecule("CH4")
     methane.calc = SinglePointCalculator(methane, energy=0.0, forces=np.zeros((5, 3)))
-    with pytest.raises(ForceDeltaError, match=r"frame 0 .*does not know C"):
+    with pytest.raises(ForceDeltaError, match=r"frame 0 .*does not support C"):
         evaluated([methane], wet)
     with pytest.raises(ForceDeltaError, match="no labelled frames"):
         evaluated([], wet)

@@ -44,7 +44,7 @@ def fails(done: tuple[int, str, str]) -> str:
         ("noatoms.xyz", "wet", "holds no atoms"),
         ("nan.xyz", "wet", "not a finite number"),
         ("close.xyz", "wet", "atoms 1 (H) and 2 (H)"),
-        ("gold.xyz", "wet", "does not know Au"),
+        ("gold.xyz", "wet", "does not support Au"),
         ("nocell.xyz", "solid", "cell"),
         ("periodic.xyz", "wet", "made for molecules"),
         ("gold.xyz", "missing", "no such file"),

@@ -94,7 +94,7 @@ def test_json(sick: None, capsys: pytest.CaptureFixture[str]) -> None:
     [
         (["acacc", EXAMPLE], "no model is called 'acacc'"),
         (["acac", "nowhere.xyz"], "nowhere.xyz does not exist"),
-        (["mlearn", EXAMPLE], "does not know"),
+        (["mlearn", EXAMPLE], "does not support"),
         (["acac", EXAMPLE, "--charge", "1"], "takes no charge"),
         (["acac", EXAMPLE, "--device", "gpu"], "device 'gpu' cannot be used"),
     ],

@@ -285,7 +285,7 @@ def test_a_missing_library_is_named(saved: Save, monkeypatch: pytest.MonkeyPatch
 
 def test_elements_that_the_model_does_not_know(saved: Save) -> None:
     calculator = ForceDeltaCalculator(saved(), dtype="float64")
-    with pytest.raises(ForceDeltaError, match="does not know N"):
+    with pytest.raises(ForceDeltaError, match="does not support N"):
         calculator.get_potential_energy(Atoms("N2", [[0, 0, 0], [1.1, 0, 0]]))
 
 

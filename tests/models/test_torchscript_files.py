@@ -108,7 +108,7 @@ def test_with_ase_and_once_more_as_torchscript(write: Write, tmp_path: Path) -> 
 
 def test_elements_and_periodicity_of_the_facts(write: Write) -> None:
     calculator = ForceDeltaCalculator(write(facts={**GIVEN, "periodic": False}), dtype="float64")
-    with pytest.raises(ForceDeltaError, match="does not know N"):
+    with pytest.raises(ForceDeltaError, match="does not support N"):
         calculator.get_potential_energy(Atoms("N2", [[0, 0, 0], [1.1, 0, 0]]))
     with pytest.raises(ForceDeltaError, match="made for molecules"):
         calculator.get_potential_energy(small_crystal())

@@ -31,7 +31,7 @@ def system_of(count: int) -> openmm.System:
     ("change", "message"),
     [
         ({"topology_or_numbers": [14] * 7}, "7 atoms and the System 8 particles: give the one"),
-        ({"topology_or_numbers": [14] * 7 + [79]}, "does not know Au .*; choose a model"),
+        ({"topology_or_numbers": [14] * 7 + [79]}, "does not support Au .*; choose a model"),
         ({"topology_or_numbers": [14] * 7 + [0]}, "particle 7 has no element"),
         ({"atoms": []}, "atoms is empty: give"),
         ({"atoms": [0, 8]}, "particle 8, but the System has particles 0 to 7"),

@@ -177,7 +177,7 @@ def test_what_is_refused(pairs, tmp_path):
         scripted(cluster(), "Verlet", tmp_path / "text.pt")
     gold = cluster()
     gold.numbers[3] = 79
-    with pytest.raises(ForceDeltaError, match="does not know Au"):
+    with pytest.raises(ForceDeltaError, match="does not support Au"):
         scripted(gold, "Verlet", pairs)
 
 

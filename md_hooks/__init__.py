@@ -1,4 +1,4 @@
-"""Hooks on the frames of a molecular dynamics run: record, guard, flag, show.
+"""Hooks on the frames of a molecular dynamics run: record, guard, flag, report progress.
 
 The package handles frames, not models: an engine makes a `Frame` of each step and hands it to the
 hooks through a `HookChain`. `run` and `attach` do this for ASE; `Guard`, `Recorder`, `FlagStore` and
@@ -59,7 +59,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # it needs ase.io, which itself imports this package to register the reader of recorded files
+    # RecalculationQueue needs ase.io, which imports this package to register a file reader
     if name == "RecalculationQueue":
         from .recalculation import RecalculationQueue
 

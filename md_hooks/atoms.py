@@ -26,7 +26,7 @@ def to_atoms(frame: Frame, model: str | None = None) -> Atoms:
 
 
 def bare_atoms(frame: Frame) -> Atoms:
-    """A frame as ASE atoms without energy and forces, but with U and what belongs to it."""
+    """A frame as ASE atoms without energy and forces, but with U and the related fields."""
     atoms = Atoms(numbers=frame.numbers, positions=frame.positions, cell=frame.cell, pbc=frame.pbc)
     if not np.allclose(atoms.get_masses(), frame.masses):
         atoms.set_masses(frame.masses)

@@ -1,4 +1,4 @@
-"""The burn-in of a guarded run: is it sound, and which Force Delta is usual in it?"""
+"""The burn-in of a guarded run: its checks, and the usual Force Delta in it."""
 
 from __future__ import annotations
 
@@ -16,71 +16,72 @@ from .geometry import Geometry
 FloatArray = NDArray[np.floating]
 
 Row = tuple[float, float, float]
-"""Of one frame: value, eV/Å; disagreement of the predictions; temperature, K. NaN is not known."""
+"""Value, eV/Å, disagreement of the predictions and temperature, K, of a frame; NaN if unknown."""
 
 SAMPLES = 1000
-"""At most so many frames of a burn-in are kept for its statistics, evenly spread over it."""
+"""Largest number of frames kept for the statistics of a burn-in, evenly spaced."""
 
 BLOCK = 50
-"""Frames after which the burn-in is looked at while it still goes on; fewer are no statistics."""
+"""Frames between two checks of a running burn-in; fewer are too few for statistics."""
 
 UNRELATED = 0.5
-"""Share of the forces in which two predictions differ (`disagreement`) that refuses a burn-in when a
-tenth of its frames have more. Models on structures that they were trained for have 0.04 to 0.25
-there, two independent predictions 1."""
+"""Relative difference of the two predictions (`disagreement`) that rejects a burn-in if a tenth of its
+frames exceed it. This quantile is 0.04 to 0.25 for models within their training domain and 1 for two
+independent predictions."""
 
 HOPELESS = 0.6
-"""The same in the median of a block of frames, or in the first frame, which ends the burn-in."""
+"""Disagreement that ends the burn-in at once, as the median of a block or in the first frame."""
 
 NEGLIGIBLE = 0.1
-"""eV/Å; a smaller U is no reason to refuse: near a minimum all forces are small."""
+"""eV/Å; a smaller U does not reject a burn-in: near a minimum all forces are small."""
 
 WARM, NEGLIGIBLE_WARM = 200.0, 0.05
-"""K and eV/Å; frames at least so hot in the median are far from a minimum, and a smaller U counts."""
+"""K and eV/Å; above this median temperature, far from a minimum, the smaller limit on U applies."""
 
 SPIKE = 20.0
-"""Largest over median U. Calm runs of 3 ps have 2.5 to 10."""
+"""Ratio of the largest to the median U; 2.5 to 10 in undisturbed runs of 3 ps."""
 
 GROWTH = 3.0
 """Factor by which U may grow from the second to the last quarter of a burn-in."""
 
 HOT, STRAIN = 2.0, 100.0
-"""Mean temperature of the second half of a burn-in over the target, for many atoms; and K above the target
-that are never too many, since what a structure away from its minimum sets free does not fall with the target."""
+"""Ratio of the mean temperature in the second half of a burn-in to the target, for many atoms; and an
+excess over the target, K, that is always allowed, since the strain energy that a structure releases
+does not depend on the target."""
 
 EXPLODED_ABOVE = 10.0, 3000.0
-"""A frame hotter than this times the target plus this, K, has exploded: energy that a strained
-structure sets free stays below."""
+"""Factor of the target and offset, K, of the temperature above which a frame has exploded; the energy
+released by a strained structure stays below it."""
 
 PLAIN_OVERLAP = 0.5
-"""Two atoms nearer than this times the sum of their covalent radii end the burn-in at once."""
+"""Two atoms closer than this times the sum of their covalent radii end the burn-in at once."""
 
 NO_BOND_SURVIVES = 1e5
-"""K; kT of 8.6 eV is more than any bond has. The limit where no target is known."""
+"""K; its kT of 8.6 eV exceeds the energy of most bonds. The limit if no target is known."""
 
 COVERED, CONFIDENCE = 0.99999, 0.9
-"""The usual U lies below the level in this share of frames, with this confidence."""
+"""Coverage and confidence of the tolerance limit that defines the level."""
 
 LARGE = 0.25
-"""Share of the forces in which two predictions may differ at the level, unless more was seen: twice of
-it is `UNRELATED`."""
+"""Largest disagreement of the two predictions at the level, unless the burn-in itself exceeds it; half of
+`UNRELATED`."""
 
 FEW, FEW_SAMPLES = 10.0, 100
-"""Autocorrelation times and frames; with fewer there is no distribution, and the largest U stands in."""
+"""Autocorrelation times and frames needed to fit a distribution; with fewer, the level is the largest U."""
 
 THERMAL = 0.5
-"""eV/Å; a first frame whose U is as large as forces at ordinary temperatures is no relaxed one."""
+"""eV/Å, a typical thermal force; a first frame with a larger U is not a relaxed structure."""
 
 
 class BurnIn:
-    """What a guard notes during a burn-in, and its judgement.
+    """Statistics of a burn-in, and the decision whether to accept it.
 
     Args:
         steps: length of the burn-in.
-        temperature: K, that of the thermostat; None where it is not known.
+        temperature: target of the thermostat, K; None if unknown.
 
     Attributes:
-        start: step of the first frame; None before it.
+        start: step of the first frame; None until it arrives.
         largest: the largest value so far, eV/Å.
     """
 
@@ -97,7 +98,7 @@ class BurnIn:
         self._geometry: Geometry | None = None
 
     def over(self, step: int) -> bool:
-        """Whether a step lies past the burn-in, which begins with the first frame seen."""
+        """Whether a step lies after the burn-in, which begins with the first frame."""
         if self.start is None:
             self.start = self._next = step
         return step >= self.start + self.steps
@@ -105,14 +106,14 @@ class BurnIn:
     # --- frame by frame ------------------------------------------------------------------------
 
     def add(self, frame: Frame, value: float | None) -> str | None:
-        """Note a frame of the burn-in.
+        """Add a frame of the burn-in.
 
         Args:
-            frame: the frame, all finite.
-            value: what the thresholds are for, eV/Å; None where U was not computed.
+            frame: the frame, all values finite.
+            value: the monitored quantity, eV/Å; None if U was not computed.
 
         Returns:
-            why the burn-in has failed already, in words; None while it may go on.
+            the reason to end the burn-in now; None to continue.
         """
         hot = self._exploded(frame.temperature)
         if hot is not None:
@@ -145,7 +146,7 @@ class BurnIn:
             limit = EXPLODED_ABOVE[0] * self.temperature + EXPLODED_ABOVE[1]
         if temperature <= limit:
             return None
-        target = "" if self.temperature is None else f" where {self.temperature:g} K was asked for"
+        target = "" if self.temperature is None else f", target {self.temperature:g} K"
         return f"the temperature is {temperature:.4g} K{target}"
 
     @staticmethod
@@ -159,18 +160,18 @@ class BurnIn:
             return None
         often = f" or more in {100 * (1 - quantile):.0f} % of the frames" if len(rows) > 1 else ""
         return (
-            "the two predictions of the forces have little in common: they differ by "
+            "the two force predictions have little in common: they differ by "
             f"{100 * share:.0f} % of their size{often} (median U {u:.3g} eV/Å)"
         )
 
     def follow(self, frame: Frame, value: float | None) -> str | None:
-        """Note a frame after the burn-in.
+        """Add a frame after the burn-in.
 
-        The threshold is for a system like that of the burn-in. A run may leave it and never cross
-        the threshold: forces become small where atoms fly apart.
+        The threshold applies to systems like that of the burn-in. A run may depart from it without
+        crossing the threshold: forces become small when atoms fly apart.
 
         Returns:
-            what is wrong by now, in words; None while all is well.
+            the reason to stop the run; None to continue.
         """
         temperature = math.nan if frame.temperature is None else float(frame.temperature)
         if temperature > NO_BOND_SURVIVES:
@@ -182,17 +183,17 @@ class BurnIn:
             return None
         block = np.array(self._later)
         self._later.clear()
-        if not float(np.median(block[:, 2])) >= WARM:  # as with NaN; it may be a cooled structure
+        if not float(np.median(block[:, 2])) >= WARM:  # also for NaN; it may be a cooled structure
             return None
         return self._unrelated(block, 0.5, UNRELATED)
 
     # --- the end -------------------------------------------------------------------------------
 
     def judge(self, frame: Frame) -> list[str]:
-        """Why thresholds cannot be chosen from this burn-in, in words; empty where they can.
+        """The reasons to reject this burn-in; empty if thresholds can be chosen from it.
 
         Args:
-            frame: the first frame after it.
+            frame: the first frame after the burn-in.
         """
         hot = self._exploded(frame.temperature)
         if hot is not None:
@@ -200,7 +201,7 @@ class BurnIn:
         found = [] if self._geometry is None else [self._geometry.broken(frame)]
         rows = np.array(self._rows).reshape(-1, 3)
         usual = rows[len(rows) // 4 :]
-        if len(rows) >= BLOCK:  # fewer are no statistics
+        if len(rows) >= BLOCK:  # fewer are too few for statistics
             found += [self._unrelated(usual, 0.9, UNRELATED), self._hot(rows, len(frame.numbers))]
             found += [self._spike(usual[:, 0]), self._growth(rows[:, 0])]
         return [why for why in found if why is not None]
@@ -210,24 +211,18 @@ class BurnIn:
         if not self.temperature or not np.isfinite(temperatures).all():
             return None
         mean = float(temperatures.mean())
-        # of few atoms also the mean of a burn-in fluctuates
+        # with few atoms, the mean over a burn-in fluctuates as well
         limit = HOT * self.temperature * (1.0 + math.sqrt(2.0 / max(3 * atoms - 3, 1)))
         limit = max(limit, self.temperature + STRAIN)
         if mean <= limit:
             return None
-        return (
-            f"the mean temperature of its second half is {mean:.4g} K where {self.temperature:g} K "
-            "was asked for"
-        )
+        return f"the mean temperature of its second half is {mean:.4g} K, target {self.temperature:g} K"
 
     def _spike(self, values: FloatArray) -> str | None:
         median = float(np.median(values))
         if self.largest is None or self.largest <= max(SPIKE * median, NEGLIGIBLE):
             return None
-        return (
-            f"U reached {self.largest:.3g} eV/Å at step {self._largest_step}, where its median is "
-            f"{median:.3g}"
-        )
+        return f"U reached {self.largest:.3g} eV/Å at step {self._largest_step}, its median is {median:.3g}"
 
     @staticmethod
     def _growth(values: FloatArray) -> str | None:
@@ -243,13 +238,12 @@ class BurnIn:
     def level(self) -> tuple[float, float]:
         """The upper end of the usual values, eV/Å, and the length in autocorrelation times.
 
-        The logarithm of U is close to normally distributed in calm runs. The level is the one-sided
+        The logarithm of U is nearly normally distributed in undisturbed runs. The level is the one-sided
         tolerance limit of such a distribution (Krishnamoorthy and Mathew, Statistical Tolerance
         Regions, 2009) for as many independent values as the burn-in has autocorrelation times.
-        Values beyond three robust standard deviations count as if they were three, so that a spike
-        does not raise it. The level is at most a quarter of the size of the forces, or what one
-        value in a hundred exceeds where that is higher. Of a burn-in too short for a distribution it
-        is the largest value.
+        Values beyond three robust standard deviations are clipped to three, lest a spike raise the
+        level. The level is at most a quarter of the force magnitude, or the 99th percentile if that
+        is higher. For a burn-in too short to fit a distribution it is the largest value.
         """
         rows = np.array(self._rows).reshape(-1, 3)
         values = rows[:, 0]
@@ -265,7 +259,7 @@ class BurnIn:
 
         factor = float(nct.ppf(CONFIDENCE, times - 1.0, norm.ppf(COVERED) * root)) / root
         level = math.exp(median + factor * spread)
-        related = rows[:, 1] > 0  # not NaN, which stands for unknown forces
+        related = rows[:, 1] > 0  # False for NaN, which marks unknown forces
         if related.any():
             size = float(np.median(values[related] / rows[related, 1]))
             level = min(level, max(LARGE * size, float(np.exp(np.quantile(logs, 0.99)))))
@@ -274,7 +268,7 @@ class BurnIn:
     # --- restart -------------------------------------------------------------------------------
 
     def state(self) -> dict[str, Any]:
-        """All that the judgement depends on, JSON-able."""
+        """The state on which the judgement depends, JSON-able."""
         return {
             "largest_step": self._largest_step,
             "frames": self._frames,
@@ -284,11 +278,11 @@ class BurnIn:
         }
 
     def state_after(self) -> dict[str, Any]:
-        """All that `follow` depends on, JSON-able."""
+        """The state on which `follow` depends, JSON-able."""
         return {"later": _encoded(self._later)}
 
     def load(self, start: int | None, largest: float | None, state: Mapping[str, Any]) -> None:
-        """Take up a `state`; an empty one is that of a file that has none."""
+        """Restore a `state`; it is empty for files that store none."""
         self.start, self.largest = start, largest
         self._largest_step = int(state.get("largest_step", start or 0))
         self._frames = int(state.get("frames", 0))
@@ -309,9 +303,9 @@ def _decoded(text: str) -> list[Row]:
 
 
 def disagreement(u: float, direct: FloatArray, conservative: FloatArray) -> float:
-    """U over the size of both predictions, sqrt(<F_nc^2> + <F_c^2>).
+    """U relative to the magnitude of both predictions, sqrt(<F_nc^2> + <F_c^2>).
 
-    0 where they agree, 1 where they have nothing to do with each other; NaN without any forces.
+    0 for equal predictions, 1 for uncorrelated ones; NaN if all forces are zero.
 
     Args:
         u: eV/Å.
@@ -332,7 +326,7 @@ def _disagreement(frame: Frame) -> float:
 
 
 def autocorrelation_time(values: FloatArray) -> float:
-    """Integrated autocorrelation time, in values: 1 where they are independent.
+    """Integrated autocorrelation time in units of the spacing: 1 for independent values.
 
     With the self-consistent window of Sokal (Monte Carlo Methods in Statistical Mechanics, 1996): the
     sum ends at the first lag of five times its value.

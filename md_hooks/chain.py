@@ -1,4 +1,4 @@
-"""The dispatcher through which every engine hands its frames to the hooks."""
+"""The dispatcher between engines and hooks."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from .verdict import CONTINUE, Action, Verdict
 
 
 class HookChain:
-    """Hands each frame to all judging hooks and then, with their verdict, to all observing ones.
+    """Passes each frame to all judging hooks and then, with their verdict, to all observing ones.
 
-    The strongest action wins, and the observers see it, so that a recorder can write the frame that
-    stops a run.
+    The strongest action wins, and the observers see it: a recorder stores the frame that stops a
+    run.
 
     Args:
         hooks: in the order in which they judge and observe; see `AnyHook`. A recorder observes last.
@@ -42,7 +42,7 @@ class HookChain:
         self._failed = False
 
     def open(self, info: RunInfo) -> None:
-        """Tell the hooks about the run. If one refuses, those already open are closed again."""
+        """Open the hooks. If one refuses, those already open are closed again."""
         run_file = info.run_file
         for hook in self._hooks:
             run_file = run_file or hook.run_file
@@ -56,7 +56,7 @@ class HookChain:
         )
         for hook in self._hooks:
             hook.check_files()
-        # the other way round: a recorder that refuses the run does so before others touch files
+        # recorders first: one that refuses the run does so before other hooks touch files
         for hook in sorted(self._hooks, key=_records, reverse=True):
             if not (info.run_id or _records(hook) or info.restart_step is not None):
                 info = replace(info, run_id=new_run_id())
@@ -79,10 +79,10 @@ class HookChain:
             error.add_note(f"while closing: {second}")
 
     def dispatch(self, frame: Frame) -> Verdict:
-        """Ask the judges, tell the observers, return the strongest verdict.
+        """Judge a frame, show it to the observers and return the strongest verdict.
 
-        Every observer sees the frame even when another one raises; the first error is raised
-        after them.
+        Every observer sees the frame even if another one raises; the first error is raised
+        afterwards.
         """
         strongest = CONTINUE
         for judge in self._judges:
@@ -96,27 +96,27 @@ class HookChain:
         return strongest
 
     def flush(self) -> None:
-        """Ask the hooks to put on disk what they hold back."""
+        """Have the hooks write their buffers to disk."""
         self._each(sorted(self._opened, key=_records), "flush")
 
     def conclude(self, result: RunResult) -> RunResult:
-        """The result of a finished run; an error if a hook could not do its task in it."""
+        """The result of a finished run; an error if a hook could not do its task."""
         if result.reason != "finished":
             return result
-        words = [why for why in (hook.unresolved() for hook in self._hooks) if why]
-        return replace(result, reason="error", message="; ".join(words)) if words else result
+        reasons = [why for why in (hook.unresolved() for hook in self._hooks) if why]
+        return replace(result, reason="error", message="; ".join(reasons)) if reasons else result
 
     def close(self, result: RunResult) -> None:
-        """Close every hook that was opened, even when one raises; then raise the first error."""
+        """Close every open hook, even if one raises; then raise the first error."""
         opened, self._opened = self._opened, []
         self._each(sorted(opened, key=_records), "close", result)
 
     def _unless_failed(
         self, checkpoint: Callable[[], Mapping[str, Any] | None] | None
     ) -> Callable[[], Mapping[str, Any] | None] | None:
-        """No checkpoint once a hook failed: it says that all have stored what led to it.
+        """No checkpoint once a hook failed: a checkpoint states that all hooks have stored their data.
 
-        A restart then begins before the failure, and what the hook could not store is stored.
+        A restart then begins before the failure and repeats the steps that the hook missed.
         """
         if checkpoint is None:
             return None
@@ -134,15 +134,15 @@ class HookChain:
             raise first
 
     def policies(self) -> list[dict[str, Any]]:
-        """The policies of the hooks that have one."""
+        """The policies of all hooks with thresholds."""
         return [policy for policy in (hook.policy() for hook in self._hooks) if policy is not None]
 
     def state_dict(self) -> dict[str, Any]:
-        """The states of the hooks that have one, JSON-able, by class and place among these."""
+        """The states of all hooks with a state, JSON-able, keyed by class and index in that class."""
         return {name: state for name, _, state in self._states()}
 
     def load_state_dict(self, states: Mapping[str, Any]) -> None:
-        """Give the hooks back the states of `state_dict`; hooks without one start afresh."""
+        """Restore the states of `state_dict`; hooks that are not in it start afresh."""
         for name, hook, _ in self._states():
             if name in states:
                 hook.load_state_dict(states[name])
@@ -171,7 +171,7 @@ def _as_hook(given: Any) -> Hook:
 
 
 def _overrides(hook: Hook, method: str) -> bool:
-    """Whether a hook does anything in a method: most do nothing in most, at every step."""
+    """Whether a hook overrides a method; the others need not be called at every step."""
     if isinstance(hook, ForeignHook):
         return callable(hook.hook) if method == "__call__" else hasattr(hook.hook, method)
     return getattr(type(hook), method) is not getattr(Hook, method)
@@ -189,5 +189,5 @@ def _as_verdict(judge: Hook, answer: object) -> Verdict:
     asked = judge.hook if isinstance(judge, ForeignHook) else judge
     if isinstance(answer, Action):
         name = getattr(asked, "__name__", type(asked).__name__)
-        return Verdict(answer, f"{name} said {answer.name.lower()}")
+        return Verdict(answer, f"{name} returned {answer.name.lower()}")
     raise HookError(f"the hook {asked!r} returned {answer!r}: return an Action, a Verdict or None")

@@ -1,9 +1,9 @@
-"""The error that every hook raises for its user."""
+"""Errors that hooks raise for the user."""
 
 
 class HookError(Exception):
-    """Something a user can put right: one readable sentence that names the fix."""
+    """An error that the user can fix; the message is one sentence that names the fix."""
 
 
 class RunStoppedError(HookError):
-    """A dynamics was driven on after a hook had stopped it."""
+    """A run was continued after a hook had stopped it."""

@@ -1,8 +1,8 @@
-"""Frames as extended XYZ whose strings come back as they were.
+"""Frames as extended XYZ whose strings are read back unchanged.
 
-ASE's writer takes a string as it is: a line break in the name of a file ends the header, a
-backslash disappears, and a file called ``2024`` comes back as a number. Its reader undoes
-backslashes and understands JSON, so that every string can be written as one of the two.
+ASE's writer does not escape strings: a line break in a file name ends the header, a backslash
+disappears, and a file called ``2024`` comes back as a number. Its reader undoes backslashes and
+reads JSON, and one of the two can represent every string.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ def frame_text(atoms: Atoms) -> bytes:
 
 
 def header_values(comment: bytes) -> dict[str, Any]:
-    """What the second line of a frame says, as `ase.io.read` understands it.
+    """The fields in the second line of a frame, as `ase.io.read` reads them.
 
     Raises:
-        ValueError: it is no header of extended XYZ.
+        ValueError: not a header of extended XYZ.
     """
     from ase.io.extxyz import key_val_str_to_dict
 
@@ -42,7 +42,7 @@ def header_values(comment: bytes) -> dict[str, Any]:
 
 
 def _readable(text: str) -> str:
-    """What ASE's writer has to be given for its reader to give this string."""
+    """The input of ASE's writer that its reader returns as this string."""
     from ase.io.extxyz import key_val_dict_to_str, key_val_str_to_dict
 
     plain = _doubled(text)

@@ -1,8 +1,8 @@
-"""The file behind a FlagStore: whole frames only, and nothing in it is ever lost to a repair.
+"""The file behind a FlagStore: complete frames only, and a repair never loses one.
 
-Extended XYZ has no checksum and no end mark. What tells a flag store from any other file is that
-it consists of frames, one after the other, each with the header that `FlagStore` writes. Anything
-else in it is refused by its line: a reader would stop there, and what follows would not be found.
+Extended XYZ has no checksum and no end marker. A flag store is recognised by its frames, one after
+the other, each with the header that `FlagStore` writes. Any other content is refused with its line
+number: a reader would stop there and miss the frames that follow.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ _OPENING = (b"Lattice=", b"Properties=")
 
 @dataclass(frozen=True)
 class StoredFlag:
-    """Where a frame lies in the file, in bytes, and its second line."""
+    """Byte range of a frame in the file, and its second line."""
 
     start: int
     end: int
     comment: bytes
 
     def header(self) -> dict[str, Any]:
-        """What its second line says."""
+        """The fields of its second line."""
         return _header(self.comment)
 
 
@@ -46,12 +46,12 @@ class StoredFlag:
 def _header(comment: bytes) -> dict[str, Any]:
     try:
         return header_values(comment)
-    except ValueError:  # of somebody's own making: then it is no frame of a run that we know
+    except ValueError:  # not written by a FlagStore, so not a frame of a known run
         return {}
 
 
 class _CutOffError(Exception):
-    """The last frame is not complete, but it is one of ours."""
+    """The last frame is incomplete, but was written by a FlagStore."""
 
     def __init__(self, start: int) -> None:
         self.start = start
@@ -61,19 +61,19 @@ class FlagFile:
     """A file of flagged frames, which several processes may append to.
 
     Args:
-        path: of a file, there or not.
+        path: the file, which need not exist.
 
     Raises:
-        HookError: (all methods) it cannot be used, or is no flag store.
+        HookError: (all methods) the file cannot be used, or is not a flag store.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._seen: tuple[int, int, int] | None = None
-        """Device, inode and length of the file when it was last seen to be whole frames."""
+        """Device, inode and length of the file when it was last known to hold complete frames."""
 
     def check(self) -> None:
-        """Whether flagged frames can be appended; changes nothing."""
+        """Refuse a file to which flagged frames cannot be appended; changes nothing."""
         for _ in self.frames():
             pass
 
@@ -90,7 +90,7 @@ class FlagFile:
             raise self._cannot(error) from error
 
     def repair(self) -> None:
-        """Drop a last frame of ours that a kill or a full disk left half written."""
+        """Drop a last frame that a kill or a full disk left incomplete."""
         if not self._exists():
             return
         with self._locked("r+b") as file:
@@ -101,7 +101,7 @@ class FlagFile:
                 file.truncate(cut.start)
 
     def drop(self, unwanted: Callable[[StoredFlag], bool]) -> None:
-        """Take frames out, where there are such."""
+        """Remove the unwanted frames, if any."""
         if not self._exists():
             return
         with self._locked("r+b") as file:
@@ -119,7 +119,7 @@ class FlagFile:
                     _copy(file, copy, start, stop)
 
     def append(self, text: bytes) -> None:
-        """Add a frame: all of it, or nothing."""
+        """Append a frame, as a whole or not at all."""
         with self._locked("a+b") as file:
             end = self._end_of_frames(file)
             left = memoryview(text)
@@ -136,12 +136,12 @@ class FlagFile:
             self._seen = (found.st_dev, found.st_ino, found.st_size)
 
     def _end_of_frames(self, file: BinaryIO) -> int:
-        """Where the next frame goes: behind the last whole one.
+        """Offset of the next frame, after the last complete one.
 
-        Another run that was killed in the middle of a frame may have left the beginning of it.
+        Another run, killed while it wrote a frame, may have left the beginning of that frame.
 
         Raises:
-            HookError: another program has written something else.
+            HookError: another program has written to the file.
         """
         found = os.fstat(file.fileno())
         begin = 0
@@ -155,7 +155,7 @@ class FlagFile:
                     for _ in self._scan(reader, begin):
                         pass
                 except HookError:
-                    self.check()  # from the start, for the number of the line
+                    self.check()  # from the start, for the line number
                     raise
         except _CutOffError as cut:
             return cut.start
@@ -164,7 +164,7 @@ class FlagFile:
     # --- the file ------------------------------------------------------------------------------
 
     def _exists(self) -> bool:
-        linked = Path(os.path.realpath(self.path)).parent  # of what a link leads to
+        linked = Path(os.path.realpath(self.path)).parent  # of the target of a link
         folder = linked if os.path.islink(self.path) else self.path.parent
         if not folder.is_dir():
             raise HookError(f"{self.path} cannot be written: make the folder {folder} first")
@@ -176,7 +176,7 @@ class FlagFile:
             raise self._cannot(error) from error
         if not stat.S_ISREG(mode):
             raise HookError(
-                f"{self.path} cannot be written: it is no regular file, give another for flagged frames"
+                f"{self.path} cannot be written: it is not a regular file; pass another file for flagged frames"
             )
         return True
 
@@ -203,31 +203,31 @@ class FlagFile:
     # --- its frames ----------------------------------------------------------------------------
 
     def _scan(self, file: BinaryIO, start: int = 0) -> Iterator[StoredFlag]:
-        """Each complete frame from a place where one begins; lines are counted from there.
+        """Each complete frame from the offset of a frame on; lines are counted from there.
 
         Raises:
-            HookError: there is something else.
-            _CutOffError: after the last complete one there is the beginning of one of ours.
+            HookError: the file has other content.
+            _CutOffError: the last frame, written by a FlagStore, is incomplete.
         """
         number = 1
         file.seek(start)
         while head := file.readline(_LONGEST_COUNT):
             comment = b""
             if not (head.strip().isdigit() and int(head)) or len(head) == _LONGEST_COUNT:
-                raise self._no_store(number, "there should be a number of atoms")
+                raise self._no_store(number, "expected a number of atoms")
             if head.endswith(b"\n"):
                 comment = file.readline(_LONGEST_LINE)
             if not comment.endswith(b"\n"):
                 if start and len(comment) < _LONGEST_LINE and _may_begin_a_header(comment):
                     raise _CutOffError(start)
-                raise self._no_store(number + 1, "there should be the header of a flagged frame")
+                raise self._no_store(number + 1, "expected the header of a flagged frame")
             if not _is_flagged(comment):
-                raise self._no_store(number + 1, "this is not the header of a flagged frame")
+                raise self._no_store(number + 1, "not the header of a flagged frame")
             n_atoms = int(head)
             for atom in range(n_atoms):
                 line = file.readline(_LONGEST_LINE)
                 if (line and not line[:1].isalpha()) or len(line) == _LONGEST_LINE:
-                    raise self._no_store(number + 2 + atom, "there should be an atom")
+                    raise self._no_store(number + 2 + atom, "expected an atom")
                 if not line.endswith(b"\n"):
                     raise _CutOffError(start)
             number += 2 + n_atoms
@@ -237,13 +237,13 @@ class FlagFile:
 
     def _no_store(self, line: int, what: str) -> HookError:
         return HookError(
-            f"{self.path} is no file of flagged frames (line {line}: {what}): choose another file, or put "
-            "that line right; nothing was changed"
+            f"{self.path} is not a file of flagged frames (line {line}: {what}): choose another file, "
+            "or correct that line; nothing was changed"
         )
 
 
 def _is_flagged(comment: bytes) -> bool:
-    """Whether this is a header of ours; a labelled frame has a reference's forces too."""
+    """Whether a FlagStore wrote this header; a labelled frame also has the forces of a reference."""
     return (
         b"Properties=" in comment and b"model_energy=" in comment and b":forces:R:3" not in comment
     )
@@ -269,6 +269,6 @@ def _copy(source: BinaryIO, target: BinaryIO, start: int, stop: int) -> None:
     while left:
         block = source.read(min(left, _BLOCK))
         if not block:
-            raise OSError(errno.EIO, "it became shorter while it was read")
+            raise OSError(errno.EIO, "the file was truncated while it was read")
         target.write(block)
         left -= len(block)

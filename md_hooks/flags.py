@@ -1,4 +1,4 @@
-"""FlagStore: flagged frames as extended XYZ, with where they come from."""
+"""FlagStore: flagged frames as extended XYZ, with their provenance."""
 
 from __future__ import annotations
 
@@ -20,33 +20,32 @@ from .run_info import RunInfo, RunResult
 from .verdict import Action, Verdict
 
 HASH_PREFIX = "hash:"
-"""Before the weights' hash: a hash of digits only would be read back as a number."""
+"""Precedes the hash of the weights: a hash of digits only would be read back as a number."""
 
 
 class FlagStore(Hook):
     """Appends each flagged frame to an extended XYZ file, for recalculation with a reference.
 
-    A frame that stops the run lies above the band of candidates and is not stored here (it is in
-    the Recorder's file). Each frame carries ``step``, ``time`` (fs), ``force_delta`` (eV/Å),
+    A frame that stops the run lies above the band of candidates and is not stored here, only in
+    the Recorder's file. Each frame carries ``step``, ``time`` (fs), ``force_delta`` (eV/Å),
     ``worst_atom``, ``run_id`` (`md_hooks.run_id`), ``run`` (the recorded file), ``model``,
     ``weights_hash``, ``level_of_theory`` (of the model) and ``reason``, ``charge`` (e) and ``spin``
     (2S+1), and the arrays ``force_deltas``, ``direct_forces``, ``conservative_forces``, momenta and
     initial magnetic moments, as far as they are known. The model's energy is ``model_energy`` (eV):
-    a flagged frame has no ``energy`` and no ``forces``, so that nothing takes predictions for
-    labels. Frames of a replay also have ``audit``, which stands for the file that it writes.
+    a flagged frame has no ``energy`` and no ``forces``, lest predictions be taken for labels.
+    Frames of a replay also have ``audit``, which identifies the file that the replay writes.
 
-    Several runs may have one store, also at the same time. A run that continues from a checkpoint
-    first drops its own frames after it, and a replay that begins anew in its file, or a run that
-    begins anew after it was killed before its file held a frame, those that it left there before, so
-    that none appears twice. Frames of one run are known by its id, not by
-    the name of its file.
+    Several runs may share one store, also at the same time. To avoid duplicates, a run that
+    continues from a checkpoint first drops its own frames after it. A replay that starts again drops
+    all its frames, as does a run that starts again after it was killed before its file held a frame.
+    Frames of one run are identified by its id, not by the name of its file.
 
     Args:
         path: the file.
 
     Raises:
-        HookError: the file cannot be written, or holds something else than flagged frames; it is
-            left as it was then.
+        HookError: the file cannot be written, or has other content than flagged frames; it is then
+            left unchanged.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -56,11 +55,11 @@ class FlagStore(Hook):
         self._begins_anew = False
 
     def check_files(self) -> None:
-        """Refuse a file that is no flag store, before a run begins or any file is replaced."""
+        """Refuse a file that is not a flag store, before a run begins or any file is replaced."""
         self._file.check()
 
     def holds(self, run_id: str) -> bool:
-        """Whether the file is a flag store that has frames of this run."""
+        """Whether the file is a flag store with frames of this run."""
         if not self.path.is_file():
             return False
         try:
@@ -69,7 +68,7 @@ class FlagStore(Hook):
             return False
 
     def open(self, info: RunInfo) -> None:
-        """Take the provenance from the run; repair and cut back the file on a restart."""
+        """Take the provenance from the run; repair the file and, on a restart, truncate it."""
         self._provenance = {}
         if info.run_file is not None:
             self._provenance["run"] = info.run_file
@@ -89,14 +88,14 @@ class FlagStore(Hook):
         self._file.repair()
         if info.restart_step is not None:
             self._drop_after(info.restart_step)
-        # not yet: a replay that fails at its first frame keeps what there is
+        # not yet: a replay that fails at its first frame keeps the stored frames
         self._begins_anew = (replay or info.begins_anew) and info.restart_step is None
 
     def _drop_after(self, step: int) -> None:
         self._file.drop(lambda stored: self._is_mine(stored.header(), step))
 
     def _is_mine(self, header: Mapping[str, Any], after: int) -> bool:
-        """Whether a frame with this header is of this run, and of a step after one."""
+        """Whether a frame with this header belongs to this run and to a later step."""
         mine, step = self._provenance, header.get("step")
         if not isinstance(step, int | np.integer) or step <= after:
             return False
@@ -119,4 +118,4 @@ class FlagStore(Hook):
         self._file.append(frame_text(atoms))
 
     def close(self, result: RunResult) -> None:
-        """Nothing is held back, so there is nothing to do."""
+        """Nothing to do: no frame is buffered."""

@@ -1,4 +1,4 @@
-"""One consistent configuration, as an engine hands it to the hooks."""
+"""One consistent configuration of a run."""
 
 from __future__ import annotations
 
@@ -24,28 +24,27 @@ class Frame:
 
     Attributes:
         step: number of the step, starting at 0.
-        time: fs; 0 where the engine has no time (a geometry optimiser).
+        time: fs; 0 if the engine has no time (a geometry optimiser).
         numbers: [N] atomic numbers.
         positions: [N, 3] Å, those at which the forces were computed.
-        velocities: [N, 3] Å/fs; None where a stored trajectory has none.
+        velocities: [N, 3] Å/fs; None if a stored trajectory has none.
         masses: [N] amu.
         cell: [3, 3] Å, rows are the vectors; zeros without a cell.
         pbc: (3,) bool.
         energy: eV.
         forces: [N, 3] eV/Å, those that drive the run, before constraints.
-        temperature: K; None where the velocities are not known.
+        temperature: K; None if the velocities are unknown.
         force_delta: U, eV/Å.
         force_deltas: [N] u_i, eV/Å, with U^2 = mean(u_i^2).
         direct_forces: [N, 3] eV/Å, the model's own: ``forces`` may hold more, such as dispersion.
         conservative_forces: [N, 3] eV/Å, likewise.
         stress: (6,) eV/Å^3, Voigt order xx, yy, zz, yz, xz, xy.
         extra: further scalars of the step by name.
-        why_no_force_delta: why U is missing although this frame should carry it; "" where it is
-            there, was not due (between two exact evaluations), or nothing is known about it.
-        charge: total charge of the structure, e; None where it is not said.
-        spin: multiplicity 2S+1 of the structure; None where it is not said.
-        magnetic_moments: [N] Bohr magnetons from which a reference calculation starts; None where
-            there are none.
+        why_no_force_delta: why U is missing although this frame should carry it; "" if U is present,
+            was not due (between two exact evaluations), or the reason is unknown.
+        charge: total charge of the structure, e; None if not given.
+        spin: multiplicity 2S+1 of the structure; None if not given.
+        magnetic_moments: [N] Bohr magnetons, initial values of a reference calculation, or None.
     """
 
     step: int
@@ -72,9 +71,9 @@ class Frame:
 
     @staticmethod
     def scalars(expected_errors: FloatArray | None) -> Mapping[str, float]:
-        """What goes into ``extra`` for a model that expects force errors [N], eV/Å, of its atoms.
+        """``extra`` for a model that predicts its own force errors [N], eV/Å.
 
-        "expected_error", their mean, to be compared with U.
+        Contains their mean as "expected_error", to be compared with U.
         """
         if expected_errors is None:
             return _NOTHING

@@ -1,4 +1,4 @@
-"""A frame in words: where it is, its worst atom, what of it is not finite."""
+"""Descriptions of a frame for messages: step and time, worst atom, values that are not finite."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def where(frame: Frame) -> str:
 
 
 def worst(frame: Frame) -> str:
-    """The worst atom as the end of a sentence, "" where it is not known."""
+    """The worst atom as the end of a sentence; "" if unknown."""
     broken = np.flatnonzero(~np.isfinite(frame.forces).all(axis=1))
     atom = int(broken[0]) if len(broken) else frame.worst_atom
     if atom is None:

@@ -27,43 +27,43 @@ AUTO_STOP_FACTOR, AUTO_FLAG_FACTOR = 2.0, 1.5
 """Multiples of the upper end of the burn-in's usual values at which "auto" stops and flags."""
 
 BURN_IN = 1000
-"""Steps from which "auto" takes its thresholds."""
+"""Length of the burn-in that sets the thresholds of "auto", steps."""
 
 
 class Guard(Hook):
     """Flags frames above one threshold and stops the run above another.
 
-    The band between the two holds the candidates for a reference calculation; what lies above
-    the upper one counts as unphysical and is not flagged. "Above" is strict: a value *equal* to
+    Frames between the two are candidates for a reference calculation; a frame above the upper one
+    counts as unphysical and is not flagged. "Above" is strict: a value *equal* to
     a threshold does not cross it. Energy, temperature, positions, forces or U that are not finite
     stop the run at once, whatever the thresholds and the patience, also in the burn-in.
 
     With "auto" a threshold is a factor times the upper end of the usual U, which is estimated from
     the first ``burn_in`` steps (`md_hooks.burn_in.BurnIn.level`). They should run at the start
-    temperature; until they are over, only a threshold given as a number holds. The burn-in itself
-    is judged: where the two force predictions have little in common, where it is too hot, where U
-    leaps or grows, where atoms overlap or molecules come apart, the run is stopped without a
-    threshold, at once if it is plain and at the end of the burn-in else. Later it is stopped as well
-    where the two predictions of 50 frames have nothing in common any more. ``stop_above="auto"`` alone
-    flags as well, above ``flag_factor`` times the same level. Where a number and an "auto" resolve to
-    the wrong order the band is empty: stopping goes first.
+    temperature; during them, only a threshold given as a number applies. The burn-in itself is
+    judged: if the two force predictions are nearly uncorrelated, the temperature is too high, U
+    spikes or drifts upwards, atoms overlap or molecules dissociate, the run stops without a
+    threshold, immediately in clear cases and otherwise at the end of the burn-in. After the burn-in
+    it also stops once the two predictions disagree throughout a block of 50 frames.
+    ``stop_above="auto"`` alone also flags, above ``flag_factor`` times the same level. If a number
+    and an "auto" resolve to the wrong order, the band is empty: stopping takes precedence.
 
     A frame that should carry U but does not is an error.
 
     Args:
-        stop_above: eV/Å, "auto", or None for no stop on size.
+        stop_above: eV/Å, "auto", or None for no stop threshold.
         flag_above: eV/Å, "auto", or None (see above).
         on: "force_delta" for U of the frame, "worst_atom" for its largest u_i.
         patience: (k, n): stop when k of the last n frames that carry U lie above the stop
             threshold. Frames in which U was not computed do not count.
-        factor: of an automatic stop threshold.
-        flag_factor: of an automatic flag threshold.
+        factor: multiple of the burn-in level at which an automatic threshold stops.
+        flag_factor: multiple of the burn-in level at which an automatic threshold flags.
         burn_in: length of the burn-in, steps.
         temperature: target of the thermostat during the burn-in, K; None skips the temperature
             checks.
 
     Raises:
-        HookError: a threshold, factor, patience or burn-in that makes no sense.
+        HookError: an invalid threshold, factor, patience, burn-in or temperature.
     """
 
     def __init__(
@@ -85,25 +85,24 @@ class Guard(Hook):
         if _is_number(stop_above) and _is_number(flag_above) and flag_above >= stop_above:  # type: ignore[operator]
             raise HookError(
                 f"flag_above ({flag_above} eV/Å) must lie below stop_above ({stop_above} eV/Å): "
-                "exchange the two"
+                "swap the two"
             )
         if on not in ("force_delta", "worst_atom"):
             raise HookError(f"on is {on!r}: pass 'force_delta' or 'worst_atom'")
         if len(patience) != 2 or not 1 <= patience[0] <= patience[1]:
             raise HookError(
-                f"patience is {patience}: give (k, n) with 1 <= k <= n, k of the last n frames"
+                f"patience is {patience}: pass (k, n) with 1 <= k <= n for k of the last n frames"
             )
         if not (0 < factor < math.inf and 0 < flag_factor < math.inf):
             raise HookError("factor and flag_factor must be positive numbers")
         if stop_above == flag_above == "auto" and flag_factor >= factor:
             raise HookError(
-                f"flag_factor ({flag_factor}) must be smaller than factor ({factor}): "
-                "exchange the two"
+                f"flag_factor ({flag_factor}) must be smaller than factor ({factor}): swap the two"
             )
         if burn_in < 1:
-            raise HookError(f"burn_in is {burn_in}: give at least 1 step")
+            raise HookError(f"burn_in is {burn_in}: pass at least 1 step")
         if temperature is not None and not 0 <= temperature < math.inf:
-            raise HookError(f"temperature is {temperature!r}: give a target in K, or None")
+            raise HookError(f"temperature is {temperature!r}: pass a target in K, or None")
         self.stop_above = stop_above
         self.flag_above = flag_above
         self.on = on
@@ -124,39 +123,39 @@ class Guard(Hook):
 
     @property
     def stop_threshold(self) -> float | None:
-        """The stop threshold in force, eV/Å; None where there is none (yet)."""
+        """The stop threshold in force, eV/Å, or None (also while "auto" is still in its burn-in)."""
         return self._stop
 
     @property
     def flag_threshold(self) -> float | None:
-        """The flag threshold in force, eV/Å; None where there is none (yet)."""
+        """The flag threshold in force, eV/Å, or None (also while "auto" is still in its burn-in)."""
         return self._flag
 
     @property
     def burning_in(self) -> bool:
-        """True while an automatic threshold is not known yet."""
+        """True until every automatic threshold is set."""
         return self._pending
 
     @property
     def refused(self) -> str | None:
-        """Why no threshold could be chosen from the burn-in; None where one was, or may be."""
+        """Why the burn-in was rejected; None if it was not, or is still running."""
         return self._refused
 
     @property
     def autocorrelation_times(self) -> float | None:
-        """Length of the burn-in in autocorrelation times of U, once it is over."""
+        """Length of the burn-in in autocorrelation times of U; None until it is over."""
         return self._autocorrelation_times
 
     def open(self, info: RunInfo) -> None:
-        """Take note of the run."""
+        """Note whether the frames come from a stored trajectory."""
         self._replay = info.planned_frames is not None
 
     def __call__(self, frame: Frame) -> Verdict:
         """Judge a frame.
 
         Raises:
-            HookError: the frame lacks a U that it should carry, or an automatic threshold cannot be
-                chosen since there was no U at all.
+            HookError: the frame lacks a U that it should carry, or the burn-in contained no U, or
+                only zeros.
         """
         broken = not_finite(frame)
         if broken is not None:
@@ -191,20 +190,19 @@ class Guard(Hook):
         return CONTINUE
 
     def _burn(self, frame: Frame, value: float | None) -> Verdict:
-        """Follow the burn-in; at its end fix the thresholds, or refuse it."""
+        """Follow the burn-in; at its end set the thresholds, or reject it."""
         if self._refused is not None:
-            # a run ends here; of a stored trajectory the other frames are still of interest
+            # a run ends here; an audit still reads the remaining frames
             return CONTINUE if self._replay else self._refusal(frame)
         burn_in = self._burn_in
         if not burn_in.over(frame.step):
             self._refused = burn_in.add(frame, value)
             return CONTINUE if self._refused is None else self._refusal(frame)
         if not burn_in.largest:
-            what = "no" if burn_in.largest is None else "only a zero"
+            what = "no Force Delta" if burn_in.largest is None else "only a zero Force Delta"
             raise HookError(
-                f"the burn-in of {self.burn_in} steps gave {what} Force Delta, so 'auto' cannot "
-                "choose a threshold: give stop_above as a number, or monitor a model with two "
-                "force predictions"
+                f"the burn-in of {self.burn_in} steps gave {what}, so 'auto' cannot choose a "
+                "threshold: pass stop_above as a number, or use a model with two force predictions"
             )
         self._refused = "; ".join(burn_in.judge(frame)) or None
         if self._refused is not None:
@@ -218,7 +216,9 @@ class Guard(Hook):
         return CONTINUE
 
     def _refusal(self, frame: Frame) -> Verdict:
-        reason = f"{where(frame)}: in the burn-in {self._refused}, so that 'auto' can choose no threshold"
+        reason = (
+            f"{where(frame)}: burn-in rejected, 'auto' cannot choose a threshold: {self._refused}"
+        )
         return Verdict(Action.STOP, reason + worst(frame), "burn_in")
 
     def unresolved(self) -> str | None:
@@ -226,8 +226,8 @@ class Guard(Hook):
         if not self._pending or self._refused is not None:
             return None
         return (
-            f"the run ended within the burn-in of {self.burn_in} steps, so that 'auto' chose no "
-            "threshold and nothing was guarded: make more steps, or give a shorter burn-in"
+            f"the run ended within the burn-in of {self.burn_in} steps, before 'auto' had chosen a "
+            "threshold: run more steps, or pass a shorter burn-in"
         )
 
     def _miss(self, frame: Frame) -> None:
@@ -235,15 +235,15 @@ class Guard(Hook):
             return
         if frame.why_no_force_delta:
             raise HookError(
-                f"{where(frame)} carries no Force Delta, so the guard cannot guard: "
+                f"{where(frame)} carries no Force Delta, which the guard needs: "
                 f"{frame.why_no_force_delta}; use a calculator that fills force_delta, or a guard "
                 "without thresholds"
             )
         self._frames_without += 1
         if self._frames_without >= FRAMES_WITHOUT_U:
             raise HookError(
-                f"{FRAMES_WITHOUT_U} frames in a row carried no Force Delta, so the guard cannot "
-                "guard: use a calculator that fills force_delta, or a smaller every"
+                f"{FRAMES_WITHOUT_U} frames in a row carried no Force Delta, which the guard "
+                "needs: use a calculator that fills force_delta, or a smaller every"
             )
 
     def _verdict(
@@ -292,7 +292,7 @@ class Guard(Hook):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take up a state of `state_dict`. Thresholds given as numbers keep their new values."""
+        """Restore a state of `state_dict`. Thresholds given as numbers keep their new values."""
         self._burn_in.load(state["burn_in_start"], state["burn_in_max"], state.get("burn_in") or {})
         self._autocorrelation_times = state.get("burn_in_autocorrelation_times")
         self._refused = state.get("burn_in_refused")
@@ -315,4 +315,4 @@ def _check_threshold(name: str, value: object) -> None:
     if value is None or value == "auto":
         return
     if not _is_number(value) or not (0 <= float(value) < math.inf):  # type: ignore[arg-type]
-        raise HookError(f"{name} is {value!r}: give a number >= 0 in eV/Å, or 'auto'")
+        raise HookError(f"{name} is {value!r}: pass a number >= 0 in eV/Å, or 'auto'")

@@ -23,11 +23,11 @@ class Hook:
     ...         self.temperature = max(self.temperature, frame.temperature)
 
     Attributes:
-        run_file: of a hook that records the trajectory, the file. It is opened first, so that it
-            can refuse the run before other hooks touch files, and observes each frame last, since
-            its checkpoint states that everything up to its step is stored.
-        run_id: of such a hook, once open, the id of the run in its file.
-        begins_anew: of such a hook, whether it takes the place of a killed run without frames.
+        run_file: the file of a hook that records the trajectory. Such a hook is opened first, to
+            refuse the run before other hooks touch files, and observes each frame last, since its
+            checkpoint states that everything up to its step is stored.
+        run_id: the id of the run in that file, once open.
+        begins_anew: whether the run in that file replaces a killed one without frames.
     """
 
     run_file: str | None = None
@@ -51,7 +51,7 @@ class Hook:
         """Write to disk what is still in memory."""
 
     def unresolved(self) -> str | None:
-        """Of a run that made all its steps: why the hook could not do its task, if it could not."""
+        """Why the hook could not do its task in a completed run; None if it could."""
         return None
 
     def close(self, result: RunResult) -> None:
@@ -66,12 +66,12 @@ class Hook:
         return None
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over the state of `state_dict`."""
+        """Restore the state of `state_dict`."""
 
 
 AnyHook = Hook | Callable[[Frame], Action | Verdict | None]
-"""What a run accepts as a hook: a `Hook`, a function of a frame, or any object that has some of the
-methods of `Hook`, ``observe`` or ``__call__`` among them."""
+"""Valid hooks of a run: a `Hook`, a function of a frame, or any object with some of the methods of
+`Hook`, including ``observe`` or ``__call__``."""
 
 
 _METHODS = (

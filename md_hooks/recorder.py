@@ -1,9 +1,9 @@
 """Recorder: the trajectory of a run in an H5MD file that survives crashes of the run.
 
-What is written when. Every step leaves a row of scalars, every ``every``-th step and every step
-that a hook flags or stops leaves a frame. Rows and frames are gathered and written out together
-at most about once a second (a step that takes longer is written at once), and immediately when
-the run stops or ends. A process that is killed loses that last second and nothing else.
+Write schedule: every step adds a row of scalars; every ``every``-th step, and every step that a
+hook flags or stops, adds a frame. Rows and frames are buffered and written together about once a
+second (a step that takes longer is written at once), and immediately when the run stops or ends. A
+killed process loses at most that last second.
 
 Why the file can be read while it grows, and after kill -9. The format is the oldest that HDF5
 supports (``libver="earliest"``), which carries no mark that a writer left behind. What is written
@@ -38,29 +38,29 @@ WRITE_OUT_SECONDS = 1.0
 MAX_ROWS = 4096
 MAX_FRAMES = 512
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-MAX_FRAME_VALUES = 1_000_000  # atoms x frames held back: about 130 MB
+MAX_FRAME_VALUES = 1_000_000  # atoms x buffered frames: about 130 MB
 
 
 class Recorder(Hook):
-    """Writes the frames of a run to an H5MD file; see `md_hooks.h5md.layout` for what is where.
+    """Writes the frames of a run to an H5MD file; see `md_hooks.h5md.layout` for its structure.
 
-    Positions, velocities and cell are float64, forces and u_i float32. With each written frame
-    goes a checkpoint, if the engine gives one (`md_hooks.load_checkpoint`).
+    Positions, velocities and cell are float64, forces and u_i float32. A checkpoint accompanies each
+    written frame if the engine supplies one (`md_hooks.load_checkpoint`).
 
     Args:
         path: the file.
         every: record a frame every N steps, by step number; scalars are recorded at every step.
         mode: "create" refuses an existing file, "append" continues it (or creates it),
             "overwrite" replaces it once the first frames of the new run are on disk.
-        replay: the frames are those of a stored trajectory. They may then be of different systems,
+        replay: the frames come from a stored trajectory. They may then belong to different systems,
             ``every`` counts frames and not steps, a stop is not written at once, and the
-            checkpoint, which says how far the trajectory was read, belongs to the last of all
-            steps written, recorded or not.
+            checkpoint, which stores the position in the trajectory, belongs to the last step
+            written, with or without a frame.
 
     Raises:
-        HookError: ``every`` or ``mode`` makes no sense; on open, a file that exists, is in use,
-            holds another system or model, or is ahead of the run; while running, a full disk, a
-            file that another program moved, replaced or changed, or steps that go backwards.
+        HookError: an invalid ``every`` or ``mode``; on open, a file that exists, is in use,
+            holds another system or model, or ends before the restart; while running, a full disk,
+            a file that another program moved, replaced or changed, or steps that go backwards.
     """
 
     def __init__(
@@ -71,9 +71,9 @@ class Recorder(Hook):
         replay: bool = False,
     ) -> None:
         if isinstance(every, bool) or int(every) != every or every < 1:
-            raise HookError(f"every is {every!r}: give a whole number of steps, at least 1")
+            raise HookError(f"every is {every!r}: pass a whole number of steps, at least 1")
         if mode not in ("create", "append", "overwrite"):
-            raise HookError(f"mode is {mode!r}: give 'create', 'append' or 'overwrite'")
+            raise HookError(f"mode is {mode!r}: pass 'create', 'append' or 'overwrite'")
         self.path = Path(path)
         self.run_file = str(self.path)
         self.every = int(every)
@@ -85,7 +85,7 @@ class Recorder(Hook):
     # --- opening -----------------------------------------------------------------------------
 
     def open(self, info: RunInfo) -> None:
-        """Create or open the file and note the run in it."""
+        """Create or open the file and register the run in it."""
         self._info = info
         self._rows: list[tuple[Any, ...]] = []
         self._frames: list[Frame] = []
@@ -134,7 +134,7 @@ class Recorder(Hook):
             ) from None
 
     def _check(self, file: H5MDFile, info: RunInfo) -> None:
-        """Refuse a file that this run does not continue; cut it back to where it does."""
+        """Refuse a file that this run does not continue; truncate it to the restart."""
         self._same_system(file, info.numbers)
         old, new = file.model, info.model
         for key in ("name", "weights_hash"):
@@ -169,12 +169,12 @@ class Recorder(Hook):
     # --- recording ---------------------------------------------------------------------------
 
     def observe(self, frame: Frame, verdict: Verdict) -> None:
-        """Take a frame in; write out when it is time."""
+        """Buffer a frame; write the buffer when it is due."""
         if self._file is None:
             raise HookError(f"the recorder of {self.path} is not open: run it through attach()")
         if frame.step <= self._last_step:
             raise HookError(
-                f"step {frame.step} after step {self._last_step} in {self.path}: steps must grow; "
+                f"step {frame.step} after step {self._last_step} in {self.path}: steps must increase; "
                 "continue from load_checkpoint() with its step as restart_step, or pass overwrite"
             )
         if self._last is None and not self.replay:
@@ -199,7 +199,7 @@ class Recorder(Hook):
             self._write_out()
 
     def remark(self, remark: Remark) -> None:
-        """Note something about a frame of a replayed trajectory; written out with the next steps."""
+        """Attach a remark to a frame of a replayed trajectory; written with the next steps."""
         self._remarks.append((self._last_step, remark))
         if len(self._remarks) >= MAX_ROWS:
             self._write_out()
@@ -245,9 +245,8 @@ class Recorder(Hook):
             self._file = None
             file.close()
             raise HookError(
-                f"{self.path} was changed by another program while the run wrote to it, so that the "
-                "run cannot go on in it: what it holds may be damaged; begin the run anew in "
-                "another file"
+                f"{self.path} was changed by another program while the run wrote to it: its content may "
+                "be damaged; start the run again in another file"
             )
         try:
             policies = self._info.policies()
@@ -268,7 +267,7 @@ class Recorder(Hook):
                 if self._checkpoint is not None:
                     file.checkpoint(self._checkpoint)
                     self._checkpoint = None
-            finally:  # the frames are stored also where the engine's state cannot be
+            finally:  # the frames are stored even if the engine's state cannot be
                 file.commit()
             if where != "here":
                 raise self._lost(file, where)
@@ -287,37 +286,35 @@ class Recorder(Hook):
         self._written = time.monotonic()
 
     def _lost(self, file: H5MDFile, where: str) -> HookError:
-        """The file is not where it was; what was recorded is saved where that is possible."""
+        """The error for a file that was moved or replaced; saves the recorded frames if possible."""
         what = f"{self.path} was {where} by another program while the run wrote to it"
         if where == "moved":
             name = file.place.name_now()
-            what += ", so that the run ends"
+            what += ", which ends the run"
             file.note("outcome", {"reason": "error", "message": what})
             file.commit()
             there = "the moved file" if name is None else name
             return HookError(
-                f"{what}: everything up to step {self._last_step} is in {there}, from which it can "
-                "be continued"
+                f"{what}: all data up to step {self._last_step} are in {there}; continue from that file"
             )
         file.note("outcome", {"reason": "error", "message": what})
         file.commit()
         copy = file.place.save_copy(file.size)
         if copy is None:
-            return HookError(f"{what}, and no copy could be saved: what was recorded is lost")
+            return HookError(f"{what}, and no copy could be saved: the recorded data are lost")
         return HookError(
-            f"{what}: everything up to step {self._last_step} was saved in {copy}, from which it "
-            "can be continued"
+            f"{what}: all data up to step {self._last_step} were saved in {copy}; continue from that file"
         )
 
     def _cannot_write(self, error: Exception) -> HookError:
         number = error.errno if isinstance(error, OSError) else None
         why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        cure = "free some space" if number in _FULL else "see to the disk"
+        cure = "free some space" if number in _FULL else "check the disk"
         what = f"{self.path} cannot be written to ({' '.join(why.split())}): {cure}, then"
         if not self._recorded:
-            return HookError(f"{what} begin the run anew: no frame of it was recorded yet")
+            return HookError(f"{what} start the run again: no frame had been recorded yet")
         return HookError(
-            f"{what} continue from the last checkpoint; what was recorded before can be read"
+            f"{what} continue from the last checkpoint; data recorded before it are readable"
         )
 
     def flush(self) -> None:
@@ -325,7 +322,7 @@ class Recorder(Hook):
         self._write_out()
 
     def close(self, result: RunResult) -> None:
-        """Write the last frame, its checkpoint and how the run ended; close the file."""
+        """Write the last frame, its checkpoint and the outcome of the run; close the file."""
         if self._file is None:
             return
         if self._last is not None and self._recorded_step != self._last[0].step:

@@ -1,9 +1,8 @@
-"""The id of a run: what tells its frames from those of other runs, wherever they end up.
+"""The id of a run, which distinguishes its frames from those of other runs.
 
-File names do not: most runs are called ``run.h5``, files are moved and copied, and one file has
-many spellings of its path. The id is drawn when a run starts, lies in its file, and goes with its
-frames into flag stores, journals and labelled files, where frames of one run are not independent
-of each other.
+File names do not: most runs are called ``run.h5``, files are moved and copied, and one file can be
+reached by many paths. The id is drawn when a run starts, stored in its file, and copied with its
+frames into flag stores, journals and labelled files, where frames of one run are correlated.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ def new_run_id() -> str:
 
 
 def id_of_content(parts: Iterable[bytes]) -> str:
-    """An id that is the same for the same content, of the form of `new_run_id`."""
+    """An id computed from content, in the format of `new_run_id`."""
     digest = hashlib.sha256()
     for part in parts:
         digest.update(len(part).to_bytes(8, "little"))
@@ -38,7 +37,7 @@ def id_of_content(parts: Iterable[bytes]) -> str:
 
 
 def is_run_id(value: object) -> bool:
-    """Whether a value, for instance of ``atoms.info``, is an id as these functions make them."""
+    """Whether a value, for instance from ``atoms.info``, has the format of a run id."""
     return isinstance(value, str) and _ID.fullmatch(value) is not None
 
 
@@ -48,10 +47,10 @@ def _never_a_number(digits: str) -> str:
 
 
 def stored_run_id(file: h5py.File) -> str:
-    """The id of the run in an open recorded file; empty in a file in which no run has begun.
+    """The id of the run in an open recorded file; empty if no run has begun in it.
 
-    A file that was written before runs had ids gets one from what does not change when it grows or
-    is copied: its creator, what its first run said about itself, and its first frame.
+    For a file written before runs had ids, it is computed from content that does not change when
+    the file grows or is copied: creator, description of the first run, and first frame.
     """
     runs = file.get(layout.RUNS)
     if runs is None or not len(runs):

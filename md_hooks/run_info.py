@@ -28,22 +28,22 @@ class RunInfo:
         seed: seed of the random numbers.
         settings: any further JSON-able settings (ensemble, temperature in K, timestep in fs, ...).
         versions: library name -> version.
-        planned_steps: number of steps that this run should make.
-        planned_frames: number of frames that a replay should show in total.
-        frames_before: number of frames that a continued replay has shown before.
+        planned_steps: planned number of steps of this run.
+        planned_frames: planned number of frames of a replay, in total.
+        frames_before: number of frames that a continued replay has already shown.
         restart_step: step of the checkpoint from which the run continues; None for a new run.
             Hooks drop what they stored after it and expect the next frame at a later step.
         restart_time: time of that checkpoint, fs.
         run_id: distinguishes the frames of this run from those of others (`md_hooks.run_id`). A new
             run draws one; a run that continues in a file keeps the file's.
         begins_anew: the run replaces one that was killed before its file held a frame, and has its
-            id. Hooks drop what they stored of that one.
-        numbers: [N] atomic numbers of the system, so that a wrong file is refused early.
+            id. Hooks drop the data that they stored for that one.
+        numbers: [N] atomic numbers of the system, which expose a wrong file early.
         run_file: the file in which the trajectory is recorded.
-        checkpoint: gives the engine's state after the frame being dispatched as a dict of JSON
-            values and arrays, or None when there is no consistent state.
-        policies: gives the thresholds of the judging hooks, as requested and as resolved so far.
-        hook_states: gives the states of the hooks that have one, for a restart.
+        checkpoint: returns the engine's state after the current frame as a dict of JSON
+            values and arrays, or None without a consistent state.
+        policies: returns the thresholds of the judging hooks, as requested and as resolved so far.
+        hook_states: returns the states of the hooks for a restart.
 
     `HookChain` fills in the last two.
     """
@@ -67,7 +67,7 @@ class RunInfo:
     hook_states: Callable[[], dict[str, Any]] = _no_states
 
     def summary(self) -> dict[str, Any]:
-        """The JSON-able part, as a recorder writes it into its file."""
+        """The JSON-able part, which a recorder stores in its file."""
         return {
             "model": dict(self.model),
             "command": self.command,
@@ -86,13 +86,13 @@ class RunResult:
 
     Attributes:
         reason: "finished", "stopped" (by a hook), "interrupted" (Ctrl-C, SIGTERM) or "error": an
-            exception, or a run that made all its steps without a threshold that "auto" should choose.
-        step: step of the last frame; -1 when there was none.
+            exception, or a run that ended before "auto" had chosen its threshold.
+        step: step of the last frame; -1 without frames.
         time: its time, fs.
         force_delta: the last U that was computed, eV/Å.
-        worst_atom: index of the atom with the largest u_i in the frame that carried that U.
+        worst_atom: index of the atom with the largest u_i in that frame.
         message: one readable line; for "stopped" the reason of the verdict.
-        evaluations: evaluations of the model during the run, where the calculator counts them.
+        evaluations: model evaluations during the run, if the calculator counts them.
     """
 
     reason: str

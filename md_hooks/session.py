@@ -21,10 +21,10 @@ class Session:
     Attributes:
         chain: the hooks.
         last: the last frame.
-        stopped: the verdict that stopped the run, if one did.
-        interrupted: who asked for the end of the run, "" if nobody did.
+        stopped: the verdict that stopped the run, if any.
+        interrupted: the reason of an interruption, "" without one.
         between_steps: whether the engine's state is that of the last frame.
-        result: how the run ended, once it has.
+        result: the outcome; None until the run has ended.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Session:
         self.chain.open(info)
 
     def count_from_now(self) -> None:
-        """Count the evaluations of the model from here on."""
+        """Restart the count of model evaluations."""
         self._evaluations_before = self._evaluations()
 
     @property
@@ -59,18 +59,18 @@ class Session:
 
     @property
     def reason(self) -> str:
-        """Why it should not."""
+        """Why the run should make no further step; "" if it should."""
         return self.interrupted or ("" if self.stopped is None else self.stopped.reason)
 
     def interrupt(self, why: str) -> None:
-        """Ask for the end of the run after the present step."""
+        """Request the end of the run after the current step."""
         self.interrupted = why
 
     def show(self, frame: Frame) -> Verdict:
-        """Hand a frame to the hooks.
+        """Pass a frame to the hooks.
 
         Raises:
-            Exception: the first one that a hook raised, after all of them saw the frame.
+            Exception: the first error of an observing hook, raised after all of them saw the frame.
         """
         self.last = frame
         if frame.force_delta is not None:
@@ -84,8 +84,8 @@ class Session:
         """Close the hooks; further calls return the first result.
 
         Args:
-            reason: "stopped", "interrupted", "finished" or "error"; by default the first of these
-                that is true.
+            reason: "stopped", "interrupted", "finished" or "error"; by default the first of
+                these that applies.
             message: one readable line.
         """
         if self.result is None:

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM that end a run after a complete step, and waits that notice them."""
+"""Ctrl-C and SIGTERM end a run after a complete step; waiting for futures that signals can end."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ NOTICE_SECONDS = 0.5
 def end_after_the_step(interrupt: Callable[[str], None]) -> Iterator[None]:
     """Turn the first SIGINT or SIGTERM into a request; a second one raises KeyboardInterrupt.
 
-    Outside of the main thread, where Python allows no signal handlers, this does nothing.
+    Outside the main thread, where Python allows no signal handlers, this does nothing.
 
     Args:
-        interrupt: called with the reason; the run ends after the step that is being made.
+        interrupt: called with the reason; the run ends after the current step.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -46,8 +46,8 @@ def end_after_the_step(interrupt: Callable[[str], None]) -> Iterator[None]:
 def first_completed(futures: Collection[Future[T]]) -> set[Future[T]]:
     """Wait until one or more futures have completed, and return these.
 
-    It waits in pieces: Python notices a signal that arrives in the moment in which a wait begins
-    only when that wait ends, which may be hours later.
+    It waits in short intervals: Python handles a signal that arrives just as a wait begins only
+    when that wait ends, which may be hours later.
     """
     done: set[Future[T]] = set()
     while futures and not done:
@@ -56,7 +56,7 @@ def first_completed(futures: Collection[Future[T]]) -> set[Future[T]]:
 
 
 def completed(futures: Collection[Future[T]]) -> Iterator[Future[T]]:
-    """Futures as they complete; signals are noticed meanwhile."""
+    """Futures as they complete; signals are handled meanwhile."""
     waiting = set(futures)
     while waiting:
         done = first_completed(waiting)

@@ -1,4 +1,4 @@
-"""Text for terminals: what files and users bring may hold anything, escape codes included."""
+"""Safe text for terminals: input of users and files may contain anything, even escape codes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def printable(text: object, keep: str = "\n") -> str:
     r"""Text in which no character moves the cursor, changes colours or reorders what is shown.
 
     Control characters, escape codes among them, line separators, marks of writing direction and
-    bytes that are no UTF-8 become ``\uXXXX``, which is what JSON writes, too.
+    bytes that are not UTF-8 become ``\uXXXX``, as in JSON.
 
     Args:
         text: anything; its ``str``.
@@ -33,13 +33,13 @@ def printable(text: object, keep: str = "\n") -> str:
 
 
 def one_line(text: object) -> str:
-    """The same without line breaks, and with very long words cut in the middle."""
+    """Printable text without line breaks, very long words cut in the middle."""
     words = str(text).split()
     return printable(" ".join(map(shortened, words)), keep="")
 
 
 def shortened(word: str, longest: int = _LONGEST_WORD) -> str:
-    """A word, or its beginning and end where it is too long to read."""
+    """A word, or its beginning and end if it is too long to read."""
     if len(word) <= longest:
         return word
     half = longest // 3

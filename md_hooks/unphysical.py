@@ -1,4 +1,4 @@
-"""Unphysical structures, on which no reference calculation should be spent."""
+"""Unphysical structures, which are not worth a reference calculation."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from ase.data import chemical_symbols, covalent_radii
 from ase.geometry import complete_cell
 
 CLOSEST = 0.6
-"""Two atoms nearer than this times the sum of their covalent radii overlap: 0.37 Å for H-H,
-0.64 Å for C-H, 0.91 Å for C-C, 1.33 Å for Si-Si. Thermal motion does not get there."""
+"""Two atoms closer than this times the sum of their covalent radii overlap: 0.37 Å for H-H,
+0.64 Å for C-H, 0.91 Å for C-C, 1.33 Å for Si-Si. Thermal motion does not bring atoms this close."""
 
 
 def overlap(atoms: Atoms) -> str | None:
-    """The pair of atoms that overlaps most, in words, or None where none does.
+    """A description of the most overlapping pair of atoms, or None without overlap.
 
     Args:
         atoms: positions in Å, all finite; neighbours across periodic boundaries count.
@@ -28,7 +28,7 @@ def overlap(atoms: Atoms) -> str | None:
         atoms.pbc,
         complete_cell(atoms.cell),
         atoms.positions,
-        cutoff=CLOSEST * radii,  # one radius an atom: a pair counts below the sum of the two
+        cutoff=CLOSEST * radii,  # one radius per atom: a pair counts below the sum of the two
     )
     if not len(distance):
         return None
@@ -41,7 +41,7 @@ def overlap(atoms: Atoms) -> str | None:
 
 
 def unphysical(atoms: Atoms) -> str | None:
-    """Why a structure is unphysical, in words, or None if no reason was found.
+    """Why a structure is unphysical, or None if no reason was found.
 
     Args:
         atoms: positions and cell in Å.

@@ -7,7 +7,7 @@ from enum import IntEnum
 
 
 class Action(IntEnum):
-    """What should happen after a frame; the larger value is the stronger wish."""
+    """What should happen after a frame; the larger value takes precedence."""
 
     CONTINUE = 0
     FLAG = 1
@@ -16,16 +16,16 @@ class Action(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """An action and why.
+    """An action and its reason.
 
     Attributes:
         action: what should happen.
         reason: one readable line: step, time, quantity and value, threshold, worst atom.
         quantity: name of the quantity that decided ("force_delta", "worst_atom", "energy", ...).
         value: its value, eV/Å for the Force Delta.
-        threshold: the threshold it crossed, in the same unit; None where none was involved.
+        threshold: the threshold it crossed, in the same unit; None if none was involved.
 
-    A verdict has no truth value of its own: compare ``verdict.action`` (CONTINUE is 0, and a
+    A verdict has no truth value: compare ``verdict.action`` (CONTINUE is 0, and a
     test such as ``if verdict`` would read like "something happened").
     """
 

@@ -237,7 +237,9 @@ def test_what_is_no_store_is_refused_by_its_line_and_left_alone(tmp_path, kind, 
     path.write_bytes(content)
     recorder = Recorder(tmp_path / "run.h5")
     chain = HookChain([FlagStore(path), recorder])
-    with pytest.raises(HookError, match=rf"flags\.xyz is no file of flagged frames \(line {line}:"):
+    with pytest.raises(
+        HookError, match=rf"flags\.xyz is not a file of flagged frames \(line {line}:"
+    ):
         chain.open(RunInfo(restart_step=restart, run_id="a" * 32))
     assert path.read_bytes() == content
     assert not (tmp_path / "run.h5").exists()  # refused before any file was touched
@@ -324,7 +326,7 @@ def test_what_another_program_adds_during_a_run_is_named(tmp_path):
     with path.open("a") as file:
         file.write("# my notes\n")
     before = path.read_bytes()
-    with pytest.raises(HookError, match="line 6: there should be a number of atoms"):
+    with pytest.raises(HookError, match="line 6: expected a number of atoms"):
         hook.observe(frame(step=1), _flagged())
     assert path.read_bytes() == before
 

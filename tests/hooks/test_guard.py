@@ -132,7 +132,7 @@ def test_auto_counts_from_the_first_frame():
 def test_auto_without_anything_to_measure_is_an_error(u):
     guard = Guard(stop_above="auto", burn_in=2)
     guard(frame(step=0, u=u))
-    with pytest.raises(HookError, match="give stop_above as a number"):
+    with pytest.raises(HookError, match="pass stop_above as a number"):
         guard(frame(step=2, u=0.1))
 
 
@@ -153,7 +153,7 @@ def test_guard_without_thresholds_needs_no_u():
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [
-        ({"stop_above": 0.2, "flag_above": 0.4}, "exchange"),
+        ({"stop_above": 0.2, "flag_above": 0.4}, "swap"),
         ({"stop_above": 0.2, "flag_above": 0.2}, "must lie below"),
         ({"stop_above": -1.0}, ">= 0"),
         ({"stop_above": math.nan}, "number"),
@@ -161,7 +161,7 @@ def test_guard_without_thresholds_needs_no_u():
         ({"flag_above": "automatic"}, "'auto'"),
         ({"stop_above": 1.0, "patience": (3, 2)}, "k <= n"),
         ({"stop_above": 1.0, "patience": (0, 2)}, "k <= n"),
-        ({"stop_above": "auto", "factor": 1.0}, "exchange"),
+        ({"stop_above": "auto", "factor": 1.0}, "swap"),
         ({"stop_above": "auto", "burn_in": 0}, "at least 1"),
         ({"stop_above": 1.0, "on": "energy"}, "worst_atom"),
     ],

@@ -357,7 +357,7 @@ def test_a_folder_that_went_away(tmp_path):
     path.unlink()
     folder.rmdir()
     chain.dispatch(frame(step=1))
-    with pytest.raises(HookError, match=r"r-saved\.h5, from which it can be continued"):
+    with pytest.raises(HookError, match=r"r-saved\.h5; continue from that file"):
         chain.flush()
     assert list(Trajectory(tmp_path / "r-saved.h5").series["step"]) == [1]
 

@@ -132,8 +132,8 @@ def test_append_after_a_restart_drops_what_lies_ahead(tmp_path):
 @pytest.mark.parametrize(
     ("steps", "changes", "info", "match"),
     [
-        ((5, 6), {}, RunInfo(), "steps must grow"),
-        ((0,), {}, RunInfo(), "steps must grow"),
+        ((5, 6), {}, RunInfo(), "steps must increase"),
+        ((0,), {}, RunInfo(), "steps must increase"),
         ((30,), {}, RunInfo(restart_step=29), "before the restart"),
         ((11,), {"numbers": np.array([6, 1, 8, 8])}, RunInfo(), "another system"),
         ((11,), {}, RunInfo(numbers=np.array([6, 1])), "another system"),

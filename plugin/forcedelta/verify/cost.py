@@ -1,4 +1,4 @@
-"""What exact U costs."""
+"""Cost of exact U."""
 
 import time
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""How often an evaluation runs a model forward and backward."""
+"""Number of forward and backward passes of a model per evaluation."""
 
 from collections import Counter
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What the numbers on how a model behaves mean for those who run it."""
+"""Judgement of symmetries, jumps, precision, settings and cost."""
 
 from forcedelta.verify import findings as limits
 from forcedelta.verify.agreement import Change, Copies

@@ -1,4 +1,4 @@
-"""What the numbers on forces and their derivatives mean for U."""
+"""Judgement of forces and their derivatives."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What the comparison of both forces means for U."""
+"""Judgement of the comparison of direct and conservative forces."""
 
 from forcedelta.verify import findings as limits
 from forcedelta.verify.findings import Finding, Level, percent

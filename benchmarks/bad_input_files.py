@@ -1,4 +1,4 @@
-"""The files of `bad_inputs.py`: one good of each kind, and many bad ones."""
+"""Files for `bad_inputs.py`: a valid one of each kind, and many invalid ones."""
 
 import contextlib
 import functools
@@ -91,7 +91,7 @@ _XYZ = {
 }
 STRUCTURES = {**{name: False for name in (*_ATOMS, *_XYZ)}, "nothing.xyz": False, "fifo": False,
               "/dev/zero": False, "folder": False, "loop": False, "noise": False, "empty": False}  # fmt: skip
-"""Structure files, and whether they are good ones."""
+"""Structure files, and whether they are valid."""
 
 _KEYS = (
     "temperature",
@@ -188,7 +188,7 @@ RECORDED = ["bare.h5", "cut.h5", "flipped.h5", "foreign.h5", "settings.h5", "typ
 
 
 class Pairs(torch.nn.Module):
-    """An energy of pairs, with direct forces that are not quite its gradient."""
+    """A pair energy, with direct forces that differ slightly from its gradient."""
 
     def forward(
         self, positions: Tensor, numbers: Tensor, cell: Tensor, edge_index: Tensor,
@@ -225,9 +225,9 @@ def _run() -> bytes:
 @functools.cache
 def _any_model() -> bytes:
     """A TorchScript model of pairs of atoms of any element."""
-    facts = json.dumps({"cutoff": 4.0, "dtype": "float32"})
+    metadata = json.dumps({"cutoff": 4.0, "dtype": "float32"})
     buffer = io.BytesIO()
-    torch.jit.save(torch.jit.script(Pairs()), buffer, _extra_files={"model.json": facts})
+    torch.jit.save(torch.jit.script(Pairs()), buffer, _extra_files={"model.json": metadata})
     return buffer.getvalue()
 
 

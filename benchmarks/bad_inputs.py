@@ -1,15 +1,15 @@
-"""Bad input of every kind to every command: one line on stderr and status 2, never a traceback or a hang.
+"""Invalid input to every command must give one line on stderr and status 2, no traceback or hang.
 
     python benchmarks/bad_inputs.py [--only WORD] [--show]
 
-Each case is a command line in a folder of its own making, run in a forked child of this process, so
-that PyTorch is imported once. It counts as a fault when the child
+Each case is a command line, run in a forked child of this process: PyTorch is imported only once.
+It is a fault if the child
 
 - prints a traceback, or ends with status 1 or by a signal,
 - takes longer than the limit,
-- ends with a status other than the expected one (2, or one of several where the input may pass),
-- prints an error of several lines, or none, with status 2,
-- leaves a file that was not there before, or changes one that was, although it ended with status 2.
+- ends with an unexpected status (expected: 2, or one of several if the input may be valid),
+- prints no error, or one of several lines, with status 2,
+- creates or changes a file with status 2.
 
 Exit status: 0 without a fault, 1 otherwise.
 """
@@ -49,7 +49,7 @@ _ONCE = (
     "openmm.engine",
     "cli.training",
 )
-"""Modules that are imported before the forks."""
+"""Modules to import before the forks."""
 
 NUMBERS = ["1e308", "inf", "-inf", "nan", "-1e-5", "words", "", "9" * 5000, "1e-320"]
 COUNTS = ["-1", "1.5", "1" + "0" * 30, "9" * 5000, "nan", "", "0x10"]
@@ -73,7 +73,7 @@ COUNT_FLAGS = {
 HARMLESS = {("--temperature", "1e-320"), ("--ramp-to", "1e-320"), ("--pressure", "1e-320"),
             ("--pressure", "-1e-5"), ("--stop-above", "1e-320"), ("--flag-above", "1e-320"),
             ("--spacing", "1e-320")}  # fmt: skip
-"""Values of those lists that these flags may well have."""
+"""Values from these lists that are valid for some flags."""
 DEVICES = ["hpu", "meta", "cuda:99", "cuda:-1", "cpu:x", "nonsense", "", "CPU", "vulkan", "a\nb"]
 NAMES = ["", "x" * 256, "x" * 300 + "/y", "a\0b", "a\nb", "a\x1b[31mb", "\udcff", "/" * 5000, "nowhere/x.h5",
          "/proc/x.h5", "/dev/full/x", "loop", "folder", "locked/x.h5", "good.xyz/x.h5"]  # fmt: skip
@@ -83,12 +83,12 @@ SOURCES = ["nothing", "text.txt", "folder", "fifo", "/dev/zero", "loop", "empty"
 
 @dataclass(frozen=True)
 class Case:
-    """A command line and the exit statuses that are right for it."""
+    """A command line and its expected exit statuses."""
 
     arguments: list[str]
     allowed: tuple[int, ...] = (2,)
     remarks: bool = False
-    """An audit that says in its file why there is nothing in it."""
+    """An audit that records the reason in its file."""
 
 
 def cases() -> Iterator[Case]:
@@ -197,7 +197,7 @@ OTHERS = [
 
 
 def snapshot(folder: Path) -> dict[str, str]:
-    """What lies in a folder: names and what the files hold."""
+    """Names and contents of the files in a folder."""
     found = {}
     for path in sorted(folder.rglob("*")):
         regular = path.is_file() and not path.is_symlink() and path.stat().st_size < 10**7
@@ -262,7 +262,7 @@ def run(case: Case) -> tuple[int | None, str]:
 
 
 def faults_of(case: Case, code: int | None, stderr: str) -> list[str]:
-    """What is wrong with how a case ended."""
+    """The faults of a case."""
     if code is None:
         return ["hang"]
     found = []
@@ -284,7 +284,7 @@ def main() -> int:
     """Run the campaign."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", default="", help="cases whose command line contains this")
-    parser.add_argument("--show", action="store_true", help="print what each case says")
+    parser.add_argument("--show", action="store_true", help="print the output of each case")
     options = parser.parse_args()
     import torch
 
@@ -325,7 +325,7 @@ def main() -> int:
 
 
 def restore(folder: Path, changed: list[str]) -> None:
-    """Remove what a case wrote, and make the inputs anew."""
+    """Remove the files that a case wrote, and restore the inputs."""
     import shutil
 
     for path in folder.iterdir():

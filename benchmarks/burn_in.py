@@ -1,8 +1,8 @@
-"""Does `--stop-above auto` refuse the burn-ins that it should, and only those?
+"""Burn-ins that `--stop-above auto` refuses, compared with those that it should refuse.
 
-    python benchmarks/burn_in.py pairs DATA      20 pairs of model and structure that the model knows, 20 that it
-                                                 does not: the first must get a threshold, no run of the second may
-                                                 end as "done" with an exploded structure
+    python benchmarks/burn_in.py pairs DATA      20 structures in the domain of their model, 20 outside of it: the
+                                                 first must get a threshold, no run of the second may finish with an
+                                                 exploded structure
     python benchmarks/burn_in.py alarms          24 calm runs of 3 ps at 300 K with conservative and with direct
                                                  forces, 12 ramps to 3000 K: false alarms, and blow-ups missed
 
@@ -35,7 +35,7 @@ ACETYLACETONE = Path(__file__).parents[1] / "examples" / "acetylacetone.xyz"
 
 @dataclass(frozen=True)
 class Pair:
-    """A run: model, structure, and what else is not as in `forcedelta run`."""
+    """A run: model, structure, and options that differ from the defaults of `forcedelta run`."""
 
     name: str
     model: str
@@ -133,33 +133,33 @@ FOREIGN = (
 
 
 def run(structure: Path, model: str, out: Path, steps: int, *more: str) -> dict[str, object]:
-    """The facts of a run with an automatic threshold, as the command gives them."""
+    """The result of a run with an automatic threshold, as printed by ``--json``."""
     text, words = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(text), contextlib.redirect_stderr(words):
         status(["run", str(structure), "--model", model, "--out", str(out), "--steps", str(steps),
                 "--stop-above", "auto", "--json", *more])  # fmt: skip
     if not text.getvalue():
         raise SystemExit(words.getvalue())
-    facts: dict[str, object] = json.loads(text.getvalue())
-    if facts["status"] == 130:  # Ctrl-C, and no verdict of a guard
+    result: dict[str, object] = json.loads(text.getvalue())
+    if result["status"] == 130:  # Ctrl-C, and no verdict of a guard
         raise SystemExit(130)
-    return facts
+    return result
 
 
 def exploded(trajectory: Trajectory, temperature: float) -> str:
-    """Why the end of a run is no structure at its temperature any more; "" where it is one."""
+    """Why the last frame of a run is not a structure at its temperature; "" if it is."""
     hot = float(np.mean(trajectory.series["temperature"][-100:]))
     if hot > 5 * temperature:
         return f"{hot:.3g} K"
     return Geometry.of(trajectory.frame(0)).broken(trajectory.frame(-1)) or ""
 
 
-def _words(facts: dict[str, object]) -> str:
-    return str(facts["message"] or f"threshold {facts['stop_threshold']:.3g} eV/Å")
+def _outcome(result: dict[str, object]) -> str:
+    return str(result["message"] or f"threshold {result['stop_threshold']:.3g} eV/Å")
 
 
 def pairs(data: Path, steps: int) -> bool:
-    """The table of the 40 pairs; True where all of them are as they must be."""
+    """Print the table of the 40 pairs; True if all are as expected."""
     right = True
     with tempfile.TemporaryDirectory() as folder:
         for known, group in ((True, KNOWN), (False, FOREIGN)):
@@ -168,37 +168,37 @@ def pairs(data: Path, steps: int) -> bool:
                 structure = Path(folder) / "structure.xyz"
                 pair.structure(data).write(structure)
                 out = Path(folder) / f"{known}{number}.h5"
-                facts = run(structure, pair.model, out, steps, "--seed", "1", "--temperature",
+                result = run(structure, pair.model, out, steps, "--seed", "1", "--temperature",
                             str(pair.temperature), *pair.options)  # fmt: skip
-                end = "" if facts["status"] == 3 else exploded(Trajectory(out), pair.temperature)
-                good = facts["stop_threshold"] is not None if known else not end
+                end = "" if result["status"] == 3 else exploded(Trajectory(out), pair.temperature)
+                good = result["stop_threshold"] is not None if known else not end
                 right &= good
                 print(
-                    f"{'ok   ' if good else 'WRONG'} {pair.model:12} {pair.name:26} status {facts['status']} "
-                    f"{_words(facts)} {end}",
+                    f"{'ok   ' if good else 'WRONG'} {pair.model:12} {pair.name:26} status {result['status']} "
+                    f"{_outcome(result)} {end}",
                     flush=True,
                 )
     return right
 
 
 def alarms(calm: int, ramps: int) -> bool:
-    """False alarms of calm runs and blow-ups that no guard stopped; True where there are few."""
+    """Count false alarms in calm runs and missed blow-ups; True if there are few."""
     stopped = {"conservative": 0, "direct": 0}
     missed = 0
     with tempfile.TemporaryDirectory() as folder:
         for forces in stopped:
             for seed in range(calm):
-                facts = run(ACETYLACETONE, "acac", Path(folder) / "run.h5", 6000, "--overwrite",
+                result = run(ACETYLACETONE, "acac", Path(folder) / "run.h5", 6000, "--overwrite",
                             "--seed", str(seed), "--forces", forces)  # fmt: skip
-                stopped[forces] += facts["status"] == 3
+                stopped[forces] += result["status"] == 3
             print(f"{stopped[forces]} of {calm} calm runs stopped, {forces} forces", flush=True)
         for seed in range(ramps):
-            facts = run(ACETYLACETONE, "acac", Path(folder) / "run.h5", 12000, "--overwrite",
+            result = run(ACETYLACETONE, "acac", Path(folder) / "run.h5", 12000, "--overwrite",
                         "--seed", str(seed), "--ramp-to", "3000")  # fmt: skip
             end = Trajectory(Path(folder) / "run.h5").frame(-1)
-            late = facts["status"] != 3 or not end.temperature or end.temperature > 8000
+            late = result["status"] != 3 or not end.temperature or end.temperature > 8000
             missed += late
-            print(f"ramp {seed}: {facts['message']}", flush=True)
+            print(f"ramp {seed}: {result['message']}", flush=True)
         print(f"{missed} of {ramps} ramps blew up before they were stopped")
     return max(stopped.values()) <= calm / 20 and missed == 0
 

@@ -1,7 +1,7 @@
-"""How much faster an audit is than a loop over frames with the calculator: python benchmarks/cost_audit.py
+"""Speed of an audit relative to a loop over frames with the calculator: python benchmarks/cost_audit.py
 
-Molecules of 3 to 15 atoms, `acac`, processor time on one thread, both in turn; medians over rounds.
-The loop reads the trajectory, too, but writes nothing, whereas the audit also judges and records.
+Molecules of 3 to 15 atoms, `acac`, processor time on one thread, alternating; medians over rounds.
+The loop also reads the trajectory but writes nothing, whereas the audit judges and records frames.
 """
 
 import statistics

@@ -1,10 +1,10 @@
-"""What exact U costs with EquiformerV2, relative to fairchem's own forward pass of the same weights.
+"""Cost of exact U with EquiformerV2, relative to fairchem's own forward pass of the same weights.
 
     python benchmarks/cost_eqv2.py CHECKPOINT.pt --atoms 64 200
 
 in the environment of EquiformerV2. Processor time on one thread, in turns within one process;
-medians. The library's pass is what its calculator does with a structure: conversion, graph, backbone
-and all heads, with what weights do recorded, as its code has it; and the same with frozen weights.
+medians. The library's pass is the work of its calculator per structure: conversion, graph, backbone and
+all heads, once with operations on the weights recorded by autograd, as in its code, and once frozen.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from forcedelta.models.registry import load_model
 
 
 def silicon(atoms: int) -> Atoms:
-    """A rattled crystal of so many atoms, a multiple of 8."""
+    """A rattled crystal of this number of atoms, a multiple of 8."""
     layers = min((n for n in range(1, 9) if atoms % (8 * n * n) == 0), key=lambda n: abs(n - 3))
     crystal = bulk("Si", cubic=True) * (layers, layers, atoms // (8 * layers * layers))
     crystal.rattle(0.05, seed=1)

@@ -1,4 +1,4 @@
-"""What exact U costs with fairchem's direct-force models, beside fairchem's own calculator.
+"""Cost of exact U with fairchem's direct-force models, relative to fairchem's own calculator.
 
     python benchmarks/cost_fairchem.py                     # real size, random weights
     python benchmarks/cost_fairchem.py --model esen-sm-direct-all-omol
@@ -6,7 +6,7 @@
 
 Without --model it writes a checkpoint of the size of esen-sm-direct-all-omol (6.3 million
 parameters) with random weights and loads it as any other. Clusters of ammonia of 64 and 200 atoms;
-processor time on one thread, medians over rounds in which all take turns.
+processor time on one thread, alternating within rounds; medians over rounds.
 """
 
 import argparse
@@ -63,7 +63,7 @@ CONFIG = {
 
 
 def random_checkpoint(path: Path) -> Path:
-    """Writes an inference checkpoint of fairchem-core with random weights."""
+    """Write an inference checkpoint of fairchem-core with random weights."""
     import_library()
     import hydra
     from fairchem.core.units.mlip_unit.api.inference import MLIPInferenceCheckpoint
@@ -111,7 +111,7 @@ def cluster(count: int) -> Atoms:
 
 
 def measure(model: LoadedModel, atoms: Atoms, rounds: int) -> None:
-    """Prints one row."""
+    """Print one row."""
     assert model.calculator is not None, "fairchem has no calculator for this network"
     ours = ForceDeltaCalculator(model)
     library = model.calculator()

@@ -1,7 +1,7 @@
-"""What exact U and the hooks cost: ratios to a run of the same model with direct forces only.
+"""Cost of exact U and the hooks, relative to a run of the same model with direct forces only.
 
-All runs take turns within each round, so that a machine whose speed drifts still gives ratios; the
-medians over the rounds are printed. One thread. `python benchmarks/cost_md.py --memory` also makes 10^5
+The runs alternate within each round, which cancels drifts in the speed of the machine; the medians
+over the rounds are printed. One thread. `python benchmarks/cost_md.py --memory` also makes 10^5
 steps and prints how the memory of the process grows.
 """
 

@@ -1,8 +1,8 @@
-"""What OpenMM costs: ratios of steps with U in OpenMM to the same in ASE, for periodic silicon.
+"""Cost of steps with U in OpenMM relative to ASE, for periodic silicon.
 
-PythonForce always, TorchForce where openmmtorch can be imported. The engines take turns within each
-round, so that a machine whose speed drifts still gives ratios; printed are medians over the rounds,
-of processor time, one thread. `python benchmarks/cost_openmm.py MODEL` takes another model.
+PythonForce always, TorchForce if openmmtorch is installed. The engines alternate within each round,
+which cancels drifts in the speed of the machine; medians of processor time over the rounds, one
+thread. `python benchmarks/cost_openmm.py MODEL` takes another model.
 """
 
 import statistics

@@ -1,8 +1,8 @@
-"""What exact U of an Orb model costs: ratios to orb-models' own calculator, which has forces only.
+"""Cost of exact U of an Orb model, relative to orb-models' own calculator with direct forces only.
 
-Processor time of one evaluation of the same structure, both in turn, so that a machine whose speed
-drifts still gives ratios; medians over the rounds. The network has its real size and random
-weights, as the time does not depend on them, unless there is a checkpoint: --model FILE.
+Processor time of one evaluation of the same structure, alternating to cancel drifts in the speed
+of the machine; medians over the rounds. The network has its real size and random weights, which do
+not affect the time, unless a checkpoint is passed: --model FILE.
 
 With --compile both are also compiled by torch, which takes minutes before the first round, and all
 are compared with orb-models' eager and compiled calculators. Needs orb-models: pip install '.[orb]'.
@@ -58,7 +58,7 @@ def processor_time(work: Callable[[], Any]) -> float:
 
 
 def outside(calculator: ForceDeltaCalculator, atoms: Atoms) -> Callable[[], float]:
-    """Makes one evaluation and returns its share of time outside of the model and its gradient."""
+    """Make one evaluation and return its share of time outside of the model and its gradient."""
     inside = [0.0]
     force_delta = calculator._force_delta
 

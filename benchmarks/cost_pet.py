@@ -1,12 +1,12 @@
-"""What exact U costs with a PET, beside metatomic's own calculators of the same weights.
+"""Cost of exact U with a PET, relative to metatomic's own calculators with the same weights.
 
     python benchmarks/cost_pet.py                    # metatrain's default size, random weights
     python benchmarks/cost_pet.py --model pet.pt
 
-Processor time of one evaluation of 64 and 200 rattled copper atoms on one thread, all in turn within
-each round; medians over the rounds. metatomic's direct calculator has direct forces, its
-conservative one the gradient. In a crystal the direct one goes through the backward pass as well,
-for the stress; so that there are also clusters. Needs pip install '.[pet]' metatrain.
+Processor time of one evaluation of 64 and 200 rattled copper atoms on one thread, alternating
+within each round; medians over the rounds. metatomic's direct calculator gives direct forces, its
+conservative one the gradient. In a crystal the direct one also runs the backward pass, for the
+stress; clusters are therefore included. Needs pip install '.[pet]' metatrain.
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ of 1 - confidence = 0.10 of all draws.
 
     python benchmarks/guarantee_coverage.py [--repeats 400] [--risk 0.15] [--guide 0.8]
 
-prints a line for each kind of runs: the share of broken guarantees if all labels are taken for
-independent, the same with the correlation taken into account, and how often there was a threshold.
+prints one line per set of parameters: the share of broken guarantees if all labels are treated as
+independent, the same with correlation taken into account, and the share of draws with a threshold.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ TOLERANCE, CONFIDENCE = 0.1, 0.9
 
 @dataclass(frozen=True)
 class Runs:
-    """A kind of runs.
+    """Parameters of simulated runs.
 
     Attributes:
-        runs: how many.
-        frames: labels of each.
+        runs: number of runs.
+        frames: labels per run.
         tau: correlation time in frames.
-        icc: share of the variance that is between runs.
-        selected: labels lie at random times that are 1 to 20 frames apart, instead of at each frame.
-        timeless: the labels do not tell their times.
+        icc: share of the variance between runs.
+        selected: labels are at random times, 1 to 20 frames apart, instead of at every frame.
+        timeless: the labels have no times.
     """
 
     runs: int

@@ -1,7 +1,7 @@
-"""The ten systems of the paper behind the Force Delta: is the model sound there, and does it run?
+"""Check and guarded dynamics of a model on the ten systems of the Force Delta paper.
 
-For each structure in a folder: `forcedelta check` in short, then guarded dynamics. With published
-weights, or with a checkpoint of any weights:
+For each structure in a folder: a quick `forcedelta check`, then guarded dynamics, with published
+weights or any checkpoint:
 
     python benchmarks/ten_systems.py DATA/systems --model orb-v3-direct-20-mpa
     python benchmarks/ten_systems.py DATA/systems --model weights.ckpt --architecture orb-v3-direct-20

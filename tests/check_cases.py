@@ -1,6 +1,6 @@
-"""Models with one thing wrong with each, made of the embedded ones, and the verdict each must get.
+"""Embedded models with one defect each, and the expected verdict.
 
-Not collected by itself: `test_check_verdicts.py` runs it. ``python tests/check_cases.py`` prints the
+Not collected by pytest: `test_check_verdicts.py` runs it. ``python tests/check_cases.py`` prints the
 table of verdicts and of the first reason for each.
 """
 
@@ -31,7 +31,7 @@ SOUND, CAVEATS, NOT_USABLE = "sound", "usable with caveats", "not usable"
 
 
 class Changed(nn.Module):
-    """A network of which energy and direct forces go through a function."""
+    """A network whose energy and direct forces are modified by a function."""
 
     takes_charge_spin = False
 
@@ -48,7 +48,7 @@ class Changed(nn.Module):
 
 
 class Charged(Changed):
-    """Says that it takes charge and spin."""
+    """Claims to accept charge and spin."""
 
     takes_charge_spin = True
 
@@ -58,12 +58,12 @@ class Case:
     """A broken model.
 
     Attributes:
-        name: what is wrong.
-        verdict: that it must get.
-        change: makes it of a sound one.
+        name: the defect.
+        verdict: expected verdict.
+        change: introduces the defect into a sound model.
         word: part of the reasons; empty for sound models.
         crystal: on silicon with `mlearn` instead of acetylacetone with `acac`.
-        quick: verdict of ``--quick``, which is the same but where it says what it skipped.
+        quick: verdict of ``--quick`` if it is not the same.
         only_single: the model cannot be loaded in float64.
         kind: of module.
         library: whether the library's own calculator is the sound model.
@@ -177,7 +177,7 @@ def pairs(graph: Graph) -> Tensor:
 
 
 def step_at(length: float, height: float) -> Change:
-    """Each pair below a length has some energy."""
+    """Add a constant energy for each pair below a length."""
 
     def make(value: Tensor, graph: Graph) -> Tensor:
         below = (pairs(graph) < length).to(value.dtype)
@@ -187,7 +187,7 @@ def step_at(length: float, height: float) -> Change:
 
 
 def straight_through(value: Tensor, graph: Graph) -> Tensor:
-    """Rounded, with the gradient of what was not."""
+    """Rounded energy with the gradient of the unrounded one."""
     return value + (1e-3 * torch.round(1e3 * value) - value).detach()
 
 
@@ -325,7 +325,7 @@ CASES = (
 
 
 def table(quick: bool = False) -> list[tuple[str, str, str, str]]:
-    """Name, verdict that it must get, verdict that it gets, first reason of each case."""
+    """Name, expected verdict, actual verdict and first reason of each case."""
     rows = []
     for case in CASES:
         found = case.inspect(quick)

@@ -1,4 +1,4 @@
-"""ASE dynamics by the name of their ensemble: initial velocities, thermostat, temperature ramp."""
+"""Ensembles of ASE: initial velocities, thermostat, barostat and temperature ramp."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ ENSEMBLES = ("nve", "langevin", "bussi", "npt")
 
 @dataclass(frozen=True)
 class Ramp:
-    """A target temperature that is constant, then rises or falls linearly, then is constant.
+    """A target temperature that is constant, changes linearly, and is constant again.
 
     Attributes:
-        start: K, up to and including ``first_step``.
-        end: K, from ``last_step`` on.
-        first_step: where the ramp starts.
-        last_step: where it ends; not before ``first_step``.
+        start: temperature up to and including ``first_step``, K.
+        end: temperature from ``last_step`` on, K.
+        first_step: first step of the ramp.
+        last_step: last step of the ramp; not before ``first_step``.
     """
 
     start: float
@@ -53,19 +53,19 @@ class Ramp:
 
 @dataclass(frozen=True)
 class EnsembleSettings:
-    """What defines a dynamics.
+    """Settings of an ensemble and its integrator.
 
     Attributes:
         name: one of `ENSEMBLES`: "nve" (velocity Verlet), "langevin" (NVT, Vanden-Eijnden and
             Ciccotti, as in ASE), "bussi" (NVT, stochastic velocity rescaling) or "npt" (Langevin
             for positions and volume, isotropic; Quigley and Probert, as in ASE's LangevinBAOAB).
-        ramp: the thermostat's target; for "nve" only its start temperature is used, for the
+        ramp: target temperature of the thermostat; "nve" uses only its start temperature, for the
             initial velocities.
-        timestep: fs.
+        timestep: time step, fs.
         tau: relaxation time of the thermostat, fs; the friction of "langevin" is 1/tau.
-        pressure: GPa, of "npt". The kinetic (ideal-gas) part is included.
-        barostat_tau: relaxation time of the volume, fs, of "npt".
-        seed: of initial velocities and thermostat.
+        pressure: target pressure of "npt", GPa, including the kinetic (ideal-gas) part.
+        barostat_tau: relaxation time of the volume in "npt", fs.
+        seed: random seed of initial velocities and thermostat.
     """
 
     name: str
@@ -87,7 +87,7 @@ class EnsembleSettings:
         check_number("ramp_to", self.ramp.end)
         if self.name == "nve" and self.ramp.end != self.ramp.start:
             raise ForceDeltaError(
-                "ensemble nve has no thermostat that could follow a temperature ramp: choose "
+                "ensemble nve has no thermostat to follow a temperature ramp: choose "
                 "langevin, bussi or npt"
             )
         if self.name == "bussi" and self.ramp.start == 0:
@@ -98,32 +98,31 @@ class EnsembleSettings:
 
 
 def prepare(atoms: Atoms, settings: EnsembleSettings, began_as: Atoms | None = None) -> str:
-    """Fix the centre of mass and give the atoms their initial velocities, in place.
+    """Fix the centre of mass and set the initial velocities, in place.
 
-    The centre of mass is held by a constraint where the structure has no constraints of its own,
-    because a direct force field need not have zero net force; with "bussi" the rotation of a
-    structure without periodicity, or of a molecule alone in a periodic box, is held as well
-    (`forcedelta.free_rotation`). Of several molecules that do not touch each other each may still spin
-    up with "bussi"; "langevin" suits them better. These degrees of
-    freedom then count neither in the temperature nor in the thermostat. Velocities are
-    Maxwell-Boltzmann distributed at the start temperature in all others; with "nve" and "langevin"
-    a free molecule keeps the rotation that it has at this temperature. A structure that carries
-    momenta keeps them, less what the constraints hold.
+    Unless the structure has constraints, a constraint fixes the centre of mass, because direct
+    forces need not sum to zero. With "bussi" the rotation of a non-periodic structure, or of a
+    single molecule in a periodic box, is fixed as well (`forcedelta.free_rotation`). Separate
+    molecules in one structure may still spin up with "bussi"; "langevin" suits them better. Fixed
+    degrees of freedom count neither in the temperature nor in the thermostat. The others are
+    Maxwell-Boltzmann distributed at the start temperature; with "nve" and "langevin" a free
+    molecule keeps its thermal rotation. Momenta of a structure are kept, apart from their
+    components along constraints.
 
     ASE's "npt" integrator moves atoms past constraints and thermalises the motion of the centre of
-    mass with the rest: it is neither held nor removed there, and all 3N count.
+    mass: there it is neither fixed nor removed, and all 3N degrees of freedom count.
 
     Args:
-        atoms: see above.
+        atoms: structure to prepare.
         settings: see `EnsembleSettings`.
-        began_as: the structure at step 0 of a run that is continued, so that the same is held.
+        began_as: structure at step 0 of a continued run, which decides what is fixed.
 
     Returns:
-        A sentence that says where the velocities come from.
+        A phrase that names the origin of the velocities.
 
     Raises:
         ForceDeltaError: "npt" with constraints; "bussi" with constraints that leave a molecule
-            free to turn; atoms that are none (`forcedelta.checks.check_atoms`).
+            free to rotate; invalid atoms (`forcedelta.checks.check_atoms`).
     """
     check_atoms(atoms)
     if settings.name == "npt" and atoms.constraints:
@@ -134,30 +133,30 @@ def prepare(atoms: Atoms, settings: EnsembleSettings, began_as: Atoms | None = N
     if settings.name == "bussi":
         _check_rotation(atoms, began_as or atoms)
     if settings.name != "npt" and not atoms.constraints and len(atoms) > 1:
-        atoms.set_constraint(_held(began_as or atoms, settings))
+        atoms.set_constraint(_default_constraints(began_as or atoms, settings))
     if atoms.has("momenta") and atoms.get_momenta().any():
         given, less = atoms.get_momenta(), ""
-        atoms.set_momenta(given)  # now, or the first step would take out what is held
+        atoms.set_momenta(given)  # now, or the first step would apply the constraints
         if np.allclose(atoms.get_momenta(), given, rtol=0, atol=1e-9):
             atoms.set_momenta(given, apply_constraint=False)  # to the last bit
         else:
-            less = _less(atoms)
+            less = _removed_by_constraints(atoms)
         return f"velocities from the structure{less} ({atoms.get_temperature():.1f} K)"
     temperature = settings.ramp.start
     thermalize_momenta(atoms, temperature, rng=_generator(settings.seed, 0))
     return f"velocities drawn at {temperature:g} K"
 
 
-def _held(began_as: Atoms, settings: EnsembleSettings) -> list[FixConstraint]:
-    """What is held of a structure without constraints of its own."""
+def _default_constraints(began_as: Atoms, settings: EnsembleSettings) -> list[FixConstraint]:
+    """The constraints for a structure without any."""
     held: list[FixConstraint] = [FixCom()]
     if settings.name == "bussi" and turns_freely(began_as):
         held.append(FixRotation(began_as))
     return held
 
 
-def _less(atoms: Atoms) -> str:
-    """What the constraints took out of the momenta of a structure, in words."""
+def _removed_by_constraints(atoms: Atoms) -> str:
+    """Phrase that names the part of the momenta removed by the constraints."""
     kinds = {type(constraint) for constraint in atoms.constraints}
     if kinds <= {FixCom, FixRotation}:
         return (
@@ -165,14 +164,14 @@ def _less(atoms: Atoms) -> str:
             if FixRotation in kinds
             else " without net momentum"
         )
-    return " less what its constraints hold"
+    return " projected onto its constraints"
 
 
 def _check_rotation(atoms: Atoms, began_as: Atoms) -> None:
-    """Refuse a molecule whose constraints leave it free to turn: rescaling would spin it up.
+    """Refuse a molecule whose constraints leave it free to rotate: rescaling would spin it up.
 
     Raises:
-        ForceDeltaError: its own constraints hold neither three atoms off one line nor all rotation.
+        ForceDeltaError: the constraints do not fix three atoms that are not on one line.
     """
     if not atoms.constraints or not turns_freely(began_as):
         return
@@ -187,13 +186,13 @@ def _check_rotation(atoms: Atoms, began_as: Atoms) -> None:
 
 
 class Ensemble(Hook):
-    """A dynamics together with its temperature ramp.
+    """An integrator of ASE with its temperature ramp.
 
-    It is a hook as well: after each frame it sets the target temperature of the next step. Put it
-    before a Recorder in the chain, so that a checkpoint holds the target of the step to come.
+    It is also a hook: after each frame it sets the target temperature of the next step. It must
+    precede a Recorder in the chain for checkpoints to hold the target of the next step.
 
     Args:
-        atoms: with momenta (`prepare`) and a calculator. "npt" evaluates the calculator here.
+        atoms: structure with momenta (`prepare`) and a calculator, which "npt" evaluates here.
         settings: see `EnsembleSettings`.
 
     Attributes:
@@ -222,7 +221,7 @@ class Ensemble(Hook):
         if settings.name == "bussi":
             if not atoms.get_momenta().any():
                 raise ForceDeltaError(
-                    "ensemble bussi rescales velocities, and all of these are zero: choose langevin"
+                    "ensemble bussi rescales velocities, but all are zero: choose langevin"
                 )
             return Bussi(atoms, timestep, start, tau, rng=self._rng)
         if not atoms.pbc.all():
@@ -231,7 +230,7 @@ class Ensemble(Hook):
                 "langevin or bussi for this one"
             )
         with warnings.catch_warnings():
-            # it says which mass it chose for the barostat
+            # about the choice of the barostat mass
             warnings.filterwarnings("ignore", message="Using heuristic P_mass")
             return LangevinBAOAB(
                 atoms,
@@ -263,5 +262,5 @@ class Ensemble(Hook):
 
 
 def _generator(seed: int, stream: int) -> np.random.Generator:
-    """Independent random numbers for each use of one seed."""
+    """An independent random number generator for each use of one seed."""
     return np.random.default_rng([seed, stream])

@@ -1,4 +1,4 @@
-"""The rotation of a free molecule, held still as ASE's `FixCom` holds its centre of mass."""
+"""Constraint on the rotation of a free molecule, as ASE's `FixCom` constrains its centre of mass."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from ase.constraints import FixConstraint
 from numpy.typing import NDArray
 
 LINEAR = 0.25
-"""Å; a molecule counts as linear where no atom lies further from its long axis. A CO2 that bends at 300 K
-stays below, the bent NO2 (0.32 Å) does not."""
+"""Å; a molecule counts as linear if no atom lies further from its long axis. CO2 bending at 300 K
+stays below this distance, bent NO2 (0.32 Å) does not."""
 
 BONDED = 1.25
-"""Two atoms nearer than this times the sum of their covalent radii belong to one molecule."""
+"""Atoms closer than this multiple of the sum of their covalent radii are bonded."""
 
 ALONE = 5.0
-"""Å; a molecule in a periodic box whose images are further away than this turns freely."""
+"""Å; a molecule in a periodic box rotates freely if its images are further away than this."""
 
 
 class FixRotation(FixConstraint):
     """Keeps the angular momentum about the centre of mass at zero.
 
-    For thermostats that rescale velocities. Nothing exchanges energy between the rotation of a free
-    molecule and its vibrations, so a rescaling that heats the vibrations by a factor heats the
-    rotation by that factor again and again: it spins up, most of all in a temperature ramp.
+    For thermostats that rescale velocities. The rotation of a free molecule does not exchange energy
+    with its vibrations, so every rescaling that heats the vibrations also heats the rotation: the
+    molecule spins up, most of all in a temperature ramp.
 
-    A linear molecule loses the two rotations that it has; what its bending vibrations carry about
+    A linear molecule loses its two rotations; the angular momentum of its bending vibrations about
     the axis stays.
 
     Args:
-        atoms: the molecule, at least two atoms. Whether it is linear is decided here, so give the
-            structure that a run began with, also where the run is continued.
+        atoms: the molecule, at least two atoms. It determines whether the molecule is linear, so
+            pass the initial structure of a run also when continuing it.
     """
 
     def __init__(self, atoms: Atoms) -> None:
@@ -42,26 +42,26 @@ class FixRotation(FixConstraint):
         self._axes = 2 if away.max() < LINEAR else 3
 
     def get_removed_dof(self, atoms: Atoms) -> int:
-        """Degrees of freedom that neither temperature nor thermostat count: 3, or 2 if linear."""
+        """Number of constrained degrees of freedom: 3, or 2 for a linear molecule."""
         return self._axes
 
     def adjust_positions(self, atoms: Atoms, new: NDArray[np.float64]) -> None:
-        """Momenta without rotation do not turn the molecule, so there is nothing to adjust."""
+        """Nothing to adjust: momenta without rotation do not turn the molecule."""
 
     def adjust_momenta(self, atoms: Atoms, momenta: NDArray[np.float64]) -> None:
-        """Take the rigid rotation out of momenta [N, 3], in place."""
+        """Remove the rigid rotation from momenta [N, 3], in place."""
         self._project(atoms, momenta)
 
     def adjust_forces(self, atoms: Atoms, forces: NDArray[np.float64]) -> None:
-        """Take out of forces [N, 3], eV/Å, the part that would turn the molecule, in place."""
+        """Remove the net torque from forces [N, 3], eV/Å, in place."""
         self._project(atoms, forces)
 
     def todict(self) -> dict[str, Any]:
-        """As ASE's constraints have it."""
+        """The constraint as a dictionary, in ASE's format."""
         return {"name": "FixRotation", "kwargs": {}}
 
     def _project(self, atoms: Atoms, vectors: NDArray[np.float64]) -> None:
-        """p_i -> p_i - m_i w x r_i, with w such that sum_i r_i x p_i vanishes about the axes held."""
+        """p_i -> p_i - m_i w x r_i, with w such that sum_i r_i x p_i vanishes about the constrained axes."""
         masses, arms = _about_centre(atoms)
         moments, axes = np.linalg.eigh(_inertia(masses, arms))
         moments, axes = moments[-self._axes :], axes[:, -self._axes :]
@@ -71,10 +71,10 @@ class FixRotation(FixConstraint):
 
 
 def turns_freely(atoms: Atoms) -> bool:
-    """Whether nothing hinders the rotation of a structure as a whole.
+    """Whether a structure can rotate freely as a whole.
 
-    True without periodicity, and for one molecule alone in a periodic box: its atoms are bonded to
-    each other as they stand, not across a boundary, and no image comes near.
+    True without periodicity, and for a single molecule in a periodic box whose bonds do not cross a
+    boundary and whose images are further away than `ALONE`.
     """
     if not atoms.pbc.any():
         return True

@@ -1,7 +1,7 @@
-"""What each setting may be: one table for flags, TOML files, stored runs and library functions.
+"""Valid values of every setting: one table for flags, TOML files, stored runs and functions.
 
-The upper bounds are far beyond anything physical: they catch a wrong unit or a slip of the keyboard
-before a model is loaded or a file is written, and keep numbers away from where arithmetic overflows.
+The upper bounds are far beyond anything physical: they catch wrong units and typing errors
+before a model is loaded or a file is written, and prevent arithmetic overflow.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from md_hooks.text import one_line, printable, shortened
 
 @dataclass(frozen=True)
 class Limits:
-    """The values that a number may have.
+    """The valid range of a number.
 
     Attributes:
-        low: the smallest.
-        high: the largest.
-        unit: of both.
-        noun: what to give, in words.
-        why: a reason for a bound that is not obvious.
+        low: smallest valid value.
+        high: largest valid value.
+        unit: unit of both.
+        noun: noun for the error message.
+        why: reason for a bound that is not obvious.
     """
 
     low: float
@@ -40,7 +40,7 @@ class Limits:
 
     @property
     def words(self) -> str:
-        """What to give instead of a value that is out of range."""
+        """The advice for a value that is out of range."""
         sign = " above 0" if self.low > 0 else " of 0 or more" if self.low == 0 else ""
         if self.noun.startswith("a probability"):
             sign = ""
@@ -100,7 +100,7 @@ LIMITS: Mapping[str, Limits] = {
     # training
     "report_every": _COUNT,
 }
-"""By the name of the setting, as it is in Python and in TOML files."""
+"""Limits by the name of the setting in Python and in TOML files."""
 
 CHOICES: Mapping[str, tuple[str, ...]] = {
     "engine": ("ase", "openmm"),
@@ -109,7 +109,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "on": ("force_delta", "worst_atom"),
     "dtype": ("float32", "float64"),
 }
-"""Settings that are one of a few words."""
+"""Settings with a fixed set of values."""
 
 _DEVICE = re.compile(r"(cpu|cuda|mps|xpu)(:(0|[1-9]\d{0,2}))?")
 _LONGEST_NAME, _LONGEST_OUTPUT, _LONGEST_PATH = 255, 200, 4000  # bytes
@@ -125,12 +125,12 @@ def check_number(name: str, value: float, label: str | None = None) -> None:
     """Check that a number is within the limits of its setting.
 
     Args:
-        name: of the setting, a key of `LIMITS`.
-        value: of it.
-        label: what the user calls it; the name by default.
+        name: name of the setting, a key of `LIMITS`.
+        value: its value.
+        label: name for the error message; the name of the setting by default.
 
     Raises:
-        ForceDeltaError: it is not, or it is NaN.
+        ForceDeltaError: it is out of range or NaN.
     """
     limits = LIMITS[name]
     if not limits.low <= value <= limits.high:  # False for NaN
@@ -138,11 +138,11 @@ def check_number(name: str, value: float, label: str | None = None) -> None:
 
 
 def check_text(name: str, text: str, label: str | None = None) -> None:
-    """Whether a word, or the name of a file, can be one.
+    """Check a string, for instance a file name.
 
     Raises:
-        ForceDeltaError: it is empty, too long, has characters that would spoil a line or a file, or
-            is a device that torch cannot compute on.
+        ForceDeltaError: it is empty or too long, has characters that cannot be printed, is not one
+            of `CHOICES`, or names a device that torch does not support.
     """
     label = label or name
     if not text:
@@ -156,7 +156,7 @@ def check_text(name: str, text: str, label: str | None = None) -> None:
     if printable(text, keep="") != text:
         raise ForceDeltaError(
             f"{label} is {shortened(ascii(text))}, with characters that cannot be printed (such as a "
-            "line break): give another, or rename the file"
+            "line break): choose another name, or rename the file"
         )
     parts = [len(part.encode()) for part in text.split("/")]
     most = _LONGEST_OUTPUT if name in _OUTPUTS else _LONGEST_NAME
@@ -169,10 +169,10 @@ def check_text(name: str, text: str, label: str | None = None) -> None:
 
 
 def check_value(name: str, value: Any, label: str | None = None) -> None:
-    """Whether a value is within the limits of its setting; those without limits are not looked at.
+    """Check that a value is within the limits of its setting, if it has any.
 
     Raises:
-        ForceDeltaError: as `check_number` and `check_text`.
+        ForceDeltaError: see `check_number` and `check_text`.
     """
     if isinstance(value, bool) or value is None:
         return
@@ -187,15 +187,15 @@ def check_value(name: str, value: Any, label: str | None = None) -> None:
 
 
 def check_types(kind: type, values: Mapping[str, Any], where: str) -> None:
-    """Whether values from a file have the types and the ranges of a dataclass of settings.
+    """Check types and ranges of values from a file against a dataclass of settings.
 
     Args:
-        kind: the dataclass; keys of ``values`` that it lacks are not looked at.
-        values: by the names of its fields.
-        where: the file, for the error.
+        kind: the dataclass; other keys of ``values`` are ignored.
+        values: values by field name.
+        where: file name for error messages.
 
     Raises:
-        ForceDeltaError: they have not.
+        ForceDeltaError: a value has the wrong type or is out of range.
     """
     hints = typing.get_type_hints(kind)
     for name, value in values.items():
@@ -208,16 +208,16 @@ _WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: 
 
 
 def check_type(name: str, value: Any, hint: Any, label: str) -> None:
-    """Whether a value of a file has the type that a setting has, by its type hint.
+    """Check the type of a value from a file against the type hint of its setting.
 
-    A threshold, a word on the command line, may also be a number.
+    A threshold, a string on the command line, may also be a number.
 
     Raises:
-        ForceDeltaError: it has not.
+        ForceDeltaError: it has another type.
     """
     arguments = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     known = [entry for entry in arguments if entry in _WORDS]
-    if not known:  # a mapping, which no file gives
+    if not known:  # a mapping, which files do not contain
         return
     allowed: list[type] = list(known)
     if value is None and type(None) in arguments:

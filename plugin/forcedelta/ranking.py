@@ -1,4 +1,4 @@
-"""How well the Force Delta, and trivial predictors beside it, rank the true errors."""
+"""Rank correlations of the Force Delta and of trivial predictors with the true errors."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MEASURES = ("spearman", "auroc_tolerance", "auroc_worst_tenth")
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its 95 % bootstrap interval; None where the labels cannot give it."""
+    """A number with its 95 % bootstrap interval; None if the labels do not determine it."""
 
     value: float | None
     low: float | None
@@ -27,7 +27,7 @@ class Estimate:
 
 
 def spearman(predictor: Array, error: Array) -> Array:
-    """Spearman's rank correlation along the last axis; NaN where one of them is constant."""
+    """Spearman's rank correlation along the last axis; NaN if one of them is constant."""
     x, y = rankdata(predictor, axis=-1), rankdata(error, axis=-1)
     x = x - x.mean(axis=-1, keepdims=True)
     y = y - y.mean(axis=-1, keepdims=True)
@@ -36,9 +36,9 @@ def spearman(predictor: Array, error: Array) -> Array:
 
 
 def auroc(predictor: Array, positive: NDArray[np.bool_]) -> Array:
-    """Chance that a positive one has the larger predictor, along the last axis; ties count half.
+    """Probability that a positive has the larger predictor than a negative, along the last axis.
 
-    NaN where all or none are positive.
+    Ties count half; NaN if all or none are positive.
     """
     ranks = rankdata(predictor, axis=-1)
     n = positive.sum(axis=-1)
@@ -48,7 +48,7 @@ def auroc(predictor: Array, positive: NDArray[np.bool_]) -> Array:
 
 
 def worst_tenth(error: Array) -> NDArray[np.bool_]:
-    """Which errors belong to the largest tenth, along the last axis."""
+    """Mask of the largest tenth of the errors along the last axis."""
     return error >= np.quantile(error, 0.9, axis=-1, keepdims=True)
 
 
@@ -61,19 +61,19 @@ def ranking(
 ) -> dict[str, dict[str, Estimate]]:
     """Spearman's r_s, and AUROC for errors above the tolerance and for the worst tenth.
 
-    Intervals are those of the percentile bootstrap, over the resamples in which the number exists;
-    where it does not in more than a tenth of them, there is none. Labels that are worth fewer
-    independent ones are resampled in that smaller number.
+    Intervals are from the percentile bootstrap over the resamples in which the measure is defined;
+    if it is undefined in more than a tenth of them, there is no interval. Correlated labels are
+    resampled in their effective number.
 
     Args:
-        predictors: name and values [n] of each.
+        predictors: values [n] of each predictor by name.
         error: true errors [n], eV/Å.
-        tolerance: eV/Å.
-        seed: of the bootstrap.
-        worth: number of independent labels that these count as; n if not given.
+        tolerance: largest acceptable error, eV/Å.
+        seed: random seed of the bootstrap.
+        worth: effective number of independent labels; n by default.
 
     Returns:
-        by predictor, by measure (`MEASURES`).
+        estimates by predictor and measure (`MEASURES`).
     """
     names = list(predictors)
     columns = np.stack([predictors[name] for name in names])
@@ -117,12 +117,13 @@ def _estimate(value: float, resampled: Array) -> Estimate:
 def at_thresholds(
     thresholds: Array, force_delta: Array, error: Array, tolerance: float
 ) -> list[dict[str, Any]]:
-    """What a threshold on U would have done to the labels, one row for each.
+    """Effect of thresholds on U on the labels, one row per threshold.
 
-    A row has the ``threshold`` (eV/Å), the share of labels that pass (``passing``), the share of
-    errors above the tolerance among these (``risk``; None where nothing passes), ``precision`` (share of
-    errors above the tolerance among those held back; None where nothing is) and ``recall`` (share of all errors above
-    the tolerance that are held back; None where there are none).
+    A row has the ``threshold`` (eV/Å); ``passing``, the share of labels at or below it; ``risk``, the
+    share of errors above the tolerance among these (None if no label passes); ``precision``, the share
+    of errors above the tolerance among the labels above the threshold (None if there are none);
+    ``recall``, the share of all errors above the tolerance whose labels are above the threshold (None
+    if there are no such errors).
     """
     bad = error > tolerance
     rows = []

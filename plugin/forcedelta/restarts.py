@@ -1,7 +1,7 @@
-"""What a restart takes from the file that it continues, and what it does not.
+"""Paths in the file of a continued run, and which of them a restart trusts.
 
-A recorded file may come from somebody else. Its numbers describe the run; its paths are another
-matter: nothing is written to, and no code is loaded from, a path that only the file names.
+A recorded file may come from somebody else. Its numbers are used, but a restart neither writes to
+nor loads code from a path that only the file names.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ _ENDINGS = (".xyz", ".extxyz")
 
 
 def check_stored_model(model: str, architecture: str | None, out: str) -> None:
-    """Whether a model may be loaded because the file of a run or audit names it.
+    """Check that a model named only by the file of a run or audit is safe to load.
 
-    Names may, and files of our own format, which hold numbers only and are compared with the
-    recorded hash of the weights.
+    Registered names are, and files in our own format, which hold only numbers and are compared with
+    the recorded hash of the weights.
 
     Raises:
-        ForceDeltaError: it is another file.
+        ForceDeltaError: it is any other file.
     """
     from .models.registry import is_name
 
@@ -42,32 +42,32 @@ def check_stored_model(model: str, architecture: str | None, out: str) -> None:
 def continued_flags(given: str | None, stored: object, begun: Trajectory) -> str | None:
     """The flag store of a continued run or audit.
 
-    Without ``--flags`` it is the store that the file names, provided that it is the run's own: it
-    holds frames of this run, or will be made beside the file. Otherwise a warning is logged that
+    Without ``--flags`` it is the store named in the file, provided that it belongs to the run: it
+    holds frames of this run, or will be created beside the file. Otherwise a warning is logged that
     flagged frames are no longer collected.
 
     Args:
-        given: by the user in this call.
-        stored: what the file names.
-        begun: the file.
+        given: store passed in this call.
+        stored: store named in the file.
+        begun: the file of the run.
 
     Returns:
         the store, or None.
     """
     if given is not None or not isinstance(stored, str):
         return given
-    if stored.isprintable() and _is_its_own(Path(stored), begun):
+    if stored.isprintable() and _belongs_to(Path(stored), begun):
         return stored
     name = one_line(stored)
     _log.warning(
-        "%s collected flagged frames in %s, where none of this run are found: pass --flags %s to "
-        "continue it; without that flag they are in %s only",
+        "%s collected flagged frames in %s, which holds none of this run: pass --flags %s to continue "
+        "it; without this flag they are stored only in %s",
         begun.path, name, name, begun.path,
     )  # fmt: skip
     return None
 
 
-def _is_its_own(path: Path, begun: Trajectory) -> bool:
+def _belongs_to(path: Path, begun: Trajectory) -> bool:
     try:
         if FlagStore(path).holds(begun.run_id):
             return True
@@ -75,5 +75,5 @@ def _is_its_own(path: Path, begun: Trajectory) -> bool:
             return False
         empty = not path.exists() or (path.is_file() and path.stat().st_size == 0)
         return empty and path.parent.samefile(begun.path.parent)
-    except OSError:  # a name that no file can have
+    except OSError:  # an invalid file name
         return False

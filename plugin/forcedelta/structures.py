@@ -1,4 +1,4 @@
-"""Structures from files, and those of continued runs."""
+"""Structures from files and from continued runs."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ def read_structure(path: str | None) -> Atoms:
     """The last structure of a file in any format that ASE reads.
 
     Raises:
-        ForceDeltaError: there is none, it has no atoms, or one that no atom can be
+        ForceDeltaError: no readable structure, no atoms, or invalid atoms
             (`forcedelta.checks.check_atoms`).
-        HookError: a charge, multiplicity or magnetic moments that cannot be.
+        HookError: invalid charge, multiplicity or magnetic moments.
     """
-    import ase.io  # half a second, which other commands do without
+    import ase.io  # takes half a second; other commands do not need it
 
     if path is None:
         raise ForceDeltaError("no structure: give a file that ASE reads, e.g. molecule.xyz")
-    file, at, _ = path.rpartition("@")  # ASE's way to name one of several frames
+    file, at, _ = path.rpartition("@")  # ASE's syntax for one of several frames
     if path != "-":
         file = file if at and not os.path.lexists(path) else path
         if not os.path.lexists(file):
@@ -39,7 +39,7 @@ def read_structure(path: str | None) -> Atoms:
         _check_xyz_counts(file)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what readers of formats remark is no error
+            warnings.simplefilter("ignore")  # remarks of readers are not errors
             atoms = ase.io.read(path)
     except FileNotFoundError:
         raise ForceDeltaError(f"{path} does not exist: give a structure file") from None
@@ -47,7 +47,7 @@ def read_structure(path: str | None) -> Atoms:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ForceDeltaError(
             f"{path} cannot be read as a structure ({reason}): give a file in a format that ASE "
-            "knows ('ase info --formats')"
+            "supports ('ase info --formats')"
         ) from error
     if not isinstance(atoms, Atoms):
         raise ForceDeltaError(f"{path} names several structures: give one of them")
@@ -62,13 +62,13 @@ def read_structure(path: str | None) -> Atoms:
 def checked_structure(atoms: Atoms) -> Atoms:
     """A copy of a structure with its charge, multiplicity and magnetic moments.
 
-    Magnetic moments of a calculation are taken before another calculator takes its place.
+    Magnetic moments are taken from the calculator before another one replaces it.
 
     Raises:
-        ForceDeltaError: atoms that cannot be (`forcedelta.checks.check_atoms`).
-        HookError: a charge, multiplicity or magnetic moments that cannot be.
+        ForceDeltaError: invalid atoms (`forcedelta.checks.check_atoms`).
+        HookError: invalid charge, multiplicity or magnetic moments.
     """
-    from .checks import check_atoms  # with PyTorch, which takes seconds to import
+    from .checks import check_atoms  # imports PyTorch, which takes seconds
 
     check_atoms(atoms)
     copy = atoms.copy()
@@ -78,12 +78,12 @@ def checked_structure(atoms: Atoms) -> Atoms:
 
 
 def _check_xyz_counts(path: str) -> None:
-    """Whether the first frame of an XYZ file can hold the atoms that it claims.
+    """Check that an XYZ file is large enough for the number of atoms in its first line.
 
-    ASE counts to the number in the first line, whatever it is, and beyond the end of the file.
+    ASE would loop up to this number, even beyond the end of the file.
 
     Raises:
-        ForceDeltaError: it cannot.
+        ForceDeltaError: it is too small.
     """
     if os.path.isdir(path):
         return
@@ -91,21 +91,21 @@ def _check_xyz_counts(path: str) -> None:
         first = file.readline(10_000).strip()
     if first.isdigit() and (len(first) > 18 or int(first) > os.path.getsize(path)):
         raise ForceDeltaError(
-            f"{path} is cut off: its first line names {shortened(first.decode(), 30)} atoms, and it has "
-            f"{os.path.getsize(path)} bytes; give a structure file that is whole"
+            f"{path} is truncated: its first line announces {shortened(first.decode(), 30)} atoms, but it "
+            f"has only {os.path.getsize(path)} bytes; give a complete structure file"
         )
 
 
 def continued_structure(given: str | Atoms | None, run: str, constraints: Any) -> Atoms:
     """The atoms of a recorded run, or those of a structure file that must be the same system.
 
-    A recorded run does not hold the constraints of its structure, only which they were
-    (`constraints_of`): where there are any, the structure file is needed.
+    A recorded run holds only a description of its constraints (`constraints_of`); to continue a run
+    with constraints, the structure file is needed.
 
     Args:
-        given: the structure or its file, if one was given.
+        given: the structure or its file, if any.
         run: the recorded run.
-        constraints: what it says about its constraints.
+        constraints: description of its constraints.
 
     Raises:
         ForceDeltaError: another system, other constraints.
@@ -125,14 +125,14 @@ def continued_structure(given: str | Atoms | None, run: str, constraints: Any) -
         )
     if constraints_of(atoms) != (constraints or []):
         raise ForceDeltaError(
-            f"{run} was made with other constraints on its atoms: give the structure file with "
-            "which it was started"
+            f"{run} was made with other constraints on its atoms: give the structure file that "
+            "started it"
         )
-    ElectronicState.of(stored).put(atoms)  # also where they came from flags of the first part
+    ElectronicState.of(stored).put(atoms)  # they may have come from flags of the first part
     return atoms
 
 
 def constraints_of(atoms: Atoms) -> list[Any]:
     """The constraints of atoms in a form that can be stored and compared."""
-    facts = [constraint.todict() for constraint in atoms.constraints]
-    return list(json.loads(json.dumps(facts, default=lambda array: array.tolist())))
+    records = [constraint.todict() for constraint in atoms.constraints]
+    return list(json.loads(json.dumps(records, default=lambda array: array.tolist())))

@@ -1,4 +1,4 @@
-"""Thresholds of a guarded run or audit: numbers, "auto" or a calibration, and the guard they make."""
+"""Thresholds of a guarded run or audit (number, "auto" or calibration) and the guard they define."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ __all__ = [
 ]
 
 Threshold = float | Literal["auto"] | Calibration | None
-"""eV/Å; "auto": a multiple of the burn-in's usual values; a `Calibration`: its threshold; None: none."""
+"""eV/Å; "auto": a multiple of the usual values in the burn-in; `Calibration`: its threshold; or None."""
 
 GivenThreshold = Threshold | str | Path
 """A threshold, or the file of a calibration."""
 
 Patience = tuple[int, int]
-"""(k, n): stop when k of the last n frames with U are above."""
+"""(k, n): stop when k of the last n frames with U exceed the threshold."""
 
 NAMES = ("stop_above", "flag_above")
 
@@ -61,10 +61,10 @@ class GuardSettings(Protocol):
 
 
 def threshold_of(given: GivenThreshold) -> Threshold:
-    """A threshold, read from its file where a file is given.
+    """A threshold; calibration files are read.
 
     Raises:
-        ForceDeltaError: the file is not that of a calibration.
+        ForceDeltaError: the file is not a calibration.
     """
     if isinstance(given, Path) or (isinstance(given, str) and given != "auto"):
         return read_calibration(given)
@@ -79,7 +79,7 @@ def as_number(name: str, threshold: Threshold) -> float | Literal["auto"] | None
         threshold: as given.
 
     Raises:
-        ForceDeltaError: not a threshold, or outside the limits of one.
+        ForceDeltaError: not a threshold, or out of range.
     """
     if threshold is None or (isinstance(threshold, str) and threshold == "auto"):
         return threshold
@@ -98,11 +98,11 @@ def guard_of(settings: GuardSettings, temperature: float | None = None) -> Guard
     """The guard that settings describe.
 
     Args:
-        settings: of a run or an audit.
+        settings: settings of a run or an audit.
         temperature: target of the thermostat in the burn-in, K; None without a thermostat.
 
     Raises:
-        ForceDeltaError, HookError: thresholds or a patience that cannot be.
+        ForceDeltaError, HookError: invalid thresholds or patience.
     """
     stop, flag = (as_number(name, getattr(settings, name)) for name in NAMES)
     automatic = stop == "auto" and flag in ("auto", None)
@@ -125,15 +125,15 @@ def guard_of(settings: GuardSettings, temperature: float | None = None) -> Guard
 
 
 def calibrations_of(settings: GuardSettings) -> dict[str, Calibration]:
-    """The calibrations that thresholds come from, by the name of the setting."""
+    """The calibrations that define thresholds, by the name of the setting."""
     given = {name: getattr(settings, name) for name in NAMES}
     return {name: value for name, value in given.items() if isinstance(value, Calibration)}
 
 
 def stored_guard_settings(settings: GuardSettings) -> dict[str, Any]:
-    """Thresholds and patience as files hold them: in the words of the command line.
+    """Thresholds and patience in their stored form, the syntax of the command line.
 
-    A calibration is stored as its number: what continues from the file does not need it.
+    A calibration is stored as its threshold, so a continued run does not need the calibration.
     """
     numbers = {name: as_number(name, getattr(settings, name)) for name in NAMES}
     k, n = settings.patience
@@ -147,14 +147,14 @@ def stored_guard_settings(settings: GuardSettings) -> dict[str, Any]:
 
 
 def with_stored_guard_settings(stored: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Stored settings with thresholds and patience as values again.
+    """Stored settings with thresholds and patience converted back to values.
 
     Args:
         stored: all settings in a file.
-        where: the file, for the error.
+        where: file name for error messages.
 
     Raises:
-        ForceDeltaError: they are not what `stored_guard_settings` gives.
+        ForceDeltaError: they are not in the form of `stored_guard_settings`.
     """
     read: dict[str, Any] = dict(stored)
     for name in NAMES:

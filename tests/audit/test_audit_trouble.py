@@ -153,7 +153,7 @@ def test_a_frame_in_the_middle_that_cannot_be_read(wet, here):
     Path("move.extxyz").write_text("\n".join(lines) + "\n")
     [result] = audit("move.extxyz", wet, "b.h5")
     assert result.audited == 3
-    assert "'not a number' stands where the number of atoms should" in result.ending
+    assert "expected the number of atoms, found 'not a number'" in result.ending
 
 
 def test_an_ase_trajectory_that_is_cut_off(wet, here):

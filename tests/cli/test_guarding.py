@@ -45,7 +45,7 @@ def test_water_ends_in_the_burn_in(forcedelta, here, engine):
     assert "burn-in rejected" in out
     assert "'auto' cannot choose a threshold" in out
     assert "warning: U is 0.96 eV/Å at step 0" in err
-    assert "the direct forces add up to" in err
+    assert "the net direct force at step 0 is" in err
     trajectory = Trajectory("run.h5")
     assert trajectory.stops.tolist() == [trajectory.frame_steps[-1]]
     assert trajectory.stops[0] < 50

@@ -119,7 +119,7 @@ def test_thresholds_may_change_after_a_stop(forcedelta, water):
         (["--timestep", "1"], "--timestep 1.0 differs from the run in run.h5, which has 0.5"),
         (["--seed", "2"], "--seed 2 differs"),
         (["--ensemble", "nve"], "--ensemble nve differs"),
-        (["--overwrite"], "give one"),
+        (["--overwrite"], "pass only one of them"),
     ],
 )
 def test_other_settings_are_refused(forcedelta, water, change, said):

@@ -1,12 +1,12 @@
-"""A campaign of kills: what a process that dies at any moment leaves behind, and how it goes on.
+"""Crash tests: the files of a process killed at any moment, and the continuation of its work.
 
     python tests/faults/kills.py --random 100 --chosen 60 --failing 40
 
 Every command that writes files is killed (SIGKILL) at random moments and at chosen file operations,
-or all its writing fails from such an operation on, as on a full disk. It is then begun again as a
-user would, and compared with what an undisturbed one wrote. The table says how often a file could
-not be opened afterwards, an old file was lost, a frame was there twice, the result differed, and an
-error was not one line with status 2. Exit status 1 if anything did. Needs gcc; some minutes.
+or all its writes fail from such an operation on, as on a full disk. It is then restarted as a user
+would, and its result is compared with that of an undisturbed command. The table counts files that
+could not be opened, old files lost, duplicate frames, different results, and errors other than one
+line with status 2. The exit status is 1 if there were any. Needs gcc and some minutes.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ MOLECULE = HERE.parent.parent / "examples" / "acetylacetone.xyz"
 
 @dataclass(frozen=True)
 class Case:
-    """One command under fire.
+    """One command to disturb.
 
     Attributes:
         name: for the table.
@@ -46,8 +46,8 @@ class Case:
         begin: its arguments, in that folder.
         again: arguments after a kill.
         look: problems seen right after the kill.
-        result: what is compared with the undisturbed command's.
-        grows: files that there were before and that a failed command may have changed.
+        result: result to compare with that of the undisturbed command.
+        grows: existing files that a failed command may have changed.
     """
 
     name: str
@@ -177,7 +177,7 @@ def opens(path: Path, steps: int | None = None) -> list[str]:
             frames = layout.FRAME_STEP in file and file[layout.FRAME_STEP].shape[0]
         if len(found["positions"]):
             ase.io.read(path, ":")
-        if frames:  # as other readers see it, who know nothing of a journal
+        if frames:  # as seen by other readers, which ignore the journal
             natoms = len(found["positions"][0])
             universe = MDAnalysis.Universe.empty(natoms, trajectory=False)
             universe.load_new(str(path), format="H5MD", convert_units=False)
@@ -429,7 +429,7 @@ def disturb(
 
 
 def campaign(case: Case, work: Path, kills: int, kind: str, rng: random.Random) -> Counter[str]:
-    """Kill a command so many times, or let it fail, and say what went wrong."""
+    """Kill a command ``kills`` times, or let it fail, and count the problems."""
     whole = work / "whole"
     whole.mkdir(parents=True)
     case.prepare(whole)
@@ -516,7 +516,7 @@ def main() -> int:
     if not wrong:
         shutil.rmtree(base)
     else:
-        print(f"what is left of the failed ones lies in {base}")
+        print(f"files of the failed cases: {base}")
     return int(wrong > 0)
 
 

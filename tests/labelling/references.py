@@ -1,4 +1,4 @@
-"""References that other processes can import; some go wrong as engines do."""
+"""References that other processes can import; some fail as reference codes do."""
 
 from __future__ import annotations
 

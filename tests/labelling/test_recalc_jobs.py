@@ -1,4 +1,4 @@
-"""Jobs, the journal and the labelled file, whatever the engine."""
+"""Jobs, journal and labelled file for any reference code."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ def test_a_label_is_what_the_calculator_gives_to_the_last_bit(tmp_path):
     assert not (tmp_path / "work" / "a").exists()
 
 
-def test_a_result_that_cannot_be_written_is_no_failure_of_the_engine(tmp_path):
+def test_a_result_that_cannot_be_written_is_not_a_failure_of_the_reference_code(tmp_path):
     with pytest.raises(HookError, match="its result cannot be written: free some space"):
         run_job(job(tmp_path, molecule("H2O"), FillsTheDisk()))
 
 
-def test_threads_are_set_before_the_engine_is_loaded(tmp_path):
+def test_threads_are_set_before_the_reference_code_is_loaded(tmp_path):
     label = run_job(job(tmp_path, molecule("H2O"), Threads(), threads=2))
     assert isinstance(label, Label)
     assert label.energy == 2

@@ -188,7 +188,7 @@ def test_a_charged_frame_is_refused(forcedelta, tmp_path):
     ase.io.write(tmp_path / "flagged.xyz", atoms)
     code, _, err = recalc(forcedelta)
     assert code == 2
-    assert "has a charge of 1, which needs NELECT" in err
+    assert "has a charge of 1, and NELECT cannot be set" in err
     assert recalc(forcedelta, "--charge", 0)[0] == 5
 
 

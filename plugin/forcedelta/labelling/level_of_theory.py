@@ -1,4 +1,4 @@
-"""Levels of theory: what two of them have to share for their labels to go together."""
+"""Levels of theory: parsed from text, and compared between a model and its labels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ FUNCTIONALS = (
     "hse06", "b3lyp", "blyp", "bp86", "wb97m-v", "wb97m", "wb97x-v", "wb97x", "wb97", "m06-2x", "m06", "revtpss",
     "tpss", "lda", "pw91", "optb88", "beef-vdw", "gfn2-xtb", "gfn1-xtb", "ccsd(t)", "mp2",
 )  # fmt: skip
-"""Longer names before those that they contain."""
+"""Longer names precede the names that they contain."""
 
 DISPERSION = (
     (r"d3\s*\(?m(bj)?\)?(?![a-z0-9])|d3(bj|zero)m(?![a-z])", "d3m"),
@@ -24,7 +24,7 @@ DISPERSION = (
     (r"(?<![a-z0-9])mbd(?![a-z0-9])", "mbd"),
     (r"(?<![a-z0-9])ts(?![a-z0-9])", "ts"),
 )  # fmt: skip
-"""How corrections are written, and their kind; "d3" alone does not tell the damping."""
+"""Spellings of dispersion corrections and their kind; "d3" alone leaves the damping open."""
 
 BASIS = (
     r"(?:ma-)?def2-[a-z]+|6-31[0-9a-z+*(),]*|(?:aug-)?cc-p[a-z0-9]+(?:-pp)?|sto-3g|lanl[0-9a-z]+|"
@@ -43,7 +43,7 @@ CORES = (
     ("effective core potentials", r"(?<![a-z])ecps?(?![a-z])|effective core|def2-|lanl|cc-p[a-z0-9]+-pp"),
     ("all-electron", r"6-31|sto-3g|cc-p|pcseg"),
 )  # fmt: skip
-"""Treatment of the core electrons: the first that a text names counts."""
+"""Treatments of the core electrons; the first match in this order counts."""
 
 UNPOLARISED = (
     r"no spin polari[sz]ation|(?:non|not|un|without)[- ]?(?:spin[- ])?(?:polari[sz]ed|spins?(?![a-z]))|"
@@ -54,16 +54,16 @@ POLARISED = r"spin[- ]polari[sz]ed|unrestricted|(?<![a-z])u(?:ks|hf|dft)(?![a-z]
 
 @dataclass(frozen=True)
 class Level:
-    """What a text tells of a level of theory; None where it tells nothing.
+    """A level of theory as far as a text specifies it; None where it does not.
 
     Attributes:
         functional: e.g. "pbe".
-        dispersion: "d3(bj)", "d3(0)", "d3" of unknown damping, ... ; "" for none.
-        basis: of atom-centred functions, e.g. "def2-svp".
-        hubbard: whether there is a Hubbard U; None: for some structures.
-        u: its values in eV by element, as far as they are told.
+        dispersion: "d3(bj)", "d3(0)", "d3" with unknown damping, ...; "" without a correction.
+        basis: basis set of atom-centred functions, e.g. "def2-svp".
+        hubbard: whether a Hubbard U is used; None: for some structures only.
+        u: values of the Hubbard U in eV by element, as far as specified.
         core: treatment of the core electrons.
-        polarised: whether spins may differ.
+        polarised: whether the calculation is spin-polarised.
     """
 
     functional: str | None
@@ -76,7 +76,7 @@ class Level:
 
 
 def read_level(text: str) -> Level:
-    """The parts of a level of theory in words such as "UHF PBE+D3/def2-SVP (ORCA 5)"."""
+    """Parse a description such as "UHF PBE+D3/def2-SVP (ORCA 5)"."""
     low = text.lower().replace("ω", "w").replace("_", "-")
     functional = next(
         (
@@ -107,13 +107,13 @@ def read_level(text: str) -> Level:
 
 
 def difference(model: str, reference: str) -> str | None:
-    """Why labels at one level do not go together with a model trained at another, or None.
+    """Differences that make labels incompatible with the training set of a model, or None.
 
-    What only one of the two tells counts as a difference for the functional, its dispersion
-    correction, a Hubbard U and the basis set, not for the core electrons and spin polarisation.
+    If only one of the two specifies the functional, dispersion correction, Hubbard U or basis set,
+    this counts as a difference; for core electrons and spin polarisation it does not.
 
     Args:
-        model: level of theory of the training set, in the words of the model.
+        model: level of theory of the training set, as the model states it.
         reference: level of theory of the labels.
     """
     trained, wanted = read_level(model), read_level(reference)
@@ -134,7 +134,7 @@ def difference(model: str, reference: str) -> str | None:
 
 
 def _same_dispersion(one: str, other: str) -> bool:
-    """Whether two corrections may be the same; D3 without a word on its damping may be any."""
+    """Whether two corrections may be the same; D3 with unspecified damping matches any D3."""
     return one == other or ("d3" in (one, other) and one[:2] == other[:2])
 
 

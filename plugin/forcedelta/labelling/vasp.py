@@ -1,11 +1,11 @@
-"""VASP: input sets after the Materials Project, and finished runs collected.
+"""VASP: input sets of the Materials Project, and labels from finished runs.
 
-VASP is licensed and runs on other machines, so this writes one folder per frame, without
-potentials (POTCAR.spec names them), and takes in the ``vasprun.xml`` that come back.
+VASP is licensed and runs on other machines. This module writes one folder of inputs per frame,
+without potentials (POTCAR.spec names them), and reads the ``vasprun.xml`` of each finished run.
 
-The Materials Project's static calculations are made for energies. Their EDIFF grows with the number
+The Materials Project's static calculations are designed for energies. Their EDIFF grows with the number
 of atoms (0.026 eV for 512), and the tetrahedron method (ISMEAR = -5) gives forces that are wrong in
-metals. For labels both are replaced, the same for all frames; ``mp=exact`` keeps them.
+metals. For labels both are replaced by the same values for all frames; ``mp=exact`` keeps them.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ FRAME = "forcedelta.json"
 RESULT = "vasprun.xml"
 FORCES, EXACT = "forces", "exact"
 FOR_FORCES = {"EDIFF": 1e-6, "ISMEAR": 0, "SIGMA": 0.05}
-"""Of all frames: EDIFF in eV for the whole cell, Gaussian smearing with SIGMA in eV."""
+"""Settings for all frames: EDIFF in eV for the whole cell, Gaussian smearing with SIGMA in eV."""
 SAME_PLACE = 1e-3  # Å
 
 
 @dataclass(frozen=True)
 class Waiting:
-    """A run that has not come back, or has not ended yet.
+    """A run without a result so far.
 
     Attributes:
-        message: which of the two.
+        message: whether the result is missing or incomplete.
     """
 
     message: str
@@ -52,20 +52,20 @@ class Waiting:
 
 @dataclass(frozen=True)
 class InputSet:
-    """Which input set is written.
+    """The choice of input set.
 
     Attributes:
-        mp: "forces", MPStaticSet with `FOR_FORCES`; "exact", MPStaticSet to the letter.
+        mp: "forces", MPStaticSet with `FOR_FORCES`; "exact", unchanged MPStaticSet.
     """
 
     mp: str = FORCES
 
     @classmethod
     def with_settings(cls, settings: Mapping[str, Any]) -> InputSet:
-        """The input set with some settings changed.
+        """The input set for the settings of a user.
 
         Raises:
-            ForceDeltaError: a setting or value that does not exist.
+            ForceDeltaError: unknown setting or value.
         """
         others = ", ".join(sorted(set(settings) - {"mp"}))
         if others:
@@ -79,7 +79,7 @@ class InputSet:
         return cls(mp)
 
     def description(self, level: str | None = None) -> str:
-        """Level and settings of the labels in one line; None: of all frames that there can be."""
+        """Level of theory and settings in one line; by default for frames of any composition."""
         level = level or f"PBE or PBE+U ({_values(_hubbard_values())}) as in the Materials Project"
         text = f"VASP: {level}; PAW, spin-polarised, MPStaticSet of pymatgen-core "
         text += version("pymatgen-core")
@@ -90,12 +90,12 @@ class InputSet:
 
     @property
     def incar(self) -> dict[str, Any]:
-        """What differs from MPStaticSet."""
+        """Differences from MPStaticSet."""
         return {} if self.mp == EXACT else dict(FOR_FORCES)
 
 
 def level(atoms: Atoms) -> str:
-    """Of a frame: "PBE", or "PBE+U" with the values that its inputs have."""
+    """Level of theory of a frame: "PBE", or "PBE+U" with the values in its inputs."""
     return _level(tuple(sorted(set(atoms.symbols))))
 
 
@@ -123,14 +123,14 @@ def _values(values: Mapping[str, float]) -> str:
 
 
 def _hubbard_values() -> dict[str, float]:
-    """U of the Materials Project in oxides, eV by element."""
+    """Hubbard U of the Materials Project for oxides, in eV by element."""
     from pymatgen.io.vasp.sets import MPStaticSet
 
     return dict(MPStaticSet.CONFIG["INCAR"]["LDAUU"]["O"])
 
 
 def check() -> None:
-    """Raises ForceDeltaError where pymatgen is not installed."""
+    """Raise ForceDeltaError unless pymatgen is installed."""
     try:
         import pymatgen.io.vasp.sets  # noqa: F401
     except ImportError as error:
@@ -138,21 +138,21 @@ def check() -> None:
 
 
 def check_structure(atoms: Atoms) -> None:
-    """Whether inputs can be written for a frame.
+    """Check that inputs can be written for a frame.
 
     Raises:
-        ForceDeltaError: it is not periodic, or charged.
+        ForceDeltaError: the structure is not periodic or carries a charge.
     """
     if not atoms.pbc.all():
         raise ForceDeltaError(
-            f"vasp needs a structure that is periodic in three directions, and {atoms.symbols} is "
-            "not: use pyscf for molecules, a cell with vacuum for surfaces"
+            f"vasp needs a structure periodic in three directions, and {atoms.symbols} is not: use "
+            "pyscf for molecules, a cell with vacuum for surfaces"
         )
     charge = ElectronicState.of(atoms).charge
     if charge:
         raise ForceDeltaError(
-            f"vasp: {atoms.symbols} has a charge of {charge}, which needs NELECT and so the valences "
-            "of your POTCARs, which are not here: use gpaw, espresso or cp2k, or pass --charge 0 to "
+            f"vasp: {atoms.symbols} has a charge of {charge}, and NELECT cannot be set without the "
+            "valences in your POTCARs: use gpaw, espresso or cp2k, or pass --charge 0 to "
             "label it as neutral"
         )
 
@@ -160,21 +160,21 @@ def check_structure(atoms: Atoms) -> None:
 def write_inputs(atoms: Atoms, key: str, folder: Path, inputs: InputSet) -> None:
     """Write INCAR, KPOINTS, POSCAR and POTCAR.spec for one frame.
 
-    Magnetic moments of the frame are those of the start, a multiplicity fixes the total moment.
+    The SCF starts from the magnetic moments of the frame; a multiplicity fixes the total moment.
 
     Raises:
-        ForceDeltaError: the structure is not periodic, charged, has elements without settings, or
-            the folder cannot be written.
+        ForceDeltaError: the structure is not periodic, carries a charge or has elements without
+            settings, or the folder cannot be written.
     """
     check_structure(atoms)
     _, order = _structure(atoms)
     try:
         with warnings.catch_warnings():
-            # about spglib's own error handling, and settings that users of the set cannot change
+            # about spglib's error handling, and settings that users of the set cannot change
             warnings.simplefilter("ignore")
             _input_set(atoms, inputs).write_input(os.fspath(folder), potcar_spec=True)
-        facts = {"key": key, "order": order, "mp": inputs.mp}
-        replace_file(folder / FRAME, json.dumps(facts).encode())
+        record = {"key": key, "order": order, "mp": inputs.mp}
+        replace_file(folder / FRAME, json.dumps(record).encode())
     except OSError as error:
         raise ForceDeltaError(
             f"{folder} cannot be written ({error.strerror}): free some space or choose another "
@@ -185,7 +185,7 @@ def write_inputs(atoms: Atoms, key: str, folder: Path, inputs: InputSet) -> None
 
 
 def _structure(atoms: Atoms) -> tuple[Any, list[int]]:
-    """A frame sorted by element for VASP, and the numbers of its atoms in that order."""
+    """A frame sorted by element for VASP, and the indices of its atoms in that order."""
     from pymatgen.io.ase import AseAtomsAdaptor
 
     bare = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=True)
@@ -212,32 +212,32 @@ def _input_set(atoms: Atoms, inputs: InputSet) -> Any:
 
 
 def has_inputs(folder: Path, inputs: InputSet) -> bool:
-    """Whether the inputs of a frame have been written, all of them.
+    """Whether all inputs of a frame have been written.
 
     Raises:
-        ForceDeltaError: with other settings, so that results of two kinds would be mixed.
+        ForceDeltaError: they have other settings; results would be mixed.
     """
     if not (folder / FRAME).is_file():
         return False
-    # earlier versions wrote MPStaticSet to the letter, and no word about it
+    # earlier versions wrote the unchanged MPStaticSet and did not record it
     written = json.loads((folder / FRAME).read_text()).get("mp", EXACT)
     if written != inputs.mp:
         raise ForceDeltaError(
             f"{folder} has inputs with mp={written}: pass --set mp={written}, or another --out for "
-            f"those with mp={inputs.mp}"
+            f"mp={inputs.mp}"
         )
     return True
 
 
 def collect(atoms: Atoms, folder: Path) -> Label | Failure | Waiting:
-    """The result of one folder, in the order of the frame's atoms.
+    """The result in one folder, with forces in the order of the frame's atoms.
 
-    The energy is VASP's extrapolated to zero smearing, as ASE and the usual data sets take it; the
-    free energy is the one whose gradient the forces are.
+    The energy is VASP's extrapolation to zero smearing, the convention of ASE and the usual data
+    sets; the forces are the negative gradient of the free energy.
 
     Args:
         atoms: the frame for which the inputs were written.
-        folder: with a vasprun.xml, or not yet.
+        folder: folder of the frame; vasprun.xml may still be missing.
     """
     import ase.io
     from pymatgen.io.vasp import Vasprun
@@ -247,23 +247,23 @@ def collect(atoms: Atoms, folder: Path) -> Label | Failure | Waiting:
         return Waiting(f"no {RESULT} yet")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that it is not converged, which is asked below
+            warnings.simplefilter("ignore")  # about convergence, which is checked below
             run = Vasprun(
                 os.fspath(path), parse_dos=False, parse_eigen=False, parse_potcar_file=False
             )
         converged = bool(run.converged_electronic)
         final: Any = ase.io.read(path, format="vasp-xml")
-    except SyntaxError:  # of the XML, in the words of both of Python's parsers
-        return Waiting(f"{RESULT} ends in the middle: the run is not finished, or was killed")
-    except Exception as error:  # readers raise whatever a strange file makes them raise
+    except SyntaxError:  # base class of the errors of both XML parsers
+        return Waiting(f"{RESULT} is incomplete: the run has not finished, or was killed")
+    except Exception as error:  # a damaged file may make readers raise anything
         return Failure(f"{RESULT} cannot be read ({type(error).__name__}: {error})", 0.0)
     if not converged:
         steps = run.parameters.get("NELM", "?")
         return Failure(f"VASP's SCF did not converge within NELM={steps} steps", 0.0)
     order = np.array(json.loads((folder / FRAME).read_text())["order"])
-    wrong = _another_structure(atoms[order], final)
+    wrong = _structure_mismatch(atoms[order], final)
     if wrong is not None:
-        return Failure(f"{RESULT} is of another structure than this frame ({wrong})", 0.0)
+        return Failure(f"{RESULT} belongs to another structure ({wrong})", 0.0)
     forces = np.empty((len(atoms), 3))
     forces[order] = final.get_forces(apply_constraint=False)
     stress = final.calc.results.get("stress")
@@ -272,7 +272,7 @@ def collect(atoms: Atoms, folder: Path) -> Label | Failure | Waiting:
     return Label(energy, forces, stress, 0.0, None if free_energy is None else float(free_energy))
 
 
-def _another_structure(expected: Atoms, found: Atoms) -> str | None:
+def _structure_mismatch(expected: Atoms, found: Atoms) -> str | None:
     if list(expected.numbers) != list(found.numbers):
         return f"{found.symbols} instead of {expected.symbols}"
     if not np.allclose(expected.cell.array, found.cell.array, atol=SAME_PLACE):

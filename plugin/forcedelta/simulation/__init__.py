@@ -1,1 +1,1 @@
-"""Guarded runs: structure, model, ensemble and hooks put together."""
+"""The guarded run: structure, model, ensemble and hooks combined."""

@@ -1,4 +1,4 @@
-"""ASE as the engine of a guarded run."""
+"""ASE as the MD engine of a guarded run."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from ..ensembles import Ensemble, EnsembleSettings
 
 
 class ASEEngine:
-    """An ensemble of ASE with the hooks of a run.
+    """Integration of a guarded run by ASE.
 
     Args:
-        atoms: with momenta (`forcedelta.ensembles.prepare`); the calculator is attached here.
-        settings: of the ensemble.
-        calculator: of the model.
+        atoms: structure with momenta (`forcedelta.ensembles.prepare`); the calculator is attached here.
+        settings: settings of the ensemble.
+        calculator: calculator of the model.
 
     Attributes:
-        hook: sets the target temperature of each step; the first of the chain.
+        hook: sets the target temperature of each step; must be first in the chain.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class ASEEngine:
         self.hook: Hook = self._ensemble
 
     def first_evaluation(self) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
-        """U (eV/Å) and both forces [N, 3] (eV/Å) of the first step, evaluated once."""
+        """U (eV/Å), direct and conservative forces [N, 3] (eV/Å) of step 0, from one evaluation."""
         self._atoms.get_forces()
         results: dict[str, Any] = self._calculator.results
         return (
@@ -48,7 +48,7 @@ class ASEEngine:
     def run(
         self, steps: int, chain: HookChain, info: RunInfo, checkpoint: Checkpoint | None = None
     ) -> RunResult:
-        """Make steps, from a checkpoint if there is one; see `md_hooks.run`."""
+        """Run the given number of steps, from a checkpoint if any; see `md_hooks.run`."""
         dynamics = self._ensemble.dynamics
         if checkpoint is not None:
             restore(dynamics, checkpoint)

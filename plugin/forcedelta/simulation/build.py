@@ -1,4 +1,4 @@
-"""The second part of a guarded run: structure, model and engine."""
+"""Second stage of a guarded run: set up structure, model and MD engine."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ _log = logging.getLogger("forcedelta")
 
 @dataclass(frozen=True)
 class Built:
-    """A run that is ready to make steps.
+    """A run ready to start.
 
     Attributes:
-        settings: of the run, with charge and spin as the model takes them.
+        settings: settings of the run, with the charge and spin that the model receives.
         atoms: the structure.
-        constraints: of the structure, as files hold them.
-        engine: integrates and evaluates.
-        velocities: where the velocities come from, a phrase.
+        constraints: constraints of the structure, in the form stored in files.
+        engine: MD engine with the model.
+        velocities: phrase that names the origin of the velocities.
     """
 
     settings: RunSettings
@@ -55,9 +55,9 @@ def build(plan: RunPlan, structure: str | Path | Atoms | None, model: LoadedMode
     """Read the structure, load the model once, and set up the engine.
 
     Args:
-        plan: of the run.
-        structure: a file or a structure in memory; None: that of the continued run.
-        model: a model in memory; None: the one that the settings name.
+        plan: resolved settings.
+        structure: a file or a structure in memory; None: the structure of the continued run.
+        model: a model in memory; None: the model named in the settings.
 
     Raises:
         ForceDeltaError, HookError: invalid input; nothing has been written.
@@ -103,15 +103,15 @@ def _load(settings: RunSettings, model: LoadedModel | None) -> LoadedModel:
 
 
 def _with_charge_and_spin(settings: RunSettings, atoms: Atoms, model: LoadedModel) -> RunSettings:
-    """Charge and spin from the settings, or else from the structure, set in both."""
+    """Take charge and spin from the settings, or else from the structure, and set them in both."""
     if not model.takes_charge_spin:
         check_takes_charge(model, settings.charge, settings.spin)
         return settings
     given = {"charge": settings.charge, "spin": settings.spin}
     for name, value in given.items():
-        told = atoms.info.get(name)
-        if None not in (value, told) and value != told:
-            _log.warning("--%s %s replaces the %s %s of the structure", name, value, name, told)
+        stored = atoms.info.get(name)
+        if None not in (value, stored) and value != stored:
+            _log.warning("--%s %s replaces the %s %s of the structure", name, value, name, stored)
     atoms.info.update({name: value for name, value in given.items() if value is not None})
     charge_spin = charge_and_spin(atoms, model)
     assert charge_spin is not None

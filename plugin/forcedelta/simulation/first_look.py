@@ -1,4 +1,4 @@
-"""What a guarded run reports about its guard: a look at step 0, and the thresholds of a burn-in."""
+"""Diagnostics of a guarded run: plausibility of step 0, and the thresholds of the burn-in."""
 
 from __future__ import annotations
 
@@ -13,46 +13,46 @@ from md_hooks.burn_in import NEGLIGIBLE, disagreement
 _log = logging.getLogger("forcedelta")
 
 DOUBTFUL = 0.25
-"""Share of the forces in which two predictions differ. Models have 0.01 to 0.16 on structures that
-they were trained for."""
+"""Relative difference of the two force predictions. On structures like those of their training set
+models have 0.01 to 0.16."""
 
 NET = 0.2
-"""Mean direct force over their RMS; 0.01 at most on structures that a model was trained for."""
+"""Mean direct force over their RMS; at most 0.01 on structures like those of the training set."""
 
 RESOLVED = 2 * NEGLIGIBLE
-"""eV/Å; in a relaxed structure all forces are small, and what is left are errors."""
+"""eV/Å; in a relaxed structure all forces are small, and errors dominate them."""
 
 
 def first_look(
     u: float, direct: NDArray[np.float64], conservative: NDArray[np.float64]
 ) -> list[str]:
-    """Faults that `forcedelta check` would find in the first evaluation, a phrase each.
+    """Faults in the first evaluation that `forcedelta check` would find, one phrase per fault.
 
     Args:
-        u: eV/Å.
-        direct: [N, 3] eV/Å.
-        conservative: [N, 3] eV/Å.
+        u: Force Delta in eV/Å.
+        direct: direct forces [N, 3] in eV/Å.
+        conservative: conservative forces [N, 3] in eV/Å.
     """
     found = []
     sizes = [float(np.sqrt(np.mean(forces**2))) for forces in (direct, conservative)]
     share = disagreement(u, direct, conservative)
     if share > DOUBTFUL and u > RESOLVED:
         found.append(
-            f"U is {u:.3g} eV/Å at step 0, where the direct forces have an RMS of {sizes[0]:.3g} and the "
-            f"conservative ones of {sizes[1]:.3g} eV/Å: the two predictions differ by "
-            f"{100 * share:.0f} % of their size"
+            f"U is {u:.3g} eV/Å at step 0, at an RMS of {sizes[0]:.3g} eV/Å of the direct and "
+            f"{sizes[1]:.3g} eV/Å of the conservative forces: the two predictions differ by "
+            f"{100 * share:.0f} % of their magnitude"
         )
     net = direct.sum(axis=0)
     mean = float(np.linalg.norm(net)) / len(direct)
     if mean > NET * sizes[0] and mean > NEGLIGIBLE:
         found.append(
-            f"the direct forces add up to {np.linalg.norm(net):.3g} eV/Å at step 0, which should be 0"
+            f"the net direct force at step 0 is {np.linalg.norm(net):.3g} eV/Å and should be 0"
         )
     return found
 
 
 class ThresholdLine(Hook):
-    """A hook that logs the thresholds of a guard once its burn-in has given them.
+    """Hook that logs the thresholds of a guard at the end of its burn-in.
 
     Args:
         guard: the guard of the run.
@@ -63,12 +63,12 @@ class ThresholdLine(Hook):
         self._waiting = guard.burning_in
 
     def observe(self, frame: Frame, verdict: Verdict) -> None:
-        """Log the thresholds at the end of the burn-in."""
+        """Log the thresholds after the last step of the burn-in."""
         guard = self._guard
         if not self._waiting or guard.burning_in:
             return
         self._waiting = False
-        if guard.autocorrelation_times is None:  # of the part before a restart
+        if guard.autocorrelation_times is None:  # determined before a restart
             return
         named = (("stop", guard.stop_threshold), ("flag", guard.flag_threshold))
         thresholds = ", ".join(f"{name} above {at:.4g}" for name, at in named if at is not None)

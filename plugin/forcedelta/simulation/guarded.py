@@ -43,8 +43,8 @@ class GuardedRunResult:
     Attributes:
         run: reason ("finished", "stopped", "interrupted", "error"), last step and its time (fs), last
             U (eV/Å) and its worst atom, message, and number of evaluations.
-        settings: all of them, those from the file of a continued run included.
-        policy: of the guard; see `md_hooks.Guard.policy`.
+        settings: all settings, including those read from the file of a continued run.
+        policy: policy of the guard; see `md_hooks.Guard.policy`.
         worst_element: symbol of the worst atom; None without U.
         flagged: number of flagged frames in the file.
     """
@@ -61,7 +61,7 @@ class GuardedRunResult:
         return self.run.reason
 
     def as_dict(self) -> dict[str, Any]:
-        """The result, JSON-able: time in fs, force_delta and thresholds in eV/Å."""
+        """The result for JSON: time in fs, force_delta and thresholds in eV/Å."""
         run, settings = self.run, self.settings
         return {
             "reason": run.reason,
@@ -123,47 +123,47 @@ def guarded_run(
     given: Collection[str] | None = None,
     command: str | None = None,
 ) -> GuardedRunResult:
-    """Run molecular dynamics that the Force Delta guards; ``forcedelta run`` in Python.
+    """Run molecular dynamics guarded by the Force Delta; the Python form of ``forcedelta run``.
 
     >>> result = guarded_run("molecule.xyz", "acac", 10_000, stop_above="auto", out="run.h5")
     >>> result.reason, result.run.step
     ('stopped', 3917)
 
     Args:
-        structure: a file that ASE reads, whose last frame counts, or a structure in memory, which
-            stays as it is. Optional with ``restart``.
+        structure: a file that ASE reads (its last frame is used), or a structure in memory, which
+            is not changed. Optional with ``restart``.
         model: a registered name, the path of a file, or a model in memory.
-        steps: total number of steps, those before a restart included.
-        out: trajectory to write, H5MD.
+        steps: total number of steps, including those before a restart.
+        out: H5MD trajectory to write.
         stop_above, flag_above: thresholds in eV/Å, "auto", a `Calibration` or its file, or None.
         on: compare U of the frame, or the largest u_i of its atoms, with the thresholds.
-        patience: (k, n): stop when k of the last n frames with U are above.
+        patience: (k, n): stop when k of the last n frames with U exceed the threshold.
         stop_factor, flag_factor: multiples of the upper end of the burn-in's usual values, for "auto".
-        burn_in: steps from which "auto" takes its thresholds.
-        engine: whose integrators move the atoms.
+        burn_in: number of initial steps that determine the thresholds for "auto".
+        engine: MD engine.
         ensemble: see `forcedelta.ensembles.EnsembleSettings`.
-        temperature: K, of the thermostat and the initial velocities.
-        ramp_to: K; the temperature changes linearly to it until the last step.
+        temperature: temperature of the thermostat and the initial velocities, K.
+        ramp_to: temperature that the thermostat reaches linearly at the last step, K.
         timestep, tau, barostat_tau: fs.
         pressure: GPa.
-        seed: of velocities and thermostat; drawn and recorded by default.
-        forces: those that drive the run.
+        seed: random seed of velocities and thermostat; drawn and recorded by default.
+        forces: the forces that drive the run.
         every: compute U every N steps.
-        charge, spin: total charge (e) and multiplicity, for models that take them.
+        charge, spin: total charge (e) and multiplicity, for models that accept them.
         architecture, trust, compile: see `forcedelta.load_model`.
         record_every: record a frame every N steps, and all flagged ones.
         flags: extended XYZ file for flagged frames.
         overwrite: replace ``out``.
         restart: continue the run in ``out``.
-        device, dtype, threads: of torch.
-        hooks: more hooks, such as your own `md_hooks.Hook` or a `md_hooks.RecalculationQueue`.
-        progress: show it on stderr.
-        given: names of the arguments that a restart must compare with the run in ``out``; by
-            default those that differ from their defaults.
-        command: the command line for the record.
+        device, dtype, threads: settings of torch.
+        hooks: additional hooks, such as your own `md_hooks.Hook` or a `md_hooks.RecalculationQueue`.
+        progress: show a progress display on stderr.
+        given: names of the arguments that a restart compares with the run in ``out``; by default
+            those that differ from their defaults.
+        command: command line to record.
 
     Returns:
-        how the run ended. A stop by the guard is a result; its frame is the last one in ``out``.
+        the outcome. A stop by the guard is a normal result; its frame is the last one in ``out``.
 
     Raises:
         ForceDeltaError, HookError: invalid input; nothing has been overwritten. Errors of the model
@@ -222,7 +222,7 @@ def _run(
         _log.warning("%s; %s", "; ".join(faults), advice)
     for calibration in plan.calibrations.values():
         _log.info(calibration.guarantee)
-    with np.errstate(over="ignore", invalid="ignore"):  # the guard sees to explosions
+    with np.errstate(over="ignore", invalid="ignore"):  # the guard handles explosions
         return built.engine.run(
             plan.steps - done, HookChain(chain), _info(plan, built, given, command), checkpoint
         )
@@ -238,7 +238,7 @@ def _info(plan: RunPlan, built: Built, given: Collection[str], command: str) -> 
         settings={
             **settings.stored(),
             "ramp_steps": [ramp.first_step, ramp.last_step],
-            "flags": settings.flags or stored.get("flags"),  # so that the next restart asks again
+            "flags": settings.flags or stored.get("flags"),  # the next restart needs it
             "constraints": built.constraints,
             "calibrations": {
                 **{key: record for key, record in known.items() if key not in given},

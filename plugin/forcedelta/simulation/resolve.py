@@ -1,4 +1,4 @@
-"""The first part of a guarded run: all its settings, before anything large is loaded."""
+"""First stage of a guarded run: resolve all settings before the model is loaded."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from .settings import RunSettings, continued
 
 @dataclass(frozen=True)
 class RunPlan:
-    """All that a run is made from, except structure and model.
+    """Everything that defines a run except structure and model.
 
     Attributes:
-        settings: complete, those from the file of a continued run included.
-        ensemble: of the engine.
-        guard: with its thresholds.
-        calibrations: where thresholds come from, by setting.
-        checkpoint: where a continued run begins; None for a new one.
-        stored: what the file of a continued run holds.
+        settings: all settings, including those read from the file of a continued run.
+        ensemble: settings of the ensemble.
+        guard: the guard with its thresholds.
+        calibrations: calibrations that define thresholds, by setting.
+        checkpoint: starting point of a continued run; None for a new one.
+        stored: settings in the file of a continued run.
     """
 
     settings: RunSettings
@@ -42,13 +42,13 @@ class RunPlan:
 
     @property
     def steps(self) -> int:
-        """Number of steps, those before a restart included."""
+        """Total number of steps, including those before a restart."""
         assert self.settings.steps is not None
         return self.settings.steps
 
     @property
     def complete(self) -> bool:
-        """Whether a continued run has made all its steps before."""
+        """Whether the run to be continued already has all its steps."""
         return self.checkpoint is not None and self.checkpoint.step >= self.steps
 
 
@@ -56,9 +56,9 @@ def resolve(settings: RunSettings, given: Collection[str], has_model: bool) -> R
     """Complete the settings of a run and check them against each other and its files.
 
     Args:
-        settings: of this call.
-        given: names of the settings that this call gives.
-        has_model: whether the model is in memory.
+        settings: settings of this call.
+        given: names of the settings passed in this call.
+        has_model: whether a model in memory was passed.
 
     Raises:
         ForceDeltaError, HookError: invalid input; nothing has been written.
@@ -83,8 +83,8 @@ def resolve(settings: RunSettings, given: Collection[str], has_model: bool) -> R
         (settings.steps or 0) <= settings.burn_in
     ):
         raise ForceDeltaError(
-            f"an automatic threshold is known only after the burn-in of {settings.burn_in} steps: "
-            "give more --steps, or a shorter --burn-in"
+            f"an automatic threshold needs a burn-in of {settings.burn_in} steps and steps after it: "
+            "pass more --steps, or a shorter --burn-in"
         )
     ensemble = EnsembleSettings(
         name=settings.ensemble,
@@ -99,10 +99,12 @@ def resolve(settings: RunSettings, given: Collection[str], has_model: bool) -> R
 
 
 def _check(settings: RunSettings, has_model: bool) -> None:
-    """What needs no reading or loading of large files."""
+    """Checks that need neither structure nor model."""
     out = Path(settings.out)
     if settings.restart and settings.overwrite:
-        raise ForceDeltaError("--restart continues --out and --overwrite replaces it: give one")
+        raise ForceDeltaError(
+            "--restart continues --out and --overwrite replaces it: pass only one of them"
+        )
     if not settings.restart and not settings.overwrite and out.exists():
         raise ForceDeltaError(
             f"{out} exists: pass --restart to continue it (append), --overwrite to replace it, or "
@@ -115,17 +117,19 @@ def _check(settings: RunSettings, has_model: bool) -> None:
         if path.is_dir() or not os.access(path if path.exists() else folder, os.W_OK):
             raise ForceDeltaError(f"{path} cannot be written: choose a file in a folder of yours")
     if settings.model is None and not has_model:
-        raise ForceDeltaError("no model: give --model with a name of 'forcedelta models' or a path")
+        raise ForceDeltaError(
+            "no model: pass --model with a path or a name listed by 'forcedelta models'"
+        )
     if settings.steps is None:
-        raise ForceDeltaError("no number of steps: give --steps")
+        raise ForceDeltaError("no number of steps: pass --steps")
     if settings.engine == "openmm" and settings.barostat_tau != RunSettings().barostat_tau:
         raise ForceDeltaError(
-            "--barostat-tau has no meaning with OpenMM, whose barostat tries volumes at random: omit it"
+            "--barostat-tau has no meaning with OpenMM's Monte Carlo barostat: omit it"
         )
 
 
 def _ramp(settings: RunSettings, steps: Any) -> Ramp:
-    """The temperature ramp; that of a continued run keeps its steps, also when steps are added."""
+    """The temperature ramp; a continued run keeps the recorded steps even if it is extended."""
     if steps is None:
         auto = "auto" in (settings.stop_above, settings.flag_above)
         steps = [settings.burn_in if auto else 0, settings.steps or 0]
@@ -151,6 +155,6 @@ def _burn_in_temperature(
     begun = "auto" in (stored.get("stop_above"), stored.get("flag_above"))
     if checkpoint is None or begun:
         return ramp.start
-    # a burn-in that begins with this part of the run may lie on the ramp
+    # a burn-in that begins at the restart may lie on the ramp
     steps = (checkpoint.step, checkpoint.step + settings.burn_in)
     return max(ramp.temperature(step) for step in steps)

@@ -1,4 +1,4 @@
-"""The settings of a guarded run, and which of them a continued run shares with its first part."""
+"""Settings of a guarded run, and those that a continued run shares with its first part."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ DEFINING = (
     "ramp_to", "timestep", "tau", "pressure", "barostat_tau", "seed", "forces", "every", "dtype",
     "burn_in",
 )  # fmt: skip
-"""What a continued run must share with its first part, or it would be another run."""
+"""Settings that a continued run must share with its first part."""
 
 CONTINUED = ("device", "record_every", "threads", "stop_above", "flag_above", "on", "patience",
              "stop_factor", "flag_factor", "steps")  # fmt: skip
-"""What a continued run takes from its file unless this call gives it."""
+"""Settings that a continued run takes from its file unless they are passed again."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class RunSettings:
     threads: int = 1
 
     def stored(self) -> dict[str, Any]:
-        """What the file of the run holds."""
+        """The settings stored in the file of the run."""
         names = ("structure", *DEFINING, *CONTINUED, "flags")
         return {name: getattr(self, name) for name in names} | stored_guard_settings(self)
 
@@ -81,18 +81,18 @@ def continued(
     """The settings of a run that continues from a file.
 
     Args:
-        settings: those of this call.
-        given: the names of the settings that this call gives.
+        settings: settings of this call.
+        given: names of the settings passed in this call.
         stored: `RunSettings.stored` of the run in the file.
 
     Raises:
         ForceDeltaError: a setting that defines the run differs from the stored one, or a stored
-            value is not one that a run can have.
+            value is invalid.
     """
     check_types(RunSettings, stored, settings.out)
     stored = with_stored_guard_settings(stored, settings.out)
     for name in DEFINING:
-        if name == "model":  # by its weights, when it is loaded
+        if name == "model":  # compared by its weights when it is loaded
             continue
         if name in given and name in stored and getattr(settings, name) != stored[name]:
             raise ForceDeltaError(

@@ -1,1 +1,1 @@
-"""Stored trajectories: their frames one after the other, whoever wrote them."""
+"""Readers of stored trajectories, frame by frame, in any supported format."""

@@ -1,4 +1,4 @@
-"""Trajectories that ASE reads, and our own."""
+"""Readers of recorded runs and of formats that ASE supports."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ from md_hooks.electronic_state import ElectronicState
 class XYZTrajectory(SequentialTrajectory):
     """XYZ and extended XYZ, compressed or not.
 
-    ASE's reader first makes an index of the whole file; here the file is cut into frames, and ASE
-    reads one at a time, so that memory stays flat and a frame that cannot be read stands alone.
+    ASE's reader first indexes the whole file. This one splits the file into frames and lets ASE
+    parse one at a time, which bounds the memory and confines an error to its frame.
     """
 
     kind = "extended XYZ"
@@ -60,7 +60,7 @@ def _split(file: IO[Any]) -> Iterator[bytes]:
     """The text of each frame.
 
     Raises:
-        ForceDeltaError: the file ends within a frame, or something else stands between two.
+        ForceDeltaError: the file ends within a frame, or a frame does not begin with a number of atoms.
     """
     head = file.readline()
     while head.strip():
@@ -68,7 +68,7 @@ def _split(file: IO[Any]) -> Iterator[bytes]:
             lines = [head, *_next_lines(file, 1 + _count(head))]
         except ValueError:
             found = head[:40].decode(errors="replace").strip()
-            raise ForceDeltaError(f"'{found}' stands where the number of atoms should") from None
+            raise ForceDeltaError(f"expected the number of atoms, found '{found}'") from None
         if not lines[-1].endswith(b"\n"):
             if not lines[-1]:
                 raise ForceDeltaError("the file ends in the middle of this frame")
@@ -82,7 +82,7 @@ def _split(file: IO[Any]) -> Iterator[bytes]:
 
 
 def _count(head: bytes) -> int:
-    """The number of atoms that a frame begins with. Raises ValueError where it is none."""
+    """The number of atoms in the first line of a frame; ValueError if it is not one."""
     count = int(head)
     if count < 0:
         raise ValueError
@@ -90,7 +90,7 @@ def _count(head: bytes) -> int:
 
 
 def _next_lines(file: IO[Any], count: int) -> Iterator[bytes]:
-    """So many lines; where the file ends before, an empty one is the last."""
+    """The next ``count`` lines; if the file ends earlier, the last one is empty."""
     for _ in range(count):
         line = file.readline()
         yield line
@@ -99,9 +99,9 @@ def _next_lines(file: IO[Any], count: int) -> Iterator[bytes]:
 
 
 def _full_width(lines: list[bytes]) -> bool:
-    """Whether the last line, which has no end, is as long as that of the other atoms.
+    """Whether the last line, which lacks a line break, is as long as those of the other atoms.
 
-    A number that is cut off still is a number; a file that was typed may just lack the last key.
+    A truncated number is still a number; a file typed by hand may merely lack the last line break.
     """
     others = {len(line.rstrip()) for line in lines[2:-1]}
     return not others or len(lines[-1].rstrip()) >= min(others)
@@ -132,7 +132,7 @@ class ASETrajectory(RandomAccessTrajectory):
 
 
 class RecordedTrajectory(RandomAccessTrajectory):
-    """A file that a Recorder wrote: a run, or an audit."""
+    """A run or audit written by a Recorder."""
 
     kind = "recorded run"
 
@@ -145,7 +145,7 @@ class RecordedTrajectory(RandomAccessTrajectory):
         return len(self._trajectory)
 
     def run_id(self) -> str:
-        """See `StoredTrajectory`: that of the run in the file."""
+        """The recorded id of the run; see `StoredTrajectory`."""
         return self._trajectory.run_id
 
     def read(self, index: int) -> StoredFrame:
@@ -153,7 +153,7 @@ class RecordedTrajectory(RandomAccessTrajectory):
         return next(self._stored(range(index, index + 1)))
 
     def frames(self, start: int, stop: int | None, every: int) -> Iterator[StoredFrame]:
-        """See `StoredTrajectory`; blocks are read at a time."""
+        """See `StoredTrajectory`; frames are read in blocks."""
         end = len(self) if stop is None else min(stop, len(self))
         return self._stored(range(start, end, every))
 
@@ -163,7 +163,7 @@ class RecordedTrajectory(RandomAccessTrajectory):
                 numbers=frame.numbers, positions=frame.positions, cell=frame.cell, pbc=frame.pbc,
                 masses=frame.masses,
             )  # fmt: skip
-            # files of earlier versions have charge and spin in their settings only
+            # earlier versions stored charge and spin only in the settings
             atoms.info = {name: value for name, value in self._info.items() if value is not None}
             ElectronicState(frame.charge, frame.spin, frame.magnetic_moments).put(atoms)
             yield StoredFrame(
@@ -172,7 +172,7 @@ class RecordedTrajectory(RandomAccessTrajectory):
 
 
 class LoadedTrajectory(RandomAccessTrajectory):
-    """Any other format that ASE reads. ASE loads most of them as a whole, and so does this."""
+    """Any other format that ASE reads, loaded as a whole."""
 
     kind = "read by ASE"
 
@@ -201,7 +201,7 @@ class LoadedTrajectory(RandomAccessTrajectory):
 
 
 def open_with_ase(path: Path, file_format: str) -> StoredTrajectory:
-    """The source for a format by ASE's name of it."""
+    """The reader for a format, given by its name in ASE."""
     if file_format in ("xyz", "extxyz"):
         return XYZTrajectory(path)
     if file_format == "traj":
@@ -209,7 +209,7 @@ def open_with_ase(path: Path, file_format: str) -> StoredTrajectory:
             return ASETrajectory(path)
         except Exception as error:
             raise ForceDeltaError(
-                f"{path} cannot be read as an ASE trajectory ({reason_of(error)}): it is cut off, "
-                "or its writer has not written a frame yet"
+                f"{path} cannot be read as an ASE trajectory ({reason_of(error)}): it is truncated, "
+                "or holds no frame yet"
             ) from error
     return LoadedTrajectory(path)

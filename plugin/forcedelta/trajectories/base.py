@@ -1,4 +1,4 @@
-"""What a stored trajectory gives: its frames one after the other, and what cannot be read."""
+"""Stored trajectories: iteration over their frames, readable or not."""
 
 from __future__ import annotations
 
@@ -16,19 +16,18 @@ from md_hooks.foreign_fields import finite, has_numbers, step_of
 from md_hooks.run_id import id_of_content, is_run_id
 
 MOST_BROKEN = 8
-"""A trajectory of which so many frames in a row cannot be read is taken to end there."""
-
+"""After this many unreadable frames in a row a trajectory is taken to end."""
 
 _IDENTIFYING = 2
-"""So many frames tell a trajectory from others: several runs may begin at one structure."""
+"""Number of frames in the id; one is not enough, as several runs may start from one structure."""
 
 
 @dataclass(frozen=True, eq=False)
 class StoredFrame:
-    """One frame as its file has it.
+    """One frame as stored in its file.
 
     Attributes:
-        index: its number in the file, counted from 0.
+        index: position in the file, counted from 0.
         atoms: elements, positions (Å), cell (Å) and periodicity, masses; ``info`` may have charge
             and spin.
         step: None where the file has none.
@@ -50,9 +49,9 @@ class UnreadableFrame:
     """A frame that cannot be read.
 
     Attributes:
-        index: its number in the file, counted from 0.
-        reason: what the reader said, in one line.
-        last: nothing can be read from there on.
+        index: position in the file, counted from 0.
+        reason: error message of the reader, in one line.
+        last: no later frame can be read.
     """
 
     index: int
@@ -61,26 +60,26 @@ class UnreadableFrame:
 
 
 class StoredTrajectory(ABC):
-    """A stored trajectory. No more than a frame, or a small block of them, is held in memory."""
+    """A stored trajectory. At most one frame or a small block of frames is held in memory."""
 
     kind: str
-    """What the format is called, with what is to be known about its numbers."""
+    """Name of the format."""
 
     @abstractmethod
     def __len__(self) -> int:
-        """The number of frames that seem to be there."""
+        """The number of frames, unreadable ones included."""
 
     @abstractmethod
     def frames(
         self, start: int, stop: int | None, every: int
     ) -> Iterator[StoredFrame | UnreadableFrame]:
-        """Each ``every``-th frame from ``start`` to before ``stop``, all there are with None."""
+        """Every ``every``-th frame from ``start`` up to but not including ``stop``; None: to the end."""
 
     def run_id(self) -> str:
         """The id of the run that made the trajectory (`md_hooks.run_id`).
 
-        Frames of our own runs may carry it. Of others it is made from the first frames, so that it
-        does not depend on the name of the file, and stays when the trajectory grows.
+        Frames of our own runs may carry it. For other trajectories it is a hash of the first frames,
+        which does not depend on the file name and stays the same when the trajectory grows.
         """
         peeked = islice(self.frames(0, None, 1), MOST_BROKEN)
         first = list(islice((f for f in peeked if isinstance(f, StoredFrame)), _IDENTIFYING))
@@ -94,7 +93,7 @@ class StoredTrajectory(ABC):
 
 
 class RandomAccessTrajectory(StoredTrajectory):
-    """A trajectory that gives any of its frames."""
+    """A trajectory with random access to its frames."""
 
     @abstractmethod
     def read(self, index: int) -> StoredFrame:
@@ -109,7 +108,7 @@ class RandomAccessTrajectory(StoredTrajectory):
         for index in range(start, end, every):
             try:
                 frame = self.read(index)
-            except Exception as error:  # readers of many formats, each with its own kinds of errors
+            except Exception as error:  # readers of many formats raise errors of many kinds
                 broken.append(UnreadableFrame(index, reason_of(error)))
                 if len(broken) == MOST_BROKEN:
                     yield UnreadableFrame(broken[0].index, broken[0].reason, last=True)
@@ -123,11 +122,11 @@ class RandomAccessTrajectory(StoredTrajectory):
 
 
 class SequentialTrajectory(StoredTrajectory):
-    """A trajectory that is read from its beginning."""
+    """A trajectory that can only be read from its beginning."""
 
     @abstractmethod
     def parts(self) -> Iterator[Callable[[], Atoms]]:
-        """For each frame a function that makes it; may raise anything where the frames end."""
+        """A function for each frame that parses it; may raise anything where the frames end."""
 
     def frames(
         self, start: int, stop: int | None, every: int
@@ -162,22 +161,24 @@ def _content(frame: StoredFrame) -> Iterator[bytes]:
 
 
 def from_atoms(index: int, atoms: Atoms) -> StoredFrame:
-    """A frame from what ASE read.
+    """Convert a structure that ASE read to a frame.
 
-    ``info["step"]`` and ``info["time"]``, fs, are step and time, as in our own files. The
+    Step and time (fs) come from ``info["step"]`` and ``info["time"]``, as in our own files. The
     temperature counts the degrees of freedom that the constraints leave.
 
     Raises:
-        ForceDeltaError: there are no atoms.
+        ForceDeltaError: the structure has no atoms.
     """
     if len(atoms) == 0:
         raise ForceDeltaError("it has no atoms")
     for name, shape in (("masses", (len(atoms),)), ("momenta", (len(atoms), 3))):
         if atoms.has(name) and not has_numbers(atoms.arrays[name], *shape):
-            del atoms.arrays[name]  # of another program, and of another meaning
+            del atoms.arrays[name]  # written by another program with another meaning
     velocities = temperature = None
     if atoms.has("momenta"):
-        with np.errstate(all="ignore"):  # masses of 0; what is not finite is remarked
+        with np.errstate(
+            all="ignore"
+        ):  # masses of 0; values that are not finite are reported later
             velocities = atoms.get_velocities() * units.fs
             temperature = float(atoms.get_temperature())
     return StoredFrame(
@@ -191,5 +192,5 @@ def from_atoms(index: int, atoms: Atoms) -> StoredFrame:
 
 
 def reason_of(error: Exception) -> str:
-    """What an error says, in one line."""
+    """The message of an error in one line, or its type if it has none."""
     return " ".join(str(error).split()) or type(error).__name__

@@ -1,4 +1,4 @@
-"""Trajectories that MDAnalysis reads with a topology: DCD, XTC, TRR, H5MD, NetCDF and others."""
+"""Reader of trajectories with a topology by MDAnalysis: DCD, XTC, TRR, H5MD, NetCDF and others."""
 
 from __future__ import annotations
 
@@ -20,20 +20,21 @@ from forcedelta.trajectories.base import RandomAccessTrajectory, StoredFrame, re
 from md_hooks.foreign_fields import finite, step_of
 
 _FS = 1000.0  # fs in a ps, MDAnalysis's unit of time
-_SAME_MASS = 0.1  # amu; hydrogens that were made heavier match no element
+_SAME_MASS = 0.1  # amu; repartitioned hydrogen masses match no element
 
 SILENCED = ("Reader has no dt information", "DCDReader currently makes independent timesteps")
-"""What MDAnalysis warns of and is taken care of here: times are left out, frames are copied."""
+"""Warnings of MDAnalysis that are handled here: times are omitted, frames are copied."""
 
 
 class MDAnalysisTrajectory(RandomAccessTrajectory):
-    """A trajectory and the file that says which atoms it is of.
+    """A trajectory with the topology that names its elements.
 
-    MDAnalysis converts every format to Å and ps. The temperature counts 3N degrees of freedom:
-    which of them were constrained, the files do not say.
+    MDAnalysis converts every format to Å and ps. The temperature counts 3N degrees of freedom, as
+    the files do not record constraints.
 
     Raises:
-        ForceDeltaError: MDAnalysis is missing, cannot read one of the files, or finds no elements.
+        ForceDeltaError: MDAnalysis is missing, cannot read one of the files, or the topology names no
+            elements.
     """
 
     kind = "read by MDAnalysis"
@@ -55,20 +56,20 @@ class MDAnalysisTrajectory(RandomAccessTrajectory):
                 universe.load_new(str(path))
             except Exception as error:
                 reason = reason_of(error)
-                _let_go_of_reader(error)
+                _release_reader(error)
                 raise ForceDeltaError(
                     f"{path} cannot be read with {topology}, which has {len(self._numbers)} atoms "
-                    f"({reason}): give the topology of this trajectory, or a complete copy"
+                    f"({reason}): give the matching topology, or a complete copy of the trajectory"
                 ) from error
         self._universe = universe
         self._timed = not any(SILENCED[0] in str(warning.message) for warning in caught)
         self.kind = str(universe.trajectory.format)
 
     def _elements(self, topology: Path) -> NDArray[np.int64]:
-        """Atomic numbers, from the topology itself and never guessed from names of atoms."""
+        """Atomic numbers from the topology, never guessed from atom names."""
         try:
             with warnings.catch_warnings():
-                # a topology has coordinates or not, and other attributes or not: of no account here
+                # about missing coordinates and attributes, which are not needed here
                 warnings.simplefilter("ignore")
                 atoms = self._mda.Universe(str(topology), to_guess=()).atoms
         except Exception as error:
@@ -84,7 +85,7 @@ class MDAnalysisTrajectory(RandomAccessTrajectory):
             if (np.abs(atomic_masses[nearest] - masses) < _SAME_MASS).all():
                 return nearest
         raise ForceDeltaError(
-            f"{topology} does not say which elements its atoms are: give a topology that does, "
+            f"{topology} does not name the elements of its atoms: give a topology that does, "
             "such as a PDB file with its element column, a TPR or PRMTOP file, or any structure "
             "file of ASE with the atoms in the order of the trajectory"
         )
@@ -127,8 +128,8 @@ class MDAnalysisTrajectory(RandomAccessTrajectory):
         )
 
 
-def _let_go_of_reader(error: BaseException | None) -> None:
-    """Free a half-made reader, whose own clean-up may raise: Python would print a traceback."""
+def _release_reader(error: BaseException | None) -> None:
+    """Free a partly constructed reader silently; Python would print errors of its clean-up."""
     hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
     try:
         while error is not None:
@@ -139,7 +140,7 @@ def _let_go_of_reader(error: BaseException | None) -> None:
 
 
 def _by_ase(topology: Path, error: Exception | None) -> NDArray[np.int64]:
-    """Atomic numbers of a structure file that MDAnalysis takes for no topology."""
+    """Atomic numbers from a structure file that MDAnalysis does not accept as a topology."""
     try:
         found = ase.io.read(str(topology))
     except Exception as second:

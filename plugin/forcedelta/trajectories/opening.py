@@ -1,4 +1,4 @@
-"""Which reader a trajectory needs."""
+"""Choice of the reader for a trajectory."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from md_hooks.h5md.links import leads_elsewhere
 from md_hooks.h5md.validation import is_recorded
 
 WITHOUT_ELEMENTS = (".dcd", ".xtc", ".trr", ".tng", ".nc", ".ncdf", ".mdcrd", ".h5md")
-"""Formats that do not say of which elements the atoms are."""
+"""Formats that do not store elements."""
 
 
 def open_trajectory(path: str | Path, topology: str | Path | None = None) -> StoredTrajectory:
-    """A trajectory, ready to be read frame by frame.
+    """Open a trajectory for reading frame by frame.
 
     Args:
         path: a file that ASE reads, one that MDAnalysis reads, or one of ours.
-        topology: what MDAnalysis is to take the elements from; with it MDAnalysis reads the file.
+        topology: file that names the elements; if given, MDAnalysis reads the trajectory.
 
     Raises:
-        ForceDeltaError: a file that is missing, or that none of them can read.
+        ForceDeltaError: a file is missing, or no reader supports it.
     """
     path = Path(path)
     for file in (path, None if topology is None else Path(topology)):
@@ -39,37 +39,37 @@ def open_trajectory(path: str | Path, topology: str | Path | None = None) -> Sto
             check_regular(file, "give a trajectory" if file is path else "give a topology")
             raise ForceDeltaError(f"{file} is a folder: give a file")
         if h5py.is_hdf5(file) and (topology is not None or not _is_ours(file)):
-            _check_links(file)  # our own reader looks itself
+            _check_links(file)  # our own reader checks links itself
     if topology is not None:
         return MDAnalysisTrajectory(path, Path(topology))
     if h5py.is_hdf5(path) and _is_ours(path):
         return RecordedTrajectory(path)
     if path.suffix.lower() in WITHOUT_ELEMENTS:
         raise ForceDeltaError(
-            f"{path} does not hold the elements of its atoms: give a file that does with --topology "
+            f"{path} does not store elements: pass a file that does as --topology "
             "(PDB, PRMTOP, TPR, PSF, or a structure that ASE reads)"
         )
     try:
         file_format = filetype(str(path))
     except (UnknownFileTypeError, OSError, UnicodeDecodeError) as error:
         raise ForceDeltaError(
-            f"{path} is of no format that ASE knows ({reason_of(error)}): give another, or a "
-            "--topology with which MDAnalysis reads it"
+            f"{path} is not in a format that ASE supports ({reason_of(error)}): give another file, or "
+            "pass --topology to read it with MDAnalysis"
         ) from error
     return open_with_ase(path, file_format)
 
 
 def _check_links(path: Path) -> None:
-    """Refuse an HDF5 file, for instance H5MD or NetCDF, that leads into other files.
+    """Refuse an HDF5 file, for instance H5MD or NetCDF, with links to other files.
 
     Raises:
-        ForceDeltaError: it does.
+        ForceDeltaError: it has such links.
     """
     why = leads_elsewhere(path)
     if why is not None:
         raise ForceDeltaError(
-            f"{path} is not read, as it may show other files ({why}): give a copy that holds all its "
-            "data itself"
+            f"{path} was not read, as it may expose other files ({why}): give a copy without external "
+            "links"
         )
 
 
@@ -78,4 +78,4 @@ def _is_ours(path: Path) -> bool:
         with h5py.File(path, "r", locking=False) as file:
             return is_recorded(file)
     except (OSError, KeyError, RuntimeError, ValueError):
-        return path.suffix == ".h5"  # the error of our own reader says what is wrong with it
+        return path.suffix == ".h5"  # our own reader then raises a precise error

@@ -1,4 +1,4 @@
-"""Commands of engines: no shell reads them, so that what is in them cannot run as another command."""
+"""Commands of reference codes are not passed to a shell and cannot inject other commands."""
 
 import gc
 import stat
@@ -19,7 +19,7 @@ WORDS = [";", "touch", "MARK", "$(touch MARK)", "`touch MARK`", "&&", "two words
 
 @pytest.fixture
 def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A program that writes its arguments down, and does nothing of what the engines expect."""
+    """A program that logs its arguments and does nothing else that a reference code would."""
     monkeypatch.chdir(tmp_path)
     program = tmp_path / "program"
     program.write_text(PROGRAM.replace("FOLDER", str(tmp_path)))

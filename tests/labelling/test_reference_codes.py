@@ -1,4 +1,4 @@
-"""Real engines on water, oxygen and silicon."""
+"""Reference codes on water, oxygen and silicon."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_dispersion_is_in_the_energy_and_charge_and_spin_are_heard(tmp_path):
     assert -4 < triplet.energy - singlet.energy < -0.3
 
 
-def test_an_scf_that_does_not_converge_fails_with_the_engines_words(tmp_path):
+def test_an_scf_that_does_not_converge_fails_with_the_message_of_the_code(tmp_path):
     failure = label(tmp_path, molecule("H2O"), "pyscf", basis="sto-3g", max_cycle=1)
     assert isinstance(failure, Failure)
     assert failure.message.startswith("SCF not converged within max_cycle=1")
@@ -153,7 +153,7 @@ def test_moments_to_start_from_are_those_of_the_materials_project():
         ("no_such_package:Calculator", {}, "No module named 'no_such_package'"),
     ],
 )
-def test_an_engine_that_cannot_be_had(name, settings, words):
+def test_an_unavailable_reference_code(name, settings, words):
     with pytest.raises(ForceDeltaError, match=words):
         reference(name, settings)
 
@@ -168,7 +168,7 @@ def test_a_package_that_is_missing_is_told_with_the_command_that_installs_it(mon
         reference("gpaw", {})
 
 
-def test_an_engine_refuses_the_wrong_kind_of_structure():
+def test_a_reference_code_refuses_the_wrong_kind_of_structure():
     with pytest.raises(ForceDeltaError, match="pyscf is for molecules here, and Si2 is periodic"):
         reference("pyscf", {}).check_structure(silicon())
     water = molecule("H2O")
@@ -259,6 +259,6 @@ def test_levels_of_theory_are_compared_by_their_parts(model, labels, differs):
         ("tblite", {"method": "GFN1-xTB"}, "GFN2-xTB", "functional"),
     ],
 )
-def test_the_description_of_an_engine_is_compared(name, settings, model, differs):
+def test_the_description_of_a_reference_is_compared(name, settings, model, differs):
     """The words on its settings do not look like another level."""
     assert difference(model, reference(name, settings).description) == differs

@@ -315,7 +315,9 @@ def test_npt_with_a_model_without_stress() -> None:
     atoms = small_crystal()
     model = replace(load_model(ForceDelta(calm_network())), stress=False, name="flat")
     atoms.calc = ForceDeltaCalculator(model)
-    with pytest.raises(ForceDeltaError, match="'flat' has no stress: use a constant-volume ensemble"):
+    with pytest.raises(
+        ForceDeltaError, match="'flat' has no stress: use a constant-volume ensemble"
+    ):
         dynamics("npt, isotropic", atoms).run(1)
     assert "stress" not in atoms.calc.results
 

@@ -1,4 +1,4 @@
-"""``forcedelta audit``: the guard and the recorder of a run, over trajectories that exist already."""
+"""``forcedelta audit``: apply the guard and the recorder of a run to existing trajectories."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def audit(
         typer.Argument(
             metavar="TRAJ",
             help="Trajectories: files that ASE reads (.traj, extended XYZ, ...), that MDAnalysis reads "
-            "with --topology (DCD, XTC, TRR, H5MD, ...), or runs of ours. Optional with --restart.",
+            "with --topology (DCD, XTC, TRR, H5MD, ...), or recorded runs. Optional with --restart.",
             show_default=False,
         ),
     ] = None,
@@ -59,8 +59,8 @@ def audit(
         str | None,
         typer.Option(
             metavar="FILE",
-            help="Which elements the atoms are: PDB with its element column, PRMTOP, TPR, PSF, or a "
-            "structure that ASE reads. With it MDAnalysis reads TRAJ.",
+            help="Topology that defines the elements: PDB with its element column, PRMTOP, TPR, PSF, or a "
+            "structure that ASE reads. If given, MDAnalysis reads TRAJ.",
             rich_help_panel=_READING,
             show_default=False,
         ),
@@ -73,7 +73,7 @@ def audit(
         int | None,
         typer.Option(
             metavar="N",
-            help="End before this frame.",
+            help="Stop before this frame.",
             rich_help_panel=_READING,
             show_default="none",
         ),
@@ -85,9 +85,9 @@ def audit(
         str | None,
         typer.Option(
             metavar="eV/Å|auto|FILE",
-            help="Mark frames above this, eV/Å, as those at which a run would be stopped. auto: "
-            "--stop-factor times the upper end of the burn-in's usual values; a FILE of 'forcedelta "
-            "calibrate'. Frames that are not finite are always marked.",
+            help="Mark frames above this threshold, eV/Å, as frames at which a run would stop. auto: "
+            "--stop-factor times the upper end of the burn-in's usual values; FILE: the threshold of "
+            "'forcedelta calibrate'. Frames with values that are not finite are always marked.",
             rich_help_panel=_GUARD,
             show_default="none",
         ),
@@ -96,7 +96,7 @@ def audit(
         str | None,
         typer.Option(
             metavar="eV/Å|auto|FILE",
-            help="Flag frames above this, eV/Å, and not above --stop-above. auto as there, with --flag-factor.",
+            help="Flag frames between this threshold, eV/Å, and --stop-above. auto uses --flag-factor.",
             rich_help_panel=_GUARD,
             show_default="auto with --stop-above auto, else none",
         ),
@@ -104,7 +104,7 @@ def audit(
     on: Annotated[
         Literal["force_delta", "worst_atom"],
         typer.Option(
-            help="What the thresholds are for: U of the frame, or the largest u_i of its atoms.",
+            help="Quantity compared with the thresholds: U of the frame, or the largest u_i of its atoms.",
             rich_help_panel=_GUARD,
         ),
     ] = "force_delta",
@@ -112,7 +112,7 @@ def audit(
         str,
         typer.Option(
             metavar="K/N",
-            help="Stop frames are those at which K of the last N frames are above.",
+            help="Mark a stop when K of the last N frames are above the threshold.",
             rich_help_panel=_GUARD,
         ),
     ] = "1/1",
@@ -136,8 +136,8 @@ def audit(
         int,
         typer.Option(
             metavar="N",
-            help="Steps of the burn-in for auto, by the steps of the trajectory; frames, where it has "
-            "none.",
+            help="Length of the burn-in for auto, in steps of the trajectory, or in frames if it has no "
+            "steps.",
             rich_help_panel=_GUARD,
         ),
     ] = 1000,
@@ -145,8 +145,8 @@ def audit(
         bool,
         typer.Option(
             "--end-at-stop",
-            help="End at the first frame at which a run would be stopped. Without it, they are all "
-            "marked and the audit goes on.",
+            help="End at the first frame at which a run would stop. By default, the audit marks all such "
+            "frames and continues.",
             rich_help_panel=_GUARD,
         ),
     ] = False,
@@ -154,7 +154,7 @@ def audit(
         str,
         typer.Option(
             metavar="FILE.h5",
-            help="File to write, H5MD; with several TRAJ a folder, for one file each.",
+            help="H5MD file to write; with several TRAJ, a folder for one file each.",
             rich_help_panel=_OUTPUT,
         ),
     ] = "audit.h5",
@@ -165,8 +165,8 @@ def audit(
         bool,
         typer.Option(
             "--restart",
-            help="Continue in --out an audit that was interrupted or killed, or whose trajectory has "
-            "grown since.",
+            help="Continue the audit in --out after it was interrupted or killed, or after its trajectory "
+            "has grown.",
             rich_help_panel=_OUTPUT,
         ),
     ] = False,
@@ -174,17 +174,17 @@ def audit(
         int | None,
         typer.Option(
             metavar="N",
-            help="Store positions and forces of every Nth audited frame, and of all marked ones. "
-            "Energy (eV), temperature (K) and U (eV/Å) are stored for all.",
+            help="Store positions and forces of every Nth audited frame and of all marked frames. "
+            "Energy (eV), temperature (K) and U (eV/Å) are stored for every frame.",
             rich_help_panel=_OUTPUT,
-            show_default="about 10000 frames in all",
+            show_default="about 10000 frames in total",
         ),
     ] = None,
     flags: Annotated[
         str | None,
         typer.Option(
             metavar="FILE.xyz",
-            help="Collect flagged frames in an extended XYZ file too; with several TRAJ, in one beside "
+            help="Also write flagged frames to an extended XYZ file; with several TRAJ, to one file next to "
             "each audit.",
             rich_help_panel=_OUTPUT,
             show_default=False,
@@ -194,7 +194,7 @@ def audit(
         Path | None,
         typer.Option(
             metavar="FILE.html",
-            help="Write a report as one HTML file, and its first picture beside it as PNG.",
+            help="Write a report as a single HTML file, and its first figure next to it as PNG.",
             rich_help_panel=_OUTPUT,
             show_default=False,
         ),
@@ -206,15 +206,13 @@ def audit(
         int,
         typer.Option(
             metavar="N",
-            help="Processes; each audits one trajectory at a time.",
+            help="Number of processes; each audits one trajectory at a time.",
             rich_help_panel=_MACHINE,
         ),
     ] = 1,
     device: Annotated[
         str,
-        typer.Option(
-            help="Device of torch: cpu, cuda, cuda:1, mps, xpu.", rich_help_panel=_MACHINE
-        ),
+        typer.Option(help="PyTorch device: cpu, cuda, cuda:1, mps, xpu.", rich_help_panel=_MACHINE),
     ] = "cpu",
     dtype: Annotated[
         Literal["float32", "float64"],
@@ -224,15 +222,15 @@ def audit(
         int,
         typer.Option(
             metavar="N",
-            help="Threads of the model on the CPU, per worker.",
+            help="CPU threads of the model, per worker.",
             rich_help_panel=_MACHINE,
         ),
     ] = 1,
 ) -> int:
-    """Audit trajectories: U (eV/Å) of their frames, which of them to doubt, and a report.
+    """Audit trajectories: compute U (eV/Å) of their frames and mark the doubtful ones.
 
-    Any trajectory will do, whatever made it: the model judges its structures. They are evaluated in
-    batches, and go through the same guard and recorder as those of a run.
+    The trajectory may come from any program: only its structures are evaluated. Frames are evaluated
+    in batches and pass through the same guard and recorder as those of a run.
     """
     values = {name: value for name, value in locals().items() if name not in _ONLY_HERE}
     given = {name for name in values if source_of(context, name) == "COMMANDLINE"}
@@ -268,10 +266,10 @@ def _status(result: AuditResult) -> ExitStatus:
 
 
 def mode(restart: bool, overwrite: bool) -> Literal["create", "restart", "overwrite"]:
-    """What is to happen to a file that exists.
+    """How to treat an existing file.
 
     Raises:
-        ForceDeltaError: both were said.
+        ForceDeltaError: both flags were given.
     """
     from ..errors import ForceDeltaError
 

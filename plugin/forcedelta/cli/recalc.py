@@ -1,4 +1,4 @@
-"""``forcedelta recalc``: doubtful frames to a reference calculation, labelled data back."""
+"""``forcedelta recalc``: label doubtful frames with reference calculations."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def recalc(
         Path,
         typer.Argument(
             metavar="SOURCE",
-            help="File of 'forcedelta run' or 'forcedelta audit', an extended XYZ file of flagged "
-            "frames, or the journal (.journal) of a queue that a run left behind.",
+            help="Output of 'forcedelta run' or 'forcedelta audit', an extended XYZ file of flagged "
+            "frames, or the journal (.journal) of a run's recalculation queue.",
         ),
     ],
     calculator: Annotated[
@@ -39,7 +39,7 @@ def recalc(
         typer.Option(
             help="pyscf (molecules, PBE-D3(BJ)/def2-SVP), gpaw, espresso, cp2k (crystals, PBE), vasp "
             "(writes input sets after the Materials Project, collects finished runs), tblite "
-            "(xTB, for trying out), or any ASE calculator: its name, or package.module:Class.",
+            "(xTB, for testing), or any ASE calculator: its name, or package.module:Class.",
             rich_help_panel=_REFERENCE,
         ),
     ],
@@ -47,8 +47,8 @@ def recalc(
         Path,
         typer.Option(
             metavar="FILE.xyz",
-            help="Labelled frames, extended XYZ. Beside it the journal (FILE.journal), from which the "
-            "same command continues, and the folders of jobs that failed (FILE.jobs).",
+            help="Labelled frames, extended XYZ. The journal (FILE.journal), from which the same "
+            "command resumes, and the folders of failed jobs (FILE.jobs) are written next to it.",
             rich_help_panel=_OUTPUT,
         ),
     ] = Path("labelled.xyz"),
@@ -56,7 +56,7 @@ def recalc(
         int | None,
         typer.Option(
             metavar="N",
-            help="Number of frames wanted.",
+            help="Number of frames to select.",
             show_default="20; all of a journal",
             rich_help_panel=_CHOICE,
         ),
@@ -65,7 +65,7 @@ def recalc(
         float | None,
         typer.Option(
             metavar="eV/Å",
-            help="Frames above this are candidates, eV/Å.",
+            help="Lower bound on U of candidate frames, eV/Å.",
             show_default="the run's flag threshold, else the 90th percentile of U",
             rich_help_panel=_CHOICE,
         ),
@@ -74,7 +74,7 @@ def recalc(
         float | None,
         typer.Option(
             metavar="eV/Å",
-            help="Frames above this are unphysical and left out, eV/Å.",
+            help="Upper bound on U, eV/Å; frames above it are omitted as unphysical.",
             show_default="the run's stop threshold, else 10 times the median of U",
             rich_help_panel=_CHOICE,
         ),
@@ -83,7 +83,7 @@ def recalc(
         float,
         typer.Option(
             metavar="fs",
-            help="Smallest time between two frames, fs; longer flagged intervals are cut.",
+            help="Minimum time between two frames, fs; longer flagged intervals are divided.",
             rich_help_panel=_CHOICE,
         ),
     ] = 50.0,
@@ -108,9 +108,9 @@ def recalc(
         typer.Option(
             "--set",
             metavar="KEY=VALUE",
-            help="A setting of the reference, or a keyword of the ASE calculator; may be repeated. A "
-            "wrong name lists the known ones. VASP: mp=exact keeps the settings of the Materials "
-            "Project to the letter.",
+            help="A setting of the reference, or a keyword of the ASE calculator; may be repeated. An "
+            "unknown name lists the valid ones. VASP: mp=exact keeps the settings of the Materials "
+            "Project unchanged.",
             show_default=False,
             rich_help_panel=_REFERENCE,
         ),
@@ -119,7 +119,7 @@ def recalc(
         Path | None,
         typer.Option(
             metavar="FILE.toml",
-            help="The same keys in a file; --set, --xc and --basis win.",
+            help="The same settings in a file; --set, --xc and --basis take precedence.",
             show_default=False,
             rich_help_panel=_REFERENCE,
         ),
@@ -139,8 +139,8 @@ def recalc(
             min=1,
             metavar="2S+1",
             help="Spin multiplicity of the frames.",
-            show_default="that of each frame, else of molecules the lowest or that of its magnetic "
-            "moments, and of crystals what the SCF finds",
+            show_default="that of each frame; else the lowest or that of the magnetic moments for molecules, "
+            "and the result of the SCF for crystals",
             rich_help_panel=_REFERENCE,
         ),
     ] = None,
@@ -149,21 +149,26 @@ def recalc(
         typer.Option(metavar="N", help="Threads of each calculation.", rich_help_panel=_MACHINE),
     ] = 1,
     workers: Annotated[
-        int, typer.Option(metavar="N", help="Calculations at a time.", rich_help_panel=_MACHINE)
+        int,
+        typer.Option(
+            metavar="N", help="Number of concurrent calculations.", rich_help_panel=_MACHINE
+        ),
     ] = 1,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Choose and check, write nothing.", rich_help_panel=_OUTPUT),
+        typer.Option(
+            "--dry-run", help="Select and check frames, but write nothing.", rich_help_panel=_OUTPUT
+        ),
     ] = False,
     json: Annotated[
         bool, typer.Option("--json", help="Print the result as JSON.", rich_help_panel=_OUTPUT)
     ] = False,
 ) -> int:
-    """Choose doubtful frames of SOURCE and label them with a reference calculation.
+    """Select doubtful frames of SOURCE and label them with a reference calculation.
 
-    Candidates lie between the flag and the stop threshold. Of each flagged interval one is taken,
-    apart in time and diverse in structure; overlapping atoms are left out. What was labelled is
-    never computed twice: the same command, given again, continues after kill -9 or a failure.
+    Candidates lie between the flag and the stop threshold. One frame is taken from each flagged
+    interval, separated in time and diverse in structure; frames with overlapping atoms are omitted.
+    No frame is labelled twice: the same command resumes after a kill or a failure.
     """
     changed = read_toml(settings, "give a TOML file of settings") if settings is not None else {}
     changed |= dict(_pair(text) for text in set_ or [])
@@ -180,7 +185,7 @@ def recalc(
             report=say if json else partial(say, stream=sys.stdout),
         )  # fmt: skip
     except KeyboardInterrupt:
-        say(f"interrupted; finished frames are in {out}, and the same command continues")
+        say(f"interrupted; finished frames are in {out}; run the same command to continue")
         return ExitStatus.INTERRUPTED
     status = ExitStatus.DONE if result.complete else ExitStatus.UNLABELLED
     if json:
@@ -189,7 +194,7 @@ def recalc(
 
 
 def _check_outputs(source: Path, out: Path, settings: Path | None) -> None:
-    """No output is an input, but the frames of a journal may be labelled into its own file."""
+    """Refuse outputs that are inputs, except the journal that belongs to --out."""
     journal = Path(f"{out}.journal")
     own = source.exists() and journal.exists() and source.samefile(journal)
     check_outputs(
@@ -204,7 +209,7 @@ def _pair(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals or not name.strip():
         raise ForceDeltaError(
-            f"--set {one_line(text)}: give it as KEY=VALUE, for example --set max_cycle=200"
+            f"--set {one_line(text)}: expected KEY=VALUE, for example --set max_cycle=200"
         )
     try:
         return name.strip(), ast.literal_eval(value)

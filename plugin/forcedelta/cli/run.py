@@ -41,7 +41,7 @@ _ONLY_HERE = {"config", "context", "json"}
 
 
 def _read_config(context: typer.Context, path: Path | None) -> Path | None:
-    """Let the keys of the file stand in for flags that are not given."""
+    """Use the keys of the file as defaults of the flags."""
     if path is not None:
         context.default_map = load_toml(path, {*RunSettings.__dataclass_fields__, "json"})
     return path
@@ -53,7 +53,7 @@ def run(
         str | None,
         typer.Argument(
             metavar="STRUCTURE",
-            help="Structure file that ASE reads (extended XYZ, CIF, POSCAR, ...); its last frame. "
+            help="Structure file that ASE reads (extended XYZ, CIF, POSCAR, ...); its last frame is used. "
             "Optional with --restart.",
             show_default=False,
         ),
@@ -74,8 +74,8 @@ def run(
     forces: Annotated[
         Literal["direct", "conservative"],
         typer.Option(
-            help="Forces that drive the run. The conservative ones are the gradient of the energy, "
-            "and cost the same while U is computed at every step.",
+            help="Forces that drive the run. Conservative forces are the negative gradient of the energy, and "
+            "add no cost if U is computed at every step.",
             rich_help_panel=_MODEL,
         ),
     ] = _DEFAULTS.forces,  # type: ignore[assignment]
@@ -83,14 +83,14 @@ def run(
         int,
         typer.Option(
             metavar="N",
-            help="Compute U every N steps; the steps between need no gradient.",
+            help="Compute U every N steps; intermediate steps need no gradient.",
             rich_help_panel=_MODEL,
         ),
     ] = _DEFAULTS.every,
     engine: Annotated[
         Literal["ase", "openmm"],
         typer.Option(
-            help="Engine whose integrators move the atoms. openmm: VerletIntegrator (nve), "
+            help="MD engine. openmm: VerletIntegrator (nve), "
             "LangevinMiddleIntegrator (langevin), with MonteCarloBarostat (npt); no bussi.",
             rich_help_panel=_DYNAMICS,
         ),
@@ -98,8 +98,8 @@ def run(
     ensemble: Annotated[
         Literal["nve", "langevin", "bussi", "npt"],
         typer.Option(
-            help="nve: velocity Verlet; direct forces heat it up. langevin, bussi: NVT. npt: "
-            "Langevin, isotropic, needs a periodic model.",
+            help="nve: velocity Verlet; direct forces cause heating. langevin, bussi: NVT. npt: "
+            "isotropic Langevin, requires a periodic model.",
             rich_help_panel=_DYNAMICS,
         ),
     ] = _DEFAULTS.ensemble,  # type: ignore[assignment]
@@ -116,8 +116,8 @@ def run(
         float | None,
         typer.Option(
             metavar="K",
-            help="Change the temperature linearly to this one, K, from the first step, or from the "
-            "end of the burn-in, to the last one.",
+            help="Ramp the temperature linearly to this value, K, from the first step, or from the end of "
+            "the burn-in, to the last step.",
             rich_help_panel=_DYNAMICS,
             show_default=False,
         ),
@@ -126,7 +126,7 @@ def run(
         int | None,
         typer.Option(
             metavar="N",
-            help="Total number of steps, those before a --restart included.",
+            help="Total number of steps, including those before a --restart.",
             rich_help_panel=_DYNAMICS,
             show_default=False,
         ),
@@ -157,7 +157,7 @@ def run(
         int | None,
         typer.Option(
             metavar="N",
-            help="Seed of velocities and thermostat. Without it, one is drawn and recorded.",
+            help="Seed of velocities and thermostat. By default, one is drawn and recorded.",
             rich_help_panel=_DYNAMICS,
             show_default=False,
         ),
@@ -166,8 +166,8 @@ def run(
         str | None,
         typer.Option(
             metavar="eV/Å|auto|FILE",
-            help="Stop the run at a frame above this, eV/Å. auto: --stop-factor times the upper end of "
-            "the usual values of the burn-in, which ends the run where it is not calm. FILE.json: the "
+            help="Stop the run at a frame above this threshold, eV/Å. auto: --stop-factor times the upper end "
+            "of the burn-in's usual values; an erratic burn-in ends the run. FILE.json: the "
             "threshold of 'forcedelta calibrate'. Values that are not finite always stop the run.",
             rich_help_panel=_GUARD,
             show_default="none",
@@ -177,8 +177,8 @@ def run(
         str | None,
         typer.Option(
             metavar="eV/Å|auto|FILE",
-            help="Flag frames above this, eV/Å, and not above --stop-above. auto as there, with "
-            "--flag-factor, or the file of a calibration.",
+            help="Flag frames between this threshold, eV/Å, and --stop-above. auto uses --flag-factor; FILE is "
+            "a calibration.",
             rich_help_panel=_GUARD,
             show_default="auto with --stop-above auto, else none",
         ),
@@ -186,7 +186,7 @@ def run(
     on: Annotated[
         Literal["force_delta", "worst_atom"],
         typer.Option(
-            help="What the thresholds are for: U of the frame, or the largest u_i of its atoms.",
+            help="Quantity compared with the thresholds: U of the frame, or the largest u_i of its atoms.",
             rich_help_panel=_GUARD,
         ),
     ] = _DEFAULTS.on,  # type: ignore[assignment]
@@ -194,7 +194,7 @@ def run(
         str,
         typer.Option(
             metavar="K/N",
-            help="Stop when K of the last N frames with U are above.",
+            help="Stop when K of the last N frames with U are above the threshold.",
             rich_help_panel=_GUARD,
         ),
     ] = "1/1",
@@ -218,7 +218,7 @@ def run(
         int,
         typer.Option(
             metavar="N",
-            help="Steps of the burn-in, at the start temperature, from which auto takes its thresholds.",
+            help="Length of the burn-in at the start temperature, in steps, from which auto derives its thresholds.",
             rich_help_panel=_GUARD,
         ),
     ] = _DEFAULTS.burn_in,
@@ -233,10 +233,10 @@ def run(
         bool,
         typer.Option(
             "--restart",
-            help="Append to --out: continue its run from its last checkpoint, exactly as if it had "
-            "not been interrupted (with OpenMM's npt a valid continuation, but another one). Settings "
-            "are those of that run; --steps, the thresholds, and "
-            "the options under Output and Machine may be given anew.",
+            help="Append to --out: continue its run from the last checkpoint, exactly as if it had "
+            "not been interrupted (OpenMM's npt continues validly, but not identically). The "
+            "settings of that run apply; --steps, the thresholds, and "
+            "the options under Output and Machine may be changed.",
             rich_help_panel=_OUTPUT,
         ),
     ] = _DEFAULTS.restart,
@@ -244,7 +244,7 @@ def run(
         int,
         typer.Option(
             metavar="N",
-            help="Record a frame every N steps, and all flagged ones. Energy (eV), temperature (K) "
+            help="Record a frame every N steps, and all flagged frames. Energy (eV), temperature (K) "
             "and U (eV/Å) are recorded at every step.",
             rich_help_panel=_OUTPUT,
         ),
@@ -253,7 +253,7 @@ def run(
         str | None,
         typer.Option(
             metavar="FILE.xyz",
-            help="Collect flagged frames in an extended XYZ file too.",
+            help="Also write flagged frames to an extended XYZ file.",
             rich_help_panel=_OUTPUT,
             show_default=False,
         ),
@@ -266,7 +266,7 @@ def run(
         Path | None,
         typer.Option(
             metavar="FILE.toml",
-            help="Settings by the names of these flags, e.g. ramp_to = 3000; flags win.",
+            help="Settings file; its keys are the names of these flags, e.g. ramp_to = 3000. Flags take precedence.",
             is_eager=True,
             callback=_read_config,
             show_default=False,
@@ -274,9 +274,7 @@ def run(
     ] = None,
     device: Annotated[
         str,
-        typer.Option(
-            help="Device of torch: cpu, cuda, cuda:1, mps, xpu.", rich_help_panel=_MACHINE
-        ),
+        typer.Option(help="PyTorch device: cpu, cuda, cuda:1, mps, xpu.", rich_help_panel=_MACHINE),
     ] = _DEFAULTS.device,
     dtype: Annotated[
         Literal["float32", "float64"],
@@ -286,15 +284,15 @@ def run(
         int,
         typer.Option(
             metavar="N",
-            help="Threads of the model on the CPU. More than one pays off only for large systems.",
+            help="CPU threads of the model. More than one pays off only for large systems.",
             rich_help_panel=_MACHINE,
         ),
     ] = _DEFAULTS.threads,
 ) -> int:
     """Run molecular dynamics of STRUCTURE, guarded by the Force Delta.
 
-    U (eV/Å), how far the direct forces are from the gradient of the energy, is recorded along
-    the run, and can flag frames or stop the run.
+    U (eV/Å), the difference between the direct and the conservative forces, is recorded during the
+    run and can flag frames or stop the run.
     """
     values = {name: value for name, value in locals().items() if name not in _ONLY_HERE}
     given = {name for name in values if source_of(context, name) in ("COMMANDLINE", "DEFAULT_MAP")}
@@ -329,7 +327,7 @@ def run(
 
 
 def _line(result: GuardedRunResult) -> str:
-    """The result for people."""
+    """The result as one line of text."""
     run, out = result.run, result.settings.out
     if run.reason == "stopped":
         return f"stopped at {run.message}; that frame is the last one in {out}"

@@ -1,4 +1,4 @@
-"""What a command writes is none of what it reads, and no two of its outputs are one file.
+"""Checks that no output of a command is one of its inputs or another output.
 
 Light on purpose: every command asks this before it reads or loads anything.
 """
@@ -88,7 +88,7 @@ def refuse_existing(name: str, path: Path, overwrite: bool) -> None:
         ) from error
     if os.path.exists(path) and not os.path.isfile(path):
         raise ForceDeltaError(
-            f"{path} cannot be written: it is no regular file, give another {name}"
+            f"{path} cannot be written: it is not a regular file, give another {name}"
         )
     if not overwrite:
         raise ForceDeltaError(f"{path} exists: pass --overwrite, or give another {name}")

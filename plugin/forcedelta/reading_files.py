@@ -61,7 +61,7 @@ def read_toml(path: str | Path, give: str) -> dict[str, Any]:
     """The table of a TOML file.
 
     Raises:
-        ForceDeltaError: it cannot be read, or is no TOML.
+        ForceDeltaError: it cannot be read, or is not valid TOML.
     """
     try:
         return tomllib.loads(read_text(path, give))
@@ -75,12 +75,12 @@ def read_json(path: str | Path, give: str) -> Any:
     """What a JSON file holds.
 
     Raises:
-        ForceDeltaError: it cannot be read, or is no JSON; NaN and Infinity are none.
+        ForceDeltaError: it cannot be read, or is not valid JSON; NaN and Infinity are invalid.
     """
     try:
         return json.loads(read_text(path, give), parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
-        raise ForceDeltaError(f"{path} is no JSON ({_reason(error)}): {give}") from error
+        raise ForceDeltaError(f"{path} is not valid JSON ({_reason(error)}): {give}") from error
 
 
 def _refuse_constant(name: str) -> Any:

@@ -120,7 +120,7 @@ def test_frames_of_one_trajectory_are_thinned(files, here, forcedelta, tolerance
     [
         (["--risk", "0.01"], "120 labels are too few for a risk of 0.01 at a confidence of 0.9"),
         (["--risk", "0.01"], "needs at least 231"),
-        (["--tolerance", "1e-6"], "no threshold keeps to a risk of 0.05"),
+        (["--tolerance", "1e-6"], "no threshold satisfies a risk of 0.05"),
         (["--tolerance", "1e6"], "all 120 labels pass (0 with an error above"),
         (["--tolerance", "-1"], "tolerance is -1.0: give an error above 0"),
         (["--risk", "2"], "risk is 2.0"),
@@ -155,7 +155,7 @@ def test_labels_without_forces(files, here, forcedelta):
     wet = ForceDeltaCalculator(files / "wet.safetensors")
     ase.io.write("labelled.xyz", [label(atoms, wet) for atoms in water(2)])
     line = fails(forcedelta("calibrate", "labelled.xyz", "--tolerance", "1"))
-    assert "say --model" in line
+    assert "pass --model" in line
 
 
 def test_runs_of_one_name_in_different_folders(files, here, forcedelta, tolerance):
@@ -195,7 +195,7 @@ def test_forces_under_another_name(files, here, forcedelta, tolerance):
     usual = forcedelta("calibrate", files / "full.xyz", *command[2:])[1]
     assert json.loads(out)["threshold"] == json.loads(usual)["threshold"]
     line = fails(forcedelta(*command, "--forces-key", "ref"))
-    assert "under 'ref'; arrays of vectors that it has: REF_forces" in line
+    assert "under 'ref'; available vector arrays: REF_forces" in line
     line = fails(forcedelta(*command, "--forces-key", "REF_forces", "--energy-key", "E"))
     assert "no finite number under 'E'" in line
     assert "REF_energy" in line
@@ -258,7 +258,7 @@ def test_it_is_for_one_model_and_one_quantity(files, forcedelta, calibrated, sta
     assert "'other' has the weights" in line
     Path("copy.safetensors").write_bytes((files / "wet.safetensors").read_bytes())
     assert "for the model 'wet', not for 'copy'" in refused("--model", "copy.safetensors")
-    assert "leave --on away" in refused("--on", "worst_atom")
+    assert "omit --on" in refused("--on", "worst_atom")
     assert "conservative forces drive this run" in refused("--forces", "conservative")
     assert not Path("run.h5").exists()
 
@@ -267,9 +267,9 @@ def test_it_is_for_one_model_and_one_quantity(files, forcedelta, calibrated, sta
     ("text", "said"),
     [
         (None, "cal.json cannot be read (No such file or directory)"),
-        ("{", "cal.json is no JSON"),
-        ("[1]", "cal.json is no calibration"),
-        ('{"format": "forcedelta calibration 2"}', "cal.json is no calibration of this version"),
+        ("{", "cal.json is not valid JSON"),
+        ("[1]", "cal.json is not a calibration"),
+        ('{"format": "forcedelta calibration 2"}', "cal.json is not a calibration of this version"),
         (
             '{"format": "forcedelta calibration 1", "unit": "kcal/mol/Å", "on": "force_delta"}',
             "threshold in kcal/mol/Å",
@@ -299,7 +299,7 @@ def test_files_that_are_no_calibration(here, forcedelta, start, text, said):
 )  # fmt: skip
 def test_fields_of_a_calibration_that_make_no_sense(calibration_facts, here, name, value):
     Path("cal.json").write_text(json.dumps({**calibration_facts, name: value}))
-    said = rf"cal\.json: {name} (is|has)|cal\.json is no JSON \((NaN|Infinity)"
+    said = rf"cal\.json: {name} (is|has)|cal\.json is not valid JSON \((NaN|Infinity)"
     with pytest.raises(ForceDeltaError, match=said):
         read_calibration("cal.json")
 
@@ -307,7 +307,7 @@ def test_fields_of_a_calibration_that_make_no_sense(calibration_facts, here, nam
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"threshold": ' + "1" * 6000 + "}", "\xff\xfe"])
 def test_text_that_is_no_json(here, text):
     Path("cal.json").write_text(text, encoding="latin-1")
-    with pytest.raises(ForceDeltaError, match=r"cal\.json is no(t UTF-8| JSON)"):
+    with pytest.raises(ForceDeltaError, match=r"cal\.json is not (UTF-8|valid JSON)"):
         read_calibration("cal.json")
 
 
@@ -356,10 +356,10 @@ def test_an_audit_stops_above_it_and_only_with_its_model(forcedelta, files, cali
     assert "the calibration is for the weights" in refused("--model", other)
     Path("copy.safetensors").write_bytes((files / "wet.safetensors").read_bytes())
     assert "for the model 'wet', not for 'copy'" in refused("--model", "copy.safetensors")
-    assert "leave --on away" in refused("--on", "worst_atom")
+    assert "omit --on" in refused("--on", "worst_atom")
     assert not Path("audit.h5").exists()
     Path("text.json").write_text("[1]")
-    assert "text.json is no calibration" in fails(
+    assert "text.json is not a calibration" in fails(
         forcedelta(*audit_of(files, "--flag-above", "text.json"))
     )
     Path("audit.h5").write_bytes(b"precious")

@@ -81,7 +81,7 @@ def test_labels_whose_reference_is_not_named(files, here, wet):
     frames = ase.io.read(files / "full.xyz", ":4")
     del frames[1].info["reference"]
     ase.io.write("some.xyz", frames)
-    expected = "gradient, and 1 labels of a reference that is not named"
+    expected = "gradient, and 1 labels of an unnamed reference"
     assert read_labels(["some.xyz"], wet).reference == expected
 
 
@@ -133,14 +133,14 @@ def other_reference(frame):
     [
         (without_forces, r"frame 2 \(counted from 0\) has no reference forces"),
         (nan_forces, "frame 2 .*reference forces that are not finite"),
-        (without_u, "frame 2 .*has no force_delta: say --model"),
-        (without_direct_forces, "frame 2 .*has no direct_forces: say --model"),
+        (without_u, "frame 2 .*has no force_delta: pass --model"),
+        (without_direct_forces, "frame 2 .*has no direct_forces: pass --model"),
         (nan_u, "frame 2 .*prediction that is not finite"),
         (other_model, "frame 2 .*has model other, but .*frame 0 .*has wet"),
         (other_hash, "frame 2 .*has weights_hash hash:1234.*--model"),
         (
             other_reference,
-            "frame 2 .*has reference PBE, but .*has gradient: calibrate each by itself$",
+            "frame 2 .*has reference PBE, but .*has gradient: calibrate each separately$",
         ),
     ],
 )

@@ -1,11 +1,11 @@
-"""How many atoms an audit evaluates side by side."""
+"""Batch size of an audit, in atoms."""
 
 import torch
 from torch import nn
 
 
 def batch_atoms(module: nn.Module, device: torch.device) -> int:
-    """How many atoms to evaluate side by side.
+    """Number of atoms in a batch.
 
     A constant, so that batches follow the file alone and not the clock: an audit that was killed and
     continued has the same numbers, to the last bit, as one that was not. For the embedded networks

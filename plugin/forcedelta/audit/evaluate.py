@@ -1,4 +1,4 @@
-"""What a model says of stored frames: evaluated in batches, or why they cannot be."""
+"""Batched evaluation of stored frames, with the reason for each frame that cannot be evaluated."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _MOST_KINDS = 1000  # of systems that are remembered
 
 
 class FrameEvaluator:
-    """Evaluates frames side by side, and says of each that cannot be evaluated why.
+    """Evaluates frames in batches and gives the reason for each frame that cannot be evaluated.
 
     Args:
         model: as loaded.

@@ -116,7 +116,7 @@ def audit(
     loaded = None if model is None or isinstance(model, str | Path) else model
     if loaded is not None and (executor is not None or workers > 1):
         raise ForceDeltaError(
-            "a model in memory does not go to other processes: give its name or file"
+            "a model in memory cannot be sent to other processes: give its name or file"
         )
     name = None if model is None else str(model) if loaded is None else loaded.name
     if report is not None:
@@ -202,7 +202,7 @@ def plan(trajectories: Sequence[str], out: str, **settings: Any) -> list[AuditSe
         if stem in jobs:
             raise ForceDeltaError(
                 f"{jobs[stem].trajectory} and {trajectory} would both become {out}/{stem}.h5: "
-                "rename one, or audit them apart"
+                "rename one, or audit them separately"
             )
         job = AuditSettings(
             trajectory,
@@ -356,8 +356,8 @@ def run_jobs(
                 result = results[k] = future.result()
             except BrokenExecutor as error:
                 raise ForceDeltaError(
-                    "a worker process died, killed or out of memory: pass --restart to go on, "
-                    "as nothing that was written is lost"
+                    "a worker process died, killed or out of memory: pass --restart to continue; "
+                    "nothing written is lost"
                 ) from error
             except Exception as error:
                 first = first or error

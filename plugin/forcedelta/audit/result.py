@@ -1,4 +1,4 @@
-"""What came out of an audit, in numbers and in words."""
+"""Results of an audit."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _SEVERAL = {"other atoms": "changes of the atoms", "gap": "gaps", "not audited":
             "velocities": "without usable velocities"}  # fmt: skip
 
 
-class Tally(Hook):
-    """A hook that counts, so that the sums of a long audit need not be read from its file.
+class AuditCounts(Hook):
+    """A hook that counts frames and remarks, so that a long audit need not be read back.
 
     Attributes:
         counts: of "audited", "flagged" and "stops".
         remarks: by kind.
         first_stop, last_step, largest, largest_step: as in `AuditResult`.
-        first_reason: why the first frame that was left out was left out.
+        first_reason: why the first omitted frame was omitted.
     """
 
     def __init__(self) -> None:
@@ -111,7 +111,7 @@ class AuditResult:
 
     @property
     def line(self) -> str:
-        """One line for people."""
+        """A one-line summary."""
         parts = [f"{self.audited} frames audited"]
         if self.largest is not None:
             parts.append(f"largest U {self.largest:.4g} eV/Å at step {self.largest_step}")
@@ -119,7 +119,7 @@ class AuditResult:
             parts.append(f"{self.flagged} flagged (above {self.flag_threshold:.4g} eV/Å)")
         if self.refused:
             parts.append(
-                f"in the burn-in {self.refused}, so that 'auto' chose no threshold (step "
+                f"in the burn-in {self.refused}: 'auto' chose no threshold (step "
                 f"{self.first_stop} is marked)"
             )
         elif self.stops:

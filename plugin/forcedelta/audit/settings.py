@@ -46,7 +46,7 @@ class AuditSettings:
         out: the audit's file, H5MD.
         start: first frame, counted from 0.
         stop: the first frame that is left out; None: to the end.
-        every: each so many frames.
+        every: audit every Nth frame.
         model: name, or path of a file.
         architecture, trust, compile: see `forcedelta.load_model`.
         charge: total charge in e, for models that take one and frames that have none.
@@ -54,8 +54,8 @@ class AuditSettings:
         stop_above, flag_above, on, patience, stop_factor, flag_factor, burn_in: of the guard, as
             for a run.
         end_at_stop: end at the first frame at which the guard says stop.
-        record_every: store each so many of the audited frames; None: so that about
-            `forcedelta.audit.replay.STORED_FRAMES` are.
+        record_every: store every Nth audited frame; None: about
+            `forcedelta.audit.replay.STORED_FRAMES` in total.
         flags: extended XYZ file for flagged frames.
         device: of torch.
         dtype: "float32" or "float64".

@@ -1,4 +1,4 @@
-"""From labels to a threshold, and to what is said about it."""
+"""Calibration: a threshold, its guarantee and its ranking statistics from labels."""
 
 from __future__ import annotations
 
@@ -28,8 +28,13 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 QUANTILES = (0.5, 0.75, 0.9, 0.95)
-SHARES = (0.25, 0.5, 0.75, 1.0)  # of labels that pass the thresholds at which correlation is seen
-LARGEST = 1e50  # eV/Å: what is more is no force, and cannot be drawn
+SHARES = (
+    0.25,
+    0.5,
+    0.75,
+    1.0,
+)  # of labels that pass, at the thresholds used to estimate correlation
+LARGEST = 1e50  # eV/Å: larger values are not forces and cannot be plotted
 SIGNIFICANT = 4  # digits of a threshold
 
 
@@ -179,11 +184,11 @@ def threshold(
     check(tolerance, risk, confidence)
     u, error = labels.force_delta, labels.epsilon
     if not len(labels):
-        raise ForceDeltaError("there are no labels: give some")
+        raise ForceDeltaError("no labels: give labelled frames")
     numbers = np.concatenate([u, error])
     if not ((numbers >= 0) & (numbers <= LARGEST)).all():
         raise ForceDeltaError(
-            f"labels with a U or an error that is no number from 0 to {LARGEST:g} eV/Å: remove them"
+            f"labels have a U or an error outside 0 to {LARGEST:g} eV/Å: remove them"
         )
     sample = independent(
         labels.source,
@@ -204,7 +209,7 @@ def threshold(
         ) from failed
     if found.value <= 0:
         raise ForceDeltaError(
-            "the labels that keep to the risk have a U of 0, as crystals at rest have by symmetry: "
+            "the labels that satisfy the risk have U = 0, as in undistorted crystals by symmetry: "
             "label frames of a run"
         )
     if found.highest:

@@ -60,7 +60,7 @@ LARGEST_START = 0.25
 many of them as allow for a few bad ones: a single one with a small U is no reason to give up."""
 
 SMALLEST = 1e-6
-"""A probability that differs from 0 or 1 by less is a slip: no set of labels could show it."""
+"""A probability that differs from 0 or 1 by less is a mistake: no set of labels could support it."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,8 @@ class Threshold:
         value: U in eV/Å; frames with U <= value pass.
         passing: number of labels that pass.
         bad: those of them with an error above the tolerance.
-        highest: whether it is the largest U of all labels, so that nothing shows where to stop.
+        highest: whether it is the largest U of all labels, so that the labels do not bound it
+            from above.
     """
 
     value: float
@@ -137,7 +138,7 @@ def find_threshold(
     tested = np.flatnonzero(below >= _first_tested(count, risk, confidence, weight))
     if not len(tested):
         raise ForceDeltaError(
-            f"no threshold can be told: {count - below[-1]} of {count} labels have the same U of "
+            f"no threshold can be determined: {count - below[-1]} of {count} labels have the same U of "
             f"{values[-1]:.4g} eV/Å; label frames that differ"
         )
     failed = np.flatnonzero(~(before & with_ties)[tested])
@@ -145,10 +146,10 @@ def find_threshold(
     if stop == 0:
         seen = (passing if before[tested[0]] else below)[tested[0]]
         raise ForceDeltaError(
-            f"no threshold keeps to a risk of {risk:g} at a confidence of {confidence:g}: of the "
+            f"no threshold satisfies a risk of {risk:g} at a confidence of {confidence:g}: of the "
             f"{seen} labels with the smallest U, {bad_of_smallest[seen]} have an error above "
             f"{tolerance:g} eV/Å, and of all {count}, {bad_of_smallest[-1]}; allow a larger "
-            "--tolerance or --risk, label more frames, or take a better model"
+            "--tolerance or --risk, label more frames, or use a better model"
         )
     last = tested[stop - 1]
     return Threshold(
@@ -191,6 +192,6 @@ def _number(worth: float) -> str:
 def _least_risk(worth: float, confidence: float) -> str:
     """The smallest risk in steps of 0.01 that so many labels could show."""
     if worth < 2:
-        return "no less than 1, as there is nothing to count"
+        return "1, since there are no labels to count"
     least = math.ceil(100 * (1 - (1 - confidence) ** (1 / (worth - 1)))) / 100
     return f"{least:.2f} or more" if least < 1 else "almost 1"

@@ -61,7 +61,7 @@ def read_frames(
     if not path.exists():
         raise ForceDeltaError(f"{path} does not exist: give a file of labelled frames")
     if not path.is_file():
-        raise ForceDeltaError(f"{path} is no regular file: give a file of labelled frames")
+        raise ForceDeltaError(f"{path} is not a regular file: give a file of labelled frames")
     count = 0
     try:
         for atoms in ase.io.iread(path, ":"):
@@ -87,7 +87,7 @@ def reference_forces(atoms: Atoms, where: str, key: str | None = None) -> Array:
     """[N, 3] eV/Å, with no constraint applied.
 
     Raises:
-        ForceDeltaError: there are none, or they are no finite numbers.
+        ForceDeltaError: there are none, or they are not finite.
     """
     results = {} if atoms.calc is None else atoms.calc.results
     found = results.get(key or "forces")
@@ -98,7 +98,7 @@ def reference_forces(atoms: Atoms, where: str, key: str | None = None) -> Array:
     forces = np.asarray(found)
     if forces.shape != (len(atoms), 3) or forces.dtype.kind not in "fiu":
         raise ForceDeltaError(
-            f"{where} has no three numbers for each atom under {key or 'forces'}: give the array of "
+            f"{where} does not have three numbers for each atom under {key or 'forces'}: give the array of "
             "the reference forces with --forces-key"
         )
     if not np.isfinite(forces).all():
@@ -120,7 +120,7 @@ def _no_forces(atoms: Atoms, where: str, key: str | None) -> str:
         likely = ["forces", *likely]
     names = ", ".join(likely) or "none"
     advice = f": pass --forces-key {likely[0]}" if likely else ""
-    return f"{where} has no reference forces{under}; arrays of vectors that it has: {names}{advice}"
+    return f"{where} has no reference forces{under}; available vector arrays: {names}{advice}"
 
 
 def _check_energy(atoms: Atoms, where: str, key: str) -> None:
@@ -130,5 +130,5 @@ def _check_energy(atoms: Atoms, where: str, key: str) -> None:
         numbers = [name for name, item in atoms.info.items() if np.isfinite(number(item))]
         names = ", ".join([*(name for name in results if name.endswith("energy")), *numbers])
         raise ForceDeltaError(
-            f"{where} has no finite number under '{key}'; numbers that it has: {names or 'none'}"
+            f"{where} has no finite number under '{key}'; available numbers: {names or 'none'}"
         )

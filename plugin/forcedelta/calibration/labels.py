@@ -1,4 +1,4 @@
-"""Labelled frames: what a model said about them, and how wrong it was."""
+"""Labelled frames: predictions of a model and their errors."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def read_labels(
     Raises:
         ForceDeltaError: a file cannot be read or holds no frames; frames without forces, with
             numbers that are not finite, without U, of several models or references; structures
-            that the model does not know; forces that are the model's own, or zero everywhere.
+            that the model does not support; forces that are the model's own, or zero everywhere.
     """
     return _labels(
         [frame for path in paths for frame in read_frames(Path(path), forces_key, energy_key)],
@@ -111,7 +111,7 @@ def evaluated(frames: Iterable[Atoms], calculator: ForceDeltaCalculator) -> Labe
 
 def _labels(frames: list[LabelledFrame], calculator: ForceDeltaCalculator | None) -> Labels:
     if not frames:
-        raise ForceDeltaError("there are no labelled frames: give some")
+        raise ForceDeltaError("no labelled frames: give some")
     _refuse_copies(frames)
     reference = _reference(frames)
     if calculator is None:
@@ -137,7 +137,7 @@ def _labels(frames: list[LabelledFrame], calculator: ForceDeltaCalculator | None
         )
     if not any(frame.forces.any() for frame in frames):
         raise ForceDeltaError(
-            "the reference forces of all frames are zero, and no labels: label the frames first "
+            "the reference forces of all frames are zero, so they are not labels: label the frames first "
             "(forcedelta recalc)"
         )
     sources, times = runs_of(frames)
@@ -161,13 +161,13 @@ def _stored(frame: LabelledFrame) -> tuple[float, float, Array]:
         missing.append("direct_forces")
     if missing:
         raise ForceDeltaError(
-            f"{frame.where} has no {' and no '.join(missing)}: say --model, and the model is asked for all frames"
+            f"{frame.where} has no {' and no '.join(missing)}: pass --model to evaluate all frames"
         )
     force_delta, direct = number(info["force_delta"]), np.asarray(arrays["direct_forces"])
     if direct.shape != frame.forces.shape or direct.dtype.kind not in "fiu" or force_delta < 0:
         raise ForceDeltaError(
-            f"{frame.where} has a force_delta or direct_forces that 'forcedelta' did not write: say "
-            "--model, and the model is asked for all frames"
+            f"{frame.where} has a force_delta or direct_forces that 'forcedelta' did not write: pass "
+            "--model to evaluate all frames"
         )
     if not (np.isfinite(force_delta) and np.isfinite(direct).all()):
         raise ForceDeltaError(f"{frame.where} has a prediction that is not finite: remove it")
@@ -199,7 +199,7 @@ def _refuse_copies(frames: list[LabelledFrame]) -> None:
         key = (geometry, str(atoms.info.get("charge", 0)), str(atoms.info.get("spin")))
         if key in seen:
             raise ForceDeltaError(
-                f"{frame.where} is the same structure as {seen[key]}, and counts once only: remove it"
+                f"{frame.where} is the same structure as {seen[key]}, and counts only once: remove it"
             )
         seen[key] = frame.where
 
@@ -211,9 +211,7 @@ def _reference(frames: list[LabelledFrame]) -> str | None:
         return None
     reference = _only("reference", [frame.atoms.info["reference"] for frame in told], told)
     untold = len(frames) - len(told)
-    return str(reference) + (
-        f", and {untold} labels of a reference that is not named" * (untold > 0)
-    )
+    return str(reference) + (f", and {untold} labels of an unnamed reference" * (untold > 0))
 
 
 def _only(name: str, values: list[Any], frames: list[LabelledFrame]) -> Any:
@@ -222,8 +220,8 @@ def _only(name: str, values: list[Any], frames: list[LabelledFrame]) -> Any:
         if str(value) != str(values[0]):
             raise ForceDeltaError(
                 f"{frame.where} has {name} {value}, but {frames[0].where} has {values[0]}: "
-                "calibrate each by itself"
-                + (", or say --model to evaluate all frames anew" if name != "reference" else "")
+                "calibrate each separately"
+                + (", or pass --model to re-evaluate all frames" if name != "reference" else "")
             )
     return values[0]
 

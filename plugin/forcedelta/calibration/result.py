@@ -1,4 +1,4 @@
-"""The file of a calibration: what it found, on what it rests, and for which model it holds.
+"""Calibration file: the threshold, the labels behind it, and the model to which it applies.
 
 No heavy import: every run with ``--stop-above calibration.json`` reads one.
 """
@@ -102,9 +102,7 @@ class Calibration:
                 "weights are the same: use the name that was calibrated"
             )
         if on != "force_delta":
-            raise ForceDeltaError(
-                f"the calibration is for U of the frame, not for {on}: leave --on away"
-            )
+            raise ForceDeltaError(f"the calibration is for U of the frame, not for {on}: omit --on")
         if forces != "direct":
             raise ForceDeltaError(
                 f"the calibration is for the errors of direct forces, and {forces} forces drive this run: "
@@ -120,20 +118,20 @@ def read_calibration(path: str | Path) -> Calibration:
             that no calibration gives.
     """
     what = "give a file that 'forcedelta calibrate --out' wrote"
-    facts = read_json(path, what)
-    if not isinstance(facts, dict) or facts.get("format") != FORMAT:
-        raise ForceDeltaError(f"{path} is no calibration of this version: {what}")
-    if facts.get("unit") != UNIT or facts.get("on") != "force_delta":
+    entries = read_json(path, what)
+    if not isinstance(entries, dict) or entries.get("format") != FORMAT:
+        raise ForceDeltaError(f"{path} is not a calibration of this version: {what}")
+    if entries.get("unit") != UNIT or entries.get("on") != "force_delta":
         raise ForceDeltaError(
-            f"{path} has a threshold in {facts.get('unit')}, not on U in {UNIT}: {what}"
+            f"{path} has a threshold in {entries.get('unit')}, not on U in {UNIT}: {what}"
         )
     hints = get_type_hints(Calibration)
-    missing = [name for name in hints if name not in facts]
+    missing = [name for name in hints if name not in entries]
     if missing:
         raise ForceDeltaError(f"{path} lacks {missing[0]!r}: {what}")
     for name, hint in hints.items():
-        _check(path, name, facts[name], hint, what)
-    return Calibration(**{name: facts[name] for name in hints})
+        _check(path, name, entries[name], hint, what)
+    return Calibration(**{name: entries[name] for name in hints})
 
 
 def _check(path: str | Path, name: str, value: Any, hint: Any, what: str) -> None:
@@ -159,7 +157,7 @@ def _check(path: str | Path, name: str, value: Any, hint: Any, what: str) -> Non
     if name == "model":
         for key in ("name", "weights_hash"):
             if not isinstance(value.get(key), str) or not value[key]:
-                raise ForceDeltaError(f"{path}: model has no {key!r} that is a string: {what}")
+                raise ForceDeltaError(f"{path}: model lacks the string {key!r}: {what}")
 
 
 def _shown(value: Any) -> str:

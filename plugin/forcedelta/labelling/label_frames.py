@@ -205,7 +205,7 @@ def _label(settings: LabelSettings, say: Callable[[str], None]) -> LabellingResu
         say(f"warning: {line}")
     if settings.dry_run:
         result.planned = True
-        say(f"dry run: {len(frames)} calculations would be made, {settings.out} is not touched")
+        say(f"dry run: {len(frames)} calculations would be made, {settings.out} is not modified")
     elif isinstance(made, vasp.InputSet):
         _with_vasp(result, made, settings, say)
     elif frames:
@@ -296,7 +296,7 @@ def _compare_levels(
     trained = source.model.get("level_of_theory")
     if trained is None:
         result.warnings.append(
-            f"{source.name} does not tell at which level of theory {model} was trained; labels at "
+            f"{source.name} does not state the level of theory at which {model} was trained; labels at "
             f"{level} measure its error only if that is the same"
         )
     elif (
@@ -305,8 +305,8 @@ def _compare_levels(
         verb = "differ" if " and " in differs else "differs"
         result.warnings.append(
             f"{model} was trained at {trained}, the labels are at {level}: the {differs} {verb}, "
-            "so that epsilon is also the difference of two levels, and the labels do not belong "
-            "into its training set"
+            "so epsilon includes the difference between the two levels, and the labels should not be added "
+            "to its training set"
         )
 
 

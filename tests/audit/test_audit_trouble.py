@@ -194,7 +194,7 @@ def test_binary_files_that_are_cut_off(wet, here):
         (["move.xyz", "--out", "move.xyz", "--overwrite"], "the trajectory itself"),
         (["move.xyz", "--report", "nowhere/a.html"], "make the folder nowhere first"),
         (["move.xyz", "--report", "/proc/a.html"], "/proc/a.html cannot be written"),
-        (["move.xyz", "--report", "/dev/null"], "no regular file"),
+        (["move.xyz", "--report", "/dev/null"], "not a regular file"),
         (["/dev/zero"], "/dev/zero is a device"),
         (["."], "is a folder"),
         (["move.xyz", "--flag-above", "2", "--stop-above", "1"], "must lie below"),

@@ -209,7 +209,7 @@ def test_the_labelled_file_is_what_training_takes(forcedelta, water, tmp_path):
     [
         (["none.h5", "--calculator", "tblite"], "none.h5 cannot be read"),
         (["flagged.xyz", "--calculator", "tblyte"], "no calculator is called 'tblyte'"),
-        (["flagged.xyz", "--calculator", "pyscf", "--set", "nonsense"], "give it as KEY=VALUE"),
+        (["flagged.xyz", "--calculator", "pyscf", "--set", "nonsense"], "expected KEY=VALUE"),
         (["flagged.xyz", "--calculator", "pyscf", "--set", "spin=2"], "cannot have the multiplicity 2"),
         (["flagged.xyz", "--calculator", "gpaw_", "--settings", "no.toml"], "no.toml cannot be read"),
         (["flagged.xyz", "--calculator", "vasp", "--xc", "pbe"], "vasp has no setting 'xc'"),

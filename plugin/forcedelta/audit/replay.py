@@ -11,7 +11,7 @@ import torch
 
 from forcedelta.audit.continuity import Continuity
 from forcedelta.audit.evaluate import NOT_FINITE, FrameEvaluator
-from forcedelta.audit.result import AuditResult, Tally
+from forcedelta.audit.result import AuditCounts, AuditResult
 from forcedelta.audit.settings import AuditSettings, just_created
 from forcedelta.checks import check_takes_charge
 from forcedelta.errors import ForceDeltaError
@@ -171,7 +171,7 @@ class Audit:
             mode="overwrite" if self._checkpoint is None else "append",
             replay=True,
         )
-        hooks: list[Any] = [self._guard, self._tally, self._recorder]
+        hooks: list[Any] = [self._guard, self._counts, self._recorder]
         if progress:
             hooks.append(Progress())
         if settings.flags is not None:
@@ -212,7 +212,7 @@ class Audit:
             },
             versions=versions_of("forcedelta", "torch", "ase", "numpy", "h5py"),
             planned_frames=planned,
-            frames_before=self._tally.counts["audited"],
+            frames_before=self._counts.counts["audited"],
             run_id=self._source.run_id(),
             restart_step=None if checkpoint is None else checkpoint.step,
             restart_time=0.0 if checkpoint is None else checkpoint.time,
@@ -226,22 +226,22 @@ class Audit:
         }  # fmt: skip
 
     def _result(self, reason: str, message: str) -> AuditResult:
-        tally = self._tally
+        counts = self._counts
         return AuditResult(
             trajectory=self._settings.trajectory,
             out=self._settings.out,
             reason=reason,
             frames=self._frames,
-            audited=tally.counts["audited"],
-            flagged=tally.counts["flagged"],
-            stops=tally.counts["stops"],
-            first_stop=tally.first_stop,
-            largest=tally.largest,
-            largest_step=tally.largest_step,
-            last_step=tally.last_step,
+            audited=counts.counts["audited"],
+            flagged=counts.counts["flagged"],
+            stops=counts.counts["stops"],
+            first_stop=counts.first_stop,
+            largest=counts.largest,
+            largest_step=counts.largest_step,
+            last_step=counts.last_step,
             stop_threshold=self._guard.stop_threshold,
             flag_threshold=self._guard.flag_threshold,
-            remarks=dict(tally.remarks),
+            remarks=dict(counts.remarks),
             ending=self._ending,
             message=message,
             problem=self._problem() if reason == "finished" else "",
@@ -249,8 +249,8 @@ class Audit:
         )
 
     def _problem(self) -> str:
-        if not self._tally.counts["audited"]:
-            return f"none of its frames could be audited ({self._tally.first_reason})"
+        if not self._counts.counts["audited"]:
+            return f"none of its frames could be audited ({self._counts.first_reason})"
         if self._guard.burning_in and self._guard.refused is None:
             return _ENDS_IN_BURN_IN.format(self._settings.burn_in)
         return ""
@@ -302,7 +302,7 @@ class Audit:
         self._session.show(_frame(item, step, answer, state))
 
     def _remark(self, remark: Remark) -> None:
-        self._tally.remark(remark)
+        self._counts.remark(remark)
         self._recorder.remark(remark)
 
 

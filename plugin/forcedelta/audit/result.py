@@ -113,7 +113,7 @@ class AuditResult:
 
     @property
     def line(self) -> str:
-        """One line for people."""
+        """A one-line summary."""
         parts = [f"{self.audited} frames audited"]
         if self.largest is not None:
             parts.append(f"largest U {self.largest:.4g} eV/Å at step {self.largest_step}")

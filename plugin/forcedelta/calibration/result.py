@@ -123,15 +123,15 @@ def read_calibration(path: str | Path) -> Calibration:
         raise ForceDeltaError(f"{path} is not a calibration of this version: {what}")
     if facts.get("unit") != UNIT or facts.get("on") != "force_delta":
         raise ForceDeltaError(
-            f"{path} has a threshold in {facts.get('unit')}, not on U in {UNIT}: {what}"
+            f"{path} has a threshold in {entries.get('unit')}, not on U in {UNIT}: {what}"
         )
     hints = get_type_hints(Calibration)
-    missing = [name for name in hints if name not in facts]
+    missing = [name for name in hints if name not in entries]
     if missing:
         raise ForceDeltaError(f"{path} lacks {missing[0]!r}: {what}")
     for name, hint in hints.items():
-        _check(path, name, facts[name], hint, what)
-    return Calibration(**{name: facts[name] for name in hints})
+        _check(path, name, entries[name], hint, what)
+    return Calibration(**{name: entries[name] for name in hints})
 
 
 def _check(path: str | Path, name: str, value: Any, hint: Any, what: str) -> None:

@@ -90,7 +90,7 @@ def audit(
         int | None,
         typer.Option(
             metavar="N",
-            help="End before this frame.",
+            help="Stop before this frame.",
             rich_help_panel=_READING,
             show_default="none",
         ),

@@ -1,4 +1,4 @@
-"""``forcedelta calibrate``: a threshold for a stated tolerance and risk, from labelled frames."""
+"""``forcedelta calibrate``: determine a threshold for a given tolerance and risk from labelled frames."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 EPILOG = (
-    "The guarantee is that of Learn then Test (Angelopoulos et al. 2021): it holds whatever the "
-    "model and the distribution of the errors, for frames that are drawn like the labelled ones. "
-    "Frames that the model was trained on are not. "
+    "The guarantee is that of Learn then Test (Angelopoulos et al. 2021): it holds for any model and "
+    "any error distribution, for frames drawn from the same distribution as the labelled ones. "
+    "Frames that the model was trained on do not qualify. "
     + described(ExitStatus.DONE, ExitStatus.BAD_INPUT)
 )
 
@@ -35,7 +35,7 @@ def calibrate(
         list[Path],
         typer.Argument(
             metavar="LABELLED.xyz",
-            help="Frames with the forces of a reference, eV/Å, as 'forcedelta recalc' writes them.",
+            help="Frames with reference forces, eV/Å, as written by 'forcedelta recalc'.",
         ),
     ],
     tolerance: Annotated[
@@ -49,12 +49,12 @@ def calibrate(
         float,
         typer.Option(
             help="Largest probability of an error above --tolerance among frames that pass, i.e. "
-            "with U not above the threshold."
+            "frames with U at or below the threshold."
         ),
     ] = 0.05,
     confidence: Annotated[
         float,
-        typer.Option(help="Probability, over the draw of the labels, that --risk is kept."),
+        typer.Option(help="Probability, over the draw of the labels, that --risk is not exceeded."),
     ] = 0.9,
     model: Annotated[
         str | None,
@@ -71,7 +71,7 @@ def calibrate(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Array of the files with the forces of the reference, eV/Å, where it is not 'forces', "
+            help="Array of the files that holds the reference forces, eV/Å, if its name is not 'forces', "
             "e.g. REF_forces.",
             show_default=False,
         ),
@@ -89,7 +89,7 @@ def calibrate(
         Path | None,
         typer.Option(
             metavar="FILE.json",
-            help="File to write, for --stop-above and --flag-above of 'run' and 'audit'.",
+            help="File to write; pass it to --stop-above or --flag-above of 'run' and 'audit'.",
             show_default=False,
         ),
     ] = None,
@@ -97,7 +97,7 @@ def calibrate(
         Path | None,
         typer.Option(
             metavar="FILE.png",
-            help="Picture to write: errors over U, and the risk of every threshold.",
+            help="Figure to write: errors against U, and the risk of every threshold.",
             show_default=False,
         ),
     ] = None,
@@ -109,7 +109,7 @@ def calibrate(
     dtype: Dtype = "float32",
     threads: Threads = 1,
 ) -> int:
-    """Find the threshold on U above which frames of a model are not to be trusted.
+    """Find the threshold on U above which predictions of a model should not be trusted.
 
     The largest one for which the labels show, with the requested confidence, that
     P(error > tolerance | U <= threshold) <= risk.
@@ -144,9 +144,9 @@ def _shown(found: Calibration) -> list[str | Table]:
     return [
         f"threshold {found.threshold!r} eV/Å for model '{found.model['name']}'",
         found.guarantee,
-        f"It rests on {_number_of(labels)}{reference}: {passing['count']} of {passing['labels']} "
-        f"pass, and {passing['bad']} of these ({100 * share:.1f} %) have a larger error; "
-        f"{labels['above_tolerance']} of all have.",
+        f"Based on {_number_of(labels)}{reference}: {passing['count']} of {passing['labels']} "
+        f"pass, of which {passing['bad']} ({100 * share:.1f} %) exceed the tolerance; "
+        f"{labels['above_tolerance']} of all labels exceed it.",
         "",
         _ranking(found),
         _thresholds(found.thresholds),
@@ -157,7 +157,7 @@ def _number_of(labels: dict[str, Any]) -> str:
     if not labels["runs"]:
         return f"{labels['count']} labels, taken as independent"
     runs = f"{labels['runs']} run" + "s" * (labels["runs"] > 1)
-    return f"{labels['count']} labels of {runs}, which count as {labels['used']} independent ones"
+    return f"{labels['count']} labels of {runs}, equivalent to {labels['used']} independent labels"
 
 
 def _ranking(found: Calibration) -> Table:

@@ -1,4 +1,4 @@
-"""``forcedelta check``: whether a model's forces are what they are said to be."""
+"""``forcedelta check``: validate the energy, forces and U of a model."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def check(
     structure: Annotated[
         str,
         typer.Argument(
-            metavar="STRUCTURE", help="Structure file that ASE reads, of the kind that you want to run."
+            metavar="STRUCTURE", help="Structure file that ASE reads, similar to those that you intend to run."
         ),
     ],
     architecture: Architecture = None,
@@ -35,8 +35,8 @@ def check(
     device: Device = "cpu",
     dtype: Annotated[
         Literal["float32", "float64"],
-        typer.Option(help="Precision of the run to come; derivatives, symmetries "
-                     "and jumps are measured in float64 where the model can."),
+        typer.Option(help="Precision of the intended run; derivatives, symmetries "
+                     "and jumps are measured in float64 if the model supports it."),
     ] = "float32",
     quick: Annotated[
         bool,
@@ -46,11 +46,11 @@ def check(
 ) -> int:  # fmt: skip
     """Check that MODEL's F_c is -dE/dr on STRUCTURE, so that its U means something.
 
-    Compares the conservative forces with finite differences of the energy, and measures signs and
-    scale of the direct forces by element, whether two copies have twice the energy, net forces,
-    the effect of rotation, noise, jumps where neighbours change, agreement with the model's own
-    library, and the cost of U. All but U itself is measured on a copy with random displacements of
-    0.05 Å, since in a symmetric structure forces vanish and a wrong gradient with them.
+    Compares the conservative forces with finite differences of the energy, and measures the sign and
+    scale of the direct forces by element, size consistency, net forces, rotational equivariance,
+    noise, jumps where the neighbour list changes, agreement with the model's own library, and the
+    cost of U. All measurements except U itself use a copy with random displacements of 0.05 Å,
+    since forces, and errors of the gradient, vanish in a symmetric structure.
     """
     atoms = read_structure(structure)  # before PyTorch, which takes seconds to import
     from ..verify.check import check as checked
@@ -69,8 +69,8 @@ def check(
 
 
 _SOUND = (
-    ". F_c is the gradient of the energy, and U the disagreement of two predictions of the "
-    "model. Whether U follows its errors is another question: compare it with a reference"
+    ". F_c is the negative gradient of the energy, and U measures the disagreement of two predictions of "
+    "the model. Whether U correlates with its errors must be tested against a reference"
 )
 
 

@@ -1,4 +1,4 @@
-"""The measurements of ``forcedelta check`` as they come: a table, and a bar below it on a terminal."""
+"""Live output of ``forcedelta check``: a table of findings, and a progress bar on a terminal."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _MARK, _TITLE = 7, 31  # columns
 
 
 class CheckScreen(CheckListener):
-    """Prints each finding when it is there.
+    """Prints each finding as soon as it is available.
 
     Args:
         structure: name of its file.
-        quiet: show the bar only.
+        quiet: show only the progress bar.
     """
 
     def __init__(self, structure: str, quiet: bool) -> None:
@@ -39,7 +39,7 @@ class CheckScreen(CheckListener):
         self._begun = 0
 
     def started(self, subject: CheckSubject, measurements: int) -> None:
-        """Say what is checked."""
+        """Print the model and the structure."""
         if not self._quiet:
             show(
                 f"{subject.model.name} ({subject.model.library}) on {self._structure}: "

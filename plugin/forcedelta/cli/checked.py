@@ -1,4 +1,4 @@
-"""Every flag of every command against `forcedelta.limits`, before a command does anything."""
+"""Validation of all command-line options against `forcedelta.limits` before a command runs."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from ..errors import ForceDeltaError
 from ..limits import LIMITS, check_value, flag
 
 _FREE = ("set_",)
-"""Options whose text is no name: KEY=VALUE of a calculator."""
+"""Options that are not checked: KEY=VALUE settings of a calculator."""
 
 _FILES = ("flags", "report", "plot")
 """Files to write, besides ``out``, which may be a folder in ``audit``."""
 
 
 class CheckedCommand(TyperCommand):
-    """A command whose flags are within their limits when it runs, and whose help says which."""
+    """A command that validates its options before it runs and lists their limits in its help."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -33,7 +33,7 @@ class CheckedCommand(TyperCommand):
                 parameter.help = f"{text} {span}"  # type: ignore[attr-defined]
 
     def invoke(self, ctx: Any) -> Any:
-        """Check, then run."""
+        """Validate the options, then run."""
         for parameter in self.params:
             name = str(parameter.name)
             if name in _FREE or name not in ctx.params:
@@ -50,7 +50,7 @@ class CheckedCommand(TyperCommand):
 
 
 def _label(ctx: Any, parameter: Any) -> str:
-    """What the user calls it: a flag, an argument, or a key of the file of settings."""
+    """The name by which the user gave it: a flag, an argument, or a key of the settings file."""
     name = str(parameter.name)
     source = ctx.get_parameter_source(name)
     if source is not None and source.name == "DEFAULT_MAP":
@@ -61,16 +61,16 @@ def _label(ctx: Any, parameter: Any) -> str:
 
 
 def _check_output(path: str, label: str, folder: bool) -> None:
-    """Whether a file could be there.
+    """Check that a file can be written.
 
     Raises:
-        ForceDeltaError: its folder is missing or takes no files, it is a link in a circle, or it is
-            a folder, a device or a pipe itself.
+        ForceDeltaError: its folder is missing or not writable, or the path is a circular link, a
+            folder, a device or a pipe.
     """
     parent = os.path.dirname(path) or "."
     if not os.path.isdir(parent):
         raise ForceDeltaError(f"{path} cannot be written: make the folder {parent} first")
-    if os.path.isdir(path) and not folder:  # the command says what it does with a folder in --out
+    if os.path.isdir(path) and not folder:  # the command itself handles a folder in --out
         raise ForceDeltaError(f"{label} is the folder {path}: give the name of a file")
     if os.path.islink(path):
         try:
@@ -84,10 +84,10 @@ def _check_output(path: str, label: str, folder: bool) -> None:
     if os.path.exists(path):
         if not os.path.isfile(path) and not os.path.isdir(path):
             raise ForceDeltaError(
-                f"{path} cannot be written: it is no regular file, give another {label}"
+                f"{path} cannot be written: it is not a regular file, give another {label}"
             )
         return
-    try:  # the only way to know: permissions, quotas and file systems all have a say
+    try:  # the only reliable test: permissions, quotas and file systems all matter
         with tempfile.TemporaryFile(dir=os.path.dirname(os.path.realpath(path))):
             pass
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Output on terminals and into pipes that are not UTF-8."""
+"""Output to terminals and pipes whose encoding is not UTF-8."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _HANDLER = "forcedelta.readable"
 
 
 def write_readably(arguments: Sequence[str]) -> None:
-    """Let the standard streams write what their encoding lacks in characters that it has.
+    """Replace characters that the encoding of the standard streams lacks.
 
-    ASCII that reads the same where there is some, else the escape that JSON has for the character.
+    The replacement is a readable ASCII equivalent if one is defined, otherwise a JSON escape.
 
     Args:
-        arguments: of the command line; with ``--json`` all become escapes, which lose nothing.
+        arguments: of the command line; with ``--json`` all are escaped, which is lossless.
     """
     known = {} if "--json" in arguments else _READABLE
 
@@ -33,12 +33,12 @@ def write_readably(arguments: Sequence[str]) -> None:
 
     codecs.register_error(_HANDLER, replace)
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # a program may have put something else there
+        if hasattr(stream, "reconfigure"):  # a program may have replaced the stream
             stream.reconfigure(errors=_HANDLER)
 
 
 def can_write(text: str) -> bool:
-    """Whether standard output has these characters."""
+    """Whether standard output can encode these characters."""
     try:
         text.encode(sys.stdout.encoding or "ascii")
     except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""Exit statuses, the same for all commands."""
+"""Exit statuses, shared by all commands."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ class ExitStatus(IntEnum):
 
     DONE = 0, "done"
     BUG = 1, "a bug: an unforeseen error, with its traceback"
-    BAD_INPUT = 2, "invalid input; one line on stderr says what to correct"
+    BAD_INPUT = 2, "invalid input; one line on stderr explains the correction"
     STOPPED = 3, "stopped by the guard, or an audit found frames at which it would stop"
     NOT_USABLE = 4, "check found a model that is not usable"
     UNLABELLED = (
         5,
-        "recalc: some frames have no label yet, because their calculation failed or waits for VASP",
+        "recalc: some frames are not labelled, because their calculation failed or awaits VASP",
     )
     INTERRUPTED = 130, "interrupted by Ctrl-C or SIGTERM; the output can be continued"
 

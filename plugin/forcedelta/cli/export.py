@@ -33,14 +33,14 @@ def export(
     spin: Spin = None,
     overwrite: Overwrite = False,
     json: Annotated[
-        bool, typer.Option("--json", help="Print what the file says about itself as JSON.")
+        bool, typer.Option("--json", help="Print the metadata of the file as JSON.")
     ] = False,
 ) -> int:
     """Write MODEL as a TorchScript file that OpenMM's TorchForce evaluates in C++.
 
-    The neighbour list is inside; positions come in nm, energies in kJ/mol and forces in
-    kJ/(mol nm) go out. In Python: add_force_delta(system, "FILE.pt", topology,
-    path="torchscript"). A charge and a spin are fixed in the file.
+    The file includes the neighbour list. Input positions are in nm; output energies are in kJ/mol
+    and forces in kJ/(mol nm). In Python: add_force_delta(system, "FILE.pt", topology,
+    path="torchscript"). Charge and spin are fixed in the file.
     """
     check_outputs([Named("--out", out)], [Named("model", model)])
     refuse_existing("--out", out, overwrite)

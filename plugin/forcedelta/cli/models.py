@@ -1,4 +1,4 @@
-"""``forcedelta models``: which models there are, and what is known about them."""
+"""``forcedelta models``: list the available models and their properties."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ def models(
 ) -> int:
     """List the models that 'forcedelta run --model NAME' accepts.
 
-    Those that come with the package or from other packages first, then the published ones of each
-    library, and how to install the library where it is missing. Those of other packages are
-    imported, but not loaded, to see whether they can be used: in processes of their own.
+    Models of this and of other packages come first, then the published models of each library, with
+    the command that installs the library if it is missing. Models of other packages are imported,
+    but not loaded, in separate processes, to test whether they can be used.
     """
     from ..models.listing import families, known_models, published_models
 
@@ -56,7 +56,7 @@ def models(
 
 
 def _family(family: Family) -> list[Text | Table]:
-    """A library: what is missing or installed, and its published models."""
+    """A library, its installation status, and its published models."""
     problem = family.problem()
     lines = (
         [f"{problem}: {family.install}", family.apart]
@@ -78,7 +78,7 @@ def _family(family: Family) -> list[Text | Table]:
 
 
 def _properties(model: Mapping[str, Any]) -> Table:
-    """What is known about a model, a row for each property."""
+    """The properties of a model, one row each."""
     rows = []
     for label, key in _ROWS:
         if key in model:

@@ -1,4 +1,4 @@
-"""``forcedelta plot``: a recorded run as a picture."""
+"""``forcedelta plot``: plot a recorded run."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ def plot(
         Path | None,
         typer.Option(
             metavar="FILE.png|FILE.html",
-            help="Picture to write; with .html a report, with its picture beside it.",
+            help="Figure to write; with .html, a report with its figure next to it.",
             show_default="RUN.png",
         ),
     ] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the picture or report.")
+        bool, typer.Option("--overwrite", help="Replace the figure or report.")
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the written files as JSON.")] = False,
 ) -> int:
-    """Draw temperature (K), Force Delta (eV/Å) and worst atom of a run over time (fs) as PNG."""
+    """Plot temperature (K), Force Delta (eV/Å) and worst atom of a run against time (fs) as PNG."""
     from ..report.plotting import plot_run
 
     written = plot_run(path, out, overwrite=overwrite)

@@ -1,4 +1,4 @@
-"""Results for machines."""
+"""Machine-readable output."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``forcedelta recalc``: doubtful frames to a reference calculation, labelled data back."""
+"""``forcedelta recalc``: label doubtful frames with reference calculations."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def recalc(
         int | None,
         typer.Option(
             metavar="N",
-            help="Number of frames wanted.",
+            help="Number of frames to select.",
             show_default="20; all of a journal",
             rich_help_panel=_CHOICE,
         ),
@@ -66,7 +66,7 @@ def recalc(
         float | None,
         typer.Option(
             metavar="eV/Å",
-            help="Frames above this are candidates, eV/Å.",
+            help="Lower bound on U of candidate frames, eV/Å.",
             show_default="the run's flag threshold, else the 90th percentile of U",
             rich_help_panel=_CHOICE,
         ),
@@ -140,8 +140,8 @@ def recalc(
             min=1,
             metavar="2S+1",
             help="Spin multiplicity of the frames.",
-            show_default="that of each frame, else of molecules the lowest or that of its magnetic "
-            "moments, and of crystals what the SCF finds",
+            show_default="that of each frame; else the lowest or that of the magnetic moments for molecules, "
+            "and the result of the SCF for crystals",
             rich_help_panel=_REFERENCE,
         ),
     ] = None,
@@ -160,7 +160,7 @@ def recalc(
     ] = False,
     json: Json = False,
 ) -> int:
-    """Choose doubtful frames of SOURCE and label them with a reference calculation.
+    """Select doubtful frames of SOURCE and label them with a reference calculation.
 
     Candidates lie between the flag and the stop threshold. Of each flagged interval one is taken,
     apart in time and diverse in structure; frames with overlapping atoms are left out. No label is
@@ -207,7 +207,7 @@ def _pair(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals or not name.strip():
         raise ForceDeltaError(
-            f"--set {one_line(text)}: give it as KEY=VALUE, for example --set max_cycle=200"
+            f"--set {one_line(text)}: expected KEY=VALUE, for example --set max_cycle=200"
         )
     try:
         return name.strip(), ast.literal_eval(value)

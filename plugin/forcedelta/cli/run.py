@@ -61,7 +61,7 @@ _ONLY_HERE = {"config", "context", "json"}
 
 
 def _read_config(context: typer.Context, path: Path | None) -> Path | None:
-    """Let the keys of the file stand in for flags that are not given."""
+    """Use the keys of the file as defaults of the flags."""
     if path is not None:
         context.default_map = load_toml(path, {*RunSettings.__dataclass_fields__, "json"})
     return path
@@ -73,7 +73,7 @@ def run(
         str | None,
         typer.Argument(
             metavar="STRUCTURE",
-            help="Structure file that ASE reads (extended XYZ, CIF, POSCAR, ...); its last frame. "
+            help="Structure file that ASE reads (extended XYZ, CIF, POSCAR, ...); its last frame is used. "
             "Optional with --restart.",
             show_default=False,
         ),
@@ -103,7 +103,7 @@ def run(
     engine: Annotated[
         Literal["ase", "openmm"],
         typer.Option(
-            help="Engine whose integrators move the atoms. openmm: VerletIntegrator (nve), "
+            help="MD engine. openmm: VerletIntegrator (nve), "
             "LangevinMiddleIntegrator (langevin), with MonteCarloBarostat (npt); no bussi.",
             rich_help_panel=_DYNAMICS,
         ),
@@ -111,8 +111,8 @@ def run(
     ensemble: Annotated[
         Literal["nve", "langevin", "bussi", "npt"],
         typer.Option(
-            help="nve: velocity Verlet; direct forces heat it up. langevin, bussi: NVT. npt: "
-            "Langevin, isotropic, needs a periodic model.",
+            help="nve: velocity Verlet; direct forces cause heating. langevin, bussi: NVT. npt: "
+            "isotropic Langevin, requires a periodic model.",
             rich_help_panel=_DYNAMICS,
         ),
     ] = _DEFAULTS.ensemble,  # type: ignore[assignment]
@@ -129,8 +129,8 @@ def run(
         float | None,
         typer.Option(
             metavar="K",
-            help="Change the temperature linearly to this one, K, from the first step, or from the "
-            "end of the burn-in, to the last one.",
+            help="Ramp the temperature linearly to this value, K, from the first step, or from the end of "
+            "the burn-in, to the last step.",
             rich_help_panel=_DYNAMICS,
             show_default=False,
         ),
@@ -139,7 +139,7 @@ def run(
         int | None,
         typer.Option(
             metavar="N",
-            help="Total number of steps, those before a --restart included.",
+            help="Total number of steps, including those before a --restart.",
             rich_help_panel=_DYNAMICS,
             show_default=False,
         ),
@@ -170,7 +170,7 @@ def run(
         int | None,
         typer.Option(
             metavar="N",
-            help="Seed of velocities and thermostat. Without it, one is drawn and recorded.",
+            help="Seed of velocities and thermostat. By default, one is drawn and recorded.",
             rich_help_panel=_DYNAMICS,
             show_default=False,
         ),
@@ -202,7 +202,7 @@ def run(
         int,
         typer.Option(
             metavar="N",
-            help="Record a frame every N steps, and all flagged ones. Energy (eV), temperature (K) "
+            help="Record a frame every N steps, and all flagged frames. Energy (eV), temperature (K) "
             "and U (eV/Å) are recorded at every step.",
             rich_help_panel=OUTPUT,
         ),
@@ -213,7 +213,7 @@ def run(
         Path | None,
         typer.Option(
             metavar="FILE.toml",
-            help="Settings by the names of these flags, e.g. ramp_to = 3000; flags win.",
+            help="Settings file; its keys are the names of these flags, e.g. ramp_to = 3000. Flags take precedence.",
             is_eager=True,
             callback=_read_config,
             show_default=False,
@@ -225,8 +225,8 @@ def run(
 ) -> int:
     """Run molecular dynamics of STRUCTURE, guarded by the Force Delta.
 
-    U (eV/Å), how far the direct forces are from the gradient of the energy, is recorded along
-    the run, and can flag frames or stop the run.
+    U (eV/Å), the difference between the direct and the conservative forces, is recorded during the
+    run and can flag frames or stop the run.
     """
     values = {name: value for name, value in locals().items() if name not in _ONLY_HERE}
     given = {name for name in values if source_of(context, name) in ("COMMANDLINE", "DEFAULT_MAP")}
@@ -261,7 +261,7 @@ def run(
 
 
 def _line(result: GuardedRunResult) -> str:
-    """The result for people."""
+    """The result as one line of text."""
     run, out = result.run, result.settings.out
     if run.reason == "stopped":
         return f"stopped at {run.message}; that frame is the last one in {out}"

@@ -1,4 +1,4 @@
-"""The file of settings of ``forcedelta run --config``: TOML with the names of the flags as keys."""
+"""Settings file of ``forcedelta run --config``: TOML whose keys are the names of the flags."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from ..reading_files import read_toml
 from ..simulation.settings import RunSettings
 
 _WORDS = ("stop_above", "flag_above", "patience")
-"""Settings whose words the command line parses, such as "auto"."""
+"""Settings given as text that the command line parses, such as "auto"."""
 
 
 def load_toml(path: Path, known: Iterable[str]) -> dict[str, str]:
-    """The keys of a settings file, with ``-`` and ``_`` taken for the same.
+    """The settings in a file; ``-`` and ``_`` are equivalent in keys.
 
     Raises:
-        ForceDeltaError: the file cannot be read, has a key that is not known or stands there twice,
-            or a value of another type than its setting.
+        ForceDeltaError: the file cannot be read, or has an unknown or duplicate key or a value of
+            the wrong type.
     """
     found = read_toml(path, "give a TOML file of settings")
     names = {name.replace("-", "_") for name in known}
@@ -33,15 +33,19 @@ def load_toml(path: Path, known: Iterable[str]) -> dict[str, str]:
         name = key.replace("-", "_")
         if name not in names:
             near = difflib.get_close_matches(name, sorted(names), n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(sorted(names))}"
+            hint = (
+                f"did you mean {near[0]!r}?"
+                if near
+                else f"valid keys are {', '.join(sorted(names))}"
+            )
             raise ForceDeltaError(f"{path} has the unknown key {shortened(repr(key), 80)}: {hint}")
         if name in settings:
             raise ForceDeltaError(
-                f"{path} has {name.replace('_', '-')} and {name}, which are the same: give one of them"
+                f"{path} has {name.replace('_', '-')} and {name}, which are the same key: give only one of them"
             )
         if isinstance(value, dict | list):
             raise ForceDeltaError(f"{path}: {key} must be one value, not a table or a list")
         check_type(name, value, types[name], f"{path}: {key}")
         check_value(name, value, f"{path}: {key}")
-        settings[name] = str(value)  # so that it is parsed and checked like a flag
+        settings[name] = str(value)  # parsed and checked like a flag
     return settings

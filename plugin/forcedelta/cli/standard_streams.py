@@ -1,4 +1,4 @@
-"""Standard streams that are closed, full or broken cost what is printed, never the work or the status."""
+"""Closed, full or broken standard streams lose output, but never results or the exit status."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import sys
 
 
 def open_streams() -> None:
-    """Open the standard descriptors that the caller has closed (``2>&-``), on nothing.
+    """Redirect standard descriptors that the caller has closed (``2>&-``) to the null device.
 
-    Otherwise the next file to be opened gets such a number, and whatever a library prints to "the
-    terminal" goes into that file: a run's trajectory.
+    Otherwise the next file opened, such as a trajectory, would reuse the number and receive what
+    libraries print to the terminal.
     """
     for descriptor in (0, 1, 2):
         try:
@@ -25,15 +25,15 @@ def open_streams() -> None:
 
 
 def flush_streams() -> None:
-    """Flush what is held back; a stream that fails is turned to nothing.
+    """Flush the standard streams; redirect a stream that fails to the null device.
 
-    Python would otherwise flush it again while it exits, and replace the exit status by 120.
+    Otherwise Python would flush it again at exit and replace the exit status by 120.
     """
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
         except (OSError, ValueError):
             nowhere = os.open(os.devnull, os.O_WRONLY)
-            with contextlib.suppress(OSError, ValueError):  # it has no descriptor
+            with contextlib.suppress(OSError, ValueError):  # the stream has no descriptor
                 os.dup2(nowhere, stream.fileno())
             os.close(nowhere)

@@ -20,24 +20,24 @@ _PLAIN_WIDTH, _WIDEST = 120, 140
 
 
 def width() -> int:
-    """Columns of the terminal, or of lines that are piped."""
+    """Width of the terminal in columns, or of piped output."""
     if not QuietStream(sys.stdout).isatty() and "COLUMNS" not in os.environ:
         return _PLAIN_WIDTH
     return min(shutil.get_terminal_size((_PLAIN_WIDTH, 24)).columns, _WIDEST)
 
 
 def cell(text: object, style: str = "") -> Text:
-    """A cell: what files and users bring is neither markup nor escape codes."""
+    """A cell whose text is interpreted neither as markup nor as escape codes."""
     return Text(printable(text), style)
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[object]], *, wrapped: int = -1) -> Table:
-    """A table without frame.
+    """A table without a frame.
 
     Args:
-        heads: of the columns; all empty for a table without a line of heads.
-        rows: texts, or cells of `cell`.
-        wrapped: the column whose texts may take several lines.
+        heads: column headings; all empty for a table without a heading line.
+        rows: texts, or cells made by `cell`.
+        wrapped: the column whose text may wrap.
     """
     made = Table(
         box=box.SIMPLE_HEAD if any(heads) else None, show_header=any(heads), pad_edge=False
@@ -51,14 +51,14 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[object]], *, wrapped: in
 
 
 def show(*parts: Table | Text | str) -> None:
-    """Print tables and lines on stdout, whatever its encoding and state are."""
+    """Print tables and lines to stdout, regardless of its encoding and state."""
     stream = QuietStream(sys.stdout)
     stream.write(rendered(parts, stream.isatty()))
     stream.flush()
 
 
 def rendered(parts: Iterable[Table | Text | str], coloured: bool) -> str:
-    """Tables and lines as text, with colours if asked for and wanted (``NO_COLOR``)."""
+    """Tables and lines as text, with colours if requested and not disabled by ``NO_COLOR``."""
     text = io.StringIO()
     console = Console(
         file=text, width=width(), force_terminal=coloured, highlight=False, markup=False,
@@ -67,7 +67,7 @@ def rendered(parts: Iterable[Table | Text | str], coloured: bool) -> str:
     for part in parts:
         if isinstance(part, Table):
             console.print(part)
-        else:  # a line that is piped stays one
+        else:  # a piped line is not wrapped
             console.print(cell(part) if isinstance(part, str) else part, soft_wrap=not coloured)
     lines = text.getvalue().split("\n")
     return "\n".join(line.rstrip() for line in lines)

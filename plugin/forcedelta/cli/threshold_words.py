@@ -1,4 +1,4 @@
-"""Thresholds and patience as users write them on the command line."""
+"""Parsing of thresholds and patience on the command line."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def threshold(name: str, text: str | None) -> GivenThreshold:
         text: as given.
 
     Raises:
-        ForceDeltaError: none of these.
+        ForceDeltaError: the text is none of these.
     """
     if text is None or text == "none":
         return None
@@ -44,13 +44,13 @@ def patience(text: str) -> Patience:
     """(k, n) from "k/n".
 
     Raises:
-        ForceDeltaError: the text is something else.
+        ForceDeltaError: the text has another form.
     """
     try:
         k, n = (int(part) for part in text.split("/"))
     except ValueError:
         raise ForceDeltaError(
-            f"--patience {one_line(text)}: give it as k/n, for example 3/5"
+            f"--patience {one_line(text)}: expected k/n, for example 3/5"
         ) from None
     if not 1 <= k <= n:
         raise ForceDeltaError(

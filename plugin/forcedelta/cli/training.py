@@ -1,4 +1,4 @@
-"""``python -m forcedelta.training``: train a model after a recipe, measure a model on labels."""
+"""``python -m forcedelta.training``: train a model from a recipe, evaluate a model on labels."""
 
 from __future__ import annotations
 
@@ -31,18 +31,20 @@ Data = Annotated[Path, typer.Option(help="folder of the labelled extended-XYZ fi
 @app.command("train", cls=CheckedCommand)
 def train_command(
     recipe_name: Annotated[
-        str, typer.Argument(metavar="RECIPE", help="TOML file, or the name of a shipped one")
+        str, typer.Argument(metavar="RECIPE", help="TOML file, or the name of an included recipe")
     ],
     out: Annotated[Path, typer.Option(help="file of weights to write (.safetensors)")],
     data: Data = Path("."),
-    seed: Annotated[int | None, typer.Option(metavar="N", help="instead of the recipe's")] = None,
+    seed: Annotated[
+        int | None, typer.Option(metavar="N", help="seed to use instead of the recipe's")
+    ] = None,
     report_every: Annotated[
-        int, typer.Option(metavar="N", help="epochs between two lines of progress")
+        int, typer.Option(metavar="N", help="print progress every N epochs")
     ] = 10,
 ) -> None:
-    """Train a model; writes the averaged weights and their metadata into OUT.
+    """Train a model and write the averaged weights and their metadata to OUT.
 
-    One thread: batches of small structures gain nothing from more.
+    Training uses one thread: batches of small structures gain nothing from more.
     """
     train_recipe(
         recipe_name, data, out, seed=seed, report_every=report_every,
@@ -53,12 +55,12 @@ def train_command(
 @app.command("held-out", cls=CheckedCommand)
 def held_out_command(
     recipe_name: Annotated[
-        str, typer.Argument(metavar="RECIPE", help="TOML file, or the name of a shipped one")
+        str, typer.Argument(metavar="RECIPE", help="TOML file, or the name of an included recipe")
     ],
     out: Annotated[Path, typer.Option(help="extended XYZ file to write")],
     data: Data = Path("."),
 ) -> None:
-    """Write the labelled frames that a recipe keeps out of training, to calibrate with."""
+    """Write the labelled frames that a recipe holds out from training, for calibration."""
     frames = held_out_frames(recipe_name, data)
     ase.io.write(out, frames, format="extxyz")
     print_line(f"{len(frames)} frames in {out}", sys.stdout)
@@ -68,24 +70,24 @@ def held_out_command(
 def quality(
     model: Annotated[str, typer.Argument(help="registered name or file of weights")],
     recipe_name: Annotated[
-        str, typer.Option("--recipe", help="whose held-out frames are the first set")
+        str, typer.Option("--recipe", help="recipe whose held-out frames are the first test set")
     ],
     also: Annotated[
-        list[Path] | None, typer.Option(help="further labelled files, each a set of its own")
+        list[Path] | None, typer.Option(help="additional labelled files, each a separate test set")
     ] = None,
     member: Annotated[
-        list[str] | None, typer.Option(help="models of an ensemble to compare with")
+        list[str] | None, typer.Option(help="models of an ensemble for comparison")
     ] = None,
     data: Data = Path("."),
 ) -> None:
-    """Print errors, and how well the Force Delta ranks them beside its controls, as Markdown."""
+    """Print errors, and how well the Force Delta and its controls rank them, as Markdown."""
     measured = measure_models([model, *(member or [])], recipe_name, also or [], data)
     for name, errors in measured.items():
         print_line("\n".join(_table(name, errors[0], errors[1:])), sys.stdout)
 
 
 def _table(title: str, errors: Errors, members: list[Errors]) -> list[str]:
-    """Rows of a Markdown table: every predictor's ranking of the errors of this set."""
+    """Markdown table: how well each predictor ranks the errors of this test set."""
     numbers = summary(errors)
     rows = [
         "",
@@ -103,7 +105,7 @@ def _table(title: str, errors: Errors, members: list[Errors]) -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Entry point; errors for the user are one line and exit status 2."""
+    """Entry point; user errors print one line and give exit status 2."""
     open_streams()
     code = status_of(app, arguments, "python -m forcedelta.training")
     flush_streams()

@@ -1,4 +1,4 @@
-"""``forcedelta watch``: a run in the terminal, from another process while it grows."""
+"""``forcedelta watch``: monitor a run in the terminal from another process."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ from .tables import cell, rendered
 REFRESH_SECONDS = 1.0
 _HOME = "\x1b[H\x1b[2J"
 LAST_STEPS = 2000
-"""The plot shows so many of the latest steps."""
+"""Number of latest steps in the plot."""
 THRESHOLD_SHOWN = 3.0
-"""A threshold farther than this many times the largest U is left out: it would flatten the plot."""
+"""Thresholds above this multiple of the largest U are not drawn, since they would flatten the plot."""
 
 
 def watch(
     path: Annotated[Path, typer.Argument(metavar="RUN.h5", help="Recorded run.")],
     once: Annotated[
-        bool, typer.Option("--once", help="Print one snapshot without the plot and end.")
+        bool, typer.Option("--once", help="Print one snapshot without the plot and exit.")
     ] = False,
     json: Annotated[
         bool, typer.Option("--json", help="Print each change as a line of JSON, without the plot.")
     ] = False,
 ) -> int:
-    """Show a run while it grows: step, time, temperature, U, worst atom, thresholds, flags.
+    """Monitor a run: step, time, temperature, U, worst atom, thresholds, flags.
 
-    Looks at the file each second until the run has ended or Ctrl-C; the run does not notice. When
-    the output is no terminal, lines without the plot are printed.
+    Reads the file every second until the run ends or Ctrl-C, without disturbing the run. If the
+    output is not a terminal, lines without the plot are printed.
     """
     trajectory = Trajectory(path)
     out = QuietStream(sys.stdout)
@@ -69,7 +69,7 @@ def watch(
 
 
 def _lines(found: Snapshot) -> list[Text]:
-    """State and numbers for a terminal: U in red above a threshold, in yellow above that of flags."""
+    """State and numbers for a terminal: U in red above the stop, in yellow above the flag threshold."""
     colour = ""
     u = found.force_delta
     for threshold, style in ((found.flag_threshold, "yellow"), (found.stop_threshold, "bold red")):
@@ -82,7 +82,7 @@ def _lines(found: Snapshot) -> list[Text]:
 
 
 def _plot(trajectory: Trajectory) -> str:
-    """U of the latest steps over time with the thresholds, as text for a terminal."""
+    """Text plot of U and the thresholds against time for the latest steps."""
     import plotext
 
     u = trajectory.series.get("force_delta", np.empty(0))[-LAST_STEPS:]

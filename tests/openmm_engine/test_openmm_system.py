@@ -30,14 +30,14 @@ def system_of(count: int) -> openmm.System:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"topology_or_numbers": [14] * 7}, "7 atoms and the System 8 particles: give the one"),
+        ({"topology_or_numbers": [14] * 7}, "7 atoms but the System has 8 particles: pass the one"),
         ({"topology_or_numbers": [14] * 7 + [79]}, "does not know Au .*; choose a model"),
         ({"topology_or_numbers": [14] * 7 + [0]}, "particle 7 has no element"),
-        ({"atoms": []}, "atoms is empty: give"),
+        ({"atoms": []}, "atoms is empty: pass"),
         ({"atoms": [0, 8]}, "particle 8, but the System has particles 0 to 7"),
         ({"atoms": [0, -1]}, "particle -1"),
         ({"atoms": [3, 3]}, "twice"),
-        ({"forces": "both"}, "say 'direct' or 'conservative'"),
+        ({"forces": "both"}, "pass 'direct' or 'conservative'"),
         ({"every": 0}, "every is 0"),
         ({"every": 2, "forces": "conservative"}, "every must be 1 with conservative"),
         ({"dtype": "float16"}, "dtype must be"),

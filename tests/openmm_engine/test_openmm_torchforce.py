@@ -173,7 +173,7 @@ def test_what_is_refused(pairs, tmp_path):
     with pytest.raises(ForceDeltaError, match="export the model first"):
         scripted(cluster(), "Verlet", "acetylacetone")
     (tmp_path / "text.pt").write_text("not a module")
-    with pytest.raises(ForceDeltaError, match="is no exported model"):
+    with pytest.raises(ForceDeltaError, match="is not an exported model"):
         scripted(cluster(), "Verlet", tmp_path / "text.pt")
     gold = cluster()
     gold.numbers[3] = 79

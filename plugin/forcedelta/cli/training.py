@@ -1,4 +1,4 @@
-"""``python -m forcedelta.training``: train a model after a recipe, measure a model on labels."""
+"""``python -m forcedelta.training``: train a model from a recipe, measure a model on labels."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
-Data = Annotated[Path, typer.Option(help="folder of the labelled extended-XYZ files")]
+Data = Annotated[Path, typer.Option(help="folder with the labelled extended-XYZ files")]
 
 
 @app.command("train", cls=CheckedCommand)
@@ -35,14 +35,16 @@ def train_command(
     ],
     out: Annotated[Path, typer.Option(help="file of weights to write (.safetensors)")],
     data: Data = Path("."),
-    seed: Annotated[int | None, typer.Option(metavar="N", help="instead of the recipe's")] = None,
+    seed: Annotated[
+        int | None, typer.Option(metavar="N", help="replaces the recipe's seed")
+    ] = None,
     report_every: Annotated[
         int, typer.Option(metavar="N", help="epochs between two lines of progress")
     ] = 10,
 ) -> None:
-    """Train a model; writes the averaged weights and their metadata into OUT.
+    """Train a model from a recipe and write the averaged weights and their metadata to OUT.
 
-    One thread: batches of small structures gain nothing from more.
+    Training uses one thread: more do not speed up batches of small structures.
     """
     train_recipe(
         recipe_name, data, out, seed=seed, report_every=report_every,
@@ -58,34 +60,34 @@ def held_out_command(
     out: Annotated[Path, typer.Option(help="extended XYZ file to write")],
     data: Data = Path("."),
 ) -> None:
-    """Write the labelled frames that a recipe keeps out of training, to calibrate with."""
+    """Write the labelled frames that a recipe holds out of training, for calibration."""
     frames = held_out_frames(recipe_name, data)
     ase.io.write(out, frames, format="extxyz")
-    say(f"{len(frames)} frames in {out}", sys.stdout)
+    say(f"{len(frames)} frames written to {out}", sys.stdout)
 
 
 @app.command(cls=CheckedCommand)
 def quality(
     model: Annotated[str, typer.Argument(help="registered name or file of weights")],
     recipe_name: Annotated[
-        str, typer.Option("--recipe", help="whose held-out frames are the first set")
+        str, typer.Option("--recipe", help="recipe whose held-out frames are the first set")
     ],
     also: Annotated[
-        list[Path] | None, typer.Option(help="further labelled files, each a set of its own")
+        list[Path] | None, typer.Option(help="further labelled file, measured as a separate set")
     ] = None,
     member: Annotated[
-        list[str] | None, typer.Option(help="models of an ensemble to compare with")
+        list[str] | None, typer.Option(help="further member of an ensemble to compare with")
     ] = None,
     data: Data = Path("."),
 ) -> None:
-    """Print errors, and how well the Force Delta ranks them beside its controls, as Markdown."""
+    """Print the errors of a model and their ranking by the Force Delta and its controls (Markdown)."""
     measured = measure_models([model, *(member or [])], recipe_name, also or [], data)
     for name, errors in measured.items():
         say("\n".join(_table(name, errors[0], errors[1:])), sys.stdout)
 
 
 def _table(title: str, errors: Errors, members: list[Errors]) -> list[str]:
-    """Rows of a Markdown table: every predictor's ranking of the errors of this set."""
+    """Lines of Markdown: errors on a set, and a table of their ranking by each predictor."""
     numbers = summary(errors)
     rows = [
         "",
@@ -103,7 +105,7 @@ def _table(title: str, errors: Errors, members: list[Errors]) -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Entry point; errors for the user are one line and exit status 2."""
+    """Entry point; an error for the user is one line and exit status 2."""
     open_streams()
     code = status_of(app, arguments, "python -m forcedelta.training")
     flush_streams()

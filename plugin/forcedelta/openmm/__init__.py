@@ -1,7 +1,8 @@
 """OpenMM: a monitored force for a System, and runs with hooks.
 
-monitor = forcedelta.openmm.add_force_delta(system, model, topology)
+monitor = forcedelta.openmm.add_force_delta(system, "acac", topology)
 simulation = app.Simulation(topology, system, integrator)
+simulation.context.setPositions(positions)
 result = forcedelta.openmm.run(simulation, steps, hooks=[Recorder(...), Guard(...)])
 """
 
@@ -17,7 +18,7 @@ __all__ = ["Measurement", "Monitor", "add_force_delta", "find_monitor", "run"]
 
 
 def __getattr__(name: str) -> Any:
-    # openmmml imports `forcedelta.openmm.mlpotential` wherever it is used, and must not pay for torch
+    # openmmml imports `forcedelta.openmm.mlpotential` in every process; that must not import torch
     if name in ("Monitor", "find_monitor"):
         from . import monitor
 
@@ -31,7 +32,7 @@ def __getattr__(name: str) -> Any:
 
         return add_force_delta
     if name == "run":
-        # the module of the same name takes the attribute when it is imported
+        # importing the module sets the attribute `run` to the module; set it back to the function
         from .run import run
 
         globals()["run"] = run

@@ -1,4 +1,4 @@
-"""A model that was exported to TorchScript, behind an `openmmtorch.TorchForce`."""
+"""A model exported to TorchScript, behind an `openmmtorch.TorchForce`."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ from .units import EV, EV_PER_ANGSTROM
 
 _REQUEST = "forcedelta_request"
 _GROUPS = 32
-_GIVEN = ("name", "weights_hash", "library", "elements", "cutoff", "periodic", "dtype", "torch")
+_REQUIRED = ("name", "weights_hash", "library", "elements", "cutoff", "periodic", "dtype", "torch")
 
 
 class TorchMonitor(Monitor):
-    """An exported model: the evaluations happen in C++, and the context is asked about them.
+    """An exported model, evaluated in C++; results are read from the context.
 
     Args:
         path: a file of `forcedelta.openmm.export.export`.
         trust: whether the code in it may do more than compute.
 
     Raises:
-        ForceDeltaError: openmmtorch cannot be imported, the file is none of an exported model, its
-            code is refused, or the model does not fit the atoms.
+        ForceDeltaError: openmmtorch cannot be imported, the file is not an exported model, its code
+            is refused, or the model does not support the atoms.
     """
 
     def __init__(
@@ -55,19 +55,20 @@ class TorchMonitor(Monitor):
         trust: bool = False,
     ) -> None:
         torch_force = _torch_force()
-        module, facts = load_exported(path, trust)
-        model = _described(facts)
+        module, description = load_exported(path, trust)
+        model = _described(description)
         molecule = part and model.periodic is False
         check_supported(numbers, np.full(3, periodic and not molecule), model)
         versions = {
-            "exported with torch": facts["torch"],
+            "exported with torch": description["torch"],
             "openmm": openmm.Platform.getOpenMMVersion(),
         }
         info = model_info(
-            model, versions, forces=forces, every=every, device="openmm's", dtype=facts["dtype"]
-        )
+            model, versions, forces=forces, every=every, device="openmm's",
+            dtype=description["dtype"],
+        )  # fmt: skip
         super().__init__(atoms, numbers, periodic, forces, every, info)
-        self.electronic_state = ElectronicState(facts.get("charge"), facts.get("spin"))
+        self.electronic_state = ElectronicState(description.get("charge"), description.get("spin"))
         module.bind(
             torch.as_tensor(atoms.astype(np.int64)),
             torch.as_tensor(numbers.astype(np.int64)),
@@ -77,27 +78,23 @@ class TorchMonitor(Monitor):
         self._context: openmm.Context | None = None
 
     def add_to(self, system: openmm.System, group: int = 0) -> None:
-        """Add the force to a System, in one of OpenMM's force groups.
-
-        Raises:
-            ForceDeltaError: other forces are in the same group.
-        """
+        """Add the force to a System; group 0 selects the last force group without other forces."""
         force = self._make()
         force.setUsesPeriodicBoundaryConditions(self.periodic)
         force.setOutputsForces(True)
         force.addGlobalParameter(_REQUEST, PLAIN)
         taken = {other.getForceGroup() for other in system.getForces()}
-        if group == 0:  # a group of its own: only so can it be asked alone
+        if group == 0:  # a separate group, so that the force can be evaluated alone
             group = next(g for g in range(_GROUPS - 1, -1, -1) if g not in taken)
         force.setForceGroup(group)
         self._group = group
         self._register(system, force)
-        # the C++ force does not hold this object, and a run finds it by the System
+        # the C++ force holds no reference to this object, so the System keeps it alive for a run
         system._force_delta = self
 
     @property
     def evaluations(self) -> int:
-        """Passes of the model so far, in the context that was measured last."""
+        """Passes of the model so far, in the last context that was measured."""
         if self._context is None:
             return 0
         before = self._context.getParameter(_REQUEST)
@@ -111,7 +108,7 @@ class TorchMonitor(Monitor):
         context.setParameter(_REQUEST, AHEAD if running else PLAIN)
 
     def take_error(self) -> BaseException | None:
-        return None  # TorchForce keeps no more of an error than OpenMM's own exception
+        return None  # OpenMM's exception is all that TorchForce keeps of an error
 
     def measure(self, context: openmm.Context, full: bool = True) -> Measurement:
         self._context = context
@@ -129,7 +126,7 @@ class TorchMonitor(Monitor):
             direct, conservative = pair
             deltas = np.sqrt(((direct - conservative) ** 2).sum(axis=1) / 3)
             u = float(np.sqrt(np.mean(deltas**2)))
-        # the evaluation that comes next is the one of the next frame, or the trial of a barostat
+        # the next evaluation is that of the next frame, or a trial of a barostat
         due = (context.getStepCount() + 1) % self.every == 0
         context.setParameter(_REQUEST, AHEAD if due else PLAIN)
         positions = state.getPositions(asNumpy=True)._value[self.atoms]
@@ -147,75 +144,78 @@ def _torch_force() -> Any:
         from openmmtorch import TorchForce
     except (ImportError, OSError) as error:
         raise ForceDeltaError(
-            f"path='torchscript' needs openmmtorch and the torch that it was made for ({error}): in an "
-            f"environment of its own, {command('torchforce')}; or use path='python'"
+            f"path='torchscript' needs openmmtorch and the version of torch that it was built for "
+            f"({error}): in a separate environment, {command('torchforce')}; or use path='python'"
         ) from error
     _load_plugins_again()
     return TorchForce
 
 
 def _load_plugins_again() -> None:
-    """Loads TorchForce's plug-ins that OpenMM could not load when it was imported.
+    """Load TorchForce's plug-ins that OpenMM could not load during its import.
 
-    OpenMM loads all plug-ins at its import. Those of TorchForce need the libraries of torch, which
-    are there once torch is imported: too late where OpenMM came first. What still fails, such as
-    the plug-in of a GPU that this machine lacks, is told by OpenMM when its platform is asked for.
+    OpenMM loads all plug-ins during its import. Those of TorchForce need the libraries of torch,
+    which are missing if OpenMM is imported before torch. Remaining failures, such as the plug-in
+    of a GPU that this machine lacks, are reported by OpenMM when their platform is requested.
     """
     for failure in openmm.Platform.getPluginLoadFailures():
         found = re.search(r"(/.*OpenMMTorch\w*\.\w+):", failure)
         if found and found[1] not in _loaded_again:
             with contextlib.suppress(openmm.OpenMMException):
                 openmm.Platform.loadPluginLibrary(found[1])
-                _loaded_again.add(found[1])  # OpenMM keeps it in its list of failures
+                _loaded_again.add(found[1])  # OpenMM does not clear its list of failures
 
 
 _loaded_again: set[str] = set()
 
 
 def load_exported(path: str | Path, trust: bool = False) -> tuple[Any, dict[str, Any]]:
-    """The module in a file of `forcedelta export`, and what the file tells of it.
+    """The module in a file of `forcedelta export`, and its description.
 
     Raises:
-        ForceDeltaError: another file, one that is damaged, or code that does more than compute
+        ForceDeltaError: another kind of file, a damaged one, or code that does more than compute,
             without ``trust``.
     """
     if not isinstance(path, str | Path) or not Path(path).is_file():
         raise ForceDeltaError(
-            f"path='torchscript' needs a file of 'forcedelta export', not {path!r}: export the "
-            "model first"
+            f"path='torchscript' needs a file written by 'forcedelta export', not {path!r}: export "
+            "the model first"
         )
     advice = f"write it with 'forcedelta export MODEL --out {path}'"
     try:
         _, names = records(Path(path))
     except (RuntimeError, ValueError, OSError) as error:
-        raise ForceDeltaError(f"{path} is no exported model ({reason(error)}): {advice}") from error
+        raise ForceDeltaError(
+            f"{path} is not an exported model ({reason(error)}): {advice}"
+        ) from error
     if f"extra/{FACTS}" not in names:
-        raise ForceDeltaError(f"{path} is no exported model: {advice}")
+        raise ForceDeltaError(f"{path} is not an exported model: {advice}")
     extra: dict[str, Any] = {FACTS: ""}
     module = load_script(Path(path), torch.device("cpu"), trust, extra)
     where = f"{path}: {FACTS}"
-    facts = parse_json(extra[FACTS], f"{where} in it")
-    missing = [name for name in _GIVEN if not isinstance(facts, dict) or name not in facts]
+    description = parse_json(extra[FACTS], where)
+    given = description if isinstance(description, dict) else {}
+    missing = [name for name in _REQUIRED if name not in given]
     if missing or not all(module._c._has_method(name) for name in ("bind", "forward")):
         lacks = ", ".join(missing) or "its methods"
-        raise ForceDeltaError(f"{path} is no exported model (it lacks {lacks}): {advice}")
-    check_cutoff(facts["cutoff"], where)
-    check_periodic(facts["periodic"], where)
-    if facts["elements"] is not None:
-        check_numbers(facts["elements"], where)
-    return module, facts
+        raise ForceDeltaError(f"{path} is not an exported model (it lacks {lacks}): {advice}")
+    check_cutoff(given["cutoff"], where)
+    check_periodic(given["periodic"], where)
+    if given["elements"] is not None:
+        check_numbers(given["elements"], where)
+    return module, given
 
 
-def _described(facts: dict[str, Any]) -> LoadedModel:
-    """What an exported file says about its model; its module stays with OpenMM."""
-    elements = facts["elements"]
+def _described(description: dict[str, Any]) -> LoadedModel:
+    """The model that an exported file describes; its module stays with OpenMM."""
+    elements = description["elements"]
     return LoadedModel(
         module=torch.nn.Module(),
-        name=facts["name"],
-        weights_hash=facts["weights_hash"],
+        name=description["name"],
+        weights_hash=description["weights_hash"],
         elements=None if elements is None else frozenset(elements),
-        cutoff=facts["cutoff"],
-        periodic=facts["periodic"],
-        library=facts["library"],
-        metadata={"level_of_theory": facts.get("level_of_theory")},
+        cutoff=description["cutoff"],
+        periodic=description["periodic"],
+        library=description["library"],
+        metadata={"level_of_theory": description.get("level_of_theory")},
     )

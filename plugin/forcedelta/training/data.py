@@ -1,5 +1,6 @@
 """Labelled structures: read from extended XYZ, turned into graphs, collected into batches."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ SAME_ENERGY = 1e-6  # eV
 
 @dataclass(frozen=True)
 class Batch:
-    """Structures side by side: the arguments of a model, and the labels that belong to them."""
+    """A batch of structures: the arguments of a model and the labels."""
 
     positions: Tensor  # [N, 3] Å
     numbers: Tensor  # [N]
@@ -45,46 +46,52 @@ class Batch:
 
 
 def read_frames(path: Path) -> list[Atoms]:
-    """All frames of a structure file. Raises ForceDeltaError where it is missing, unreadable or empty."""
+    """All frames of a structure file; ForceDeltaError if it is missing, unreadable or empty."""
     try:
         frames = ase.io.read(path, ":")
     except Exception as error:  # ASE's readers raise whatever their parsers raise
         raise ForceDeltaError(f"{path}: cannot be read as a structure file ({error})") from error
     if not frames or isinstance(frames, Atoms):
-        raise ForceDeltaError(f"{path}: holds no frames")
+        raise ForceDeltaError(f"{path} holds no frames")
     return frames
 
 
 def read_labelled(path: Path) -> list[Atoms]:
-    """Frames of an extended-XYZ file (Å) that has an energy (eV) and forces (eV/Å) for each.
+    """Frames of an extended-XYZ file (Å) with an energy (eV) and forces (eV/Å) for each.
 
     Raises:
-        ForceDeltaError: the file cannot be read, is empty, or lacks a label; labels that are not
-            finite, or energies of two kinds (`energy_of`).
+        ForceDeltaError: the file cannot be read or is empty; labels are missing or not finite, or
+            the energies are of two kinds (`energy_of`).
     """
     frames = read_frames(path)
     for index, atoms in enumerate(frames):
-        results = _results(atoms)
-        if "forces" not in results or not {"energy", "free_energy"} & results.keys():
+        missing = _missing_labels(atoms)
+        if missing:
+            found = _label_keys(atoms)
+            advice = (
+                f"it has the labels {', '.join(found)}: name them energy and forces"
+                if found
+                else "training needs the labels energy and forces in each frame"
+            )
             raise ForceDeltaError(
-                f"{path}: frame {index} has no energy or no forces; training needs both"
+                f"{path}: frame {index} has no {' and no '.join(missing)}; {advice}"
             )
         if not np.isfinite(energy_of(atoms)) or not np.isfinite(forces_of(atoms)).all():
             raise ForceDeltaError(
-                f"{path}: frame {index} has an energy or forces that are not finite: remove it"
+                f"{path}: the energy or forces of frame {index} are not finite: remove the frame"
             )
     _same_kind_of_energy(frames, path)
     return frames
 
 
 def energy_of(atoms: Atoms) -> float:
-    """The labelled energy (eV) whose gradient the labelled forces are.
+    """The labelled energy (eV) that is consistent with the labelled forces.
 
-    With smeared occupations it is ``free_energy``; ``energy`` is extrapolated to none. Energies of
-    constraints (ASE's Hookean) are no part of a label.
+    With smeared occupations it is ``free_energy``; ``energy`` is extrapolated to zero smearing.
+    Energies of constraints (ASE's Hookean) do not belong to a label.
 
     Raises:
-        ForceDeltaError: there is none.
+        ForceDeltaError: the structure has no energy.
     """
     results = _results(atoms)
     energy = results.get("free_energy", results.get("energy"))
@@ -94,17 +101,30 @@ def energy_of(atoms: Atoms) -> float:
 
 
 def forces_of(atoms: Atoms) -> NDArray[np.float64]:
-    """The labelled forces [N, 3] (eV/Å) of all atoms, also of those that a constraint holds."""
+    """The labelled forces [N, 3] (eV/Å) of all atoms, constrained ones included."""
     return np.asarray(_results(atoms)["forces"], dtype=float)
 
 
 def _results(atoms: Atoms) -> dict[str, Any]:
-    """What is stored, without the changes that `Atoms.get_forces` makes for constraints."""
+    """The stored labels, without the changes that `Atoms.get_forces` makes for constraints."""
     return {} if atoms.calc is None else atoms.calc.results
 
 
+def _missing_labels(atoms: Atoms) -> list[str]:
+    """Those of energy and forces that a frame lacks."""
+    results = _results(atoms)
+    energy = [] if {"energy", "free_energy"} & results.keys() else ["energy"]
+    return energy if "forces" in results else [*energy, "forces"]
+
+
+def _label_keys(atoms: Atoms) -> list[str]:
+    """Keys of a frame that hold labels under any name, such as REF_energy or dft_forces."""
+    others = (key for key in (*atoms.info, *atoms.arrays) if re.search("energy|force", key, re.I))
+    return list(dict.fromkeys([*_results(atoms), *others]))
+
+
 def _same_kind_of_energy(frames: list[Atoms], path: Path) -> None:
-    """Raises ForceDeltaError where only some frames have a free energy, and it differs."""
+    """Refuse a file in which only some frames have a free energy that differs from the energy."""
     without = [index for index, a in enumerate(frames) if "free_energy" not in _results(a)]
     smeared = [
         index
@@ -113,30 +133,31 @@ def _same_kind_of_energy(frames: list[Atoms], path: Path) -> None:
     ]
     if without and smeared:
         raise ForceDeltaError(
-            f"{path}: frame {smeared[0]} has a free_energy that differs from its energy, and frame "
-            f"{without[0]} has an energy only: these do not go together; label all frames alike"
+            f"{path}: frame {smeared[0]} has a free_energy that differs from its energy, but frame "
+            f"{without[0]} has only an energy: label all frames in the same way"
         )
 
 
 def energy_words(frames: list[Atoms]) -> str:
-    """Which energy of the frames is trained on."""
+    """Description of the energies used for training."""
     smeared = sum("free_energy" in _results(atoms) for atoms in frames)
     if smeared == len(frames):
-        return "free_energy, whose gradient the forces are"
+        return "free_energy, which is consistent with the forces"
     return "energy" if smeared == 0 else f"free_energy of {smeared} frames, energy of the others"
 
 
 def mixed_levels(frames: list[Atoms]) -> str | None:
-    """A warning where frames were labelled at levels of theory that do not go together, or None."""
-    told = dict.fromkeys(str(a.info["reference"]) for a in frames if "reference" in a.info)
-    references = list(told)
+    """A warning if frames were labelled at incompatible levels of theory, or None."""
+    references = list(
+        dict.fromkeys(str(a.info["reference"]) for a in frames if "reference" in a.info)
+    )
     for other in references[1:]:
         first = references[0]
         parts = difference(first, other)
         if parts is not None:
             return (
                 f"labels of different levels of theory are mixed ({parts}): {first} | {other}; their "
-                "energies and forces do not go together"
+                "energies and forces are not comparable"
             )
     return None
 
@@ -159,7 +180,7 @@ def to_batch(atoms: Atoms, cutoff: float) -> Batch:
 
 
 def collect(parts: list[Batch]) -> Batch:
-    """Several batches as one; atoms and structures are numbered on."""
+    """Several batches as one; atoms and structures are numbered consecutively."""
     sizes = torch.tensor([len(part.positions) for part in parts])
     structures = torch.tensor([len(part.cell) for part in parts])
     atoms_before = torch.cumsum(sizes, 0) - sizes
@@ -183,16 +204,17 @@ def collect(parts: list[Batch]) -> Batch:
 def reference_energies(
     frames: list[Atoms], elements: list[int], isolated: list[Atoms]
 ) -> NDArray[np.float64]:
-    """Energy of each element [len(elements)] in eV that is taken off before training.
+    """Energy of each element [len(elements)] in eV that is subtracted before training.
 
-    Isolated atoms where they are given, plus the least-squares fit (smallest norm) of what is left, so that a network
-    in float32 learns numbers near zero instead of total energies of thousands of eV.
+    Energies of the isolated atoms, if given, plus the minimum-norm least-squares fit of the
+    remainder. A network in float32 then learns numbers near zero instead of total energies of
+    thousands of eV.
     """
     known = {int(atoms.numbers[0]): energy_of(atoms) for atoms in isolated}
     start = np.array([known.get(number, 0.0) for number in elements])
     counts = np.array(
         [[np.sum(atoms.numbers == number) for number in elements] for atoms in frames]
     )
-    left = np.array([energy_of(atoms) for atoms in frames]) - counts @ start
-    correction, *_ = np.linalg.lstsq(counts.astype(float), left, rcond=None)
+    remainder = np.array([energy_of(atoms) for atoms in frames]) - counts @ start
+    correction, *_ = np.linalg.lstsq(counts.astype(float), remainder, rcond=None)
     return start + correction

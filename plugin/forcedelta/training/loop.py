@@ -1,4 +1,4 @@
-"""The training loop: AdamW, warm-up and cosine, moving average of the weights."""
+"""The training loop: AdamW, warm-up and cosine decay, moving average of the weights."""
 
 import copy
 import math
@@ -16,7 +16,7 @@ from forcedelta.training.data import Batch, collect
 
 @dataclass(frozen=True)
 class Settings:
-    """How to train. Weights multiply losses in eV/atom (energy) and eV/Å (forces)."""
+    """Settings of training. The weights multiply losses in eV/atom (energy) and eV/Å (forces)."""
 
     epochs: int
     batch_size: int = 5
@@ -32,12 +32,12 @@ class Settings:
 
 
 def mean_norm(difference: Tensor) -> Tensor:
-    """Mean length [] of vectors [N, 3]: the loss for forces, less ruled by outliers than squares."""
+    """Mean norm [] of vectors [N, 3]: a loss for forces, less sensitive to outliers than squares."""
     return torch.sqrt((difference * difference).sum(1) + 1e-10).mean()
 
 
 def loss_of(force_delta: ForceDelta, batch: Batch, settings: Settings) -> Tensor:
-    """Weighted loss [] of one batch; the gradient of the energy is only taken where it is asked for."""
+    """Weighted loss [] of one batch; the energy's gradient is computed only if it has a weight."""
     if settings.gradient_weight > 0:
         result = force_delta(
             batch.positions.clone().requires_grad_(True), *batch.graph[1:], create_graph=True
@@ -54,7 +54,7 @@ def loss_of(force_delta: ForceDelta, batch: Batch, settings: Settings) -> Tensor
 
 
 def shuffled(parts: list[Batch], size: int, generator: torch.Generator) -> Iterator[Batch]:
-    """Batches of ``size`` structures in random order; the last ones of an epoch that do not fill one are left out."""
+    """Batches of ``size`` structures in random order; an incomplete last batch is dropped."""
     order = torch.randperm(len(parts), generator=generator).tolist()
     for first in range(0, len(parts) - size + 1, size):
         yield collect([parts[k] for k in order[first : first + size]])
@@ -66,7 +66,7 @@ def train(
     settings: Settings,
     report: Callable[[int, float, float, DirectForceNetwork], None],
 ) -> DirectForceNetwork:
-    """Trains ``model`` in place and returns the averaged copy that is to be kept.
+    """Train ``model`` in place and return a copy with averaged weights, the result to keep.
 
     ``report(epoch, loss, seconds, averaged)`` is called after every epoch.
     """

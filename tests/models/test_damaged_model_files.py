@@ -149,16 +149,16 @@ def tensor(key: str, value: Any) -> Change:
 
 HEADERS: dict[str, tuple[Change, str]] = {
     "deep metadata": (told(text=DEEP), "nested too deeply"),
-    "a long number in the metadata": (told(text=f'{{"name": {LONG}}}'), "no JSON that can be read"),
-    "metadata that are a list": (told(text="[1]"), "an object of facts"),
+    "a long number in the metadata": (told(text=f'{{"name": {LONG}}}'), "not readable JSON"),
+    "metadata that are a list": (told(text="[1]"), "a JSON object"),
     "deep hyperparameters": (given(text=DEEP), "nested too deeply"),
-    "a long number": (given(text=f'{{"features": {LONG}}}'), "no JSON that can be read"),
-    "no hyperparameters": (given(text="{}"), "do not fit the hyperparameters"),
-    "unknown ones": (given(colour="red"), "do not fit the hyperparameters"),
-    "a huge network": (given(features=10**9), "do not fit the hyperparameters"),
-    "a number beyond all": (given(layers=10**300), "do not fit the hyperparameters"),
-    "many layers": (given(layers=10**9), "do not fit the hyperparameters"),
-    "many more layers": (given(force_layers=10**9, tensors=1), "do not fit the hyperparameters"),
+    "a long number": (given(text=f'{{"features": {LONG}}}'), "not readable JSON"),
+    "no hyperparameters": (given(text="{}"), "do not match the hyperparameters"),
+    "unknown ones": (given(colour="red"), "do not match the hyperparameters"),
+    "a huge network": (given(features=10**9), "do not match the hyperparameters"),
+    "a number beyond all": (given(layers=10**300), "do not match the hyperparameters"),
+    "many layers": (given(layers=10**9), "do not match the hyperparameters"),
+    "many more layers": (given(force_layers=10**9, tensors=1), "do not match the hyperparameters"),
     "no layers": (given(layers=0), "whole number"),
     "text": (given(features="64"), "whole number"),
     "truth": (given(layers=True), "whole number"),
@@ -179,7 +179,7 @@ HEADERS: dict[str, tuple[Change, str]] = {
     "integers": (tensor("energy_scale", lambda value: value.to(torch.int8)), "int8"),
     "complex numbers": (tensor("energy_scale", lambda value: value.to(torch.complex64)), "complex64"),
     "another shape": (tensor("embedding.weight", lambda value: value[:2]), "has the shape"),
-    "another shape within": (tensor("force_head.weight", lambda v: v[:, :2]), "do not fit the hyper"),
+    "another shape within": (tensor("force_head.weight", lambda v: v[:, :2]), "do not match the hyper"),
 }  # fmt: skip
 
 
@@ -201,7 +201,7 @@ def test_a_header_longer_than_the_file(network: Path) -> None:
     ("text", "message"),
     [
         (DEEP, "nested too deeply"),
-        (f'{{"cutoff": {LONG}}}', "no JSON that can be read"),
+        (f'{{"cutoff": {LONG}}}', "not readable JSON"),
         ('{"cutoff": 1e9, "dtype": "float32"}', "a cutoff from 0.1 to 50 Å, not 1000000000.0"),
         ('{"cutoff": 1e-9, "dtype": "float32"}', "a cutoff from 0.1 to 50 Å"),
         (f'{{"cutoff": {LONG[:400]}, "dtype": "float32"}}', "a cutoff from 0.1 to 50 Å"),

@@ -240,7 +240,7 @@ def test_one_of_several_variants(saved: Save, capfd: pytest.CaptureFixture[str])
         ),
         ({"dtype": "float32"}, "exported for float32, and float64 was asked for"),
         ({"devices": ("cuda",)}, "runs on 'cuda', and cpu was asked for"),
-        ({"lists": ()}, "asks for no list of neighbours"),
+        ({"lists": ()}, "requests no neighbour list"),
     ],
 )
 def test_models_that_are_refused(

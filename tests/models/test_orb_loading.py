@@ -221,7 +221,7 @@ def test_another_architecture_is_named(holds: str, said: str, advice: str, tmp_p
 
 def test_an_architecture_of_its_own_has_no_advice(tmp_path: Path) -> None:
     path = altered(tmp_path, "orb-d3-xs-v2", "without", "model.atom_emb")
-    assert refusal(path, "orb-d3-xs-v2").endswith("give another file")
+    assert refusal(path, "orb-d3-xs-v2").endswith("pass another file")
 
 
 def test_files_that_are_no_checkpoints(tmp_path: Path) -> None:
@@ -234,9 +234,9 @@ def test_files_that_are_no_checkpoints(tmp_path: Path) -> None:
     path.write_text("weights, honestly")
     assert "not a complete checkpoint" in refusal(path, "orb-d3-xs-v2")
     torch.save({"epoch": 3, "state_dict": {}}, path)
-    assert "no weights of orb-models" in refusal(path, "orb-d3-xs-v2")
+    assert "does not hold weights of orb-models" in refusal(path, "orb-d3-xs-v2")
     torch.save([torch.zeros(3)], path)
-    assert "no weights of orb-models" in refusal(path, "orb-d3-xs-v2")
+    assert "does not hold weights of orb-models" in refusal(path, "orb-d3-xs-v2")
 
 
 class Evil:

@@ -120,8 +120,8 @@ def test_elements_and_periodicity_of_the_facts(write: Write) -> None:
 @pytest.mark.parametrize(
     ("facts", "message"),
     [
-        ("{", "is no JSON"),
-        ([3.0], "an object of facts"),
+        ("{", "is not readable JSON"),
+        ([3.0], "a JSON object"),
         ({"dtype": "float64"}, "the cutoff in Å, not None"),
         ({**GIVEN, "cutoff": "5"}, "the cutoff in Å, not '5'"),
         ({**GIVEN, "cutoff": True}, "the cutoff in Å"),
@@ -151,7 +151,9 @@ class Other(nn.Module):
 def test_files_that_are_refused(write: Write, tmp_path: Path) -> None:
     with pytest.raises(ForceDeltaError, match=r"called with \(Tensor, Tensor\) and returns Tensor"):
         load_model(write(torch.jit.script(Other())), DOUBLE)
-    with pytest.raises(ForceDeltaError, match=r"does not tell what it is: .*model\.json"):
+    with pytest.raises(
+        ForceDeltaError, match=r"is TorchScript without a description: .*model\.json"
+    ):
         load_model(write(name="another.json"), DOUBLE)
     with pytest.raises(ForceDeltaError, match="--compile"):
         load_model(write(), DOUBLE, compile=True)

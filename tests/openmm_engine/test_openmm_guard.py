@@ -131,7 +131,7 @@ def test_checkpoints_that_do_not_fit_are_refused(tmp_path):
     with pytest.raises(ForceDeltaError, match="platform Reference, but the simulation has CPU"):
         run(cpu, 1, [], restart=path)
     smaller, _ = simulation(cluster()[:5])
-    with pytest.raises(ForceDeltaError, match="particles 8 but the simulation has 5"):
+    with pytest.raises(ForceDeltaError, match="particles 8, but the simulation has 5"):
         run(smaller, 1, [], restart=path)
 
 

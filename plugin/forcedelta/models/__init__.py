@@ -1,4 +1,4 @@
-"""Models by name: the embedded ones, those of other libraries and packages, and files."""
+"""Models by name or file: embedded ones and those of other libraries and packages."""
 
 import importlib
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ __all__ = ["LoadedModel", "from_calculators", "load_model", "model_names"]
 
 
 def __getattr__(name: str) -> Any:
-    # torch takes a second to import: the catalogue of names does without
+    # importing torch takes a second, and the catalogue of names does not need it
     if name in __all__:
         module = "ase_pair" if name == "from_calculators" else "registry"
         return getattr(importlib.import_module(f"forcedelta.models.{module}"), name)

@@ -1,9 +1,9 @@
-"""Two ASE calculators as a model: the slow way, for what has no adapter.
+"""Two ASE calculators as a model: slow, for libraries without an adapter.
 
-One calculator gives the direct forces, the other the energy and the forces that are its gradient:
-two of one library in its two settings, or a potential and what it approximates. U is eq. 1 exactly,
-but nothing is shared between the two, so that a step costs both of them, and a copy of the
-structure; nothing can be exported, or differentiated twice.
+One calculator gives the direct forces, the other the energy and its gradient: for example one
+library with two settings, or a potential and its reference. U is eq. 1 exactly, but the two share no
+computation: a step costs both and a copy of the structure. The model cannot be exported or
+differentiated twice.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from forcedelta.errors import ForceDeltaError
 from forcedelta.models.loaded import LoadedModel
 
 CUTOFF = 1.0
-"""Å; the calculators have neighbour lists of their own, and do not look at ours."""
+"""Å; the calculators use their own neighbour lists, not ours."""
 
 FloatArray = NDArray[np.float64]
 
@@ -46,24 +46,24 @@ def from_calculators(
 
     Args:
         direct: its forces are the direct forces.
-        conservative: its energy is the energy, its forces the conservative forces, and its stress,
-            where it has one, the stress. Whether these are its gradient, `forcedelta check` can
-            tell.
-        name: the calculators' names if not given; that these are two ASE calculators is added.
-        elements: symbols that both know; None: not known.
+        conservative: its energy is the energy, its forces are the conservative forces, and its
+            stress, if any, is the stress. `forcedelta check` tests that the forces are the gradient
+            of the energy.
+        name: by default the calculators' names; "(two ASE calculators, slow)" is appended.
+        elements: symbols that both support; None: unknown.
         periodic: True: only for structures that are periodic in three directions; False: only for
             molecules; None: for both.
-        charge_spin: whether they read total charge and spin multiplicity in ``atoms.info["charge"]``
-            and ``atoms.info["spin"]``.
+        charge_spin: whether they read total charge and spin multiplicity from
+            ``atoms.info["charge"]`` and ``atoms.info["spin"]``.
 
     Raises:
-        ForceDeltaError: a calculator without energy or forces, one and the same calculator twice,
-            or an element that does not exist.
+        ForceDeltaError: a calculator without energy or forces, the same calculator twice, or an
+            element that does not exist.
     """
     if direct is conservative:
         raise ForceDeltaError(
-            "the direct and the conservative calculator are the same object, so that U would be 0; "
-            "give two"
+            "the direct and the conservative calculator are the same object, so that U would be 0: "
+            "pass two"
         )
     for role, calculator, wanted in (
         ("direct", direct, ("forces",)),
@@ -73,12 +73,12 @@ def from_calculators(
         if missing:
             raise ForceDeltaError(
                 f"the {role} calculator, {_label(calculator)}, does not compute "
-                f"{' and '.join(missing)}; give another"
+                f"{' and '.join(missing)}: pass another"
             )
     symbols = None if elements is None else list(elements)
     unknown = [symbol for symbol in symbols or () if symbol not in atomic_numbers]
     if unknown:
-        raise ForceDeltaError(f"there is no element {unknown[0]!r}; give symbols, such as 'Cu'")
+        raise ForceDeltaError(f"there is no element {unknown[0]!r}: pass symbols, such as 'Cu'")
     described = {"direct": _describe(direct), "conservative": _describe(conservative)}
     named = name or f"{_label(direct)} / {_label(conservative)}"
     return LoadedModel(
@@ -102,8 +102,8 @@ def from_calculators(
 class CalculatorPair(nn.Module):
     """Two calculators as described in `forcedelta.ForceDelta`.
 
-    The conservative forces are asked for in the backward pass only, or taken from the calculator's
-    results where the energy came with them.
+    The conservative forces are requested in the backward pass only, or taken from the calculator's
+    results if they came with the energy.
     """
 
     first_order_only = True
@@ -153,18 +153,18 @@ class CalculatorPair(nn.Module):
         return made
 
     def ask(self, role: str, what: str, atoms: Atoms) -> Any:
-        """A property of a structure, from the calculator with that role.
+        """A property of a structure from the calculator in this role.
 
         Raises:
-            ForceDeltaError: whatever the calculator raised, with its name.
+            ForceDeltaError: an error of the calculator, with its name.
         """
         calculator = self.direct if role == "direct" else self.conservative
         if self._info.setdefault(role, atoms.info) != atoms.info:
-            _reset(calculator)  # ASE does not look at charge and spin when it asks what has changed
+            _reset(calculator)  # ASE ignores charge and spin when it looks for changes
             self._info[role] = atoms.info
         try:
             return calculator.get_property(what, atoms)
-        except Exception as error:  # a calculator may raise anything: its fault is to be named
+        except Exception as error:  # a calculator may raise anything
             first = (str(error).strip().splitlines() or [""])[0]
             raise ForceDeltaError(
                 f"the {role} calculator, {_label(calculator)}, gave no {what} for {atoms.symbols} "
@@ -202,7 +202,7 @@ class _Pair(torch.autograd.Function):
         energies, known = [], []
         for k, atoms in enumerate(systems):
             energies.append(float(pair.ask("conservative", "energy", atoms)))
-            # what came along with the energy is kept: the next structure of a batch replaces it
+            # kept, because the next structure of a batch replaces the results
             results = getattr(pair.conservative, "results", {})
             known.append(
                 {what: np.array(results[what]) for what in ("forces", "stress") if what in results}
@@ -258,7 +258,7 @@ def _reset(calculator: BaseCalculator) -> None:
 
 def _not_scripted() -> nn.Module:
     raise ForceDeltaError(
-        "two ASE calculators cannot be exported to TorchScript; use path='python'"
+        "two ASE calculators cannot be exported to TorchScript: use path='python'"
     )
 
 
@@ -271,11 +271,11 @@ def _label(calculator: BaseCalculator) -> str:
 
 
 def _describe(calculator: BaseCalculator) -> str:
-    """Class and parameters: all that any calculator says about itself."""
+    """Class and parameters, the only description that all calculators have."""
     kind = type(calculator)
     parameters = dict(getattr(calculator, "parameters", {}) or {})
-    told = ", ".join(f"{name}={value}" for name, value in sorted(parameters.items()))
-    return f"{kind.__module__}.{kind.__qualname__}({told})"
+    listed = ", ".join(f"{name}={value}" for name, value in sorted(parameters.items()))
+    return f"{kind.__module__}.{kind.__qualname__}({listed})"
 
 
 def _numpy(tensor: Tensor) -> FloatArray:

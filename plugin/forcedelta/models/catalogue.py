@@ -1,7 +1,7 @@
-"""The libraries of models that forcedelta knows, by the names that their authors publish.
+"""The supported model libraries, with their models by published name.
 
-Nothing here imports torch or the libraries: ``forcedelta models`` lists them at once. How a model
-is loaded stands in the adapter of its library, which is imported when one is asked for.
+Nothing here imports torch or the libraries, so that ``forcedelta models`` lists them at once. The
+adapter of a library is imported when one of its models is loaded.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LoadRequest:
-    """What an adapter is asked to load.
+    """A request to an adapter to load a model.
 
     Attributes:
-        name: a published name, or the stem of a file's name.
-        file: local weights; None: the library's own published ones.
-        architecture: the network that a file holds, where it cannot say so itself.
+        name: a published name, or the stem of a file name.
+        file: local weights; None: the library's published ones.
+        architecture: the network in a file that does not name it.
         dtype: of positions and weights.
-        device: where it is to run.
-        trust: the user said that a file may run code when it is loaded.
-        compile: hand the network to ``torch.compile``.
+        device: of the model.
+        trust: whether the file may run code when it is loaded.
+        compile: pass the network to ``torch.compile``.
     """
 
     name: str
@@ -52,13 +52,13 @@ class Published:
     """A model as its authors publish it.
 
     Attributes:
-        name: theirs.
-        elements: which it was trained on, in words.
+        name: published name.
+        elements: description of the elements in its training set.
         periodic: True: only crystals; False: only molecules; None: both.
         licence: of the weights.
-        weights: name of the file that is downloaded.
-        note: what else a user should know, one line.
-        charge_spin: whether it wants a total charge and a spin multiplicity.
+        weights: name of the file to download.
+        note: further information for users, one line.
+        charge_spin: whether it takes a total charge and a spin multiplicity.
     """
 
     name: str
@@ -76,17 +76,17 @@ class Family:
 
     Attributes:
         key: short name.
-        title: for people.
-        distribution: name of the package that is installed.
-        versions: those that the adapter was tested with, as a specifier.
+        title: displayed name.
+        distribution: name of the package to install.
+        versions: versions that the adapter was tested with, as a specifier.
         install: the exact command (`forcedelta.installing`).
         loader: "module:function" of the adapter, ``load(request) -> LoadedModel``.
         published: the models.
-        architectures: what ``--architecture`` may say about a local file.
-        apart: why it cannot be installed beside another library; empty where it can.
+        architectures: values of ``--architecture`` for local files.
+        apart: reason for a separate environment; empty if none is needed.
         conservative: the library's models without direct forces, which are refused.
-        pythons: versions of Python for which the library can be installed, as a specifier; empty
-            where forcedelta's own are.
+        pythons: versions of Python that the library supports, as a specifier; empty if they are
+            those of forcedelta.
     """
 
     key: str
@@ -102,7 +102,7 @@ class Family:
     pythons: str = ""
 
     def problem(self) -> str:
-        """Why the library cannot be used here; empty where it can. Nothing is imported."""
+        """Why the library cannot be used here; empty if it can. Nothing is imported."""
         try:
             found = version(self.distribution)
         except PackageNotFoundError:
@@ -118,14 +118,14 @@ class Family:
         """A model of the family.
 
         Raises:
-            ForceDeltaError: the library is not installed, or not in a version that is known to
-                work; or what its adapter raises.
+            ForceDeltaError: the library is missing or its version is not supported, or an error of
+                its adapter.
         """
         problem = self.problem()
         if problem:
             apart = f" ({self.apart})" if self.apart else ""
             raise ForceDeltaError(
-                f"model '{request.name}' needs the library {self.title}, and {problem}: "
+                f"model '{request.name}' needs the library {self.title}, but {problem}: "
                 f"{self.install}{apart}"
             )
         module, _, function = self.loader.partition(":")
@@ -136,7 +136,7 @@ class Family:
 
 
 def families() -> tuple[Family, ...]:
-    """All libraries that forcedelta has an adapter for."""
+    """All libraries with an adapter."""
     found: list[Family] = []
     for name in _CATALOGUES:
         module: Any = importlib.import_module(f"forcedelta.models.{name}")
@@ -154,7 +154,7 @@ _CATALOGUES: tuple[str, ...] = (
 
 
 def family_of(published: str) -> Family | None:
-    """The family that publishes a name."""
+    """The family of a published name, or None."""
     for family in families():
         if any(model.name == published for model in family.published):
             return family
@@ -162,25 +162,24 @@ def family_of(published: str) -> Family | None:
 
 
 def check_direct(name: str) -> None:
-    """Refuses published models that predict no direct forces.
+    """Refuse published models without direct forces.
 
     Raises:
-        ForceDeltaError: it is one.
+        ForceDeltaError: the name belongs to such a model.
     """
     for family in families():
         if name in family.conservative:
             others = ", ".join(model.name for model in family.published)
             raise ForceDeltaError(
-                f"'{name}' predicts no direct forces beside the gradient of its energy, so that "
-                f"there is nothing to compare: take one of {others}"
+                f"'{name}' predicts no direct forces, so there is no Force Delta: use one of {others}"
             )
 
 
 def family_for(architecture: str) -> Family:
-    """The family of an architecture, or of a published name that stands for it.
+    """The family of an architecture, or of a published name with that architecture.
 
     Raises:
-        ForceDeltaError: no adapter knows it, or it has no direct forces.
+        ForceDeltaError: no adapter supports it, or it has no direct forces.
     """
     check_direct(architecture)
     known = {name: family for family in families() for name in family.architectures}
@@ -189,6 +188,6 @@ def family_for(architecture: str) -> Family:
         return known[architecture]
     names = ", ".join(name for family in families() for name in family.architectures)
     raise ForceDeltaError(
-        f"no architecture is called '{architecture}': say --architecture with one of {names}, or "
-        "with a published name of 'forcedelta models'"
+        f"unknown architecture '{architecture}': pass --architecture with one of {names}, or with a "
+        "published name listed by 'forcedelta models'"
     )

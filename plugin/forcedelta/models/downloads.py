@@ -1,8 +1,8 @@
-"""Published weights: from the cache of their library where they are, or else from the network.
+"""Published weights: from the cache of their library, or else from the network.
 
-What is in a cache is taken without a look at the network. Otherwise the server is tried once, with a
-short patience, before the library's own downloader, which would try again for half a minute without a
-word, and the download is announced to the logger of this module: the commands print that.
+Cached files need no network. Otherwise the server is contacted once, with a short timeout, before the
+library's own downloader, which would retry silently for half a minute. The download is announced to
+the logger of this module, whose messages the commands print.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 PATIENCE = 5.0
-"""Seconds for an answer of a server."""
+"""Timeout (s) for the answer of a server."""
 
 log = logging.getLogger(__name__)
 
@@ -39,9 +39,9 @@ def from_hub(
     Args:
         repository: its id there.
         name: of the file.
-        subfolder: where it lies in the repository.
+        subfolder: its folder in the repository.
         revision: None: the default branch.
-        cache: folder of the hub's cache; None: its usual one.
+        cache: folder of the hub's cache; None: the default one.
 
     Raises:
         OSError: no connection; huggingface_hub's own errors are OSErrors and ValueErrors.
@@ -63,18 +63,18 @@ def from_hub(
 
 
 def announce(name: str, source: str) -> None:
-    """Says that a download begins, before anything is waited for."""
+    """Announce a download before it begins."""
     log.info("downloading %s from %s", name, source)
 
 
 def reach(address: str) -> None:
-    """Asks a server for the head of a file, once.
+    """Request the head of a file from a server, once.
 
-    Any answer will do, also that the file is not there or not for everybody: the downloader that comes
-    next has the words for that. Proxies of the environment are used.
+    Any answer counts, also that the file is missing or restricted: the downloader reports that.
+    Proxies of the environment are used.
 
     Raises:
-        ConnectionError: no server can be reached.
+        ConnectionError: the server cannot be reached.
     """
     request = urllib.request.Request(address, method="HEAD")
     opener = urllib.request.build_opener(_NoRedirects)
@@ -85,13 +85,13 @@ def reach(address: str) -> None:
     except (OSError, http.client.HTTPException) as error:
         reason: Any = getattr(error, "reason", error)
         if isinstance(reason, ssl.SSLError) and not isinstance(reason, TimeoutError):
-            return  # the downloader may know other certificates
-        said = "no answer" if isinstance(reason, TimeoutError) else _in_words(reason)
+            return  # the downloader may have other certificates
+        cause = "no answer" if isinstance(reason, TimeoutError) else _describe(reason)
         server = urlsplit(address).hostname
-        raise ConnectionError(f"no connection to {server}: {said}") from error
+        raise ConnectionError(f"no connection to {server}: {cause}") from error
 
 
-def _in_words(reason: Any) -> str:
+def _describe(reason: Any) -> str:
     if isinstance(reason, socket.gaierror):
         return "its name cannot be resolved"
     return str(getattr(reason, "strerror", None) or reason)
@@ -99,13 +99,13 @@ def _in_words(reason: Any) -> str:
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, *arguments: Any) -> None:
-        """An answer that leads elsewhere is one, too."""
+        """Count a redirection as an answer."""
         return None
 
 
 @contextmanager
 def _quiet_hub(utils: Any) -> Iterator[None]:
-    """Without the hub's log, whose matter is in our own error; its progress on terminals only."""
+    """Silence the hub's log, whose content is in our own error; show progress on terminals only."""
     hub = logging.getLogger("huggingface_hub")
     level = hub.level
     hub.setLevel(logging.CRITICAL)

@@ -1,4 +1,4 @@
-"""Libraries of models change settings of the whole process while they load; these are put back."""
+"""Restores the process-wide settings that model libraries change while they load."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import torch
 
 @contextmanager
 def torch_state_kept() -> Iterator[None]:
-    """Gives back, at the end, the settings and random numbers that the process had at the start.
+    """Restore settings and random states of the process at the end.
 
-    torch's default dtype and device, precision of matrix products, deterministic algorithms, number
-    of threads, whether gradients are computed, and the random numbers of torch (on the CPU), numpy
-    and Python. A loader that draws random weights first, as most do, would else change the
-    thermostat of a run that is about to begin.
+    These are torch's default dtype and device, precision of matrix products, deterministic
+    algorithms, number of threads and gradient mode, and the random states of torch (on the CPU),
+    numpy and Python. Most loaders draw random weights first, which would otherwise change the
+    thermostat of the next run.
     """
     dtype, device = torch.get_default_dtype(), torch.get_default_device()
     precision = torch.get_float32_matmul_precision()

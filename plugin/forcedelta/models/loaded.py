@@ -1,4 +1,4 @@
-"""What a model that has been loaded knows about itself."""
+"""A loaded model with its description."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -10,23 +10,23 @@ from torch import nn
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model, ready to be wrapped in ForceDelta, and what it was made for.
+    """A model, ready to be wrapped in ForceDelta, and its domain.
 
     Attributes:
         module: the model; its call is described in ``ForceDelta``.
-        name: how it was asked for.
-        weights_hash: the same for the same weights, recorded with every run.
-        elements: atomic numbers it knows; None where it cannot say.
+        name: the name that was requested.
+        weights_hash: hash of the weights, recorded with every run.
+        elements: supported atomic numbers; None if unknown.
         cutoff: Å.
         periodic: True: only structures that are periodic in three directions; False: only
             molecules; None: any.
-        library: name and version of the package whose model it is.
-        metadata: whatever else is known (training set, level of theory, test numbers, ...).
-        stress: whether autograd can follow the energy back to the cell.
-        script: makes a form of the module that ``torch.jit.script`` accepts, with the same
-            arguments, which returns energy and direct forces only; None: the module is one itself.
-        calculator: makes the ASE calculator of the model's own library with the same weights, to
-            compare with; None where there is none.
+        library: name and version of the model's package.
+        metadata: further information (training set, level of theory, test errors, ...).
+        stress: whether the energy is connected to the cell in the autograd graph.
+        script: makes a module for ``torch.jit.script`` with the same arguments that returns only
+            energy and direct forces; None: `module` is one.
+        calculator: makes the ASE calculator of the model's library with the same weights, for
+            comparison; None if the library has none.
     """
 
     module: nn.Module
@@ -43,10 +43,10 @@ class LoadedModel:
 
     @property
     def takes_charge_spin(self) -> bool:
-        """Whether the module wants a total charge and a spin multiplicity (`ForceDelta`)."""
+        """Whether the module takes a total charge and a spin multiplicity (`ForceDelta`)."""
         return bool(getattr(self.module, "takes_charge_spin", False))
 
     @property
     def symbols(self) -> list[str]:
-        """Element symbols by atomic number; empty where the model cannot say."""
+        """Element symbols by atomic number; empty if unknown."""
         return [chemical_symbols[number] for number in sorted(self.elements or ())]

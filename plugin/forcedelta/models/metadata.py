@@ -1,6 +1,6 @@
-"""What files state about models, read with care: anybody may have written them.
+"""Checks of model descriptions from untrusted files.
 
-The same limits hold for models of other packages and for those in memory.
+The same checks apply to models of other packages and to those in memory.
 """
 
 from __future__ import annotations
@@ -16,30 +16,30 @@ from ase.data import atomic_numbers, chemical_symbols
 from forcedelta.errors import ForceDeltaError
 
 SHORTEST_CUTOFF, LONGEST_CUTOFF = 0.1, 50.0
-"""Å; beyond these a list of neighbours is empty, or does not fit into any memory."""
+"""Å; outside this range a neighbour list is empty or exceeds any memory."""
 
 
 def parse_json(text: str | bytes, where: str) -> Any:
-    """JSON, however deep it is and however long its numbers are.
+    """JSON of any depth and with numbers of any length.
 
     Args:
         text: UTF-8.
-        where: how the error begins, e.g. the path and what in it is to be JSON.
+        where: begin of the error message, e.g. the path and the name of the text.
 
     Raises:
-        ForceDeltaError: it is none that can be read.
+        ForceDeltaError: the text cannot be read as JSON.
     """
     try:
         return json.loads(text)
     except RecursionError as error:
-        raise ForceDeltaError(f"{where} is no JSON that can be read (nested too deeply)") from error
+        raise ForceDeltaError(f"{where} is not readable JSON (nested too deeply)") from error
     except ValueError as error:  # also of numbers with thousands of digits, and of other encodings
-        said = str(error).partition(";")[0]
-        raise ForceDeltaError(f"{where} is no JSON that can be read ({said:.120})") from error
+        reason = str(error).partition(";")[0]
+        raise ForceDeltaError(f"{where} is not readable JSON ({reason:.120})") from error
 
 
 def shown(value: Any) -> str:
-    """A foreign value for an error message: never longer than a line."""
+    """An untrusted value for an error message, never longer than a line."""
     try:
         return reprlib.repr(value)
     except ValueError:  # an integer of thousands of digits
@@ -50,7 +50,7 @@ def check_cutoff(cutoff: Any, where: str) -> float:
     """A cutoff in Å.
 
     Raises:
-        ForceDeltaError: no number, or none between `SHORTEST_CUTOFF` and `LONGEST_CUTOFF`.
+        ForceDeltaError: not a number between `SHORTEST_CUTOFF` and `LONGEST_CUTOFF`.
     """
     wanted = f"a cutoff from {SHORTEST_CUTOFF:g} to {LONGEST_CUTOFF:g} Å"
     if isinstance(cutoff, bool) or not isinstance(cutoff, int | float):
@@ -66,7 +66,7 @@ def check_symbols(symbols: Any, where: str) -> frozenset[int]:
     """Atomic numbers of a list of symbols.
 
     Raises:
-        ForceDeltaError: no list, an empty one, or something in it that is no element.
+        ForceDeltaError: not a list, an empty one, or an item that is not an element.
     """
     if (
         not isinstance(symbols, list)
@@ -81,7 +81,7 @@ def check_numbers(elements: Any, where: str) -> list[int]:
     """Atomic numbers, each once.
 
     Raises:
-        ForceDeltaError: something that is no atomic number, or none at all.
+        ForceDeltaError: an item that is not an atomic number, a repeated one, or no item.
     """
     known = range(1, len(chemical_symbols))
     try:
@@ -96,9 +96,9 @@ def check_numbers(elements: Any, where: str) -> list[int]:
 
 
 def check_periodic(periodic: Any, where: str) -> bool | None:
-    """Raises ForceDeltaError unless it is true, false or absent (None)."""
+    """A periodicity: true, false or absent (None); ForceDeltaError for anything else."""
     if periodic is None or isinstance(periodic, bool):
         return periodic
     raise ForceDeltaError(
-        f"{where} must give periodic as true or false, or not at all, not {shown(periodic)}"
+        f"{where} must give periodic as true or false, or omit it, not {shown(periodic)}"
     )

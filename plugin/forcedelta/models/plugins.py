@@ -1,7 +1,7 @@
-"""Whether models of other packages can be imported, found out in processes of their own.
+"""Tests whether models of other packages can be imported, in separate processes.
 
-An import may run anything: it may end the process, print, or never return. None of that is to reach
-a list of models.
+An import may run any code: it may end the process, print, or never return. A list of models must not
+be affected by that.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from importlib.metadata import EntryPoint
 from md_hooks.text import one_line
 
 PATIENCE = 20.0
-"""Seconds until an import counts as one that does not end; torch alone may take five."""
+"""Timeout (s) of an import; torch alone may take five."""
 
-_LONGEST = 300  # characters of a foreign error
+_LONGEST = 300  # characters of an error of another package
 
 _PROGRAM = """
 import json, os, sys
@@ -47,13 +47,13 @@ class _Import:
 
 
 def problems(points: Mapping[str, EntryPoint], patience: float | None = None) -> dict[str, str]:
-    """What goes wrong when the entry points are imported, by name; nothing for those that work.
+    """Errors of the imports of entry points, by name; entry points that work are left out.
 
-    Each in a process of its own, all at the same time.
+    Each import runs in a separate process, all at the same time.
 
     Args:
         points: entry points by name.
-        patience: s, after which an import is given up; by default `PATIENCE`.
+        patience: timeout of an import, s; by default `PATIENCE`.
     """
     patience = PATIENCE if patience is None else patience
     imports = {name: _start(point) for name, point in points.items()}
@@ -69,14 +69,14 @@ def problems(points: Mapping[str, EntryPoint], patience: float | None = None) ->
                 if problem:
                     found[key.data] = problem
         for key in list(selector.get_map().values()):
-            found[key.data] = f"cannot be imported (not done after {patience:g} s)"
+            found[key.data] = f"cannot be imported (not finished after {patience:g} s)"
     for one in imports.values():
         _end(one)
     return {name: found[name] for name in points if name in found}
 
 
-def in_words(error: BaseException) -> str:
-    """A foreign error in one printable line."""
+def describe_error(error: BaseException) -> str:
+    """An error of another package in one printable line."""
     try:
         text = f"{type(error).__name__}: {error}"
     except Exception:  # its own __str__ may fail
@@ -98,21 +98,21 @@ def _start(point: EntryPoint) -> _Import:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         pass_fds=[send],
-        start_new_session=True,  # so that it is ended with what it has started
+        start_new_session=True,  # so that its child processes end with it
     )
     os.close(send)
     return _Import(process, receive)
 
 
 def _read(one: _Import) -> str:
-    said = os.read(one.answer, 4096).decode(errors="replace")
-    if said.startswith("."):
+    answer = os.read(one.answer, 4096).decode(errors="replace")
+    if answer.startswith("."):
         return ""
-    if said:
-        return f"cannot be imported ({_short(said[1:])})"
+    if answer:
+        return f"cannot be imported ({_short(answer[1:])})"
     status = one.process.wait()
     how = f"signal {-status}" if status < 0 else f"status {status}"
-    return f"cannot be imported (its import ends the process, with {how})"
+    return f"cannot be imported (its import ends the process with {how})"
 
 
 def _end(one: _Import) -> None:

@@ -1,8 +1,7 @@
 """Models by name.
 
-Models of the libraries in `forcedelta.models.catalogue` go by the names of their authors. Other
-packages add models through the entry-point group ``forcedelta.models``. An entry point is a
-callable
+Models of the libraries in `forcedelta.models.catalogue` have their published names. Other packages
+add models through the entry-point group ``forcedelta.models``. An entry point is a callable
 
     load(dtype: torch.dtype, device: torch.device) -> LoadedModel
 """
@@ -28,7 +27,7 @@ from forcedelta.models.files import load_network
 from forcedelta.models.hashing import hash_of
 from forcedelta.models.loaded import LoadedModel
 from forcedelta.models.metadata import check_cutoff, check_numbers, check_periodic
-from forcedelta.models.plugins import in_words
+from forcedelta.models.plugins import describe_error
 from forcedelta.models.scripted_code import reason, records
 from forcedelta.versions import __version__
 
@@ -49,13 +48,13 @@ def registered_models() -> dict[str, EntryPoint]:
 
 
 def model_names() -> list[str]:
-    """All names that ``load_model`` knows, sorted; the libraries of some may be missing."""
+    """All names that ``load_model`` accepts, sorted; the libraries of some may be missing."""
     published = (model.name for family in families() for model in family.published)
     return sorted({*embedded_models(), *published, *registered_models()})
 
 
 def is_name(model: str) -> bool:
-    """Whether ``load_model`` takes a string for the name of a model, and not for a path."""
+    """Whether ``load_model`` treats a string as the name of a model, not as a path."""
     return (
         model in embedded_models() or family_of(model) is not None or model in registered_models()
     )
@@ -70,28 +69,28 @@ def load_model(
     trust: bool = False,
     compile: bool = False,
 ) -> LoadedModel:
-    """A model by name, from a file, or one that already exists in memory.
+    """Load a model by name or from a file, or accept one in memory.
 
-    Embedded names go before published ones, these before those of other packages, names before
-    files. Networks from files are frozen: their parameters require no gradient. A module that
-    exists already is taken as it is.
+    Embedded names take precedence over published ones, these over those of other packages, and
+    names over files. Networks from files are frozen: their parameters require no gradient. A module
+    in memory is used unchanged.
 
     Args:
         model: a name, the path of a file, or a model in memory.
         dtype: of positions and weights.
-        device: where it is to run.
-        architecture: which network a local file of another library holds: one of
+        device: of the model.
+        architecture: network in a local file of another library: one of
             `forcedelta.models.catalogue.Family.architectures`, or a published name. Our own files,
             TorchScript and metatomic models need none.
         trust: allow a local file to run code while it is loaded, as those of some libraries do.
-            Published names need no such leave.
-        compile: hand the network to ``torch.compile``, where the library supports it.
+            Published names do not need it.
+        compile: pass the network to ``torch.compile``, if the library supports it.
 
     Raises:
-        ForceDeltaError: a name that nobody registered (the text has the nearest ones), a library
-            that is not installed, weights that cannot be had, a file that is not a network's, a
-            module of another dtype or device, or one that does not tell its cutoff, or tells one,
-            elements or a periodicity that cannot be.
+        ForceDeltaError: an unknown name (the message suggests similar ones), a missing library,
+            weights that cannot be downloaded, a file that is not a model, a module of another dtype
+            or device, a module without a cutoff, or an invalid cutoff, list of elements or
+            periodicity.
     """
     loaded = _load(
         model,
@@ -125,13 +124,13 @@ def _load(
         return _from_module(model.model, dtype, device)
     if isinstance(model, nn.Module):
         raise ForceDeltaError(
-            f"a bare {type(model).__name__} was given as the model; wrap it: ForceDelta(model)"
+            f"the model is a bare {type(model).__name__}: wrap it, ForceDelta(model)"
         )
     name = os.fspath(model)
     embedded = embedded_models()
     if architecture is not None and name in model_names():
         raise ForceDeltaError(
-            f"model '{name}' takes no architecture, which is for local checkpoints: omit --architecture"
+            f"--architecture is for local checkpoints only: omit it for model '{name}'"
         )
     if name in embedded:
         return _from_file(embedded[name], name, dtype, device)
@@ -150,13 +149,13 @@ def _load(
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
     hint = f"did you mean {' or '.join(near)}? " if near else ""
     raise ForceDeltaError(
-        f"no model is called '{name}': {hint}'forcedelta models' lists all names; a file goes by its "
+        f"no model is called '{name}': {hint}'forcedelta models' lists all names; for a file, pass its "
         "path"
     )
 
 
 def _from_path(path: Path, request: LoadRequest) -> LoadedModel:
-    """A model from a file: by what the user says it is, or else by what it looks like."""
+    """A model from a file, of the given architecture or else of a kind recognised by content."""
     if not path.is_file():
         raise ForceDeltaError(f"{path}: no such file")
     if request.architecture is not None:
@@ -168,17 +167,17 @@ def _from_path(path: Path, request: LoadRequest) -> LoadedModel:
         loaded: LoadedModel = adapter.load(request)
         return loaded
     raise ForceDeltaError(
-        f"{path} is no file of forcedelta, TorchScript or metatomic: if it is a checkpoint of another "
-        "library, say which network it holds with --architecture "
+        f"{path} is not a file of forcedelta, TorchScript or metatomic: for a checkpoint of another "
+        "library, name its network with --architecture "
         f"({', '.join(name for family in families() for name in family.architectures)})"
     )
 
 
 def _is_torchscript(path: Path) -> bool:
-    """Whether the file is an archive with code in it; checkpoints have none.
+    """Whether the file is an archive with code; checkpoints have none.
 
     Raises:
-        ForceDeltaError: an archive that ends too early.
+        ForceDeltaError: a truncated archive.
     """
     with path.open("rb") as file:
         if file.read(4) != b"PK\x03\x04":
@@ -187,8 +186,7 @@ def _is_torchscript(path: Path) -> bool:
         return any(name.startswith("code/") for name in records(path)[1])
     except (RuntimeError, ValueError) as error:
         raise ForceDeltaError(
-            f"{path}: not a complete file, as torch writes them ({reason(error)}); copy or download it "
-            "again"
+            f"{path} is not a complete file of torch ({reason(error)}): copy or download it again"
         ) from error
 
 
@@ -209,14 +207,14 @@ def _from_file(path: Path, name: str, dtype: torch.dtype, device: torch.device) 
 def _from_entry_point(point: EntryPoint, dtype: torch.dtype, device: torch.device) -> LoadedModel:
     package = point.dist.name if point.dist else point.value
     try:
-        with contextlib.redirect_stdout(sys.stderr):  # stdout may be JSON of ours
+        with contextlib.redirect_stdout(sys.stderr):  # stdout may carry our JSON
             loader: ModelLoader = point.load()
             loaded = loader(dtype, device)
     except (ForceDeltaError, KeyboardInterrupt):
         raise
-    except BaseException as error:  # whatever it raises, SystemExit included: its fault is named
+    except BaseException as error:  # other packages may raise anything, SystemExit included
         raise ForceDeltaError(
-            f"model '{point.name}' of {package} could not be loaded ({in_words(error)})"
+            f"model '{point.name}' of {package} could not be loaded ({describe_error(error)})"
         ) from error
     if not isinstance(loaded, LoadedModel):
         raise ForceDeltaError(
@@ -231,8 +229,7 @@ def _from_module(module: nn.Module, dtype: torch.dtype, device: torch.device) ->
     cutoff = getattr(module, "cutoff", None)
     if not isinstance(cutoff, float | int):
         raise ForceDeltaError(
-            f"{name} does not tell its cutoff: give it an attribute `cutoff` in Å, or pass a "
-            "LoadedModel"
+            f"{name} has no cutoff: give it an attribute `cutoff` in Å, or pass a LoadedModel"
         )
     _check_module(module, name, dtype, device)
     index = getattr(module, "element_index", None)
@@ -251,15 +248,15 @@ def _from_module(module: nn.Module, dtype: torch.dtype, device: torch.device) ->
 
 
 def _check_module(module: nn.Module, name: str, dtype: torch.dtype, device: torch.device) -> None:
-    """A module that somebody else made is not converted behind their back."""
+    """Refuse a module of another dtype or device; a user's module is never converted."""
     for parameter in module.parameters():
         if parameter.is_floating_point() and parameter.dtype != dtype:
             raise ForceDeltaError(
                 f"{name} has {str(parameter.dtype).removeprefix('torch.')} parameters, but "
-                f"{str(dtype).removeprefix('torch.')} was asked for; convert it or ask for the other"
+                f"{str(dtype).removeprefix('torch.')} was requested: convert it, or request its dtype"
             )
         if parameter.device.type != device.type:
             raise ForceDeltaError(
-                f"{name} is on {parameter.device}, but {device} was asked for; move it or ask for the "
-                "other"
+                f"{name} is on {parameter.device}, but {device} was requested: move it, or request its "
+                "device"
             )

@@ -1,15 +1,15 @@
-"""TorchScript from files that nobody vouches for: only code that computes is loaded and run.
+"""TorchScript from untrusted files: only code that computes is loaded and run.
 
 A TorchScript file is a program. Most of its operators compute, but some read and write any file
 (``aten::save``, ``aten::from_file``) or call into other libraries, and its classes may have a
-``__setstate__``, which runs while the file is loaded. So the code is looked at twice, unless the user
-trusts the file:
+``__setstate__``, which runs while the file is loaded. Unless the user trusts the file, the code is
+therefore checked twice:
 
-- its text, before torch sees it: no name in it may be that of such an operator, and no object in it
-  may be of a C++ class that is not known to hold numbers only;
-- its compiled graphs, before any of them is run: each operator must be on the lists below.
+- its text, before torch reads it: it must not contain the name of such an operator, nor an object of
+  a C++ class other than those known to hold only numbers;
+- its compiled graphs, before any of them runs: each operator must be on the lists below.
 
-Infinite loops and memory without end are not found in this way.
+These checks do not detect infinite loops or unlimited use of memory.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ terminal or other computers."""
 
 _NAMESPACES = frozenset({"aten", "prim", "metatensor", "metatomic", "profiler"})
 _CLASSES = frozenset({"metatensor", "metatomic", "profiler"})
-"""Namespaces of C++ classes; ``profiler`` marks a piece of code with a name."""
+"""Namespaces of C++ classes; ``profiler`` labels sections of code."""
 
 _PRIMITIVE = frozenset({
     "AutogradZero", "BroadcastSizes", "CallFunction", "CallMethod", "ChunkSizes", "Constant",
@@ -55,7 +55,7 @@ _PRIMITIVE = frozenset({
     "isinstance", "itemsize", "layout", "max", "min", "name", "nbytes", "rangelist",
     "requires_grad", "shape", "tolist", "type", "unchecked_cast", "unchecked_unwrap_optional",
 })  # fmt: skip
-"""Operators of TorchScript itself; those that tell a tensor's kind (``prim::is_cuda``) besides."""
+"""Operators of TorchScript itself, besides those that test a tensor (``prim::is_cuda``)."""
 
 _LEXER = re.compile(
     r'''"""(?:\\.|.)*?"""|\'\'\'(?:\\.|.)*?\'\'\'|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'|\#[^\n]*'''
@@ -71,24 +71,24 @@ def load_script(
     trust: bool,
     extra_files: dict[str, Any] | None = None,
 ) -> torch.jit.RecursiveScriptModule:
-    """As ``torch.jit.load``, for code that only computes unless ``trust`` is given.
+    """``torch.jit.load`` for code that only computes, or for any code with ``trust``.
 
     Args:
         path: of a file of ``torch.jit.save``.
-        device: where its tensors go.
-        trust: whether the user trusts the file: nothing is looked at then.
+        device: of its tensors.
+        trust: whether the user trusts the file; its code is then not checked.
         extra_files: see ``torch.jit.load``.
 
     Raises:
-        ForceDeltaError: the code does more than compute, with the name of what it does; not a file
-            of ``torch.jit.save``, or one that is not complete.
+        ForceDeltaError: the code does more than compute (the message names the operator), or the
+            file is not a complete file of ``torch.jit.save``.
     """
     try:
         _check_sums(path)
         if not trust:
             _check_text(path)
         with warnings.catch_warnings():
-            # the file is TorchScript: nothing that a user could do about it
+            # users cannot act on the deprecation of TorchScript
             warnings.filterwarnings("ignore", "`torch.jit", DeprecationWarning)
             unit = torch._C.CompilationUnit()
             read: Callable[..., Any] = torch._C.import_ir_module
@@ -100,28 +100,28 @@ def load_script(
             return torch.jit._recursive.wrap_cpp_module(module)
     except (RuntimeError, ValueError, SyntaxError, OSError, LookupError, TypeError) as error:
         raise ForceDeltaError(
-            f"{path}: not a complete TorchScript file, or one that needs a library that is not loaded "
+            f"{path} is not a complete TorchScript file, or needs a library that is not loaded "
             f"({reason(error)})"
         ) from error
 
 
 def records(path: Path) -> tuple[Any, list[str]]:
-    """torch's reader of an archive, the same that loads it, and the names in it.
+    """The reader with which torch loads an archive, and the names in the archive.
 
     Raises:
-        RuntimeError: no archive, or one that is damaged.
-        UnicodeDecodeError: so is one whose names are no text.
+        RuntimeError: not an archive, or a damaged one.
+        UnicodeDecodeError: the names are not text.
     """
     with path.open("rb") as file:
         start = file.read(8)
     if not start.startswith(_ZIP) or start[4:] == _FLATBUFFER:
-        raise RuntimeError("not an archive that torch writes")
+        raise RuntimeError("not an archive of torch")
     reader = torch._C.PyTorchFileReader(str(path))
     return reader, list(reader.get_all_records())
 
 
 def reason(error: BaseException) -> str:
-    """The line of torch's many that says what is wrong."""
+    """The line of torch's message that names the cause."""
     lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
     if not lines:
         return type(error).__name__
@@ -130,10 +130,10 @@ def reason(error: BaseException) -> str:
 
 
 def _check_sums(path: Path) -> None:
-    """The checksums of the archive, which torch writes, but does not look at.
+    """Verify the checksums of the archive, which torch writes but does not check.
 
     Raises:
-        RuntimeError: what is in the file is not what was written.
+        RuntimeError: a checksum differs.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -145,7 +145,7 @@ def _check_sums(path: Path) -> None:
 
 
 def _check_text(path: Path) -> None:
-    """Everything that may run while the file is loaded."""
+    """Check all code that may run while the file is loaded."""
     reader, names = records(path)
     old = sorted({"model.json", "attributes.pkl"} & set(names))
     if old:
@@ -163,13 +163,13 @@ def _check_text(path: Path) -> None:
 
 
 def _classes_in(pickled: bytes) -> Iterator[str]:
-    """C++ classes named in a pickle of TorchScript, which spells module and name out."""
+    """C++ classes named in a pickle of TorchScript, which writes module and name in full."""
     for module, name in re.findall(rb"__torch__\.torch\.classes\.?([\w.]*)\n(\w+)", pickled):
         yield f"{module.decode()}.{name.decode()}".lstrip(".")
 
 
 def _foreign_names(code: str) -> Iterator[str]:
-    """Names in the text that are none of operators that compute, and strings that spell one."""
+    """Names in the text other than those of operators that compute, and strings with such names."""
     end, after_string = 0, False
     for match in _LEXER.finditer(code):
         token, gap = match[0], code[end : match.start()].strip()
@@ -178,8 +178,8 @@ def _foreign_names(code: str) -> Iterator[str]:
             continue
         string = token[0] in "\"'"
         if string and (len(token) == 1 or (after_string and not gap)):
-            # torch writes one string at a time; getattr could put a name together from several
-            raise ValueError("its code is not as torch writes it")
+            # torch writes single strings; getattr could join a name from several
+            raise ValueError("its code was not written by torch")
         after_string = string
         if string:
             text = ast.literal_eval(token) if "\\" in token else token[1:-1]
@@ -190,7 +190,7 @@ def _foreign_names(code: str) -> Iterator[str]:
 
 
 def _computes(parts: list[str]) -> bool:
-    """Whether a dotted name can stand in the code of a model."""
+    """Whether a dotted name is allowed in the code of a model."""
     if not _FILES.isdisjoint(parts):
         return False
     if parts[:3] == ["__torch__", "torch", "classes"]:
@@ -200,7 +200,7 @@ def _computes(parts: list[str]) -> bool:
 
 
 def _check_graphs(unit: Any, path: Path) -> None:
-    """Every function and method of the file, whether it is called or not."""
+    """Check every function and method of the file, called or not."""
     for function in unit.get_functions():
         for node in _nodes(function.graph):
             what = _foreign_operator(node)
@@ -250,5 +250,5 @@ def _arguments(kind: str) -> Iterator[Any]:
 
 def _refused(path: Path, what: str) -> ForceDeltaError:
     return ForceDeltaError(
-        f"{path}: {what}, which a model has no need of and which may read or write files; {TRUST}"
+        f"{path}: {what}, which models do not need and which may read or write files; {TRUST}"
     )

@@ -21,13 +21,13 @@ def load(request: LoadRequest) -> LoadedModel:
     """A model by its published name, or from a local checkpoint.
 
     Raises:
-        ForceDeltaError: weights that cannot be downloaded, a file that is no checkpoint of an
-            EquiformerV2 with direct forces, one that runs code without leave, or settings that the
-            network does not have.
+        ForceDeltaError: the weights cannot be downloaded; the file is not a checkpoint of an
+            EquiformerV2 with direct forces, or needs ``trust``; or the network does not support the
+            settings.
     """
     if request.compile:
         raise ForceDeltaError(
-            "EquiformerV2 cannot be compiled, as its gradient is made by hand: leave out --compile"
+            "EquiformerV2 cannot be compiled, as its gradient is analytical code: omit --compile"
         )
     if request.dtype not in (torch.float32, torch.float64):
         raise ForceDeltaError(f"EquiformerV2 runs in float32 or float64, not {request.dtype}")
@@ -81,10 +81,10 @@ def load(request: LoadRequest) -> LoadedModel:
 
 
 def download(name: str) -> Path:
-    """The file of a published model, from the hub or from where it was put before.
+    """The file of a published model, from the cache or the hub.
 
     Raises:
-        ForceDeltaError: it cannot be had; the text says how.
+        ForceDeltaError: it cannot be downloaded; the message names the remedy.
     """
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError
 
@@ -93,18 +93,18 @@ def download(name: str) -> Path:
         return from_hub(HUB, file)
     except GatedRepoError as error:
         reason, remedy = (
-            "the hub asks for the licence to be accepted first",
+            "the hub requires acceptance of the licence",
             f"accept it at {PAGE}, log in with 'hf auth login' and try again",
         )
         raise ForceDeltaError(_not_had(name, file, reason, remedy)) from error
     except (HfHubHTTPError, OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:_LONGEST_REASON]
-        remedy = f"its page, where the licence is to be accepted, is {PAGE}"
+        remedy = f"accept the licence at {PAGE}"
         raise ForceDeltaError(_not_had(name, file, reason, remedy)) from error
 
 
 def _not_had(name: str, file: str, reason: str, remedy: str) -> str:
     return (
         f"the weights of '{name}' could not be downloaded ({file} of {HUB}: {reason}): {remedy}; or "
-        f"give a copy of the file, --model PATH/{file} --architecture eqV2"
+        f"pass a copy of the file, --model PATH/{file} --architecture eqV2"
     )

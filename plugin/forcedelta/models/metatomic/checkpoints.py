@@ -1,4 +1,4 @@
-"""Checkpoints of PET as metatrain writes them: the published ones of upet, and local files."""
+"""Checkpoints of PET written by metatrain: the published ones of upet, and local files."""
 
 from __future__ import annotations
 
@@ -28,32 +28,31 @@ _REPOSITORY, _FOLDER = "lab-cosmo/upet", "models"
 def load(request: LoadRequest) -> LoadedModel:
     """A PET by its published name, or from a local checkpoint; upet must be installed.
 
-    Runs in float32 or float64, whatever it was trained in.
+    It runs in float32 or float64, independently of the dtype of its training.
 
     Raises:
-        ForceDeltaError: weights that cannot be downloaded; a local checkpoint without ``trust``, as
-            one is a pickle; a file that is no checkpoint of metatrain; or what
-            `forcedelta.models.metatomic.exported.load` raises.
+        ForceDeltaError: weights that cannot be downloaded; a local checkpoint, which is a pickle,
+            without ``trust``; a file that is not a checkpoint of metatrain; or an error of
+            `forcedelta.models.metatomic.exported.load`.
     """
     if request.file is not None and _is_exported(request.file):
         return exported.load(request)
     if request.file is not None and not request.trust:
         raise ForceDeltaError(
             f"{request.file}: checkpoints of metatrain are pickles, which can run code when they are "
-            "loaded; say --trust (trust=True) if you know where it comes from, or export it with "
-            "`mtt export`"
+            "loaded: if you trust its origin, pass --trust (trust=True), or export it with `mtt export`"
         )
     published = next((model for model in FAMILY.published if model.name == request.name), None)
     path = request.file
     if path is None:
         assert published is not None
         path = _download(published)
-    # upet, too, goes by the names of files
+    # upet also identifies models by the names of files
     published = next((model for model in FAMILY.published if model.weights == path.name), None)
     with torch_state_kept(), _fusion_kept():
         model = _export(path, published is not None)
         weights_hash = exported.weights_hash_of(model)
-        # as upet's own calculator does it
+        # as in upet's own calculator
         model._capabilities.dtype = str(request.dtype).removeprefix("torch.")
         loaded = exported.describe(model.to(dtype=request.dtype), request)
     libraries = f"upet {version('upet')}, metatrain {version('metatrain')}"
@@ -79,19 +78,19 @@ def _download(model: Published) -> Path:
         raise ForceDeltaError(
             f"the weights of '{model.name}', {name}, are not in the cache and cannot be downloaded "
             f"({type(error).__name__}: {first}); fetch {_FOLDER}/{name} from {_REPOSITORY} on the "
-            f"Hugging Face hub, and say --model /path/to/{name} --architecture pet --trust"
+            f"Hugging Face hub, and pass --model /path/to/{name} --architecture pet --trust"
         ) from error
 
 
 def _export(path: Path, published: bool) -> Any:
     """The checkpoint as metatomic's AtomisticModel, in TorchScript.
 
-    upet knows who is to be cited for its own checkpoints, and would say the same of any other.
+    upet adds the citations of its own checkpoints, which would be wrong for any other.
     """
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            # deprecations of TorchScript and of names within the libraries, and what NVIDIA's warp,
-            # which upet brings along, prints about the GPU: nothing that a user could act on
+            # users cannot act on the deprecations within the libraries, nor on the messages about the
+            # GPU from NVIDIA's warp, a requirement of upet
             warnings.simplefilter("ignore")
             if published:
                 from upet import get_upet
@@ -100,18 +99,18 @@ def _export(path: Path, published: bool) -> Any:
             from metatrain.utils.io import load_model
 
             return torch.jit.script(load_model(path).export().eval())
-    except Exception as error:  # half a pickle, or one of something else, can raise anything
+    except Exception as error:  # a damaged or foreign pickle can raise anything
         first = (str(error).strip().splitlines() or [""])[0].partition(". ")[0]
         raise ForceDeltaError(
-            f"{path}: not a complete checkpoint of a model that this version of metatrain can read "
+            f"{path} is not a complete checkpoint, or this version of metatrain cannot read it "
             f"({type(error).__name__}: {first})"
         ) from error
 
 
 @contextlib.contextmanager
 def _fusion_kept() -> Iterator[None]:
-    """upet sets how TorchScript fuses kernels, for the whole process, when it is imported."""
-    before = _set_fusion([("STATIC", 2), ("DYNAMIC", 10)])  # also the only way to ask for it
+    """Restore TorchScript's fusion of kernels, which upet changes process-wide at its import."""
+    before = _set_fusion([("STATIC", 2), ("DYNAMIC", 10)])  # the only way to read the setting
     _set_fusion(before)
     try:
         yield

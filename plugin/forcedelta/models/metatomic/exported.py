@@ -39,21 +39,21 @@ _INPUTS = ("charge", "spin_multiplicity")
 def load(request: LoadRequest, variant: str | None = None) -> LoadedModel:
     """A model with an energy and non-conservative forces from an exported file.
 
-    The file says in which precision the model computes, and only that can be asked for. Compiled
-    TorchScript extensions that it needs are looked for in a folder ``extensions`` beside it, and
-    among the installed packages. As they are programs, they are only loaded with ``trust``.
+    The file fixes the precision of the model, and no other can be requested. Compiled TorchScript
+    extensions that it needs are searched in a folder ``extensions`` beside it and among the
+    installed packages. As they are programs, they are loaded only with ``trust``.
 
     Args:
         request: with a file.
-        variant: which of several energies of the model, with the forces of the same name:
-            "pbe" for ``energy/pbe``. None: the one without a name, or the only one.
+        variant: name of one of several energies and its forces, such as "pbe" for ``energy/pbe``.
+            None: the unnamed one, or the only one.
 
     Raises:
-        ForceDeltaError: metatomic is not installed; the file is truncated, needs extensions that
-            are not there, or needs extensions or code that does more than compute without
-            ``trust``; the model has no energy or no non-conservative forces, does not tell its
-            units, needs inputs other than charge and spin multiplicity, or computes in another
-            precision or on other devices.
+        ForceDeltaError: metatomic is not installed; the file is truncated, needs missing
+            extensions, or needs ``trust`` for extensions or code that does more than compute; the
+            model has no energy or no non-conservative forces, does not state its units, needs
+            inputs other than charge and spin multiplicity, or computes in another precision or on
+            other devices.
     """
     assert request.file is not None
     with torch_state_kept():
@@ -66,11 +66,11 @@ def describe(
     request: LoadRequest,
     variant: str | None = None,
 ) -> LoadedModel:
-    """What an exported model says about itself, and the module around it.
+    """A loaded model from an exported one and its own description.
 
     Args:
         model: ``AtomisticModel`` in TorchScript.
-        request: whose name, dtype and device count.
+        request: provides name, dtype and device.
         variant: see `load`.
 
     Raises:
@@ -84,8 +84,8 @@ def describe(
     where = str(request.file or request.name)
     if request.compile:
         raise ForceDeltaError(
-            f"{where}: metatomic's models are TorchScript, which torch.compile does not take; leave "
-            "out --compile"
+            f"{where}: metatomic's models are TorchScript, which torch.compile does not accept: omit "
+            "--compile"
         )
     capabilities = model.capabilities()
     energy, forces = _outputs(capabilities.outputs, where, variant)
@@ -94,8 +94,8 @@ def describe(
     _check_dtype_and_device(capabilities, request, where)
     if not model.requested_neighbor_lists():
         raise ForceDeltaError(
-            f"{where}: the model asks for no list of neighbours, so that it has no cutoff that could "
-            "be served; export one that declares it"
+            f"{where}: the model requests no neighbour list and has no cutoff: export one that declares "
+            "its neighbour list"
         )
     model = model.to(request.device).eval()
     for parameter in model.parameters():
@@ -131,26 +131,26 @@ def describe(
 
 
 def weights_hash_of(model: Any) -> str:
-    """See `forcedelta.models.hashing.hash_of`; a model's outputs, units and elements count, too."""
+    """`forcedelta.models.hashing.hash_of` of weights, outputs, units and elements of a model."""
     return hash_of(model, model.capabilities().__getstate__()[0])
 
 
 def _read(path: Path, trust: bool) -> torch.jit.RecursiveScriptModule:
     with warnings.catch_warnings():
-        # metatomic and its files are TorchScript: nothing that a user could do about it
+        # users cannot act on the deprecation of TorchScript, which metatomic uses
         warnings.filterwarnings("ignore", "`torch.jit", DeprecationWarning)
         try:
             from metatomic.torch import check_atomistic_model, load_model_extensions
-        except ImportError as error:  # also where it was built for another torch
+        except ImportError as error:  # also if it was built for another torch
             raise ForceDeltaError(
-                f"{path} is a metatomic model, and metatomic cannot be imported "
+                f"{path} is a metatomic model, but metatomic cannot be imported "
                 f"({_first_line(error)}): {command('metatomic')}"
             ) from error
         named = _extensions(path)
         if named and not trust:
             raise ForceDeltaError(
-                f"{path}: the model needs compiled extensions ({_list(named)}), which run as programs "
-                f"do as soon as they are loaded; {TRUST}"
+                f"{path}: the model needs compiled extensions ({_list(named)}), which run code when they "
+                f"are loaded; {TRUST}"
             )
         try:
             if named:
@@ -168,9 +168,9 @@ def _read(path: Path, trust: bool) -> torch.jit.RecursiveScriptModule:
             text = str(error.__cause__)
             if "Unknown type name" in text or "Unknown builtin op" in text:
                 raise ForceDeltaError(
-                    f"{path}: the model needs compiled extensions that are not there; put the folder "
-                    "that was collected when it was exported beside it as "
-                    f"'{EXTENSIONS}', or install the package that they come from"
+                    f"{path}: the model needs compiled extensions that are missing: put the folder "
+                    "collected at its export beside it as "
+                    f"'{EXTENSIONS}', or install the package that provides them"
                 ) from error
             raise
         _check_methods(model, path)
@@ -178,19 +178,19 @@ def _read(path: Path, trust: bool) -> torch.jit.RecursiveScriptModule:
 
 
 def _check_methods(model: torch.jit.RecursiveScriptModule, path: Path) -> None:
-    """Whether the module has what every exported model has."""
+    """Check for the methods that every exported model has."""
     for name, answer in _METHODS.items():
         known: Any = model._c._get_method(name) if model._c._has_method(name) else None
         returns = "" if known is None else str(known.schema.returns[0].type.annotation_str)
         if answer not in returns:
             raise ForceDeltaError(
-                f"{path}: says that it is an exported metatomic model, and has no method {name} of one; "
-                "export it again"
+                f"{path} is marked as an exported metatomic model, but lacks its method {name}: export "
+                "it again"
             )
 
 
 def _extensions(path: Path) -> list[str]:
-    """Names of the compiled extensions that a file asks for, and of what they depend on.
+    """Names of the compiled extensions that a file requires, and of their dependencies.
 
     Raises:
         ForceDeltaError: an incomplete file, or a list that cannot be read.
@@ -207,29 +207,28 @@ def _extensions(path: Path) -> list[str]:
     for text in texts:
         found = parse_json(text, f"{path}: its list of extensions")
         if not isinstance(found, list):
-            raise ForceDeltaError(f"{path}: its list of extensions is none, but {shown(found)}")
+            raise ForceDeltaError(f"{path}: its list of extensions is {shown(found)}, not a list")
         named += [str(one.get("name", one) if isinstance(one, dict) else one) for one in found]
     return named
 
 
 def _outputs(outputs: Mapping[str, Any], where: str, variant: str | None) -> tuple[str, str]:
-    """Names of the energy and of the forces that go with it."""
+    """Names of the energy and of the corresponding forces."""
     found: dict[str, tuple[str, str]] = {}
     energies = [name for name in outputs if name.partition("/")[0] == "energy"]
     if not energies:
         raise ForceDeltaError(
-            f"{where}: the model has no output 'energy', only {_list(outputs)}; take a potential"
+            f"{where}: the model has no output 'energy', only {_list(outputs)}: use a potential"
         )
     for energy in energies:
-        ending = energy.removeprefix("energy")
-        names = [name + ending for name in _FORCES if name + ending in outputs]
+        suffix = energy.removeprefix("energy")
+        names = [name + suffix for name in _FORCES if name + suffix in outputs]
         if names:
-            found[ending.removeprefix("/")] = (energy, names[0])
+            found[suffix.removeprefix("/")] = (energy, names[0])
     if not found:
         raise ForceDeltaError(
             f"{where}: the model has no non-conservative forces (an output '{_FORCES[0]}' beside "
-            f"{_list(energies)}), so that there is nothing to compare its gradient with; take a "
-            "model that was trained with such a head"
+            f"{_list(energies)}), so there is no Force Delta: use a model trained with such a head"
         )
     if variant is None:
         variant = "" if "" in found else next(iter(found))
@@ -278,7 +277,7 @@ def _check_inputs(model: Any, where: str) -> None:
     if foreign:
         raise ForceDeltaError(
             f"{where}: the model needs {_list(foreign)} of the structure, which forcedelta does not "
-            "have; models may ask for the total charge and the spin multiplicity only"
+            "provide: it supports the inputs total charge and spin multiplicity only"
         )
 
 
@@ -286,26 +285,26 @@ def _check_dtype_and_device(capabilities: Any, request: LoadRequest, where: str)
     asked = str(request.dtype).removeprefix("torch.")
     if capabilities.dtype != asked:
         raise ForceDeltaError(
-            f"{where}: the model was exported for {capabilities.dtype}, and {asked} was asked for; "
-            f"ask for {capabilities.dtype}, or export it anew"
+            f"{where}: the model was exported for {capabilities.dtype}, but {asked} was requested: "
+            f"request {capabilities.dtype}, or export it again"
         )
     devices = capabilities.supported_devices
     if request.device.type not in devices:
         raise ForceDeltaError(
-            f"{where}: the model runs on {_list(devices)}, and {request.device.type} was asked for"
+            f"{where}: the model runs on {_list(devices)}, but {request.device.type} was requested"
         )
 
 
 def _metadata(model: Any, energy: str, forces: str, cutoffs: list[float]) -> dict[str, Any]:
-    said = model.metadata()
-    facts: dict[str, Any] = {
-        "name": said.name,
-        "description": said.description,
-        "authors": list(said.authors),
-        "references": {kind: list(texts) for kind, texts in said.references.items()},
-        **dict(said.extra),
+    stored = model.metadata()
+    entries: dict[str, Any] = {
+        "name": stored.name,
+        "description": stored.description,
+        "authors": list(stored.authors),
+        "references": {kind: list(texts) for kind, texts in stored.references.items()},
+        **dict(stored.extra),
     }
-    return {name: fact for name, fact in facts.items() if fact} | {
+    return {name: value for name, value in entries.items() if value} | {
         "outputs": {"energy": energy, "direct forces": forces},
         "neighbour cutoffs": cutoffs,
         "net force": "the mean of the direct forces is taken off, as by MetatomicCalculator",

@@ -115,10 +115,10 @@ def broken(kind: str, saved: Path, path: Path) -> None:
         ("truncated", "not a complete safetensors file"),
         ("text", "not a complete safetensors file"),
         ("empty", "not a complete safetensors file"),
-        ("foreign", "not one of a forcedelta network"),
+        ("foreign", "does not hold a forcedelta network"),
         ("no hyperparameters", "header lacks hyperparameters"),
         ("no licence", "header lacks licence"),
-        ("other weights", "weights do not fit the hyperparameters"),
+        ("other weights", "weights do not match the hyperparameters"),
     ],
 )
 def test_files_that_are_not_networks(saved: Path, tmp_path: Path, kind: str, message: str) -> None:
@@ -256,7 +256,7 @@ def test_module_of_another_dtype_is_not_converted() -> None:
 
 
 def test_module_that_needs_help() -> None:
-    with pytest.raises(ForceDeltaError, match=r"wrap it: ForceDelta\(model\)"):
+    with pytest.raises(ForceDeltaError, match=r"wrap it, ForceDelta\(model\)"):
         load_model(small_network())  # type: ignore[arg-type]
     with pytest.raises(ForceDeltaError, match="Linear has no cutoff"):
         load_model(ForceDelta(nn.Linear(2, 2)))

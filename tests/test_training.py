@@ -90,7 +90,7 @@ def run_training(folder: Path, out: Path) -> str:
 def test_a_recipe_makes_the_same_weights_twice(folder: Path, tmp_path: Path) -> None:
     output = run_training(folder, tmp_path / "a.safetensors")
     run_training(folder, tmp_path / "b.safetensors")
-    assert "24 frames to train on, 6 held out" in output
+    assert "24 training frames, 6 held out" in output
     first, second = (load_model(tmp_path / name) for name in ("a.safetensors", "b.safetensors"))
     for one, other in zip(first.module.parameters(), second.module.parameters(), strict=True):
         assert torch.equal(one, other)
@@ -124,7 +124,7 @@ def test_held_out_frames_are_written_with_their_labels(folder: Path, tmp_path: P
     out = tmp_path / "held_out.xyz"
     command = ["held-out", str(folder / "recipe.toml"), "--data", str(folder), "--out", str(out)]
     result = CliRunner().invoke(app, command, catch_exceptions=False)
-    assert result.output == f"6 frames in {out}\n"
+    assert result.output == f"6 frames written to {out}\n"
     expected = split(read_recipe(str(folder / "recipe.toml")), folder)[1]
     for atoms, other in zip(read_labelled(out), expected, strict=True):
         np.testing.assert_allclose(atoms.positions, other.positions, atol=1e-7)
@@ -197,8 +197,18 @@ def test_a_recipe_that_is_wrong_says_how(tmp_path: Path, text: str, message: str
 
 def test_structures_without_labels_are_refused(tmp_path: Path) -> None:
     ase.io.write(tmp_path / "bare.xyz", molecule("CH4"))
-    with pytest.raises(ForceDeltaError, match="frame 0 has no energy or no forces"):
+    with pytest.raises(
+        ForceDeltaError, match="frame 0 has no energy and no forces; training needs"
+    ):
         read_labelled(tmp_path / "bare.xyz")
+    other_keys = molecule("CH4")
+    other_keys.info["REF_energy"] = -1.0
+    other_keys.arrays["REF_forces"] = np.zeros((5, 3))
+    ase.io.write(tmp_path / "other.xyz", other_keys)
+    with pytest.raises(
+        ForceDeltaError, match="it has the labels REF_energy, REF_forces: name them"
+    ):
+        read_labelled(tmp_path / "other.xyz")
     with pytest.raises(ForceDeltaError, match="no such recipe"):
         read_recipe("acacia")
 
@@ -244,9 +254,7 @@ def test_labels_that_do_not_go_together(tmp_path: Path) -> None:
     mixed[0].calc.results["energy"] = np.nan
     mixed[0].calc.results["free_energy"] = np.nan
     ase.io.write(tmp_path / "nan.xyz", mixed[:1])
-    with pytest.raises(
-        ForceDeltaError, match="frame 0 has an energy or forces that are not finite"
-    ):
+    with pytest.raises(ForceDeltaError, match="energy or forces of frame 0 are not finite"):
         read_labelled(tmp_path / "nan.xyz")
     for atoms, level in zip(
         mixed, ["VASP: PBE; MPStaticSet", "VASP: PBE+U (Ni 6.2 eV)"], strict=True

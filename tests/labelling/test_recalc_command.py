@@ -192,7 +192,7 @@ def test_the_labelled_file_is_what_training_takes(forcedelta, water, tmp_path):
     arguments = ["train", "recipe.toml", "--out", "wet.safetensors"]
     answer = CliRunner().invoke(training, arguments)
     assert answer.exit_code == 0, answer.output
-    assert "3 frames to train on, 1 held out" in answer.output
+    assert "3 training frames, 1 held out" in answer.output
     assert load_model(tmp_path / "wet.safetensors").symbols == ["H", "O"]
     # a labelled file is a source of frames, too
     code, *_ = forcedelta("recalc", "labelled.xyz", "--calculator", "tblite", "--dry-run", *BAND)
@@ -201,7 +201,7 @@ def test_the_labelled_file_is_what_training_takes(forcedelta, water, tmp_path):
     (tmp_path / "recipe.toml").write_text(RECIPE.replace("batch_size = 2", "batch_size = 4"))
     answer = CliRunner().invoke(training, arguments)
     assert isinstance(answer.exception, ForceDeltaError)
-    assert "3 frames to train on are fewer than a batch of 4" in str(answer.exception)
+    assert "the 3 training frames do not fill a batch of 4" in str(answer.exception)
 
 
 @pytest.mark.parametrize(

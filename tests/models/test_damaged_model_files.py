@@ -179,7 +179,7 @@ HEADERS: dict[str, tuple[Change, str]] = {
     "integers": (tensor("energy_scale", lambda value: value.to(torch.int8)), "int8"),
     "complex numbers": (tensor("energy_scale", lambda value: value.to(torch.complex64)), "complex64"),
     "another shape": (tensor("embedding.weight", lambda value: value[:2]), "has the shape"),
-    "another shape within": (tensor("force_head.weight", lambda v: v[:, :2]), "do not fit the hyper"),
+    "another shape within": (tensor("force_head.weight", lambda v: v[:, :2]), "do not match the hyper"),
 }  # fmt: skip
 
 

@@ -65,5 +65,5 @@ def test_without_the_library_the_error_says_what_to_install(tmp_path: Path) -> N
             ask()
         text = str(caught.value)
         assert "pip install --no-deps 'fairchem-core==1.10.*'" in text
-        assert "an environment holds one of the two" in text
+        assert "has the same import name" in text
         assert f"fairchem-core {_fairchem()} is installed" in text or not _fairchem()

@@ -163,7 +163,7 @@ REFUSED: dict[str, tuple[Callable[[Content], Any], str]] = {
     ),
     "an unfinished fine-tuning": (
         _edit_model(finetune_config={"starting_checkpoint": "eqV2_31M_omat.pt"}),
-        "training started from",
+        "from which its training started",
     ),
     "settings from another version": (_edit_backbone(use_rope=True), "cannot build"),
     "normalised to nothing": (
@@ -289,7 +289,7 @@ def test_gated_weights_say_where_the_licence_is(
             load_model("eqV2_86M_omat")
         server.shutdown()
     text = str(caught.value)
-    assert "the licence to be accepted first" in text
+    assert "requires acceptance of the licence" in text
     assert "accept it at https://huggingface.co/facebook/OMAT24" in text
     assert "hf auth login" in text
     assert "--model PATH/eqV2_86M_omat.pt --architecture eqV2" in text

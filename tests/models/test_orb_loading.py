@@ -221,7 +221,7 @@ def test_another_architecture_is_named(holds: str, said: str, advice: str, tmp_p
 
 def test_an_architecture_of_its_own_has_no_advice(tmp_path: Path) -> None:
     path = altered(tmp_path, "orb-d3-xs-v2", "without", "model.atom_emb")
-    assert refusal(path, "orb-d3-xs-v2").endswith("give another file")
+    assert refusal(path, "orb-d3-xs-v2").endswith("pass another file")
 
 
 def test_files_that_are_no_checkpoints(tmp_path: Path) -> None:

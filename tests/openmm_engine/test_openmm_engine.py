@@ -133,7 +133,7 @@ def test_any_cell_is_turned_into_openmms(handed):
 @pytest.mark.parametrize(
     ("change", "name", "message"),
     [
-        (lambda atoms: None, "bussi", "does not exist in OpenMM: choose langevin"),
+        (lambda atoms: None, "bussi", "OpenMM has no ensemble bussi: choose langevin"),
         (lambda atoms: None, "npt", "periodic in all three directions"),
         (lambda atoms: atoms.set_pbc([1, 1, 0]), "nve", "in three directions or in none"),
         (lambda atoms: atoms.set_constraint(FixBondLengths([[0, 1]])), "nve", "FixBondLengths"),

@@ -176,5 +176,5 @@ def test_the_path_without_openmmtorch(tmp_path):
         pass
     else:
         pytest.skip("openmmtorch is there")
-    with pytest.raises(ForceDeltaError, match=r"environment of its own, pip install .*torch"):
+    with pytest.raises(ForceDeltaError, match=r"separate environment, pip install .*torch"):
         add_force_delta(openmm.System(), "model.pt", [14], path="torchscript")

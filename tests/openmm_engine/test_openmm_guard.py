@@ -125,13 +125,13 @@ def test_checkpoints_that_do_not_fit_are_refused(tmp_path):
     made, _ = simulation(cluster())
     run(made, 2, [Recorder(path)])
     verlet, _ = simulation(cluster(), "Verlet")
-    with pytest.raises(ForceDeltaError, match="integrator LangevinMiddleIntegrator and the sim"):
+    with pytest.raises(ForceDeltaError, match="integrator LangevinMiddleIntegrator, but the sim"):
         run(verlet, 1, [], restart=path)
     cpu, _ = simulation(cluster(), platform="CPU")
-    with pytest.raises(ForceDeltaError, match="platform Reference and the simulation has CPU"):
+    with pytest.raises(ForceDeltaError, match="platform Reference, but the simulation has CPU"):
         run(cpu, 1, [], restart=path)
     smaller, _ = simulation(cluster()[:5])
-    with pytest.raises(ForceDeltaError, match="particles 8 and the simulation has 5"):
+    with pytest.raises(ForceDeltaError, match="particles 8, but the simulation has 5"):
         run(smaller, 1, [], restart=path)
 
 

@@ -33,7 +33,7 @@ def system_of(count: int) -> openmm.System:
         ({"topology_or_numbers": [14] * 7}, "7 atoms and the System 8 particles: give the one"),
         ({"topology_or_numbers": [14] * 7 + [79]}, "does not support Au .*; choose a model"),
         ({"topology_or_numbers": [14] * 7 + [0]}, "particle 7 has no element"),
-        ({"atoms": []}, "atoms is empty: give"),
+        ({"atoms": []}, "atoms is empty: pass"),
         ({"atoms": [0, 8]}, "particle 8, but the System has particles 0 to 7"),
         ({"atoms": [0, -1]}, "particle -1"),
         ({"atoms": [3, 3]}, "twice"),

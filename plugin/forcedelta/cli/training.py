@@ -25,7 +25,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
-Data = Annotated[Path, typer.Option(help="folder of the labelled extended-XYZ files")]
+Data = Annotated[Path, typer.Option(help="folder with the labelled extended-XYZ files")]
 
 
 @app.command("train", cls=CheckedCommand)

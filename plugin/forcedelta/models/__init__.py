@@ -1,4 +1,4 @@
-"""Models by name: the embedded ones, those of other libraries and packages, and files."""
+"""Models by name or file: embedded ones and those of other libraries and packages."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

@@ -52,12 +52,12 @@ def from_calculators(
         elements: symbols that both support; None: unknown.
         periodic: True: only for structures that are periodic in three directions; False: only for
             molecules; None: for both.
-        charge_spin: whether they read total charge and spin multiplicity in ``atoms.info["charge"]``
-            and ``atoms.info["spin"]``.
+        charge_spin: whether they read total charge and spin multiplicity from
+            ``atoms.info["charge"]`` and ``atoms.info["spin"]``.
 
     Raises:
-        ForceDeltaError: a calculator without energy or forces, one and the same calculator twice,
-            or an element that does not exist.
+        ForceDeltaError: a calculator without energy or forces, the same calculator twice, or an
+            element that does not exist.
     """
     if direct is conservative:
         raise ForceDeltaError(
@@ -72,12 +72,12 @@ def from_calculators(
         if missing:
             raise ForceDeltaError(
                 f"the {role} calculator, {_label(calculator)}, does not compute "
-                f"{' and '.join(missing)}; give another"
+                f"{' and '.join(missing)}: pass another"
             )
     symbols = None if elements is None else list(elements)
     unknown = [symbol for symbol in symbols or () if symbol not in atomic_numbers]
     if unknown:
-        raise ForceDeltaError(f"there is no element {unknown[0]!r}; give symbols, such as 'Cu'")
+        raise ForceDeltaError(f"there is no element {unknown[0]!r}: pass symbols, such as 'Cu'")
     described = {"direct": _describe(direct), "conservative": _describe(conservative)}
     named = name or f"{_label(direct)} / {_label(conservative)}"
     return LoadedModel(
@@ -152,10 +152,10 @@ class CalculatorPair(nn.Module):
         return made
 
     def ask(self, role: str, what: str, atoms: Atoms) -> Any:
-        """A property of a structure, from the calculator with that role.
+        """A property of a structure from the calculator in this role.
 
         Raises:
-            ForceDeltaError: whatever the calculator raised, with its name.
+            ForceDeltaError: an error of the calculator, with its name.
         """
         calculator = self.direct if role == "direct" else self.conservative
         if self._info.setdefault(role, atoms.info) != atoms.info:
@@ -257,7 +257,7 @@ def _reset(calculator: BaseCalculator) -> None:
 
 def _not_scripted() -> nn.Module:
     raise ForceDeltaError(
-        "two ASE calculators cannot be exported to TorchScript; use path='python'"
+        "two ASE calculators cannot be exported to TorchScript: use path='python'"
     )
 
 
@@ -273,8 +273,8 @@ def _describe(calculator: BaseCalculator) -> str:
     """Class and parameters, the only description that all calculators have."""
     kind = type(calculator)
     parameters = dict(getattr(calculator, "parameters", {}) or {})
-    told = ", ".join(f"{name}={value}" for name, value in sorted(parameters.items()))
-    return f"{kind.__module__}.{kind.__qualname__}({told})"
+    listed = ", ".join(f"{name}={value}" for name, value in sorted(parameters.items()))
+    return f"{kind.__module__}.{kind.__qualname__}({listed})"
 
 
 def _numpy(tensor: Tensor) -> FloatArray:

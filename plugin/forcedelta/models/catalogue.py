@@ -85,8 +85,8 @@ class Family:
         architectures: values of ``--architecture`` for local files.
         apart: why it cannot be installed beside another library; empty where it can.
         conservative: the library's models without direct forces, which are refused.
-        pythons: versions of Python for which the library can be installed, as a specifier; empty
-            where forcedelta's own are.
+        pythons: versions of Python that the library supports, as a specifier; empty if they are
+            those of forcedelta.
     """
 
     key: str
@@ -102,7 +102,7 @@ class Family:
     pythons: str = ""
 
     def problem(self) -> str:
-        """Why the library cannot be used here; empty where it can. Nothing is imported."""
+        """Why the library cannot be used here; empty if it can. Nothing is imported."""
         try:
             found = version(self.distribution)
         except PackageNotFoundError:
@@ -125,7 +125,7 @@ class Family:
         if problem:
             apart = f" ({self.apart})" if self.apart else ""
             raise ForceDeltaError(
-                f"model '{request.name}' needs the library {self.title}, and {problem}: "
+                f"model '{request.name}' needs the library {self.title}, but {problem}: "
                 f"{self.install}{apart}"
             )
         module, _, function = self.loader.partition(":")
@@ -136,7 +136,7 @@ class Family:
 
 
 def families() -> tuple[Family, ...]:
-    """All libraries that forcedelta has an adapter for."""
+    """All libraries with an adapter."""
     found: list[Family] = []
     for name in _CATALOGUES:
         module: Any = importlib.import_module(f"forcedelta.models.{name}")
@@ -154,7 +154,7 @@ _CATALOGUES: tuple[str, ...] = (
 
 
 def family_of(published: str) -> Family | None:
-    """The family that publishes a name."""
+    """The family of a published name, or None."""
     for family in families():
         if any(model.name == published for model in family.published):
             return family
@@ -162,10 +162,10 @@ def family_of(published: str) -> Family | None:
 
 
 def check_direct(name: str) -> None:
-    """Refuses published models that predict no direct forces.
+    """Refuse published models without direct forces.
 
     Raises:
-        ForceDeltaError: it is one.
+        ForceDeltaError: the name belongs to such a model.
     """
     for family in families():
         if name in family.conservative:
@@ -177,7 +177,7 @@ def check_direct(name: str) -> None:
 
 
 def family_for(architecture: str) -> Family:
-    """The family of an architecture, or of a published name that stands for it.
+    """The family of an architecture, or of a published name with that architecture.
 
     Raises:
         ForceDeltaError: an unknown architecture, or one without direct forces.

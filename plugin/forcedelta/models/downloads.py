@@ -39,9 +39,9 @@ def from_hub(
     Args:
         repository: its id there.
         name: of the file.
-        subfolder: where it lies in the repository.
+        subfolder: its folder in the repository.
         revision: None: the default branch.
-        cache: folder of the hub's cache; None: its usual one.
+        cache: folder of the hub's cache; None: the default one.
 
     Raises:
         OSError: no connection; huggingface_hub's own errors are OSErrors and ValueErrors.
@@ -68,13 +68,13 @@ def announce(name: str, source: str) -> None:
 
 
 def reach(address: str) -> None:
-    """Asks a server for the head of a file, once.
+    """Request the head of a file from a server, once.
 
     Any answer suffices, errors such as 404 or 403 included: the downloader that runs next reports
     them. Proxies of the environment are used.
 
     Raises:
-        ConnectionError: no server can be reached.
+        ConnectionError: the server cannot be reached.
     """
     request = urllib.request.Request(address, method="HEAD")
     opener = urllib.request.build_opener(_NoRedirects)

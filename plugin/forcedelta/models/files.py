@@ -61,16 +61,16 @@ class NetworkFile:
 
 
 def save_network(path: Path, network: DirectForceNetwork, metadata: Mapping[str, Any]) -> None:
-    """Writes weights, hyperparameters and metadata; the file appears complete or not at all.
+    """Write weights, hyperparameters and metadata; the file appears complete or not at all.
 
     Args:
-        path: a file that exists is replaced.
-        network: on any device; the file holds the dtypes it has.
-        metadata: the keys of the module's description except elements and cutoff, which are taken
+        path: an existing file is replaced.
+        network: on any device; the file keeps its dtypes.
+        metadata: the keys listed at the top of this module except elements and cutoff, which come
             from the network, and any others that JSON can hold.
 
     Raises:
-        ForceDeltaError: keys that are missing, or a path that cannot be written.
+        ForceDeltaError: missing keys, or a path that cannot be written.
     """
     missing = [key for key in _GIVEN if key not in metadata]
     if missing:
@@ -95,14 +95,16 @@ def save_network(path: Path, network: DirectForceNetwork, metadata: Mapping[str,
 def load_network(
     path: Path, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
 ) -> NetworkFile:
-    """Reads a file of ``save_network``; the network is in evaluation mode.
+    """Read a file of ``save_network``; the network is in evaluation mode.
 
     Args:
+        path: of the file.
         dtype: float32 or float64. Reference energies stay float64 in both.
+        device: of the network.
 
     Raises:
-        ForceDeltaError: a file that is missing, truncated, of another kind, whose header cannot be
-            right, or whose weights do not fit it, are not finite or not those that were written.
+        ForceDeltaError: the file is missing, truncated or of another kind; its header is invalid;
+            its weights do not match the header, are not finite or are damaged.
     """
     header, metadata = _read_header(path)
     hyperparameters = _checked_hyperparameters(header["hyperparameters"], path)
@@ -117,8 +119,8 @@ def load_network(
     checksum = header.get("checksum")
     if checksum is not None and checksum != hash_of_tensors(tensors, header["hyperparameters"]):
         raise ForceDeltaError(
-            f"{path}: the weights are not those that were written (their checksum differs): the file "
-            "is damaged, copy it again"
+            f"{path}: the checksum of the weights differs from the stored one: the file is damaged, "
+            "copy it again"
         )
     if (sorted(hyperparameters["elements"]), hyperparameters["cutoff"]) != (
         sorted(check_symbols(metadata["elements"], f"{path}: the metadata")),
@@ -129,7 +131,7 @@ def load_network(
             "file with save_network"
         )
     try:
-        with torch.random.fork_rng(devices=()):  # first weights are random, and then overwritten
+        with torch.random.fork_rng(devices=()):  # the initial weights are random
             network = DirectForceNetwork(**hyperparameters)
         network.load_state_dict(tensors)
         weights_hash = hash_of(network, header["hyperparameters"])
@@ -168,7 +170,7 @@ def _read_header(path: Path) -> tuple[dict[str, str], dict[str, Any]]:
     """Header and metadata.
 
     Raises:
-        ForceDeltaError: no file, none of safetensors, or none of a network of ours.
+        ForceDeltaError: the file is missing, not a safetensors file, or not a forcedelta network.
     """
     if not path.is_file():
         raise ForceDeltaError(f"{path}: no such file")
@@ -181,7 +183,7 @@ def _read_header(path: Path) -> tuple[dict[str, str], dict[str, Any]]:
         ) from error
     if "metadata" not in header:
         raise ForceDeltaError(
-            f"{path}: a safetensors file, but not one of a forcedelta network; train one with "
+            f"{path} is a safetensors file, but does not hold a forcedelta network; train one with "
             "`python -m forcedelta.training`"
         )
     where = f"{path}: the metadata"
@@ -206,10 +208,10 @@ def _read_header(path: Path) -> tuple[dict[str, str], dict[str, Any]]:
 
 
 def _checked_hyperparameters(text: str, path: Path) -> dict[str, Any]:
-    """The arguments of `DirectForceNetwork`, each of its type.
+    """The arguments of `DirectForceNetwork`, with checked types.
 
     Raises:
-        ForceDeltaError: others than these, or of another type or size.
+        ForceDeltaError: an argument is missing, unknown, or of another type or size.
     """
     where = f"{path}: the hyperparameters"
     given = parse_json(text, f"{where} of its header")
@@ -231,10 +233,10 @@ def _checked_hyperparameters(text: str, path: Path) -> dict[str, Any]:
 
 
 def _check_tensors(tensors: Mapping[str, torch.Tensor], given: dict[str, Any], path: Path) -> None:
-    """Whether the network can be built: it is as large as the file says, which may be anything.
+    """Compare the weights with the hyperparameters before a network of that size is built.
 
     Raises:
-        ForceDeltaError: tensors of other shapes, or weights that are no finite numbers.
+        ForceDeltaError: tensors of other shapes, or weights that are not finite.
     """
     width, density = given["features"], given["radial"] * given["channels"]
     shapes = {
@@ -264,7 +266,7 @@ def _check_tensors(tensors: Mapping[str, torch.Tensor], given: dict[str, Any], p
 
 def _misfit(path: Path, what: str) -> ForceDeltaError:
     return ForceDeltaError(
-        f"{path}: the weights do not fit the hyperparameters in the header ({what})"
+        f"{path}: the weights do not match the hyperparameters in the header ({what})"
     )
 
 

@@ -1,4 +1,4 @@
-"""Hashes of weights, by which runs, calibrations and labels recognise a model."""
+"""Hashes of weights, which identify a model in runs, calibrations and labels."""
 
 import hashlib
 from collections.abc import Mapping
@@ -9,13 +9,13 @@ from torch import Tensor, nn
 def hash_of(module: nn.Module, more: str = "") -> str:
     """16 hex digits of a SHA-256 over parameters and buffers, and over ``more``.
 
-    Files are not hashed: two files of the same weights differ in the order of their headers.
+    Files are not hashed, as two files with the same weights may differ in the order of headers.
     """
     return hash_of_tensors(module.state_dict(), more)
 
 
 def hash_of_tensors(tensors: Mapping[str, Tensor], more: str = "") -> str:
-    """`hash_of` for weights outside a module."""
+    """`hash_of` of weights outside a module."""
     digest = hashlib.sha256(more.encode())
     for key, value in sorted(tensors.items()):
         digest.update(key.encode())

@@ -13,9 +13,9 @@ from forcedelta.models.registry import embedded_models, registered_models
 
 
 def known_models() -> list[dict[str, Any]]:
-    """Name and metadata of each model outside of `forcedelta.models.catalogue`, JSON-able.
+    """Name and metadata of each model outside `forcedelta.models.catalogue`, JSON-able.
 
-    "error" says why a model cannot be used.
+    "error" is the reason why a model cannot be used.
     """
     found: list[dict[str, Any]] = []
     for name, path in embedded_models().items():
@@ -34,7 +34,7 @@ def known_models() -> list[dict[str, Any]]:
 
 
 def published_models() -> list[dict[str, Any]]:
-    """The published models of all libraries, JSON-able; "error" says why one cannot be used here."""
+    """Published models of all libraries, JSON-able; "error" is the reason why one cannot be used."""
     return [model for family in families() for model in _published(family)]
 
 

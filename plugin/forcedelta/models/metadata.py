@@ -1,6 +1,6 @@
-"""What files state about models, read with care: anybody may have written them.
+"""Checks of model descriptions from untrusted files.
 
-The same limits hold for models of other packages and for those in memory.
+The same checks apply to models of other packages and to those in memory.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ase.data import atomic_numbers, chemical_symbols
 from forcedelta.errors import ForceDeltaError
 
 SHORTEST_CUTOFF, LONGEST_CUTOFF = 0.1, 50.0
-"""Å; beyond these a list of neighbours is empty, or does not fit into any memory."""
+"""Å; outside this range a neighbour list is empty or exceeds any memory."""
 
 
 def parse_json(text: str | bytes, where: str) -> Any:
@@ -98,7 +98,7 @@ def check_numbers(elements: Any, where: str) -> list[int]:
 
 
 def check_periodic(periodic: Any, where: str) -> bool | None:
-    """Raises ForceDeltaError unless it is true, false or absent (None)."""
+    """A periodicity: true, false or absent (None); ForceDeltaError for anything else."""
     if periodic is None or isinstance(periodic, bool):
         return periodic
     raise ForceDeltaError(

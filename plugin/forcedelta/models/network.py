@@ -1,10 +1,10 @@
 """The embedded network: an equivariant message-passing potential with a direct force head.
 
 Messages are densities, as in the atomic cluster expansion (Drautz, Phys. Rev. B 99, 014104, 2019), of the scalar and
-vector features of PaiNN (Schuett et al., ICML 2021). For every atom the neighbours' features are summed against
+vector features of PaiNN (Schuett et al., ICML 2021). For every atom the neighbours' features are contracted with
 ``R_n(r)`` and ``R_n(r) r/|r|`` in one batched matrix product over a padded table of neighbours, and the learned radial
-weights act on the sums. No tensor of (edges x features) is ever filtered element by element, so that the backward pass
-is made of matrix products, too: this is what makes the conservative forces cheap.
+weights act on the sums. No tensor of (edges x features) is multiplied element by element, so that the backward pass
+also consists of matrix products, which makes the conservative forces cheap.
 """
 
 import math
@@ -66,9 +66,9 @@ def tensor_vector_coupling() -> Tensor:
 
 
 class TensorProducts(nn.Module):
-    """What tensors of l = 2 add: their invariant products, and vectors that they turn.
+    """Contributions of tensors of l = 2: their invariant products, and vectors multiplied by them.
 
-    Networks for crystals have them: with l = 1 alone the errors of both forces stay larger.
+    Networks for crystals have them: with l = 1 alone the errors of both forces are larger.
     """
 
     def __init__(self, features: int, density: int, tensors: int) -> None:
@@ -136,10 +136,9 @@ class Interaction(nn.Module):
         """
         atoms, slots, width = scalars.shape[0], neighbours.shape[1], self.channels
         n = self.radial
-        # Small molecules are ruled by the number of operations in the backward pass: matrices of two
-        # dimensions, addmm and baddbmm leave half as many as the plain formulas. embedding() is the
-        # gather whose backward on CPU is one axpy per neighbour, split() the slicing whose backward
-        # is one cat.
+        # For small molecules the cost is the number of operations in the backward pass: 2D matrices,
+        # addmm and baddbmm need half as many as the plain formulas. embedding() is a gather whose
+        # backward on CPU is one axpy per neighbour; the backward of split() is one cat.
         near = nn.functional.embedding(neighbours, self.send_scalars(scalars))
         scalar_density = torch.bmm(radial, near)
         vector_density = torch.bmm(angular, near)
@@ -170,11 +169,11 @@ class Interaction(nn.Module):
 
 
 class ForceInteraction(nn.Module):
-    """A message pass for the direct forces alone, which the backward pass does not go through.
+    """A message pass for the direct forces alone, which is not part of the backward pass.
 
-    The gradient of a many-body energy holds terms in which a neighbour's surroundings are seen along
-    the bond u to it: v_j, u (u v_j), T_j u and u (u T_j u), with its vectors v_j and its tensors T_j.
-    Direct forces can only follow the gradient if they are given the same terms.
+    The gradient of a many-body energy contains projections of a neighbour's surroundings on the bond
+    u to it: v_j, u (u v_j), T_j u and u (u T_j u), with its vectors v_j and its tensors T_j. Direct
+    forces can match the gradient only if they contain the same terms.
     """
 
     def __init__(self, features: int, channels: int, radial: int) -> None:
@@ -221,7 +220,7 @@ class ForceInteraction(nn.Module):
 
 
 class DirectForceNetwork(nn.Module):
-    """Energy and direct forces of structures made of the elements that it was built for.
+    """Energy and direct forces of structures made of the network's elements.
 
     The energy is a sum of atomic energies on top of the reference energies of the elements, summed in float64: total
     energies of molecules are thousands of eV, and float32 would round them to meV.
@@ -291,7 +290,7 @@ class DirectForceNetwork(nn.Module):
         slots = max(int(counts.max()), 1)
         first = torch.cumsum(counts, 0) - counts
         slot = torch.arange(centre.shape[0], device=centre.device) - first[centre] + centre * slots
-        # an empty slot points from the atom to a place beyond the cutoff, where value and gradient vanish
+        # an empty slot points to a place beyond the cutoff, where value and gradient vanish
         table = torch.arange(atoms, device=centre.device).repeat_interleave(slots)
         table = table.index_copy(0, slot, neighbour)
         offset = torch.zeros(atoms * slots, 3, dtype=positions.dtype, device=positions.device)
@@ -308,7 +307,7 @@ class DirectForceNetwork(nn.Module):
         # 1e-12 Å^2 keeps the gradient finite for atoms on top of each other, which the callers refuse
         distance = torch.sqrt((vector * vector).sum(2, keepdim=True) + 1e-12)
         direction = vector / distance
-        # the neighbours last, as the batched products contract them
+        # neighbours last, as the batched products contract them
         radial = (self.basis(distance) * self.density_scale).transpose(1, 2).contiguous()
         direction = direction.transpose(1, 2).contiguous()
         quadratic = radial

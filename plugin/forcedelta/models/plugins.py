@@ -21,9 +21,9 @@ from importlib.metadata import EntryPoint
 from md_hooks.text import one_line
 
 PATIENCE = 20.0
-"""Seconds until an import counts as one that does not end; torch alone may take five."""
+"""Timeout (s) of an import; torch alone may take five."""
 
-_LONGEST = 300  # characters of a foreign error
+_LONGEST = 300  # characters of an error of another package
 
 _PROGRAM = """
 import json, os, sys
@@ -53,7 +53,7 @@ def problems(points: Mapping[str, EntryPoint], patience: float | None = None) ->
 
     Args:
         points: entry points by name.
-        patience: s, after which an import is given up; by default `PATIENCE`.
+        patience: timeout of an import, s; by default `PATIENCE`.
     """
     patience = PATIENCE if patience is None else patience
     imports = {name: _start(point) for name, point in points.items()}
@@ -69,7 +69,7 @@ def problems(points: Mapping[str, EntryPoint], patience: float | None = None) ->
                 if problem:
                     found[key.data] = problem
         for key in list(selector.get_map().values()):
-            found[key.data] = f"cannot be imported (not done after {patience:g} s)"
+            found[key.data] = f"cannot be imported (not finished after {patience:g} s)"
     for one in imports.values():
         _end(one)
     return {name: found[name] for name in points if name in found}
@@ -112,7 +112,7 @@ def _read(one: _Import) -> str:
         return f"cannot be imported ({_short(answer_text[1:])})"
     status = one.process.wait()
     how = f"signal {-status}" if status < 0 else f"status {status}"
-    return f"cannot be imported (its import ends the process, with {how})"
+    return f"cannot be imported (its import ends the process with {how})"
 
 
 def _end(one: _Import) -> None:

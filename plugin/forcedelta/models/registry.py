@@ -1,8 +1,7 @@
 """Models by name.
 
-Models of the libraries in `forcedelta.models.catalogue` go by the names of their authors. Other
-packages add models through the entry-point group ``forcedelta.models``. An entry point is a
-callable
+Models of the libraries in `forcedelta.models.catalogue` have their published names. Other packages
+add models through the entry-point group ``forcedelta.models``. An entry point is a callable
 
     load(dtype: torch.dtype, device: torch.device) -> LoadedModel
 """
@@ -70,7 +69,7 @@ def load_model(
     trust: bool = False,
     compile: bool = False,
 ) -> LoadedModel:
-    """A model by name, from a file, or one that already exists in memory.
+    """Load a model by name or from a file, or accept one in memory.
 
     Embedded names precede published ones, these precede names of other packages, and names precede
     files. Networks from files are frozen: their parameters require no gradient. A module in memory
@@ -124,13 +123,13 @@ def _load(
         return _from_module(model.model, dtype, device)
     if isinstance(model, nn.Module):
         raise ForceDeltaError(
-            f"a bare {type(model).__name__} was given as the model; wrap it: ForceDelta(model)"
+            f"the model is a bare {type(model).__name__}: wrap it, ForceDelta(model)"
         )
     name = os.fspath(model)
     embedded = embedded_models()
     if architecture is not None and name in model_names():
         raise ForceDeltaError(
-            f"model '{name}' takes no architecture, which is for local checkpoints: omit --architecture"
+            f"--architecture is for local checkpoints only: omit it for model '{name}'"
         )
     if name in embedded:
         return _from_file(embedded[name], name, dtype, device)
@@ -149,7 +148,7 @@ def _load(
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
     hint = f"did you mean {' or '.join(near)}? " if near else ""
     raise ForceDeltaError(
-        f"no model is called '{name}': {hint}'forcedelta models' lists all names; a file goes by its "
+        f"no model is called '{name}': {hint}'forcedelta models' lists all names; for a file, pass its "
         "path"
     )
 
@@ -186,8 +185,7 @@ def _is_torchscript(path: Path) -> bool:
         return any(name.startswith("code/") for name in records(path)[1])
     except (RuntimeError, ValueError) as error:
         raise ForceDeltaError(
-            f"{path}: not a complete file, as torch writes them ({reason(error)}); copy or download it "
-            "again"
+            f"{path} is not a complete file of torch ({reason(error)}): copy or download it again"
         ) from error
 
 

@@ -5,9 +5,9 @@ A TorchScript file is a program. Most of its operators compute, but some read an
 ``__setstate__``, which runs while the file is loaded. So the code is examined twice, unless the user
 trusts the file:
 
-- its text, before torch sees it: no name in it may be that of such an operator, and no object in it
-  may be of a C++ class that is not known to hold numbers only;
-- its compiled graphs, before any of them is run: each operator must be on the lists below.
+- its text, before torch reads it: it must not contain the name of such an operator, nor an object of
+  a C++ class other than those known to hold only numbers;
+- its compiled graphs, before any of them runs: each operator must be on the lists below.
 
 Infinite loops and unbounded memory are not detected.
 """
@@ -42,7 +42,7 @@ terminal or other computers."""
 
 _NAMESPACES = frozenset({"aten", "prim", "metatensor", "metatomic", "profiler"})
 _CLASSES = frozenset({"metatensor", "metatomic", "profiler"})
-"""Namespaces of C++ classes; ``profiler`` marks a piece of code with a name."""
+"""Namespaces of C++ classes; ``profiler`` labels sections of code."""
 
 _PRIMITIVE = frozenset({
     "AutogradZero", "BroadcastSizes", "CallFunction", "CallMethod", "ChunkSizes", "Constant",
@@ -55,7 +55,7 @@ _PRIMITIVE = frozenset({
     "isinstance", "itemsize", "layout", "max", "min", "name", "nbytes", "rangelist",
     "requires_grad", "shape", "tolist", "type", "unchecked_cast", "unchecked_unwrap_optional",
 })  # fmt: skip
-"""Operators of TorchScript itself; those that tell a tensor's kind (``prim::is_cuda``) besides."""
+"""Operators of TorchScript itself, besides those that test a tensor (``prim::is_cuda``)."""
 
 _LEXER = re.compile(
     r'''"""(?:\\.|.)*?"""|\'\'\'(?:\\.|.)*?\'\'\'|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'|\#[^\n]*'''
@@ -71,7 +71,7 @@ def load_script(
     trust: bool,
     extra_files: dict[str, Any] | None = None,
 ) -> torch.jit.RecursiveScriptModule:
-    """As ``torch.jit.load``, for code that only computes unless ``trust`` is given.
+    """``torch.jit.load`` for code that only computes, or for any code with ``trust``.
 
     Args:
         path: of a file of ``torch.jit.save``.
@@ -80,8 +80,8 @@ def load_script(
         extra_files: see ``torch.jit.load``.
 
     Raises:
-        ForceDeltaError: the code does more than compute, with the name of what it does; not a file
-            of ``torch.jit.save``, or one that is not complete.
+        ForceDeltaError: the code does more than compute (the message names the operator), or the
+            file is not a complete file of ``torch.jit.save``.
     """
     try:
         _check_sums(path)
@@ -100,13 +100,13 @@ def load_script(
             return torch.jit._recursive.wrap_cpp_module(module)
     except (RuntimeError, ValueError, SyntaxError, OSError, LookupError, TypeError) as error:
         raise ForceDeltaError(
-            f"{path}: not a complete TorchScript file, or one that needs a library that is not loaded "
+            f"{path} is not a complete TorchScript file, or needs a library that is not loaded "
             f"({reason(error)})"
         ) from error
 
 
 def records(path: Path) -> tuple[Any, list[str]]:
-    """torch's reader of an archive, the same that loads it, and the names in it.
+    """The reader with which torch loads an archive, and the names in the archive.
 
     Raises:
         RuntimeError: not an archive, or a damaged one.
@@ -115,7 +115,7 @@ def records(path: Path) -> tuple[Any, list[str]]:
     with path.open("rb") as file:
         start = file.read(8)
     if not start.startswith(_ZIP) or start[4:] == _FLATBUFFER:
-        raise RuntimeError("not an archive that torch writes")
+        raise RuntimeError("not an archive of torch")
     reader = torch._C.PyTorchFileReader(str(path))
     return reader, list(reader.get_all_records())
 
@@ -163,13 +163,13 @@ def _check_text(path: Path) -> None:
 
 
 def _classes_in(pickled: bytes) -> Iterator[str]:
-    """C++ classes named in a pickle of TorchScript, which spells module and name out."""
+    """C++ classes named in a pickle of TorchScript, which writes module and name in full."""
     for module, name in re.findall(rb"__torch__\.torch\.classes\.?([\w.]*)\n(\w+)", pickled):
         yield f"{module.decode()}.{name.decode()}".lstrip(".")
 
 
 def _foreign_names(code: str) -> Iterator[str]:
-    """Names in the text that are none of operators that compute, and strings that spell one."""
+    """Names in the text other than those of operators that compute, and strings with such names."""
     end, after_string = 0, False
     for match in _LEXER.finditer(code):
         token, gap = match[0], code[end : match.start()].strip()
@@ -190,7 +190,7 @@ def _foreign_names(code: str) -> Iterator[str]:
 
 
 def _computes(parts: list[str]) -> bool:
-    """Whether a dotted name can stand in the code of a model."""
+    """Whether a dotted name is allowed in the code of a model."""
     if not _FILES.isdisjoint(parts):
         return False
     if parts[:3] == ["__torch__", "torch", "classes"]:
@@ -200,7 +200,7 @@ def _computes(parts: list[str]) -> bool:
 
 
 def _check_graphs(unit: Any, path: Path) -> None:
-    """Every function and method of the file, whether it is called or not."""
+    """Check every function and method of the file, called or not."""
     for function in unit.get_functions():
         for node in _nodes(function.graph):
             what = _foreign_operator(node)

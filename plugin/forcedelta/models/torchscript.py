@@ -16,15 +16,15 @@ A file of ``torch.jit.save`` is a model of forcedelta when
   - ``stress``: false where the energy does not depend on ``cell``, so that there is no stress.
   - other entries (``level_of_theory``, ``training_set``, ``licence``, ...) go into the metadata.
 
-The code in a file may only compute: one that writes or reads files, prints, or needs C++ classes of other
-libraries is refused unless the user trusts it (`forcedelta.models.scripted_code`).
+The code in a file may only compute: code that writes or reads files, prints, or needs C++ classes of other
+libraries is refused unless the user trusts the file (`forcedelta.models.scripted_code`).
 
-To write one::
+To write a file::
 
     description = {"cutoff": 5.0, "dtype": "float32", "elements": ["H", "O"], "licence": "MIT"}
     torch.jit.save(module, "model.pt", _extra_files={"model.json": json.dumps(description)})
 
-Files of metatomic, ``.pt`` as well, are recognised and loaded by
+Files of metatomic, also with the ending ``.pt``, are recognised and loaded by
 `forcedelta.models.metatomic.exported`.
 """
 
@@ -82,7 +82,7 @@ class ScriptedModel(nn.Module):
 
 
 def load(request: LoadRequest) -> LoadedModel:
-    """A model from a TorchScript file: one of ours, as described above, or of metatomic.
+    """A model from a TorchScript file as described above, or from one of metatomic.
 
     Raises:
         ForceDeltaError: a file that is truncated, of `forcedelta export`, without its description or with
@@ -98,9 +98,9 @@ def load(request: LoadRequest) -> LoadedModel:
         return load_exported(request)
     if _OPENMM in extras:
         raise ForceDeltaError(
-            f"{path} was written by 'forcedelta export' for OpenMM, in OpenMM's units and with its "
-            "own neighbour list: use it with add_force_delta(..., path='torchscript'), and load the "
-            "model that it was made from here"
+            f"{path} was written by 'forcedelta export' for OpenMM, with OpenMM's units and a "
+            "neighbour list: use it with add_force_delta(..., path='torchscript'), and pass the "
+            "original model here"
         )
     if DESCRIPTION not in extras:
         raise ForceDeltaError(
@@ -146,7 +146,7 @@ def _extra_files(path: Path) -> set[str]:
         _, names = records(path)
     except (RuntimeError, ValueError, OSError) as error:
         raise ForceDeltaError(
-            f"{path}: not a complete TorchScript file ({reason(error)}); copy or export it again"
+            f"{path} is not a complete TorchScript file ({reason(error)}): copy or export it again"
         ) from error
     return {name.removeprefix("extra/") for name in names if name.startswith("extra/")}
 
@@ -178,7 +178,7 @@ def _checked_description(text: str, path: Path, dtype: torch.dtype) -> dict[str,
 
 
 def _check_call(module: Any, path: Path) -> None:
-    """Six tensors in, two out; what they hold is checked when the model is called."""
+    """Check for six tensors in and two out; the values are checked when the model is called."""
     if not module._c._has_method("forward"):
         raise ForceDeltaError(
             f"{path}: the module has no method forward and cannot be called; save one that has"
@@ -188,7 +188,7 @@ def _check_call(module: Any, path: Path) -> None:
     answer = [str(value.type) for value in schema.returns]
     if arguments != ["Tensor"] * 6 or answer != ["Tuple[Tensor, Tensor]"]:
         raise ForceDeltaError(
-            f"{path}: the module is called with ({', '.join(arguments)}) and returns "
+            f"{path}: the module takes ({', '.join(arguments)}) and returns "
             f"{', '.join(answer)}; a model of forcedelta takes six tensors and returns two, see "
             "forcedelta.models.torchscript"
         )

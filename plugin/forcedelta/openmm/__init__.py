@@ -1,7 +1,8 @@
 """OpenMM: a monitored force for a System, and runs with hooks.
 
-monitor = forcedelta.openmm.add_force_delta(system, model, topology)
+monitor = forcedelta.openmm.add_force_delta(system, "acac", topology)
 simulation = app.Simulation(topology, system, integrator)
+simulation.context.setPositions(positions)
 result = forcedelta.openmm.run(simulation, steps, hooks=[Recorder(...), Guard(...)])
 """
 

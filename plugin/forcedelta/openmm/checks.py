@@ -18,11 +18,11 @@ def atomic_numbers(
     """Atomic numbers of all particles, and whether the topology is periodic (None without one).
 
     Args:
-        system: whose particles they must be.
+        system: the System that they must match.
         topology_or_numbers: an `openmm.app.Topology`, or an atomic number for every particle.
 
     Raises:
-        ForceDeltaError: another number of atoms than the System has, or an atom without element.
+        ForceDeltaError: the number of atoms differs from that of the System's particles.
     """
     periodic: bool | None = None
     if hasattr(topology_or_numbers, "atoms"):
@@ -37,7 +37,7 @@ def atomic_numbers(
     particles = system.getNumParticles() or len(numbers)
     if len(numbers) != particles:
         raise ForceDeltaError(
-            f"{what} has {len(numbers)} atoms and the System {particles} particles: give the one "
+            f"{what} has {len(numbers)} atoms but the System has {particles} particles: pass the one "
             "that the System was made from"
         )
     return np.array(numbers, dtype=np.int64), periodic
@@ -47,20 +47,20 @@ def atom_indices(particles: int, atoms: Iterable[int] | None) -> NDArray[np.int6
     """The particles that the force acts on: the given ones, or all.
 
     Raises:
-        ForceDeltaError: none, a repeated one, or one that the System does not have.
+        ForceDeltaError: no index, a repeated one, or one out of range.
     """
     if atoms is None:
         return np.arange(particles)
     indices = np.array([int(atom) for atom in atoms], dtype=np.int64)
     if len(indices) == 0:
-        raise ForceDeltaError("atoms is empty: give the indices of the atoms of the model")
+        raise ForceDeltaError("atoms is empty: pass the indices of the model's atoms")
     if indices.min() < 0 or indices.max() >= particles:
         raise ForceDeltaError(
             f"atoms names particle {indices.min() if indices.min() < 0 else indices.max()}, but "
-            f"the System has particles 0 to {particles - 1}: count from 0"
+            f"the System has particles 0 to {particles - 1}: indices start at 0"
         )
     if len(np.unique(indices)) != len(indices):
-        raise ForceDeltaError("atoms names a particle twice: give every index once")
+        raise ForceDeltaError("atoms names a particle twice: pass each index once")
     return indices
 
 
@@ -75,13 +75,12 @@ def check_particles(
         numbers: their atomic numbers.
 
     Raises:
-        ForceDeltaError: virtual sites, particles without an element.
+        ForceDeltaError: a virtual site, or a particle without an element.
     """
     for index, number in zip(indices.tolist(), numbers.tolist(), strict=True):
         if index < system.getNumParticles() and system.isVirtualSite(index):
             raise ForceDeltaError(
-                f"particle {index} is a virtual site, where a model has no atom: leave it out of "
-                "atoms"
+                f"particle {index} is a virtual site, not an atom of the model: leave it out of atoms"
             )
         if number <= 0:
             raise ForceDeltaError(
@@ -101,8 +100,7 @@ def is_periodic(system: openmm.System, topology_says: bool | None, periodic: boo
     """
     if periodic and topology_says is False:
         raise ForceDeltaError(
-            "periodic=True, but the topology has no box: call "
-            "topology.setPeriodicBoxVectors(...) with the box vectors first"
+            "periodic=True, but the topology has no box: call topology.setPeriodicBoxVectors(...) first"
         )
     if periodic is not None:
         return periodic

@@ -34,27 +34,28 @@ class OpenMMEngine(Hook):
     """A simulation of a structure, with its ramp of temperature.
 
     "nve" is OpenMM's VerletIntegrator, "langevin" its LangevinMiddleIntegrator, "npt" that one with
-    a MonteCarloBarostat, whose volumes come from energies alone (``barostat_tau`` has no meaning
-    here). They run on the Reference platform: next to the model its cost is nothing, and a
-    continued run equals one that was never interrupted bit for bit. ("npt" is the exception:
-    OpenMM's checkpoint lacks the barostat's counters.)
+    a MonteCarloBarostat, which accepts volumes by their energies alone (``barostat_tau`` has no
+    effect). They run on the Reference platform: its cost is negligible beside the model's, and a
+    continued run equals an uninterrupted one bit for bit. ("npt" is the exception: OpenMM's
+    checkpoint lacks the barostat's counters.)
 
-    The engine is a hook as well: as the first of a chain it sets, after each frame, the target
-    temperature of the next step.
+    The engine is also a hook: as the first of a chain it sets the target temperature of the next
+    step after each frame.
 
     Args:
         atoms: with momenta (`forcedelta.ensembles.prepare`). Positions, cell and momenta are turned
             in place into the orientation that OpenMM needs.
         settings: see `EnsembleSettings`.
-        model: as for `forcedelta.openmm.add_force_delta`, as are the others.
+        model, forces, every, device, dtype, charge, spin: see
+            `forcedelta.openmm.add_force_delta`.
 
     Attributes:
         simulation: the `openmm.app.Simulation`.
         monitor: the handle of its force.
 
     Raises:
-        ForceDeltaError: an ensemble, a periodicity or constraints that OpenMM does not have, or
-            what `add_force_delta` raises.
+        ForceDeltaError: an ensemble, periodicity or constraint that OpenMM does not support, or an
+            error of `add_force_delta`.
     """
 
     def __init__(
@@ -81,11 +82,11 @@ class OpenMMEngine(Hook):
             system, model, topology, forces=forces, every=every, device=device, dtype=dtype,
             charge=charge, spin=spin,
         )  # fmt: skip
-        told = ElectronicState.of(atoms)
+        stored = ElectronicState.of(atoms)
         self.monitor.electronic_state = replace(
-            told,
-            charge=told.charge if charge is None else charge,
-            spin=told.spin if spin is None else spin,
+            stored,
+            charge=stored.charge if charge is None else charge,
+            spin=stored.spin if spin is None else spin,
         )
         self.simulation = app.Simulation(
             topology,
@@ -96,12 +97,14 @@ class OpenMMEngine(Hook):
         context = self.simulation.context
         context.setPositions(atoms.positions / NM)
         velocities = atoms.get_velocities() * (units.fs * PS / NM)
-        # the integrators take the velocities of half a step before; and a model that cannot do this
-        # structure says so here
+        # the integrators take velocities half a step before the positions; this evaluation also
+        # raises the model's errors for this structure
         forces_now = self.monitor.measure(context).openmm_forces
         masses = _masses(atoms)[:, None]
-        pull = np.divide(forces_now, masses, out=np.zeros_like(forces_now), where=masses > 0)
-        context.setVelocities(velocities - 0.5 * settings.timestep / PS * pull)
+        accelerations = np.divide(
+            forces_now, masses, out=np.zeros_like(forces_now), where=masses > 0
+        )
+        context.setVelocities(velocities - 0.5 * settings.timestep / PS * accelerations)
         self._set_temperature(settings.ramp.temperature(1))
 
     @property
@@ -141,10 +144,9 @@ class OpenMMEngine(Hook):
 
 
 def to_openmm_cell(atoms: Atoms) -> None:
-    """Turn atoms, cell and momenta so that OpenMM accepts the cell; the crystal is the same.
+    """Rotate atoms, cell and momenta into OpenMM's reduced form; the crystal stays the same.
 
-    OpenMM wants the first vector along x, the second in the xy plane, and no vector longer than it
-    has to be.
+    OpenMM requires the first vector along x, the second in the xy plane, and reduced vectors.
     """
     cell = atoms.cell.array.copy()
     if np.linalg.det(cell) < 0:
@@ -165,29 +167,26 @@ def to_openmm_cell(atoms: Atoms) -> None:
 def _check(atoms: Atoms, settings: EnsembleSettings) -> None:
     check_atoms(atoms)
     if settings.name == "bussi":
-        raise ForceDeltaError(
-            "ensemble bussi does not exist in OpenMM: choose langevin, or --engine ase"
-        )
+        raise ForceDeltaError("OpenMM has no ensemble bussi: choose langevin, or --engine ase")
     if atoms.pbc.any() and not atoms.pbc.all():
         raise ForceDeltaError(
-            "OpenMM knows structures that are periodic in three directions or in none: change pbc, "
+            "OpenMM supports structures that are periodic in three directions or in none: change pbc, "
             "or choose --engine ase"
         )
     if settings.name == "npt" and not atoms.pbc.all():
         raise ForceDeltaError(
-            "ensemble npt needs a structure that is periodic in all three directions: choose "
-            "langevin for this one"
+            "ensemble npt needs a structure that is periodic in all three directions: choose langevin"
         )
     for constraint in atoms.constraints:
         if not isinstance(constraint, FixAtoms | FixCom):
             raise ForceDeltaError(
-                f"the structure's {type(constraint).__name__} is not available in OpenMM: use "
-                "FixAtoms, or choose --engine ase"
+                f"OpenMM does not support the structure's {type(constraint).__name__}: use FixAtoms, "
+                "or choose --engine ase"
             )
 
 
 def _masses(atoms: Atoms) -> NDArray[np.float64]:
-    """Masses [N] in amu; 0, which is OpenMM's way to fix an atom, where `FixAtoms` does."""
+    """Masses [N] in amu; 0, which fixes an atom in OpenMM, for the atoms of `FixAtoms`."""
     masses: NDArray[np.float64] = atoms.get_masses().copy()
     for constraint in atoms.constraints:
         if isinstance(constraint, FixAtoms):
@@ -234,5 +233,5 @@ def _integrator(settings: EnsembleSettings) -> openmm.Integrator:
 
 
 def _seed(seed: int) -> int:
-    """A seed in OpenMM's range, where 0 would mean another one each time."""
+    """A seed in OpenMM's range, without 0, which OpenMM replaces by a random seed."""
     return 1 + seed % (2**31 - 2)

@@ -1,4 +1,4 @@
-"""Evaluations of a model in OpenMM's units, each configuration once."""
+"""Evaluations of a model in OpenMM's units, one for each configuration."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ class Measurement(Evaluation):
         positions: FloatArray,
         box: FloatArray | None,
     ) -> Measurement:
-        """An evaluation with the configuration where it was made; its arrays become read-only.
+        """An evaluation with its configuration; the arrays become read-only.
 
         Args:
-            evaluation: exact, where the conservative forces drive the run.
+            evaluation: exact if the conservative forces drive the run.
             driving: the forces that drive the run.
             positions: [N, 3] nm.
             box: [3, 3] nm, or None.
@@ -65,7 +65,7 @@ class Measurement(Evaluation):
         )
 
     def is_at(self, positions: FloatArray, box: FloatArray | None) -> bool:
-        """Whether this is the configuration, bit for bit."""
+        """Whether the measurement was made at this configuration, bit for bit."""
         if not np.array_equal(self.positions, positions):
             return False
         if self.box is None or box is None:
@@ -76,17 +76,17 @@ class Measurement(Evaluation):
 class RememberingEvaluator:
     """Evaluates a model for OpenMM and remembers its last two configurations.
 
-    A run that explodes gives NaN once no neighbour list exists; at the first configuration that is
-    an error.
+    When a run explodes and no neighbour list can be built, the result is NaN; at the first
+    configuration it is an error.
 
-    Two configurations, because a barostat tries another volume and may come back. Thanks to this
-    memory, reporters that ask for energies or forces, barostats and the monitor itself cost nothing
-    at a configuration that was evaluated before.
+    Two configurations, because a barostat tries another volume and may return to the first.
+    Reporters that request energies or forces, barostats and the monitor itself therefore cost
+    nothing at a configuration that has been evaluated.
 
     Args:
         model: loaded with this dtype and device; OpenMM's platform is independent of the device.
         numbers: [N] atomic numbers.
-        periodic: whether the box counts.
+        periodic: whether the model sees periodic images.
         forces: "direct" or "conservative", those that drive the run.
         dtype: of the model.
         device: of the model.
@@ -117,7 +117,7 @@ class RememberingEvaluator:
         return self._evaluator.passes
 
     def known(self, positions: FloatArray, box: FloatArray | None) -> Measurement | None:
-        """The evaluation of a configuration, where it is remembered."""
+        """The remembered evaluation of a configuration, if any."""
         for index, known in enumerate(self._memory):
             if known.is_at(positions, box):
                 self._memory.insert(0, self._memory.pop(index))
@@ -130,7 +130,7 @@ class RememberingEvaluator:
         Args:
             positions: [N, 3] nm.
             box: [3, 3] nm, or None.
-            full: with U. Conservative runs have it anyway.
+            full: with U. Conservative runs always compute it.
         """
         known = self.known(positions, box)
         if known is not None and (known.exact or not full):

@@ -1,4 +1,4 @@
-"""Models as TorchScript modules for `openmmtorch.TorchForce`: OpenMM's units, no Python in the loop."""
+"""Models as TorchScript modules for `openmmtorch.TorchForce`, in OpenMM's units and without Python."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ PLAIN, AHEAD, FULL, OTHER = 0.0, 1.0, 2.0, 3.0
 class OpenMMModule(nn.Module):
     """A model with its neighbour list, as `TorchForce` calls it.
 
-    ``forward(positions, box, request)`` gets the positions [P, 3] in nm of all particles of the
-    System, the box vectors [3, 3] in nm where the force is periodic, and a request where the force
-    has a global parameter. It answers with an energy in kJ/mol and forces [P, 3] in kJ/(mol nm):
+    ``forward(positions, box, request)`` takes the positions [P, 3] in nm of all particles of the
+    System, the box vectors [3, 3] in nm if the force is periodic, and a request if the force has a
+    global parameter. It returns an energy in kJ/mol and forces [P, 3] in kJ/(mol nm):
 
     - request 0: energy and the forces that drive the run.
     - request 1: the same, but a new configuration is evaluated with both kinds of forces.
@@ -62,7 +62,7 @@ class OpenMMModule(nn.Module):
         self.nm, self.ev, self.ev_per_angstrom = NM, EV, EV_PER_ANGSTROM
         self.conservative = False
         for name in (
-            "atoms", "numbers", "batch", "known", "facts", "forces", "front", "count", "built",
+            "atoms", "numbers", "batch", "known", "scalars", "forces", "front", "count", "built",
             "pairs", "shifts",
         ):  # fmt: skip
             self.register_buffer(name, torch.zeros(0))
@@ -75,9 +75,9 @@ class OpenMMModule(nn.Module):
         n = atoms.shape[0]
         self.conservative = conservative
         self.atoms, self.numbers, self.batch = atoms, numbers, torch.zeros_like(atoms)
-        # per remembered configuration: positions, box; energy, U known, evaluations; the two forces
+        # per remembered configuration: positions and box; energy and whether U is known; both forces
         self.known = torch.full((2, n + 3, 3), float("nan"), dtype=torch.float64)
-        self.facts = torch.zeros(2, 2, dtype=torch.float64)
+        self.scalars = torch.zeros(2, 2, dtype=torch.float64)
         self.forces = torch.zeros(2, 2, n, 3, dtype=torch.float64)
         self.front = torch.zeros(1, dtype=torch.long)
         self.count = torch.zeros(1, dtype=torch.float64)
@@ -108,50 +108,50 @@ class OpenMMModule(nn.Module):
             slot = 1 - slot
             if not torch.equal(self.known[slot], where):
                 self.evaluate(slot, where, both)
-        if request > 1.5 and not other and float(self.facts[slot, 1]) < 0.5:
+        if request > 1.5 and not other and float(self.scalars[slot, 1]) < 0.5:
             self.evaluate(slot, where, True)
         self.front.fill_(slot)
 
         kind = 1 if self.conservative != other else 0
-        energy = self.count[0] if other else self.facts[slot, 0] * self.ev
+        energy = self.count[0] if other else self.scalars[slot, 0] * self.ev
         forces = torch.zeros(positions.shape, dtype=torch.float64, device=positions.device)
         forces.index_copy_(0, self.atoms, self.forces[slot, kind] * self.ev_per_angstrom)
         return energy.clone(), forces.to(positions.dtype)
 
     def evaluate(self, slot: int, where: Tensor, full: bool) -> None:
-        """One pass of the model, into a slot of the memory."""
+        """One pass of the model, stored in a slot of the memory."""
         self.known[slot].copy_(where)
-        self.facts[slot, 1] = 1.0 if full else 0.0
+        self.scalars[slot, 1] = 1.0 if full else 0.0
         n = where.shape[0] - 3
         points, cell = where[:n] * self.nm, where[n:] * self.nm
         usable = bool(torch.isfinite(where).all()) and n > 0
         if usable:
             usable = self.update(points, cell)
         if not usable:
-            self.facts[slot, 0] = float("nan")
+            self.scalars[slot, 0] = float("nan")
             self.forces[slot].fill_(float("nan"))
             return
         self.count.add_(1.0)
         vectors = points[self.pairs[1]] - points[self.pairs[0]] + self.shifts @ cell
         near = torch.nonzero((vectors * vectors).sum(1) < self.cutoff * self.cutoff)[:, 0]
-        # from an atom, not from wherever the box is: float32 has seven digits
+        # relative to an atom, not to the box's origin: float32 has seven digits
         local = (points - points[0]).to(self.dtype)
         lattice = cell.to(self.dtype)[None]
         index, shift = self.pairs[:, near], self.shifts[near].to(self.dtype)
         if full:
             result = self.force_delta(local, self.numbers, lattice, index, shift, self.batch)
-            self.facts[slot, 0] = result["energy"][0].to(torch.float64)
+            self.scalars[slot, 0] = result["energy"][0].to(torch.float64)
             self.forces[slot, 0].copy_(result["direct_forces"])
             self.forces[slot, 1].copy_(result["conservative_forces"])
         else:
             energy, direct = self.model(local, self.numbers, lattice, index, shift, self.batch)
-            self.facts[slot, 0] = energy[0].detach().to(torch.float64)
+            self.scalars[slot, 0] = energy[0].detach().to(torch.float64)
             self.forces[slot, 0].copy_(direct.detach())
 
     def update(self, points: Tensor, cell: Tensor) -> bool:
-        """Build the list anew where an atom has moved by half of the skin, or the box has changed.
+        """Rebuild the list if an atom has moved by half the skin or the box has changed.
 
-        Returns False for a box that has collapsed.
+        Returns False for a collapsed box.
         """
         where = torch.cat([points, cell])
         n = points.shape[0]
@@ -167,7 +167,7 @@ class OpenMMModule(nn.Module):
                 height = volume / max(float(normal.norm()), 1e-30)
                 if height < 0.5:
                     return False
-                # atoms outside of the box need more images
+                # atoms outside the box need more images
                 along = (points @ normal) / max(volume, 1e-30)
                 spread = float(along.max() - along.min())
                 reach[k] = int(self.reach / height + spread) + 1
@@ -206,7 +206,7 @@ class OpenMMModule(nn.Module):
 
 
 class _AtChargeSpin(nn.Module):
-    """A model that takes a charge and a spin, at one of each."""
+    """A model that takes charge and spin, at fixed values of both."""
 
     def __init__(self, model: nn.Module, charge: float, spin: float) -> None:
         super().__init__()
@@ -242,14 +242,14 @@ def export(
 ) -> dict[str, Any]:
     """Write a model as a TorchScript file for ``add_force_delta(..., path="torchscript")``.
 
-    The file needs neither this package nor Python to be evaluated. It should be read by the
-    version of torch that wrote it, or a newer one.
+    Evaluating the file needs neither this package nor Python. Read it with the version of torch
+    that wrote it, or a newer one.
 
     Args:
         model: registered name, path of a file of weights, or a model in memory.
-        out: the file; one that exists is replaced.
+        out: file to write; an existing one is replaced.
         dtype: of the model's arithmetic.
-        charge: total charge, e, for models that take one; the file is for this charge only.
+        charge: total charge, e, for models that take one; the file is valid for this charge only.
         spin: spin multiplicity 2S + 1, likewise.
         architecture, trust: see `forcedelta.load_model`.
 
@@ -258,7 +258,7 @@ def export(
 
     Raises:
         ForceDeltaError: TorchScript does not accept the model, or the file cannot be written or is
-            the model's own.
+            the model's own file.
     """
     if isinstance(model, str | Path):
         check_outputs([Named("exported file", out)], [Named("model", model)])

@@ -1,4 +1,4 @@
-"""Putting a monitored force into an OpenMM System."""
+"""Adding a monitored force to an OpenMM System."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ def add_force_delta(
 ) -> Monitor:
     """Add a model's energy and forces to a System, monitored by the Force Delta.
 
-    The integrator sees the energy of the model and its ``forces``; other forces of the System stay
-    as they are. With ``atoms`` the model sees these particles only, as if they were alone (a
-    mechanical embedding is up to the other forces).
+    The integrator sees the energy of the model and its ``forces``; other forces of the System are
+    unchanged. With ``atoms`` the model sees these particles only, as an isolated system (mechanical
+    embedding is left to the other forces).
 
     Args:
-        system: before a Context or Simulation is made of it.
+        system: not yet used in a Context or Simulation.
         model: registered name, path of a file of weights, or a model in memory; for
             ``path="torchscript"`` a file written by ``forcedelta export``.
         topology_or_numbers: an `openmm.app.Topology`, or an atomic number for each particle.
@@ -59,21 +59,21 @@ def add_force_delta(
         path: "python" evaluates the model through `openmm.PythonForce`; "torchscript" runs an
             exported module in C++ through ``openmmtorch.TorchForce``, which has the device of
             OpenMM's platform and the dtype of the export.
-        periodic: whether the model sees periodic images; None takes what the topology, or without
-            one the other forces of the System say.
-        device: on which the model runs.
+        periodic: whether the model sees periodic images; None: as the topology does, or without one
+            as the other forces of the System do.
+        device: of the model.
         dtype: of the model's arithmetic, "float32" or "float64".
         charge: total charge of the atoms that the model sees, e, for models that take one and for
             reference calculations of the frames.
         spin: their spin multiplicity 2S + 1, likewise.
-        force_group: OpenMM's group of the force; with ``path="torchscript"`` 0 is the last one that
-            no other force has.
-        architecture, trust: see `forcedelta.load_model`; an exported module is code, too, and may
-            do more than compute only with ``trust``.
+        force_group: OpenMM's group of the force; with ``path="torchscript"`` 0 selects the last
+            group without other forces.
+        architecture, trust: see `forcedelta.load_model`; code in an exported module that does more
+            than compute also needs ``trust``.
 
-    The platforms Reference and CPU are tested. On the others, CUDA among them, the code differs in
-    one place (the engine is asked for each evaluation, as it may shift positions by box vectors),
-    which is tested on Reference only.
+    The platforms Reference and CPU are tested. On the others, including CUDA, the code differs in
+    one place: each evaluation goes through the engine, which may shift positions by box vectors.
+    This is tested on Reference only.
 
     ``path="torchscript"`` does not support: models that TorchScript refuses; another ``device`` or
     ``dtype`` than that of the platform and the export; errors of the model with their own type
@@ -82,7 +82,7 @@ def add_force_delta(
     comparing all pairs of atoms).
 
     Returns:
-        the handle of the force; `forcedelta.openmm.run` finds it by itself.
+        the handle of the force, which `forcedelta.openmm.run` finds in the System.
 
     Raises:
         ForceDeltaError: a topology of another size, virtual sites or particles without an element
@@ -93,7 +93,7 @@ def add_force_delta(
     if path not in ("python", "torchscript"):
         raise ForceDeltaError(f"path is {path!r}: pass 'python' or 'torchscript'")
     if isinstance(every, bool) or int(every) != every or every < 1:
-        raise ForceDeltaError(f"every is {every!r}: give a whole number of steps, at least 1")
+        raise ForceDeltaError(f"every is {every!r}: pass a whole number of steps, at least 1")
     if every > 1 and forces == "conservative":
         raise ForceDeltaError(
             "every must be 1 with conservative forces, which need the gradient at each step anyway"
@@ -152,8 +152,8 @@ def make_evaluator(
 ) -> RememberingEvaluator:
     """Load a model for the atoms that it sees.
 
-    A part of a System is a molecule for the model, even where the box is periodic: its images only
-    make it whole.
+    To the model, part of a System is a molecule even in a periodic box, whose images only make the
+    molecule whole.
     """
     loaded = load_model(
         model, DTYPES[dtype], usable_device(device), architecture=architecture, trust=trust

@@ -3,7 +3,7 @@
     potential = MLPotential("forcedelta", model="acac")
     system = potential.createMixedSystem(topology, mm_system, ml_atoms, mlLongRange=False)
 
-This module is imported with openmmml, in every process that uses it: it imports nothing heavy.
+openmmml imports this module in every process, so it imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 
 class ForceDeltaPotentialFactory:
-    """Makes the potential; the methods are named by openmm-ml."""
+    """Makes the potential; openmm-ml prescribes the names of the methods."""
 
     def createImpl(self, name: str, model: Any = None, **settings: Any) -> Any:  # noqa: N802
         """The potential of a model.
@@ -20,8 +20,8 @@ class ForceDeltaPotentialFactory:
         Args:
             name: "forcedelta".
             model: as for `forcedelta.openmm.add_force_delta`.
-            settings: others of its keyword arguments: forces, every, device, dtype, architecture,
-                trust.
+            settings: other keyword arguments of `add_force_delta`, such as forces, every, device,
+                dtype, charge, spin, architecture or trust.
 
         Raises:
             ForceDeltaError: no model was given.
@@ -55,7 +55,7 @@ class ForceDeltaPotentialFactory:
                 )
 
             def getMLLongRange(self) -> bool:  # noqa: N802
-                """False: the models see neighbours within a cutoff only."""
+                """False: the models see only neighbours within a cutoff."""
                 return False
 
         return ForceDeltaPotential()

@@ -1,4 +1,4 @@
-"""The force that OpenMM calls, and what it tells about its evaluations."""
+"""Handles of the force that OpenMM calls, with its evaluations."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ Forces = Literal["direct", "conservative"]
 _NAME = "ForceDelta "
 _monitors: weakref.WeakValueDictionary[str, Monitor] = weakref.WeakValueDictionary()
 
-# Platforms that hand a PythonForce the very positions of the context; the others may shift them by
-# box vectors.
+# Platforms that pass a PythonForce the positions of the context unchanged; the others may shift
+# them by box vectors.
 _PLAIN_PLATFORMS = ("Reference", "CPU")
 
 
 class Monitor(ABC):
-    """The handle of a force that `add_force_delta` added to a System.
+    """Handle of a force that `add_force_delta` added to a System.
 
     Attributes:
         atoms: [n] indices of the particles that the model sees.
         numbers: [n] their atomic numbers.
         periodic: whether the model sees periodic images.
         forces: "direct" or "conservative", those that drive the run.
-        every: U is computed each so many steps of `run`.
+        every: `run` computes U every N steps.
         model_info: name, hash, ... of the model, for the files.
         token: identifies the force in a System; the force's name ends with it.
-        force: the OpenMM force, as it was added.
-        electronic_state: charge, multiplicity and magnetic moments of the atoms that the model
-            sees, as the frames of a run tell them.
+        force: the OpenMM force that was added.
+        electronic_state: charge, multiplicity and magnetic moments of the model's atoms, as stored
+            in the frames of a run.
     """
 
     def __init__(
@@ -73,24 +73,23 @@ class Monitor(ABC):
     def measure(self, context: openmm.Context, full: bool = True) -> Measurement:
         """The model at the present configuration of a context.
 
-        The integrator's own evaluation of the same configuration is then for nothing, so that
-        measuring *before* a step adds no evaluation.
+        The integrator then reuses this evaluation, so that measuring *before* a step adds none.
 
         Args:
-            context: of the System that the force is in.
-            full: with U, u_i and both forces; otherwise what the run needs.
+            context: of the System that holds the force.
+            full: with U, u_i and both forces; otherwise only the forces that drive the run.
 
         Raises:
-            Exception: the model's own error, as it is.
+            Exception: the model's own error, unchanged.
         """
 
     @abstractmethod
     def watch(self, context: openmm.Context, running: bool) -> None:
-        """A run begins or ends: in one, frames are expected and evaluations are made with U."""
+        """Mark the begin or end of a run, during which evaluations for frames include U."""
 
     @abstractmethod
     def take_error(self) -> BaseException | None:
-        """The error that the last evaluation inside of OpenMM ended with, once."""
+        """Return the error of the last evaluation inside OpenMM, if any, and forget it."""
 
     def _register(self, system: openmm.System, force: openmm.Force) -> None:
         force.setName(_NAME + self.token)
@@ -103,8 +102,8 @@ class PythonMonitor(Monitor):
 
     Args:
         evaluator: of the model.
-        rebuild: (function, arguments) that make the evaluator again in another process; None
-            where the model exists in this process only, and a System with it cannot be serialised.
+        rebuild: (function, arguments) that make the evaluator in another process; None for a model
+            that exists in this process only, whose System cannot be serialised.
     """
 
     def __init__(
@@ -149,7 +148,7 @@ class PythonMonitor(Monitor):
         error, self._error = self._error, None
         return error
 
-    # --- evaluations that the engine asks for --------------------------------------------------
+    # --- evaluations requested by the engine ---------------------------------------------------
 
     def __call__(self, state: openmm.State) -> tuple[float, NDArray[np.floating]]:
         """Energy in kJ/mol and forces [n, 3] in kJ/(mol nm) of a state, for OpenMM."""
@@ -158,8 +157,8 @@ class PythonMonitor(Monitor):
         step = state.getStepCount()
         after_frame = self._running and step == self._frame_step
         other_volume = after_frame and box is not None and not np.array_equal(box, self._frame_box)
-        # After the frame of a step come the trials of a barostat, whose U nobody asks for, or, with
-        # an integrator that ends a step with its forces, the configuration of the next frame.
+        # The frame of a step is followed by trial volumes of a barostat, for which U is not needed,
+        # or, if the integrator ends a step with its forces, by the configuration of the next frame.
         due = (step + after_frame) % self.every == 0
         try:
             self._latest = self._evaluator.known(positions, box)
@@ -167,9 +166,9 @@ class PythonMonitor(Monitor):
                 full = self._running and due and not other_volume
                 self._latest = self._evaluator.evaluate(positions, box, full)
         except BaseException as error:
-            self._error = error  # OpenMM would only keep its text
+            self._error = error  # OpenMM would keep only its text
             if other_volume:
-                # raising would leave the trial volume in place; this makes the barostat refuse it
+                # raising would leave the trial volume in place; an infinite energy rejects it
                 return np.inf, np.zeros(positions.shape)
             raise
         energy = self._latest.openmm_energy
@@ -177,7 +176,7 @@ class PythonMonitor(Monitor):
             energy = np.inf  # a barostat would accept NaN
         return energy, self._latest.openmm_forces
 
-    # --- evaluations that a run asks for -------------------------------------------------------
+    # --- evaluations requested by a run --------------------------------------------------------
 
     def measure(self, context: openmm.Context, full: bool = True) -> Measurement:
         if context.getPlatform().getName() in _PLAIN_PLATFORMS:
@@ -195,7 +194,7 @@ class PythonMonitor(Monitor):
         return latest
 
     def _measure_through_engine(self, context: openmm.Context, full: bool) -> Measurement:
-        """Let OpenMM call the force, so that its next call sees the same positions."""
+        """Let OpenMM call the force; its next call then sees the same positions."""
         self._frame_step = None
         try:
             context.getState(energy=True, groups={_group(context, self.token)})
@@ -212,8 +211,8 @@ class PythonMonitor(Monitor):
     def __reduce__(self) -> tuple[Any, ...]:
         if self._rebuild is None:
             raise ForceDeltaError(
-                "this model exists in memory only, so its force cannot be serialised: load the "
-                "model by its name or from its file"
+                "a model in memory cannot be serialised with its force: load the model by its name "
+                "or from its file"
             )
         names = ("atoms", "numbers", "periodic", "forces", "every", "model_info")
         settings = {name: getattr(self, name) for name in names}
@@ -222,10 +221,10 @@ class PythonMonitor(Monitor):
 
 
 class _Unavailable:
-    """Stands for a model that could not be loaded again.
+    """Placeholder for a model that could not be loaded again.
 
-    An exception while OpenMM deserialises a System ends the process, so it is kept for the first
-    evaluation.
+    An exception during OpenMM's deserialisation of a System ends the process, so it is raised at
+    the first evaluation.
     """
 
     def __init__(self, error: Exception) -> None:
@@ -241,7 +240,7 @@ def _restore(
     rebuild_arguments: tuple[Any, ...],
     settings: dict[str, Any],
 ) -> Any:
-    """The force of a deserialised System: the live one in the same process, else a new one."""
+    """The force of a deserialised System: the existing one in the same process, or a new one."""
     live = _monitors.get(token)
     if live is not None:
         return live
@@ -256,11 +255,13 @@ def _group(context: openmm.Context, token: str) -> int:
     for force in context.getSystem().getForces():
         if _NAME + token in _names(force):
             return int(force.getForceGroup())
-    raise ForceDeltaError("the context's System does not hold this force: use its own monitor")
+    raise ForceDeltaError(
+        "the context's System does not hold this force: use that System's monitor"
+    )
 
 
 def _names(force: openmm.Force) -> list[str]:
-    """Names of a force and of those inside of it: openmm-ml interpolates with a CustomCVForce."""
+    """Names of a force and of those inside it: openmm-ml interpolates with a CustomCVForce."""
     names = [force.getName()]
     if isinstance(force, openmm.CustomCVForce):
         for index in range(force.getNumCollectiveVariables()):
@@ -269,15 +270,15 @@ def _names(force: openmm.Force) -> list[str]:
 
 
 def holds(force: openmm.Force, monitor: Monitor) -> bool:
-    """Whether a force of a System is that of a monitor itself, not one that contains it."""
+    """Whether a force of a System is the monitor's own, not one that contains it."""
     return str(force.getName()) == _NAME + monitor.token
 
 
 def find_monitor(system: openmm.System) -> Monitor:
-    """The monitor of the force that `add_force_delta` put into a System.
+    """The monitor of the force that `add_force_delta` added to a System.
 
     Raises:
-        ForceDeltaError: there is none, there are several, or its model could not be loaded.
+        ForceDeltaError: no such force, several of them, or one whose model is not loaded.
     """
     names = [name for force in system.getForces() for name in _names(force)]
     tokens = [name.removeprefix(_NAME) for name in names if name.startswith(_NAME)]
@@ -288,11 +289,11 @@ def find_monitor(system: openmm.System) -> Monitor:
         )
     if len(tokens) > 1:
         raise ForceDeltaError(
-            f"the System holds {len(tokens)} ForceDelta forces: a run can watch one"
+            f"the System holds {len(tokens)} ForceDelta forces: a run can monitor only one"
         )
     if tokens[0] not in _monitors:
         raise ForceDeltaError(
-            "the model of the System's ForceDelta force is not loaded: make the System with "
-            "add_force_delta again, or keep its monitor"
+            "the model of the System's ForceDelta force is not loaded: call add_force_delta on a new "
+            "System, or keep a reference to its monitor"
         )
     return _monitors[tokens[0]]

@@ -17,8 +17,8 @@ from .monitor import Monitor
 def degrees_of_freedom(system: openmm.System, atoms: NDArray[np.int64]) -> int:
     """Degrees of freedom of some particles of a System.
 
-    Three for each with a mass, less the constraints among them, less three for the centre of mass
-    where a CMMotionRemover holds it and the particles are the whole System.
+    Three for each particle with a mass, minus the constraints among them, minus three for the
+    centre of mass if a CMMotionRemover fixes it and the particles are the whole System.
     """
     chosen = {int(i) for i in atoms}
     mobile = {i for i in chosen if system.getParticleMass(i)._value > 0}
@@ -35,7 +35,7 @@ def degrees_of_freedom(system: openmm.System, atoms: NDArray[np.int64]) -> int:
 
 
 def capture(context: openmm.Context) -> dict[str, Any]:
-    """OpenMM's own checkpoint, with what is needed to refuse an unfit one."""
+    """OpenMM's own checkpoint, with the settings that a restart must match."""
     return {
         "engine": "openmm",
         "platform": context.getPlatform().getName(),
@@ -49,29 +49,29 @@ def restore(context: openmm.Context, monitor: Monitor, checkpoint: Checkpoint) -
     """Put a context into the state of a checkpoint, bit for bit.
 
     Raises:
-        ForceDeltaError: the checkpoint is of another engine, platform, integrator or System.
+        ForceDeltaError: the checkpoint is from another engine, platform, integrator or System.
     """
     state = checkpoint.state
     if state.get("engine") != "openmm":
         raise ForceDeltaError(
-            "the checkpoint is not one of OpenMM: continue with the engine that wrote it"
+            "the checkpoint was not written by OpenMM: continue with the engine that wrote it"
         )
     here = capture(context)
     for name in ("platform", "integrator", "particles"):
         if state[name] != here[name]:
             raise ForceDeltaError(
-                f"the checkpoint was written with {name} {state[name]} and the simulation has "
+                f"the checkpoint was written with {name} {state[name]}, but the simulation has "
                 f"{here[name]}: continue with the same"
             )
     if len(checkpoint.positions) != len(monitor.atoms):
         raise ForceDeltaError(
-            f"the checkpoint has {len(checkpoint.positions)} atoms of the model and the simulation "
-            f"{len(monitor.atoms)}: continue with the same atoms"
+            f"the model has {len(checkpoint.positions)} atoms in the checkpoint, but "
+            f"{len(monitor.atoms)} in the simulation: continue with the same atoms"
         )
     try:
         context.loadCheckpoint(state["context"].tobytes())
     except openmm.OpenMMException as error:
         raise ForceDeltaError(
-            f"OpenMM refuses the checkpoint ({error}): continue on the same machine type, with the "
+            f"OpenMM refuses the checkpoint ({error}): continue on the same type of machine with the "
             "same version of OpenMM"
         ) from error

@@ -1,4 +1,4 @@
-"""Driving an OpenMM simulation with hooks that may stop it."""
+"""OpenMM runs with hooks that may stop them."""
 
 from __future__ import annotations
 
@@ -37,37 +37,37 @@ def run(
     """Run an OpenMM simulation with hooks until it is done, stopped or interrupted.
 
     Before each step the model is evaluated at the present configuration and the hooks get its
-    `md_hooks.Frame`; the integrator then finds its forces already computed. So a run that a hook
-    stops has not taken the step: positions, velocities, box, time and random numbers of the context
-    are those of the frame that stopped it, and a run that goes on from there equals one that was
-    never stopped. Reporters of the simulation work as usual and see the same steps.
+    `md_hooks.Frame`; the integrator then reuses the computed forces. A run that a hook stops has
+    therefore not taken the step: positions, velocities, box, time and random numbers of the context
+    are those of the frame that stopped it, and a run continued from there equals an uninterrupted
+    one. Reporters of the simulation work as usual and see the same steps.
 
-    The frame holds the atoms that the model sees, and the model's energy and forces. OpenMM's
-    integrators of the leapfrog kind (Verlet, Langevin, LangevinMiddle, NoseHoover) keep velocities
-    half a step behind the positions. Where the model's force is the only one in the System, the
-    frame has those of the step itself; next to other forces or constraints it has OpenMM's, and the
-    file says so: ``velocity_offset`` in the run's settings is then -0.5 (steps), else 0. The
-    temperature is that of the frame's velocities.
+    The frame holds the model's atoms, energy and forces. OpenMM's leapfrog integrators (Verlet,
+    Langevin, LangevinMiddle, NoseHoover) keep velocities half a step behind the positions. If the
+    model's force is the only one in the System, the frame has velocities at the time of the
+    positions; with other forces or constraints it has OpenMM's, and ``velocity_offset`` in the
+    run's settings is -0.5 (steps) instead of 0. The temperature is that of the frame's velocities.
 
-    Ctrl-C and SIGTERM end the run after the step that is being made; a second signal ends it in
-    the middle of the step.
+    Ctrl-C and SIGTERM end the run after the current step; a second signal ends it within the step.
 
     Args:
         simulation: an `openmm.app.Simulation` with positions, of a System to which
             `add_force_delta` added its force.
-        steps: number of steps to make.
+        steps: number of steps.
         hooks: see `md_hooks.HookChain`.
-        info: about the run; what is known of it is filled in.
+        info: about the run; missing entries are filled in.
         restart: a file written by `md_hooks.Recorder` in such a run, or its checkpoint: the
-            simulation takes up the state of that step, and the next frame is that of the next step.
+            simulation continues from the state of that step, and the first frame is that of the
+            next step.
 
     Returns:
-        why and where the run ended.
+        why and at which step the run ended.
 
     Raises:
-        ForceDeltaError: the System has no force of `add_force_delta`; an unfit checkpoint.
-        Exception: errors of the model or of a hook, as they are, after the hooks were closed; a
-            note on the exception names the step.
+        ForceDeltaError: the System has no force of `add_force_delta`, or the checkpoint does not
+            match.
+        Exception: errors of the model or of a hook, unchanged, after the hooks were closed; a note
+            on the exception names the step.
     """
     chain = hooks if isinstance(hooks, HookChain) else HookChain(hooks)
     monitor = find_monitor(simulation.system)
@@ -176,7 +176,7 @@ class _Frames:
             direct_forces=measured.direct_forces,
             conservative_forces=measured.conservative_forces,
             extra=Frame.scalars(measured.expected_errors),
-            why_no_force_delta="the model gave none"
+            why_no_force_delta="the model returned none"
             if due and measured.force_delta is None
             else "",
             **self._electronic_state,
@@ -192,7 +192,7 @@ class _Frames:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Closes the hooks at the end, whatever the end is."""
+        """Close the hooks at the end, also after an error."""
         self.monitor.watch(self.context, True)
         self.session.count_from_now()
         try:

@@ -1,4 +1,4 @@
-"""A model that was exported to TorchScript, behind an `openmmtorch.TorchForce`."""
+"""A model exported to TorchScript, behind an `openmmtorch.TorchForce`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from .units import EV, EV_PER_ANGSTROM
 
 _REQUEST = "forcedelta_request"
 _GROUPS = 32
-_GIVEN = ("name", "weights_hash", "library", "elements", "cutoff", "periodic", "dtype", "torch")
+_REQUIRED = ("name", "weights_hash", "library", "elements", "cutoff", "periodic", "dtype", "torch")
 
 
 class TorchMonitor(Monitor):
@@ -82,11 +82,7 @@ class TorchMonitor(Monitor):
         self._context: openmm.Context | None = None
 
     def add_to(self, system: openmm.System, group: int = 0) -> None:
-        """Add the force to a System, in one of OpenMM's force groups.
-
-        Raises:
-            ForceDeltaError: other forces are in the same group.
-        """
+        """Add the force to a System; group 0 selects the last force group without other forces."""
         force = self._make()
         force.setUsesPeriodicBoundaryConditions(self.periodic)
         force.setOutputsForces(True)
@@ -102,7 +98,7 @@ class TorchMonitor(Monitor):
 
     @property
     def evaluations(self) -> int:
-        """Passes of the model so far, in the context that was measured last."""
+        """Passes of the model so far, in the last context that was measured."""
         if self._context is None:
             return 0
         before = self._context.getParameter(_REQUEST)
@@ -152,26 +148,26 @@ def _torch_force() -> Any:
         from openmmtorch import TorchForce
     except (ImportError, OSError) as error:
         raise ForceDeltaError(
-            f"path='torchscript' needs openmmtorch and the torch that it was made for ({error}): in an "
-            f"environment of its own, {command('torchforce')}; or use path='python'"
+            f"path='torchscript' needs openmmtorch and the version of torch that it was built for "
+            f"({error}): in a separate environment, {command('torchforce')}; or use path='python'"
         ) from error
     _load_plugins_again()
     return TorchForce
 
 
 def _load_plugins_again() -> None:
-    """Loads TorchForce's plug-ins that OpenMM could not load when it was imported.
+    """Load TorchForce's plug-ins that OpenMM could not load during its import.
 
-    OpenMM loads all plug-ins at its import. Those of TorchForce need the libraries of torch, which
-    are there once torch is imported: too late where OpenMM came first. What still fails, such as
-    the plug-in of a GPU that this machine lacks, is told by OpenMM when its platform is asked for.
+    OpenMM loads all plug-ins during its import. Those of TorchForce need the libraries of torch,
+    which are missing if OpenMM is imported before torch. Remaining failures, such as the plug-in
+    of a GPU that this machine lacks, are reported by OpenMM when their platform is requested.
     """
     for failure in openmm.Platform.getPluginLoadFailures():
         found = re.search(r"(/.*OpenMMTorch\w*\.\w+):", failure)
         if found and found[1] not in _loaded_again:
             with contextlib.suppress(openmm.OpenMMException):
                 openmm.Platform.loadPluginLibrary(found[1])
-                _loaded_again.add(found[1])  # OpenMM keeps it in its list of failures
+                _loaded_again.add(found[1])  # OpenMM does not clear its list of failures
 
 
 _loaded_again: set[str] = set()
@@ -181,13 +177,13 @@ def load_exported(path: str | Path, trust: bool = False) -> tuple[Any, dict[str,
     """The module and the description in a file of `forcedelta export`.
 
     Raises:
-        ForceDeltaError: another file, one that is damaged, or code that does more than compute
+        ForceDeltaError: another kind of file, a damaged one, or code that does more than compute,
             without ``trust``.
     """
     if not isinstance(path, str | Path) or not Path(path).is_file():
         raise ForceDeltaError(
-            f"path='torchscript' needs a file of 'forcedelta export', not {path!r}: export the "
-            "model first"
+            f"path='torchscript' needs a file written by 'forcedelta export', not {path!r}: export "
+            "the model first"
         )
     advice = f"write it with 'forcedelta export MODEL --out {path}'"
     try:

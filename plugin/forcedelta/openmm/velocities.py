@@ -24,9 +24,9 @@ HALF_A_STEP_BEHIND = (
     "VariableVerletIntegrator",
     "VerletIntegrator",
 )
-"""OpenMM's integrators of the leapfrog kind: with x(t), their state holds v(t - dt/2). Adding half a
-step of F(t)/m to it conserved the total energy of oscillators 65 times as well in all but the two
-of variable step, where the gain is smaller."""
+"""OpenMM's leapfrog integrators: with x(t), their state holds v(t - dt/2). Adding half a step of
+F(t)/m improved the conservation of the total energy of oscillators by a factor of 65 for all but
+the two with variable steps, for which the gain is smaller."""
 
 _MOVE_NO_ATOMS = (
     openmm.CMMotionRemover,
@@ -49,8 +49,8 @@ class Velocities:
         monitor: of the force in its System.
 
     Attributes:
-        masses: [n] amu, of the model's atoms. An atom that OpenMM holds fixed by a mass of 0 has the
-            mass of its element here.
+        masses: [n] amu, of the model's atoms. An atom fixed in OpenMM by a mass of 0 has the mass of
+            its element here.
         offset: time of the frames' velocities relative to their positions, in time steps: 0 or -0.5.
     """
 
@@ -76,7 +76,7 @@ class Velocities:
         """
         state = self._context.getState(velocities=True)
         velocities = state.getVelocities(asNumpy=True)._value[self._atoms]
-        velocities[~self._mobile] = 0.0  # OpenMM keeps what it was given for an atom it holds fixed
+        velocities[~self._mobile] = 0.0  # OpenMM keeps the initial velocity of a fixed atom
         if self._shifted:
             half = 0.5 * self._integrator.getStepSize()._value
             change = half * measured.openmm_forces / self.masses[:, None]

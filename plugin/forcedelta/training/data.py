@@ -1,5 +1,6 @@
 """Labelled structures: read from extended XYZ, turned into graphs, collected into batches."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,47 +46,53 @@ class Batch:
 
 
 def read_frames(path: Path) -> list[Atoms]:
-    """All frames of a structure file. Raises ForceDeltaError where it is missing, unreadable or empty."""
+    """All frames of a structure file; ForceDeltaError if it is missing, unreadable or empty."""
     try:
         frames = ase.io.read(path, ":")
     except Exception as error:  # ASE's readers raise whatever their parsers raise
         raise ForceDeltaError(f"{path}: cannot be read as a structure file ({error})") from error
     if not frames or isinstance(frames, Atoms):
-        raise ForceDeltaError(f"{path}: holds no frames")
+        raise ForceDeltaError(f"{path} holds no frames")
     return frames
 
 
 def read_labelled(path: Path) -> list[Atoms]:
-    """Frames of an extended-XYZ file (Å) that has an energy (eV) and forces (eV/Å) for each.
+    """Frames of an extended-XYZ file (Å) with an energy (eV) and forces (eV/Å) for each.
 
     Raises:
-        ForceDeltaError: the file cannot be read, is empty, or lacks a label; labels that are not
-            finite, or energies of two kinds (`energy_of`).
+        ForceDeltaError: the file cannot be read or is empty; labels are missing or not finite, or
+            the energies are of two kinds (`energy_of`).
     """
     frames = read_frames(path)
     for index, atoms in enumerate(frames):
-        results = _results(atoms)
-        if "forces" not in results or not {"energy", "free_energy"} & results.keys():
+        missing = _missing_labels(atoms)
+        if missing:
+            found = _label_keys(atoms)
+            advice = (
+                f"it has the labels {', '.join(found)}: name them energy and forces"
+                if found
+                else "training needs the labels energy and forces in each frame"
+            )
             raise ForceDeltaError(
                 f"{path}: frame {index} has no energy or no forces (its labels: "
                 f"{_label_keys(atoms)}); training needs both"
             )
         if not np.isfinite(energy_of(atoms)) or not np.isfinite(forces_of(atoms)).all():
             raise ForceDeltaError(
-                f"{path}: frame {index} has an energy or forces that are not finite: remove it"
+                f"{path}: the energy or forces of frame {index} are not finite: remove the frame"
             )
     _same_kind_of_energy(frames, path)
     return frames
 
 
 def energy_of(atoms: Atoms) -> float:
-    """The labelled energy (eV) whose gradient the labelled forces are.
+    """The labelled energy (eV) that is consistent with the labelled forces.
 
     With smeared occupations it is ``free_energy``; ``energy`` is extrapolated to zero smearing.
     Energies of constraints (ASE's Hookean) are not part of a label.
 
     Raises:
-        ForceDeltaError: there is none.
+        ForceDeltaError: the structure has no energy.
     """
     results = _results(atoms)
     energy = results.get("free_energy", results.get("energy"))
@@ -95,7 +102,7 @@ def energy_of(atoms: Atoms) -> float:
 
 
 def forces_of(atoms: Atoms) -> NDArray[np.float64]:
-    """The labelled forces [N, 3] (eV/Å) of all atoms, also of those that a constraint holds."""
+    """The labelled forces [N, 3] (eV/Å) of all atoms, constrained ones included."""
     return np.asarray(_results(atoms)["forces"], dtype=float)
 
 
@@ -112,7 +119,7 @@ def _label_keys(atoms: Atoms) -> str:
 
 
 def _same_kind_of_energy(frames: list[Atoms], path: Path) -> None:
-    """Raises ForceDeltaError where only some frames have a free energy, and it differs."""
+    """Refuse a file in which only some frames have a free energy that differs from the energy."""
     without = [index for index, a in enumerate(frames) if "free_energy" not in _results(a)]
     smeared = [
         index
@@ -127,10 +134,10 @@ def _same_kind_of_energy(frames: list[Atoms], path: Path) -> None:
 
 
 def energy_words(frames: list[Atoms]) -> str:
-    """Which energy of the frames is trained on."""
+    """Description of the energies used for training."""
     smeared = sum("free_energy" in _results(atoms) for atoms in frames)
     if smeared == len(frames):
-        return "free_energy, whose gradient the forces are"
+        return "free_energy, which is consistent with the forces"
     return "energy" if smeared == 0 else f"free_energy of {smeared} frames, energy of the others"
 
 
@@ -201,6 +208,6 @@ def reference_energies(
     counts = np.array(
         [[np.sum(atoms.numbers == number) for number in elements] for atoms in frames]
     )
-    left = np.array([energy_of(atoms) for atoms in frames]) - counts @ start
-    correction, *_ = np.linalg.lstsq(counts.astype(float), left, rcond=None)
+    remainder = np.array([energy_of(atoms) for atoms in frames]) - counts @ start
+    correction, *_ = np.linalg.lstsq(counts.astype(float), remainder, rcond=None)
     return start + correction

@@ -1,4 +1,4 @@
-"""The training loop: AdamW, warm-up and cosine, moving average of the weights."""
+"""The training loop: AdamW, warm-up and cosine decay, moving average of the weights."""
 
 import copy
 import math
@@ -16,7 +16,7 @@ from forcedelta.training.data import Batch, collect
 
 @dataclass(frozen=True)
 class Settings:
-    """How to train. Weights multiply losses in eV/atom (energy) and eV/Å (forces)."""
+    """Settings of training. The weights multiply losses in eV/atom (energy) and eV/Å (forces)."""
 
     epochs: int
     batch_size: int = 5

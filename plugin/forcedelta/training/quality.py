@@ -1,4 +1,4 @@
-"""How good a model is, and how well its Force Delta ranks its errors, beside trivial predictors."""
+"""Errors of a model, and their ranking by the Force Delta in comparison with trivial predictors."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -93,7 +93,7 @@ def ensemble_spread(members: Sequence[Errors]) -> Array:
 
 
 def ranked(predictors: dict[str, Array], error: Array) -> dict[str, dict[str, float]]:
-    """Spearman's r_s, and AUROC for the worst tenth, of each predictor; NaN for few structures."""
+    """Spearman's r_s and the AUROC for the worst tenth of each predictor; NaN for few structures."""
     enough = len(error) >= 3
     return {
         name: {
@@ -105,7 +105,7 @@ def ranked(predictors: dict[str, Array], error: Array) -> dict[str, dict[str, fl
 
 
 def summary(errors: Errors) -> dict[str, float]:
-    """The numbers that go into the metadata of a file of weights; meV, meV/Å."""
+    """Errors and ranking for the metadata of a file of weights; meV, meV/Å."""
     return {
         "frames": len(errors.epsilon),
         "direct_mae_meV_per_A": round(1e3 * errors.mae(errors.direct_absolute), 1),
@@ -116,7 +116,7 @@ def summary(errors: Errors) -> dict[str, float]:
 
 
 def predictors(errors: Errors, members: Sequence[Errors] = ()) -> dict[str, Array]:
-    """The Force Delta and its controls."""
+    """Values of the Force Delta and of the controls, by name."""
     named = {
         "Force Delta U": errors.force_delta,
         "predicted energy": errors.energy,

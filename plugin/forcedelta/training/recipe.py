@@ -17,11 +17,11 @@ class Recipe:
     """Training set, network, settings, and the metadata of the file of weights."""
 
     training: list[str]  # extended-XYZ files with energies (eV) and forces (eV/Å)
-    network: dict[str, Any]  # arguments of DirectForceNetwork but for the elements; cutoff in Å
+    network: dict[str, Any]  # arguments of DirectForceNetwork except the elements; cutoff in Å
     settings: Settings
     metadata: dict[str, Any]  # name, source, licence, level_of_theory, regime, periodic
-    isolated_atoms: str | None = None  # file with one frame of each element alone
-    validation: float = 0.1  # share of the frames of each file that is kept out of training
+    isolated_atoms: str | None = None  # file with one isolated atom of each element
+    validation: float = 0.1  # fraction of the frames of each file that is held out
     split_seed: int = 0
 
 
@@ -32,9 +32,11 @@ def shipped_recipes() -> list[str]:
 
 
 def read_recipe(name: str) -> Recipe:
-    """A recipe by the name of a shipped one or by the path of a TOML file.
+    """A recipe by the name of a shipped one or the path of a TOML file.
 
-    Raises ForceDeltaError for a file that does not exist, is no TOML, or has a key missing or unknown.
+    Raises:
+        ForceDeltaError: the file does not exist, is not TOML, or has a missing, unknown or invalid
+            key.
     """
     if name in shipped_recipes():
         table = tomllib.loads(
@@ -42,25 +44,30 @@ def read_recipe(name: str) -> Recipe:
         )
     elif not Path(name).exists():
         shipped = ", ".join(shipped_recipes())
-        raise ForceDeltaError(f"{name}: no such recipe; give a TOML file or one of {shipped}")
+        raise ForceDeltaError(f"{name}: no such recipe; pass a TOML file or one of {shipped}")
     else:
-        table = read_toml(name, f"give a TOML file or one of {', '.join(shipped_recipes())}")
+        table = read_toml(name, f"pass a TOML file or one of {', '.join(shipped_recipes())}")
     known = {field.name for field in fields(Recipe)}
     unknown = sorted(set(table) - known)
     missing = sorted({"training", "network", "settings", "metadata"} - set(table))
     if unknown or missing:
+        problems = [
+            f"{kind} keys {', '.join(keys)}"
+            for kind, keys in (("unknown", unknown), ("missing", missing))
+            if keys
+        ]
         raise ForceDeltaError(
-            f"{name}: unknown keys {unknown}, missing keys {missing}; a recipe has {sorted(known)}"
+            f"{name}: {'; '.join(problems)}; the keys of a recipe are {', '.join(sorted(known))}"
         )
     for key, hint in get_type_hints(Recipe).items():
         if key in table:
             _check_type(name, key, table[key], hint)
     if not all(isinstance(file, str) and file for file in table["training"]):
-        raise ForceDeltaError(f"{name}: training must be a list of names of files")
+        raise ForceDeltaError(f"{name}: training must be a list of file names")
     given = table.pop("settings")
     for key, value in given.items():
         if not isinstance(value, int | float) or isinstance(value, bool) or not value >= 0:
-            raise ForceDeltaError(f"{name}: [settings] {key} must be a number of 0 or more")
+            raise ForceDeltaError(f"{name}: [settings] {key} must be a non-negative number")
     try:
         settings = Settings(**given)
     except TypeError as error:

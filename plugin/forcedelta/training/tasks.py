@@ -40,9 +40,9 @@ class TrainingResult:
 
     Attributes:
         network: with averaged weights.
-        metadata: as written into its file.
+        metadata: as written to its file.
         held_out: errors on the held-out frames (`quality.summary`); empty without such frames.
-        seconds: duration.
+        seconds: duration of the training.
     """
 
     network: DirectForceNetwork
@@ -62,18 +62,18 @@ def train_recipe(
 ) -> TrainingResult:
     """Train a network from a recipe, in one thread.
 
-    Batches of small structures gain nothing from more threads.
+    More threads do not speed up batches of small structures.
 
     Args:
         recipe: a recipe, its TOML file, or the name of a shipped one.
         data: folder of the labelled extended-XYZ files.
         out: file of weights to write (.safetensors).
-        seed: replaces the recipe's.
+        seed: replaces the recipe's seed.
         report_every: epochs between two lines of progress.
-        report: receives these lines.
+        report: called with each line.
 
     Raises:
-        ForceDeltaError: an invalid recipe, labels that do not fit, or too few frames.
+        ForceDeltaError: an invalid recipe, unusable labels, or too few frames.
     """
     if out is not None and not Path(out).parent.is_dir():
         raise ForceDeltaError(f"{out} cannot be written: make the folder {Path(out).parent} first")
@@ -85,14 +85,14 @@ def train_recipe(
     frames, held_out = split(made, folder)
     if len(frames) < settings.batch_size:
         raise ForceDeltaError(
-            f"{len(frames)} frames to train on are fewer than a batch of {settings.batch_size}: lower "
+            f"the {len(frames)} training frames do not fill a batch of {settings.batch_size}: lower "
             "batch_size under [settings] in the recipe, or label more frames"
         )
     cutoff = made.network["cutoff"]
     parts = [to_batch(atoms, cutoff) for atoms in frames]
     tests = [to_batch(atoms, cutoff) for atoms in held_out]
     network = new_network(made, frames, parts, folder)
-    report(f"{len(parts)} frames to train on, {len(tests)} held out")
+    report(f"{len(parts)} training frames, {len(tests)} held out")
     report(f"labels: {energy_words(frames)}; forces of all atoms, without constraints")
     if warning := mixed_levels(frames + held_out):
         _log.warning(warning)
@@ -118,7 +118,7 @@ def train_recipe(
 
 
 def held_out_frames(recipe: str | Path | Recipe, data: str | Path = ".") -> list[Atoms]:
-    """The labelled frames that a recipe keeps out of training.
+    """The labelled frames that a recipe holds out of training.
 
     Raises:
         ForceDeltaError: an invalid recipe, or one that trains on all frames.
@@ -127,9 +127,13 @@ def held_out_frames(recipe: str | Path | Recipe, data: str | Path = ".") -> list
     held_out = split(made, Path(data))[1]
     if not held_out:
         raise ForceDeltaError(
-            f"recipe {made.name if hasattr(made, 'name') else recipe} trains on all frames: none are held out"
+            f"{_title(recipe)} trains on all frames: set validation above 0 to hold some out"
         )
     return held_out
+
+
+def _title(recipe: str | Path | Recipe) -> str:
+    return "the recipe" if isinstance(recipe, Recipe) else f"recipe {recipe}"
 
 
 def measure_models(
@@ -141,13 +145,13 @@ def measure_models(
     """Errors of models on labelled sets: the recipe's held-out frames, other files, and all pooled.
 
     Args:
-        models: the first one is measured, the others are members of an ensemble with it.
-        recipe: whose held-out frames are the first set.
-        also: further labelled files in ``data``, each a set.
+        models: names or files.
+        recipe: its held-out frames are the first set.
+        also: further labelled files in ``data``, each one a set.
         data: folder of the labelled extended-XYZ files.
 
     Returns:
-        by set, the errors of each model.
+        the errors of each model, by set.
     """
     torch.set_num_threads(1)
     sets = {"held out": split(read_recipe(str(recipe)), Path(data))[1]}
@@ -171,7 +175,7 @@ def network_of(model: LoadedModel) -> DirectForceNetwork:
 
 
 def split(recipe: Recipe, data: Path) -> tuple[list[Atoms], list[Atoms]]:
-    """Training and held-out frames of a recipe; the same ones whenever it is called."""
+    """Training and held-out frames of a recipe; the split is the same in every call."""
     generator = np.random.default_rng(recipe.split_seed)
     training: list[Atoms] = []
     held_out: list[Atoms] = []
@@ -187,7 +191,7 @@ def split(recipe: Recipe, data: Path) -> tuple[list[Atoms], list[Atoms]]:
 def new_network(
     recipe: Recipe, frames: list[Atoms], parts: list[Batch], data: Path
 ) -> DirectForceNetwork:
-    """A network with random weights and the scales of the training set."""
+    """A network with random weights and with scales from the training set."""
     elements = sorted({int(number) for atoms in frames for number in atoms.numbers})
     isolated: list[Atoms] = []
     if recipe.isolated_atoms:

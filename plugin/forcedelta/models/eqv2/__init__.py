@@ -1,1 +1,1 @@
-"""EquiformerV2 of fairchem-core 1.10, with the gradient of its energy made right."""
+"""EquiformerV2 of fairchem-core 1.10, with the correct gradient of its energy."""

@@ -1,4 +1,4 @@
-"""The published EquiformerV2 models of OMat24, and how to get their library; nothing heavy here."""
+"""The published EquiformerV2 models of OMat24 and their library; imports nothing heavy."""
 
 from forcedelta.installing import command
 from forcedelta.models.catalogue import Family, Published
@@ -49,7 +49,7 @@ FAMILY = Family(
     ),
     architectures=("eqV2",),
     apart=(
-        "in an environment of its own: fairchem-core 2.x, which has no EquiformerV2, is imported "
-        "under the same name, so that an environment holds one of the two"
+        "in a separate environment: fairchem-core 2.x, which has no EquiformerV2, has the same import "
+        "name"
     ),
 )

@@ -1,4 +1,4 @@
-"""Checkpoints of fairchem-core 1.x: what is in them, and whether it is what we need.
+"""Reading and checking checkpoints of fairchem-core 1.x.
 
 A file of its trainers is a dictionary with ``config`` (under "model" the arguments of HydraModel: a
 backbone and its heads), ``state_dict``, ``normalizers`` and ``elementrefs`` by the name of what is
@@ -167,12 +167,12 @@ def _network(path: Path, model: dict[str, Any]) -> Any:
         )
     if model.get("finetune_config"):
         raise ForceDeltaError(
-            f"{path}: still refers to the checkpoint that its training started from; fairchem's "
-            "convert_hydra_to_release.py writes one that stands alone"
+            f"{path} refers to the checkpoint from which its training started: convert it with "
+            "fairchem's convert_hydra_to_release.py"
         )
     named = backbone.get("model")
     if not _is_a(named, (EquiformerV2Backbone,)):
-        raise ForceDeltaError(f"{path}: holds a network of the kind '{named}', not EquiformerV2")
+        raise ForceDeltaError(f"{path} holds a network of the kind '{named}', not EquiformerV2")
     for name, head in heads.items():
         module = head.get("module") if isinstance(head, dict) else None
         if not _is_a(module, _HEADS):
@@ -193,9 +193,9 @@ def _network(path: Path, model: dict[str, Any]) -> Any:
 
 
 def _is_a(name: Any, classes: tuple[type, ...]) -> bool:
-    """Whether the library builds one of these classes for a name, or a path, from a config.
+    """Whether the library builds one of these classes for a name or path in a config.
 
-    A path may lead anywhere, and what it leads to is called: only EquiformerV2's own are followed.
+    A path may name any code, which would be called: only paths within EquiformerV2 are followed.
     """
     if not isinstance(name, str) or ("." in name and not name.startswith(_PACKAGE)):
         return False
@@ -220,17 +220,17 @@ def _head(path: Path, network: Any, output: str, classes: tuple[Any, ...]) -> st
             "checkpoint that has one"
         )
     raise ForceDeltaError(
-        f"{path}: the network has {len(names) or 'no'} heads for {output}, and exactly one is needed"
+        f"{path}: the network has {len(names) or 'no'} heads for {output}, but needs exactly one"
     )
 
 
 def _load_weights(path: Path, network: nn.Module, state: Any) -> None:
-    """Fills in all weights. A head that kept its random ones would be believed otherwise."""
+    """Load all weights; a missing one would leave random values in a head."""
     if not isinstance(state, Mapping) or not all(
         isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()
     ):
         raise ForceDeltaError(f"{path}: its state_dict does not consist of tensors")
-    # one for each wrapper that training put around the network
+    # one prefix for each wrapper around the network during training
     while state and all(key.startswith("module.") for key in state):
         state = {key.removeprefix("module."): value for key, value in state.items()}
     expected = network.state_dict()
@@ -251,7 +251,7 @@ def _load_weights(path: Path, network: nn.Module, state: Any) -> None:
 
 
 def _scale(path: Path, name: str, state: Mapping[str, Any]) -> tuple[float, float]:
-    """Mean and root mean square of a normaliser; old files call the second one std."""
+    """Mean and root mean square of a normaliser; old files name the latter std."""
     try:
         mean, scale = float(state["mean"]), float(state["rmsd" if "rmsd" in state else "std"])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:

@@ -1,12 +1,12 @@
-"""Frames of the edges of EquiformerV2, with the derivative that the library leaves out.
+"""Frames of the edges of EquiformerV2, with the derivative that the library omits.
 
-EquiformerV2 turns the features of each edge into a frame whose y axis lies along the edge, and back
-again: ``D(R) x`` with the Wigner matrix of a rotation R. The library takes R and D out of the
-autograd graph, so that the gradient of its energy lacks everything that comes from edges changing
-their direction; differentiating through its formulas instead gives NaN for edges along y.
+EquiformerV2 rotates the features of each edge into a frame whose y axis lies along the edge, and
+back: ``D(R) x`` with the Wigner matrix of a rotation R. The library detaches R and D from the
+autograd graph, so that the gradient of its energy lacks all contributions from changes in the
+direction of edges; differentiating its formulas instead gives NaN for edges along y.
 
-Here R and D stay as the library computes them, outside of the graph, and the derivative is added
-from what rotations are. When the edge r moves by dr, its frame turns by
+Here R and D remain those of the library, outside the graph, and the derivative is added
+analytically. When the edge r moves by dr, its frame rotates by
 
     w = r x dr / |r|^2 + t n,    n = r / |r|
 
@@ -14,13 +14,13 @@ and with the generators X_k of rotations (e3nn's, antisymmetric)
 
     dR = -R [w]x,    dD = -D (w . X),    dD^T = (w . X) D^T.
 
-The first part of w turns the edge itself. The second turns the frame about the edge, by which a
-network with finitely many grid points is changed too, if little: the library builds the frame from
-a random vector u, z = n x u / |n x u|, and with that vector held fixed,
+The first part of w rotates the edge itself. The second rotates the frame about the edge, which has a
+small effect on a network with finitely many grid points: the library builds the frame from a random
+vector u, z = n x u / |n x u|, and with that vector held fixed,
 
     t = -(n . u) / |n x u| * (z . dr) / |r|.
 
-Products of Wigner matrices and features are functions of their own, because then the gradient with
+Products of Wigner matrices and features are separate autograd functions, so that the gradient with
 respect to w needs no gradient of the matrices: for y = D x with the gradient g of y it is
 ``-(D^T g) . X_k x``, and D^T g is needed anyway.
 """
@@ -38,7 +38,7 @@ from torch.autograd.function import once_differentiable
 
 @contextmanager
 def random_numbers(seed: int, device: torch.device) -> Iterator[None]:
-    """torch's random numbers from a seed, and afterwards as if nobody had drawn any."""
+    """Seed torch's random numbers, and restore their state afterwards."""
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         torch.default_generator.manual_seed(seed)
@@ -59,17 +59,17 @@ def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
 
 
 class EdgeFrames:
-    """The rotations of all edges of one evaluation, and how they turn when atoms move.
+    """The rotations of all edges of one evaluation and their derivative.
 
     Attributes:
-        seed: of the random vectors that the frames are built from.
-        live: False leaves the derivative out, as the library does; the gradient of the energy is
-            then wrong.
+        seed: of the random vectors from which the frames are built.
+        live: False omits the derivative, as the library does; the gradient of the energy is then
+            wrong.
         tilt: [3, 3], a rotation. The library's choice of frames jumps for edges along the x and z
-            axes, which ideal crystals have, so it is asked for those of edges that are rotated by
-            this; the frames are as good as any. With a unit matrix they are the library's own.
-        turn: [E, 3] the vector w of the module's description, of value 0; its gradient leads to the
-            edges.
+            axes, which occur in ideal crystals, so it is applied to edges rotated by this matrix;
+            the frames are equally valid. With a unit matrix they are the library's own.
+        turn: [E, 3], the vector w of the module's description; its value is 0, and its gradient is
+            connected to the edges.
     """
 
     def __init__(self, seed: int = 0) -> None:
@@ -79,12 +79,11 @@ class EdgeFrames:
         self.turn = torch.empty(0, 3)
 
     def rotations(self, data: Any, edge_index: Tensor, vectors: Tensor) -> Tensor:
-        """[E, 3, 3] R, without a graph: the library's, from the seed. In place of its
-        ``_init_edge_rot_mat``.
+        """The library's [E, 3, 3] R from the seed, detached; replaces its ``_init_edge_rot_mat``.
 
         Args:
-            data: not looked at.
-            edge_index: not looked at.
+            data: not used.
+            edge_index: not used.
             vectors: [E, 3] Å, the edges.
         """
         edges = vectors.detach()
@@ -95,7 +94,7 @@ class EdgeFrames:
         with random_numbers(self.seed, edges.device):
             tilted = init_edge_rot_mat(edges @ tilt.T)
         with random_numbers(self.seed, edges.device):
-            random = torch.rand_like(edges) - 0.5  # what it has drawn
+            random = torch.rand_like(edges) - 0.5  # the numbers that it has drawn
         rotations: Tensor = tilted @ tilt
         moved = vectors if self.live else edges
         self.turn = _turn(
@@ -108,9 +107,9 @@ class EdgeFrames:
 
 
 def _cotangents(random: Tensor, along: Tensor, z: Tensor) -> Tensor:
-    """[E] (n . u) / |n x u| of the edges' directions n and the vectors u that z are made from."""
+    """[E] (n . u) / |n x u| for the directions n of the edges and the vectors u that define z."""
     x, y, w = (random / random.norm(dim=1, keepdim=True)).unbind(1)
-    # the library takes one of three vectors, so that none is close to its edge: z is normal to it
+    # the library chooses one of three vectors that is not close to the edge; z is normal to it
     three = torch.stack(
         [torch.stack([x, y, w], 1), torch.stack([-y, x, w], 1), torch.stack([x, -w, y], 1)]
     )
@@ -120,7 +119,7 @@ def _cotangents(random: Tensor, along: Tensor, z: Tensor) -> Tensor:
 
 
 def _turn(move: Tensor, edges: Tensor, z: Tensor, cotangents: Tensor) -> Tensor:
-    """[E, 3] w of the module's description for moves [E, 3] Å of the edges; linear in these."""
+    """[E, 3] w of the module's description for displacements [E, 3] Å of the edges, linear in them."""
     length = edges.norm(dim=1, keepdim=True)
     across = torch.linalg.cross(edges, move) / length**2
     about = -cotangents[:, None] * (z * move).sum(1, keepdim=True) / length
@@ -130,7 +129,7 @@ def _turn(move: Tensor, edges: Tensor, z: Tensor, cotangents: Tensor) -> Tensor:
 class LiveRotation(nn.Module):
     """The library's ``SO3_Rotation`` with the derivative of its Wigner matrices.
 
-    Has the three methods that the library calls, and computes the same numbers to the last bit.
+    It has the three methods that the library calls and computes the same numbers to the last bit.
     """
 
     def __init__(self, rotation: Any, frames: EdgeFrames, dtype: torch.dtype) -> None:
@@ -145,8 +144,8 @@ class LiveRotation(nn.Module):
         self._back: dict[tuple[int, int], Tensor] = {}
 
     def set_wigner(self, rotations: Tensor) -> None:
-        """Takes the rotations [E, 3, 3] of an evaluation."""
-        # the library makes its matrices in torch's default dtype, whatever that of the positions is
+        """Set the rotations [E, 3, 3] of an evaluation."""
+        # the library creates its matrices in torch's default dtype, not in that of the positions
         with _default_dtype(rotations.dtype):
             self.rotation.set_wigner(rotations)
         self._forth, self._back = {}, {}

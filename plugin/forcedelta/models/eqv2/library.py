@@ -1,10 +1,9 @@
-"""fairchem-core 1.x, imported without what its EquiformerV2 never calls.
+"""Imports fairchem-core 1.x without the packages that its EquiformerV2 never calls.
 
 Its modules begin with ``from torch_scatter import scatter``. torch_scatter is not among fairchem's
-requirements, and installing it means compiling C++ against the torch at hand. Of all that the
-EquiformerV2 classes import, only ``scatter`` is taken from it, which torch_geometric has as well; so
-a module of that name with this one function exists while fairchem is being imported, and only then:
-what other packages find when they look for torch_scatter does not depend on forcedelta.
+requirements, and its installation compiles C++ against the installed torch. The EquiformerV2 classes
+use only its ``scatter``, which torch_geometric also provides. A substitute module with this function
+therefore exists during the import of fairchem, and only then, so that other packages are unaffected.
 """
 
 import importlib
@@ -28,13 +27,13 @@ _MODULES = (
 
 
 def import_fairchem() -> None:
-    """Imports the parts of fairchem-core 1.x that the adapter needs; cheap when that was done.
+    """Import the parts of fairchem-core 1.x that the adapter needs; repeated calls are cheap.
 
-    The caller has made sure of its version. fairchem's trainers stay out: they need loggers and
-    compilers of half a dozen other packages.
+    The caller has checked its version. fairchem's trainers are not imported, as they need loggers
+    and compilers of half a dozen other packages.
 
     Raises:
-        ForceDeltaError: a package that fairchem needs is missing or does not fit.
+        ForceDeltaError: a package that fairchem needs is missing or incompatible.
     """
     if _MODULES[-1] in sys.modules:
         return
@@ -44,18 +43,18 @@ def import_fairchem() -> None:
                 importlib.import_module(name)
     except ImportError as error:
         raise ForceDeltaError(
-            f"{FAMILY.title} is installed, but something that it needs is not ({error}): "
+            f"{FAMILY.title} is installed, but one of its requirements is not ({error}): "
             f"{FAMILY.install}"
         ) from error
 
 
 @contextmanager
 def quiet_fairchem() -> Iterator[None]:
-    """Keeps back what fairchem says to its own developers while it is imported or builds a network.
+    """Silence fairchem's warnings and logs for developers while it is imported or builds a network.
 
-    It warns of names of its classes that are out of date, in the files of all published models; of
-    torch.jit, which e3nn uses; and it logs through the root logger, which attaches a handler to
-    it where there is none, so that the program would print the log of every other package too.
+    It warns about outdated names of classes, in the files of all published models, and about
+    torch.jit, which e3nn uses. It logs through the root logger, which adds a default handler, so
+    that the program would also print the logs of all other packages.
     """
     root, silent = logging.getLogger(), logging.NullHandler()
 
@@ -82,7 +81,7 @@ def _scatter_lent() -> Iterator[None]:
     else:
         yield
         return
-    # first: it looks for torch_scatter when it is imported
+    # first, because torch_geometric looks for torch_scatter during its import
     from torch_geometric.utils import scatter as scatter_geometric
 
     def scatter(
@@ -93,7 +92,7 @@ def _scatter_lent() -> Iterator[None]:
         dim_size: int | None = None,
         reduce: str = "sum",
     ) -> Tensor:
-        """As torch_scatter's, whose default for ``dim`` is another than torch_geometric's."""
+        """torch_scatter's function, whose default for ``dim`` differs from torch_geometric's."""
         result: Tensor = scatter_geometric(src, index, dim, dim_size=dim_size, reduce=reduce)
         return result
 

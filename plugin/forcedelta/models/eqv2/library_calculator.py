@@ -1,10 +1,9 @@
-"""EquiformerV2 as fairchem itself runs it, to compare with.
+"""EquiformerV2 as run by fairchem itself, for comparison.
 
-Its own OCPCalculator imports its trainers, and these half a dozen packages that an MD environment
-does not have. What the calculator and its trainer do with a structure is what happens here, with the
-library's functions: its conversion, its graph, its forward pass of backbone and all heads (with the
-graph of all parameters, as it records it), normalisers and references. Nothing is taken from the
-adapter but the file that was read.
+fairchem's OCPCalculator imports its trainers, which need half a dozen packages that an MD
+environment does not have. This calculator performs the same steps with the library's functions:
+conversion, graph, forward pass of backbone and all heads (with the graph of all parameters, as in the
+library), normalisers and references. It shares only the reading of the file with the adapter.
 """
 
 from collections.abc import Sequence
@@ -30,7 +29,7 @@ class LibraryCalculator(Calculator):
     implemented_properties: Sequence[str] = ["energy", "forces"]  # type: ignore[assignment]
 
     def __init__(self, checkpoint: Checkpoint, device: torch.device) -> None:
-        """Takes the network of the checkpoint over."""
+        """Take over the network of the checkpoint, which is modified."""
         super().__init__()
         self.network = checkpoint.network.to(device).requires_grad_(True)
         self._heads = {"energy": checkpoint.energy, "forces": checkpoint.forces}

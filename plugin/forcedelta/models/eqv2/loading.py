@@ -21,9 +21,9 @@ def load(request: LoadRequest) -> LoadedModel:
     """A model by its published name, or from a local checkpoint.
 
     Raises:
-        ForceDeltaError: weights that cannot be downloaded, a file that is no checkpoint of an
-            EquiformerV2 with direct forces, one that runs code without leave, or settings that the
-            network does not have.
+        ForceDeltaError: the weights cannot be downloaded; the file is not a checkpoint of an
+            EquiformerV2 with direct forces, or needs ``trust``; or the network does not support the
+            settings.
     """
     if request.compile:
         raise ForceDeltaError(
@@ -81,10 +81,10 @@ def load(request: LoadRequest) -> LoadedModel:
 
 
 def download(name: str) -> Path:
-    """The file of a published model, from the hub or from where it was put before.
+    """The file of a published model, from the cache or the hub.
 
     Raises:
-        ForceDeltaError: it cannot be had; the text says how.
+        ForceDeltaError: it cannot be downloaded; the message names the remedy.
     """
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError
 
@@ -106,5 +106,5 @@ def download(name: str) -> Path:
 def _not_had(name: str, file: str, reason: str, remedy: str) -> str:
     return (
         f"the weights of '{name}' could not be downloaded ({file} of {HUB}: {reason}): {remedy}; or "
-        f"give a copy of the file, --model PATH/{file} --architecture eqV2"
+        f"pass a copy of the file, --model PATH/{file} --architecture eqV2"
     )

@@ -1,4 +1,4 @@
-"""EquiformerV2 as a module of forcedelta: our edges in, energy and direct forces out."""
+"""EquiformerV2 with the call that ForceDelta expects."""
 
 from collections.abc import Mapping
 from types import SimpleNamespace
@@ -11,23 +11,23 @@ from torch import Tensor, nn
 
 from forcedelta.models.eqv2.frames import EdgeFrames, LiveRotation
 
-_SAME_PLACE = 0.0001  # Å^2: closer pairs are no edges, as in the library
+_SAME_PLACE = 0.0001  # Å^2: closer pairs are not edges, as in the library
 
 
 class EquiformerV2(nn.Module):
     """A network of fairchem-core 1.x with one head for energies and one for direct forces.
 
-    The frames of its edges are partly random, and the energy depends on them a little, as the
-    network's grids are finite. All frames of an evaluation come from ``frame_seed``: the same
-    configuration has the same energy and forces to the last bit, and the random numbers of the
-    program are left alone. Evaluations with several seeds show how large that noise is.
+    The frames of its edges are partly random, and the energy depends on them slightly, as the
+    network's grids are finite. All frames of an evaluation come from ``frame_seed``: energy and
+    forces of a configuration are reproducible to the last bit, and the random state of the program
+    is unchanged. Evaluations with several seeds measure that noise.
 
     Second derivatives are not available (`forcedelta.models.eqv2.frames`).
 
     Attributes:
         cutoff: Å.
-        neighbours: how many of the nearest atoms within the cutoff an atom sees.
-        strict: exactly so many; else also those that are as far as the last one, to 0.01 Å^2.
+        neighbours: number of nearest atoms within the cutoff that an atom sees.
+        strict: exactly this number; otherwise also those as far as the last one, to 0.01 Å^2.
     """
 
     first_order_only = True
@@ -41,14 +41,14 @@ class EquiformerV2(nn.Module):
         scales: Mapping[str, tuple[float, float]],
         references: Tensor | None,
     ) -> None:
-        """Takes the network over: its frames, graph and heads are called from here from now on.
+        """Take over the network, whose frames, graph and heads are then called from here.
 
         Args:
             network: the library's HydraModel, on a CPU.
             energy: its head of energies.
             forces: its head of direct forces.
             scales: mean and root mean square (eV, eV/Å) by which "energy" and "forces" were
-                normalised; those that are missing were not.
+                normalised; missing ones were not normalised.
             references: [Z] eV, the energy of each element by atomic number; None without.
         """
         super().__init__()
@@ -87,10 +87,10 @@ class EquiformerV2(nn.Module):
         edge_shift: Tensor,
         batch: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """The edges that the network sees: of each atom those to its nearest neighbours.
+        """The edges that the network sees, those from each atom to its nearest neighbours.
 
-        The library's own selection, applied to all pairs within the cutoff; what it has selected it
-        selects again. Arguments as in ``forward``; returns edge_index [2, E'], edge_shift [E', 3].
+        This is the library's own selection from all pairs within the cutoff; it is idempotent.
+        Arguments as in ``forward``; returns edge_index [2, E'], edge_shift [E', 3].
         """
         vectors = _vectors(positions.detach(), cell.detach(), edge_index, edge_shift, batch)
         squared = (vectors * vectors).sum(1)
@@ -132,8 +132,8 @@ class EquiformerV2(nn.Module):
             batch: [N] int64.
 
         Returns:
-            energy [S] eV, float64, with a graph to positions and cell; direct forces [N, 3] eV/Å,
-            without one.
+            energy [S] eV, float64, connected to positions and cell in the autograd graph; direct
+            forces [N, 3] eV/Å, detached.
         """
         edge_index, edge_shift = self.select(positions, cell, edge_index, edge_shift, batch)
         if edge_index.shape[1] == 0:
@@ -144,7 +144,7 @@ class EquiformerV2(nn.Module):
             natoms=torch.bincount(batch, minlength=cell.shape[0]),
             batch=batch,
             vectors=_vectors(positions, cell, edge_index, edge_shift, batch),
-            # the library's order: the neighbour, from which a message comes, and the centre
+            # the library's order: the neighbour, which sends the message, and the centre
             edge_index=edge_index.flip(0),
             edge_shift=edge_shift,
         )
@@ -157,13 +157,13 @@ class EquiformerV2(nn.Module):
         with torch.no_grad():
             mean, scale = self.scales.get("forces", (0.0, 1.0))
             forces = _only(self.force_head(data, embedding)) * scale + mean
-        self.frames.turn = positions.new_empty(0, 3)  # a graph is not to live here until next time
+        self.frames.turn = positions.new_empty(0, 3)  # release the autograd graph
         return energy, forces
 
     def _of_lone_atoms(
         self, positions: Tensor, numbers: Tensor, cell: Tensor, batch: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Without any edge the library fails: beside a pair, a structure of its own, it does not."""
+        """Evaluate beside a pair of atoms as a second structure, as the library fails without edges."""
         first = len(numbers)
         edges = torch.tensor([[first, first + 1], [first + 1, first]], device=batch.device)
         pair = positions.new_zeros(2, 3)
@@ -194,7 +194,7 @@ def _vectors(
 
 
 def _given_graph(data: Any, **settings: Any) -> GraphData:
-    """In place of the library's ``generate_graph``: the edges that ``data`` has already."""
+    """Replacement for the library's ``generate_graph`` that returns the edges in ``data``."""
     return GraphData(
         edge_index=data.edge_index,
         edge_distance=data.vectors.norm(dim=-1),

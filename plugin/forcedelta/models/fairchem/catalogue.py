@@ -1,4 +1,4 @@
-"""The direct-force models that fairchem-core 2.x publishes; nothing here imports it."""
+"""The published direct-force models of fairchem-core 2.x, which is not imported here."""
 
 from forcedelta.installing import command
 from forcedelta.models.catalogue import Family, Published
@@ -6,7 +6,7 @@ from forcedelta.models.catalogue import Family, Published
 _LICENCE = "FAIR Chemistry License, to be accepted at {} on the Hugging Face Hub (gated)"
 _OMOL = "H to Bi (OMol25, 83 elements)"
 _OMOL_LICENCE = _LICENCE.format("facebook/OMol25")
-_BOTH = "the checkpoint's own limit of neighbours holds, and E jumps where one swaps"
+_BOTH = "the checkpoint limits the number of neighbours, and E jumps when one replaces another"
 
 FAMILY = Family(
     key="fairchem",
@@ -40,7 +40,7 @@ FAMILY = Family(
             periodic=False,
             licence=_OMOL_LICENCE,
             weights="AllScAIP-OMol102M-md-d.pt",
-            note="not equivariant, and its direct forces do not add up to zero: that adds to U",
+            note="not equivariant, and its direct forces have a net force, which adds to U",
             charge_spin=True,
         ),
         Published(
@@ -55,6 +55,6 @@ FAMILY = Family(
     architectures=("fairchem",),
     apart=(
         "it shares the import name fairchem.core with fairchem-core 1, which EquiformerV2 needs, and "
-        "wants torch 2.13, where openmmtorch is built for 2.9: one environment for each"
+        "needs torch 2.13, whereas openmmtorch is built for 2.9: use a separate environment for each"
     ),
 )

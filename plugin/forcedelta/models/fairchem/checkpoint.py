@@ -1,4 +1,4 @@
-"""Checkpoints of fairchem-core 2.x: where they come from, and whether they hold direct forces."""
+"""Finding, reading and checking checkpoints of fairchem-core 2.x."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from forcedelta.models.fairchem.catalogue import FAMILY
 
 
 def find_checkpoint(request: LoadRequest) -> Path:
-    """The local file of a request: the user's, or the one that the library downloads or has.
+    """The local file of a request: the user's, or one from the library's cache or the hub.
 
     Raises:
-        ForceDeltaError: a file of the user's that may not run code, or published weights that
-            cannot be had.
+        ForceDeltaError: a local file without ``trust``, or published weights that cannot be
+            downloaded.
     """
     if request.file is not None:
         if not request.trust:
@@ -45,14 +45,14 @@ def find_checkpoint(request: LoadRequest) -> Path:
         published = next(model for model in FAMILY.published if model.name == request.name)
         raise ForceDeltaError(
             f"model '{request.name}': {published.weights} could not be downloaded "
-            f"({_first_line(error)}). Its licence: {published.licence}. Ask for access there and log "
-            f"in with 'hf auth login', or give a copy: --model path/to/{published.weights} "
+            f"({_first_line(error)}). Its licence: {published.licence}. Request access there and log "
+            f"in with 'hf auth login', or pass a copy: --model path/to/{published.weights} "
             f"--architecture {request.name} --trust"
         ) from error
 
 
 def _published(name: str) -> dict[str, str]:
-    """Where the library's own list says that a model is; the library takes ten seconds to import."""
+    """Place of a model in the library's list, read without the library's import of ten seconds."""
     library = distribution(FAMILY.distribution)
     listed = Path(str(library.locate_file("fairchem/core/calculate/pretrained_models.json")))
     place: dict[str, str] = json.loads(listed.read_text(encoding="utf-8"))[name]
@@ -60,7 +60,7 @@ def _published(name: str) -> dict[str, str]:
 
 
 def _cache() -> str:
-    """The library's own, which a program may have set there."""
+    """The library's cache, which a program may have changed."""
     library: Any = sys.modules.get("fairchem.core.calculate.pretrained_mlip")
     if library is not None:
         return str(library.CACHE_DIR)
@@ -72,7 +72,7 @@ def read_checkpoint(path: Path) -> Any:
     """An inference checkpoint (``MLIPInferenceCheckpoint``); code in the file is run.
 
     Raises:
-        ForceDeltaError: a file that cannot be read, is not complete, or is something else.
+        ForceDeltaError: the file cannot be read, is incomplete, or is not such a checkpoint.
     """
     from fairchem.core.units.mlip_unit.api.inference import MLIPInferenceCheckpoint
 
@@ -80,12 +80,12 @@ def read_checkpoint(path: Path) -> Any:
         checkpoint = torch.load(path, map_location="cpu", weights_only=False)
     except (ImportError, AttributeError) as error:
         raise ForceDeltaError(
-            f"{path}: needs code that is not installed here ({_first_line(error)}); it may be from "
+            f"{path} needs code that is not installed here ({_first_line(error)}); it may come from "
             "another version of fairchem-core"
         ) from error
-    except Exception as error:  # what is no pickle, or half of one, can raise anything
+    except Exception as error:  # a damaged pickle can raise anything
         raise ForceDeltaError(
-            f"{path}: not a complete checkpoint ({_first_line(error)}); copy or download it again"
+            f"{path} is not a complete checkpoint ({_first_line(error)}): copy or download it again"
         ) from error
     if isinstance(checkpoint, MLIPInferenceCheckpoint):
         return checkpoint
@@ -95,16 +95,16 @@ def read_checkpoint(path: Path) -> Any:
             "load it there and pass --architecture"
         )
     raise ForceDeltaError(
-        f"{path}: holds a {type(checkpoint).__name__}, not an inference checkpoint of fairchem-core "
-        "2; give the inference_ckpt.pt of a training run"
+        f"{path} holds a {type(checkpoint).__name__}, not an inference checkpoint of fairchem-core 2: "
+        "pass the inference_ckpt.pt of a training run"
     )
 
 
 def kind_of(checkpoint: Any, path: Path) -> str:
-    """Which network a checkpoint with direct forces holds: "eSEN", "AllScAIP" or "EScAIP".
+    """The network of a checkpoint with direct forces: "eSEN", "AllScAIP" or "EScAIP".
 
     Raises:
-        ForceDeltaError: another network, experts of UMA, or forces that are a gradient already.
+        ForceDeltaError: another network, a mixture of experts (UMA), or conservative forces.
     """
     from fairchem.core.models.allscaip.AllScAIP import AllScAIPBackbone
     from fairchem.core.models.escaip.EScAIP import EScAIPBackbone
@@ -123,8 +123,8 @@ def kind_of(checkpoint: Any, path: Path) -> str:
         ) from error
     if config.get("num_experts", 0):
         raise ForceDeltaError(
-            f"{path}: a UMA model (a mixture of {config['num_experts']} experts); its forces are the "
-            "gradient of its energy, or it serves several data sets: choose an eSEN or AllScAIP model "
+            f"{path} is a UMA model (a mixture of {config['num_experts']} experts); its forces are the "
+            "gradient of its energy, or it serves several data sets: use an eSEN or AllScAIP model "
             "with direct forces"
         )
     if not config.get("direct_forces", kind == "eSEN"):

@@ -1,4 +1,4 @@
-"""Imports fairchem-core, which prints, warns and logs while it is imported and while it loads."""
+"""Imports fairchem-core and silences its output during import and loading."""
 
 import importlib
 import logging
@@ -14,16 +14,16 @@ from forcedelta.errors import ForceDeltaError
 
 
 def import_library() -> None:
-    """Imports what the loader needs, without a word on the terminal.
+    """Import the modules that the loader needs, without output on the terminal.
 
-    Takes about ten seconds of processor time the first time.
+    The first call takes about ten seconds of processor time.
 
     Raises:
-        ForceDeltaError: it cannot be imported here.
+        ForceDeltaError: the library cannot be imported here.
     """
     try:
         with warnings.catch_warnings():
-            # e3nn and EScAIP script functions while they are imported; torch calls that outdated
+            # e3nn and EScAIP script functions during their import, which torch deprecates
             warnings.filterwarnings("ignore", category=DeprecationWarning)
             _start_warp()
             for module in (
@@ -35,12 +35,12 @@ def import_library() -> None:
     except ImportError as error:
         raise ForceDeltaError(
             f"fairchem-core is installed, but cannot be imported ({error}); fairchem-core 1 and 2 "
-            "share the name fairchem.core: install each into an environment of its own"
+            "share the name fairchem.core: install each in a separate environment"
         ) from error
 
 
 def _start_warp() -> None:
-    """Starts the kernels that fairchem builds graphs with; it would greet the user otherwise.
+    """Start warp, whose kernels build fairchem's graphs, without its greeting.
 
     Without a driver it also writes to the file descriptor of stderr, from C.
     """
@@ -60,10 +60,10 @@ def _start_warp() -> None:
 
 @contextmanager
 def quiet_loading() -> Iterator[None]:
-    """Keeps what the library says about its own configuration from the user, and logging as it is.
+    """Silence the library's logs about its configuration, and keep the user's logging unchanged.
 
-    It logs to the root logger (settings with a newer spelling), which would install a handler where
-    the user has none, and makes torch log each recompilation in the whole process.
+    It logs to the root logger (renamed settings), which would install a default handler, and makes
+    torch log each recompilation in the whole process.
     """
     root = logging.getLogger()
     nowhere = logging.NullHandler()

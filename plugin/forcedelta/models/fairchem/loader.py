@@ -20,22 +20,22 @@ from forcedelta.models.loaded import LoadedModel
 if TYPE_CHECKING:
     from forcedelta.models.fairchem.network import FairchemModel
 
-_CHARGED = "omol"  # the data set for whose task fairchem asks for a charge and a spin
+_CHARGED = "omol"  # the data set for whose task fairchem requires charge and spin
 _PERIODIC = {"omol": False, "oc25": True}
-_KNOWN = {"omol": range(1, 84)}  # H to Bi; its references go on beyond what it was trained on
-_NO_REFERENCE = 1e-6  # eV; what a fit of reference energies leaves for elements that do not occur
+_KNOWN = {"omol": range(1, 84)}  # H to Bi; its references include elements without training data
+_NO_REFERENCE = 1e-6  # eV; fitted reference energy of elements that do not occur
 
 
 def load(request: LoadRequest) -> LoadedModel:
     """A direct-force model of fairchem-core.
 
-    Published names go through the library's own download and cache. A local file is a pickle, and
-    needs ``request.trust``.
+    Published names use the library's own cache. A local file is a pickle and needs
+    ``request.trust``.
 
     Raises:
-        ForceDeltaError: no leave to run the code of a file; weights that cannot be had; a file that
-            is no complete checkpoint, or one without direct forces; ``compile`` for a network that
-            cannot be.
+        ForceDeltaError: a local file without ``trust``; weights that cannot be downloaded; a file
+            that is not a complete checkpoint, or has no direct forces; ``compile`` for a network
+            that does not support it.
     """
     if request.dtype not in (torch.float32, torch.float64):
         raise ForceDeltaError(f"models of fairchem run in float32 or float64, not {request.dtype}")
@@ -73,14 +73,14 @@ def load(request: LoadRequest) -> LoadedModel:
 
 
 def _settings(request: LoadRequest, edges: bool) -> Any:
-    """Settings of fairchem's, each that matters said: its presets compile, and merge experts."""
+    """fairchem's settings, stated explicitly, as its presets compile and merge experts."""
     from fairchem.core.units.mlip_unit.api.inference import InferenceSettings
 
     return InferenceSettings(
         tf32=False,
         activation_checkpointing=False,
         merge_mole=False,
-        compile=False,  # here, afterwards: its predict unit would do it with the first structure
+        compile=False,  # done in `_build`; the predict unit would compile at the first structure
         external_graph_gen=edges,
         base_precision_dtype=request.dtype,
     )
@@ -98,20 +98,20 @@ def _build(checkpoint: Any, kind: str, path: Path, request: LoadRequest) -> Fair
     backbone = get_backbone_class_from_checkpoint(checkpoint).build_inference_settings(settings)
     if kind != "eSEN":
         backbone |= _own_graph_settings(checkpoint.model_config["backbone"])
-    torch.set_default_dtype(request.dtype)  # of constants that are made while it is built
+    torch.set_default_dtype(request.dtype)  # of constants that the network creates
     try:
         averaged, _ = load_inference_model(
             str(path), {"backbone": backbone}, use_ema=True, preloaded_checkpoint=checkpoint
         )
         network: Any = averaged.module
         network.setup_tasks(checkpoint.tasks_config)
-    except Exception as error:  # whatever the library raises: the file is at fault
+    except Exception as error:  # the library may raise anything for such a file
         raise ForceDeltaError(
-            f"{path}: its weights and its configuration do not go together "
+            f"{path}: its weights do not match its configuration "
             f"({str(error).strip().splitlines()[0]})"
         ) from error
     energy, forces = _tasks(network, path)
-    network.prepare_for_inference(None, settings)  # would look at a structure to merge experts
+    network.prepare_for_inference(None, settings)  # needs a structure only to merge experts
     network.eval().requires_grad_(False).to(request.dtype)
     charged = _CHARGED in energy.datasets and kind != "EScAIP"
     if request.compile:
@@ -121,11 +121,11 @@ def _build(checkpoint: Any, kind: str, path: Path, request: LoadRequest) -> Fair
 
 
 def _own_graph_settings(config: Any) -> dict[str, Any]:
-    """For AllScAIP and EScAIP: neither padded nor compiled, and attention that has a gradient.
+    """Settings for AllScAIP and EScAIP: no padding, no compilation, differentiable attention.
 
-    The library takes the attention of plain products itself where it differentiates. A place for
-    each neighbour that the soft ranks can let in, as EScAIP has no test for too many: twice k
-    where atoms are equally far, k + 20 in the variant that saves memory.
+    The library also selects plain attention when it differentiates. The number of places covers all
+    neighbours that the soft ranks can admit, as EScAIP does not test for too many: twice k if atoms
+    are equally far, k + 20 in the variant that saves memory.
     """
     nearest = int(config["knn_k"])
     places = max(int(config.get("knn_pad_size", 0)), nearest + max(nearest, 20))
@@ -149,14 +149,14 @@ def _tasks(network: Any, path: Path) -> tuple[Any, Any]:
     missing = [name for name in ("energy", "forces") if name not in tasks]
     if missing:
         raise ForceDeltaError(
-            f"{path}: predicts {', '.join(sorted(tasks)) or 'nothing'}, but no {missing[0]}; both "
+            f"{path} predicts {', '.join(sorted(tasks)) or 'nothing'}, but not {missing[0]}: both "
             "energy and direct forces are needed"
         )
     return tasks["energy"], tasks["forces"]
 
 
 def _elements(module: FairchemModel) -> frozenset[int]:
-    """Those with an embedding and a reference energy; of some data sets it is known better."""
+    """Elements with an embedding and a reference energy; for some data sets an explicit list."""
     config: Any = module.network.backbone
     known = set(range(1, int(config.max_num_elements)))
     if module.references is not None:
@@ -177,9 +177,9 @@ def _calculator(path: Path, request: LoadRequest) -> Any:
 
     with torch_state_kept(), quiet_loading():
         unit = load_predict_unit(path, _settings(request, edges=False), device=request.device.type)
-        unit._lazy_init(None)  # the first structure would, and log the settings
+        unit._lazy_init(None)  # otherwise done at the first structure, with a log of the settings
         calculator = FAIRChemCalculator(unit)
     if _CHARGED not in unit.dataset_to_tasks:
-        # what atoms.info says is passed on to any network, also to those that only ever saw zeros
+        # charge and spin in atoms.info would also reach networks trained with zeros only
         calculator.a2g = partial(calculator.a2g, r_data_keys=None)
     return calculator

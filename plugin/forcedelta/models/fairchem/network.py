@@ -1,4 +1,4 @@
-"""fairchem's networks with the call that `forcedelta.ForceDelta` makes."""
+"""fairchem's networks with the call that ForceDelta expects."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _SPINS = (0, 100)
 class FairchemModel(nn.Module):
     """A network of fairchem-core with heads for energy and direct forces.
 
-    Energies and forces are what fairchem's predict unit makes of the network's: scaled by the
-    normalizer of their task, the energy with the sum of the elements' reference energies.
+    Energies and forces equal those of fairchem's predict unit: outputs scaled by the normalizer of
+    their task, with the sum of the elements' reference energies added to the energy.
 
     Attributes:
-        takes_charge_spin: whether total charge and spin multiplicity are to be given; else both are
-            0, as fairchem sets them for data sets without.
-        dataset: that of its tasks.
-        periodic: as in `LoadedModel`, as far as the network decides it.
+        takes_charge_spin: whether total charge and spin multiplicity are required; otherwise both
+            are 0, as fairchem sets them for data sets without.
+        dataset: data set of its tasks.
+        periodic: as in `LoadedModel`, if the network restricts it.
     """
 
     periodic: bool | None = None
@@ -70,7 +70,7 @@ class FairchemModel(nn.Module):
 
         Raises:
             ForceDeltaError: a charge or spin beyond the embeddings of the network, an isolated atom,
-                or a structure whose periodicity the network cannot take.
+                or a structure whose periodicity the network does not support.
         """
         structures = cell.shape[0]
         sizes = torch.bincount(batch, minlength=structures)
@@ -113,8 +113,8 @@ class FairchemModel(nn.Module):
             value: Tensor = output[task.name][task.property]
         except KeyError as error:
             raise ForceDeltaError(
-                f"the checkpoint has a task '{task.name}', but no head that predicts "
-                f"'{task.property}' for it; it is not complete"
+                f"the checkpoint is incomplete: it has a task '{task.name}', but no head that predicts "
+                f"'{task.property}' for it"
             ) from error
         return value
 
@@ -122,8 +122,8 @@ class FairchemModel(nn.Module):
         alone = (sizes == 1) & ~periodic.any(1)
         if not self._isolated_atoms and bool(alone.any()):
             raise ForceDeltaError(
-                "a single atom without a cell: fairchem looks its energy up in a table, so that there "
-                "is no Force Delta; leave isolated atoms out"
+                "a single atom without a cell has no Force Delta, as fairchem takes its energy from a "
+                "table: leave isolated atoms out"
             )
 
     def _state(self, charge_spin: Tensor | None, cell: Tensor) -> tuple[Tensor, Tensor]:
@@ -138,8 +138,7 @@ class FairchemModel(nn.Module):
         ):
             if bool(((values < low) | (values > high)).any()):
                 raise ForceDeltaError(
-                    f"{what} beyond what the network has learnt numbers for: give one from {low} to "
-                    f"{high}"
+                    f"{what} is outside the range of the network: pass one from {low} to {high}"
                 )
         return charge, spin
 
@@ -153,14 +152,14 @@ class FairchemModel(nn.Module):
 
     @contextmanager
     def _surroundings(self, positions: Tensor) -> Iterator[None]:
-        # as the predict unit: no shortened products, whatever the process allows
+        # as in the predict unit: no TF32 products, even if the process allows them
         with tf32_context_manager(False):
             yield
 
 
 @contextmanager
 def _seeded(device: torch.device, seed: int) -> Iterator[None]:
-    """Random numbers from a seed of their own; those of the process stay where they are."""
+    """Seed the random numbers, and restore the random state of the process afterwards."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         generator = torch.default_generator
         if device.type == "cuda":
@@ -170,14 +169,14 @@ def _seeded(device: torch.device, seed: int) -> Iterator[None]:
 
 
 class EdgeModel(FairchemModel):
-    """eSEN: works on the edges that it is given, or on the nearest of each atom.
+    """eSEN, which uses the given edges, or those to the nearest neighbours of each atom.
 
-    It turns each edge into a frame of which one angle is drawn at random. Energies and forces do not
-    depend on it but for rounding; drawn from a seed of their own they are the same each time, and
-    the random numbers of a thermostat are not used up.
+    It rotates each edge into a frame with one random angle. Energies and forces depend on it only by
+    rounding; with a fixed seed they are reproducible and do not consume random numbers of a
+    thermostat.
 
     Attributes:
-        frame_seed: where the angles come from.
+        frame_seed: seed of the angles.
     """
 
     frame_seed: int = 0
@@ -190,11 +189,11 @@ class EdgeModel(FairchemModel):
     def select(
         self, positions: Tensor, cell: Tensor, edge_index: Tensor, edge_shift: Tensor, batch: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """The edges that the network sees: of each centre those to its nearest neighbours.
+        """The edges that the network sees, those from each centre to its nearest neighbours.
 
-        With the limit n of the checkpoint's configuration, these are the n + 1 nearest and whatever
-        is within 0.01 Å^2 of the last of them, by the library's own function. The energy jumps where
-        two neighbours swap places there.
+        With the limit n of the checkpoint's configuration, these are the n + 1 nearest and all
+        within 0.01 Å^2 of the last of them, by the library's own function. The energy jumps when one
+        neighbour replaces another.
 
         Returns:
             edge_index [2, E'], edge_shift [E', 3].
@@ -225,10 +224,10 @@ class EdgeModel(FairchemModel):
 
 
 class OwnGraphModel(FairchemModel):
-    """AllScAIP and EScAIP: insist on a graph of their own, which fades neighbours in and out.
+    """AllScAIP and EScAIP, which build their own graph with a smooth choice of neighbours.
 
-    The edges that they are given are not used. Their graph takes all pairs of atoms and images, so
-    that memory grows with N^2.
+    The given edges are not used. Their graph considers all pairs of atoms and images, and memory
+    grows with N^2.
     """
 
     def __init__(self, network: nn.Module, *arguments: Any) -> None:
@@ -241,7 +240,7 @@ class OwnGraphModel(FairchemModel):
         directions = periodic.sum(1)
         if bool(((directions > 0) & (directions < 3)).any()):
             raise ForceDeltaError(
-                "this network takes molecules, or structures that are periodic in three directions; "
+                "this network supports molecules, or structures that are periodic in three directions: "
                 "put the atoms into a cell with pbc=True, with vacuum around a surface"
             )
 
@@ -251,7 +250,7 @@ class OwnGraphModel(FairchemModel):
         return index[:, :0], shift[:0]
 
     def _placed(self, positions: Tensor, cell: Tensor, periodic: Tensor, batch: Tensor) -> Tensor:
-        """Into the cell, where the library looks for images from."""
+        """Positions wrapped into the cell, where the library's search for images starts."""
         full = periodic.all(1)
         if not bool(full.any()):
             return positions

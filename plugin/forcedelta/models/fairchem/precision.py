@@ -9,7 +9,7 @@ from torch.overrides import TorchFunctionMode
 
 
 class _Float64Throughout(TorchFunctionMode):
-    """Reads float32 as float64 wherever code names it: ``x.float()``, ``x.to(torch.float32)``."""
+    """Replaces float32 by float64 wherever code names it: ``x.float()``, ``x.to(torch.float32)``."""
 
     def __torch_function__(
         self,
@@ -29,11 +29,11 @@ class _Float64Throughout(TorchFunctionMode):
 
 @contextmanager
 def float64_throughout() -> Iterator[None]:
-    """Runs code that was written for float32 in float64, the default dtype included.
+    """Run code written for float32 in float64, including the default dtype.
 
-    These networks make tensors of the default dtype and convert what lies between their blocks and
-    heads to float32, so that fairchem's own calculator raises in float64. Energies, forces and
-    gradients are true float64 in here: they agree with finite differences to what float64 allows.
+    These networks create tensors of the default dtype and convert values between their blocks and
+    heads to float32, so that fairchem's own calculator fails in float64. Here energies, forces and
+    gradients are true float64: they agree with finite differences to the accuracy of float64.
     """
     default = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
@@ -46,7 +46,7 @@ def float64_throughout() -> Iterator[None]:
 
 @contextmanager
 def attention_kept() -> Iterator[None]:
-    """Puts back which kernels of attention torch may use; these networks set it at each call."""
+    """Restore torch's choice of attention kernels, which these networks set at each call."""
     flash = torch.backends.cuda.flash_sdp_enabled()
     efficient = torch.backends.cuda.mem_efficient_sdp_enabled()
     try:

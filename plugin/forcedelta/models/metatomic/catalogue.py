@@ -1,7 +1,7 @@
-"""The published PETs, by the names of the package upet; it is not imported here.
+"""The published PETs, by their names in the package upet, which is not imported here.
 
-Which version a name means is fixed, so that a name is always the same weights. Families without a
-head for forces (pet-spice, pet-mols, pet-mad before 1.1) are left out: there is nothing to compare.
+Each name stands for one fixed version, and thus always for the same weights. Families without a head
+for direct forces (pet-spice, pet-mols, pet-mad before 1.1) are left out: they have no Force Delta.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def _pet(name: str, version: str, elements: str, periodic: bool | None, note: st
 _MAD = "102 elements"
 _OMAT = "those of OMat24"
 _OLD = "PBEsol; deprecated by its authors"
-_OMOL = "ωB97M-V; asks for charge and spin if its checkpoint does"
+_OMOL = "ωB97M-V; takes charge and spin if its checkpoint does"
 
 FAMILY = Family(
     key="pet",

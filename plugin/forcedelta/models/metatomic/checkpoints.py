@@ -1,4 +1,4 @@
-"""Checkpoints of PET as metatrain writes them: the published ones of upet, and local files."""
+"""Checkpoints of PET written by metatrain: the published ones of upet, and local files."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _REPOSITORY, _FOLDER = "lab-cosmo/upet", "models"
 def load(request: LoadRequest) -> LoadedModel:
     """A PET by its published name, or from a local checkpoint; upet must be installed.
 
-    Runs in float32 or float64, whatever it was trained in.
+    It runs in float32 or float64, independently of the dtype of its training.
 
     Raises:
-        ForceDeltaError: weights that cannot be downloaded; a local checkpoint without ``trust``, as
-            one is a pickle; a file that is no checkpoint of metatrain; or what
-            `forcedelta.models.metatomic.exported.load` raises.
+        ForceDeltaError: weights that cannot be downloaded; a local checkpoint, which is a pickle,
+            without ``trust``; a file that is not a checkpoint of metatrain; or an error of
+            `forcedelta.models.metatomic.exported.load`.
     """
     if request.file is not None and _is_exported(request.file):
         return exported.load(request)
@@ -48,12 +48,12 @@ def load(request: LoadRequest) -> LoadedModel:
     if path is None:
         assert published is not None
         path = _download(published)
-    # upet, too, goes by the names of files
+    # upet also identifies models by the names of files
     published = next((model for model in FAMILY.published if model.weights == path.name), None)
     with torch_state_kept(), _fusion_kept():
         model = _export(path, published is not None)
         weights_hash = exported.weights_hash_of(model)
-        # as upet's own calculator does it
+        # as in upet's own calculator
         model._capabilities.dtype = str(request.dtype).removeprefix("torch.")
         loaded = exported.describe(model.to(dtype=request.dtype), request)
     libraries = f"upet {version('upet')}, metatrain {version('metatrain')}"
@@ -86,12 +86,12 @@ def _download(model: Published) -> Path:
 def _export(path: Path, published: bool) -> Any:
     """The checkpoint as metatomic's AtomisticModel, in TorchScript.
 
-    upet knows who is to be cited for its own checkpoints, and would say the same of any other.
+    upet adds the citations of its own checkpoints, which would be wrong for any other.
     """
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            # deprecations of TorchScript and of names within the libraries, and what NVIDIA's warp,
-            # which upet brings along, prints about the GPU: nothing that a user could act on
+            # users cannot act on the deprecations within the libraries, nor on the messages about the
+            # GPU from NVIDIA's warp, a requirement of upet
             warnings.simplefilter("ignore")
             if published:
                 from upet import get_upet
@@ -100,18 +100,18 @@ def _export(path: Path, published: bool) -> Any:
             from metatrain.utils.io import load_model
 
             return torch.jit.script(load_model(path).export().eval())
-    except Exception as error:  # half a pickle, or one of something else, can raise anything
+    except Exception as error:  # a damaged or foreign pickle can raise anything
         first = (str(error).strip().splitlines() or [""])[0].partition(". ")[0]
         raise ForceDeltaError(
-            f"{path}: not a complete checkpoint of a model that this version of metatrain can read "
+            f"{path} is not a complete checkpoint, or this version of metatrain cannot read it "
             f"({type(error).__name__}: {first})"
         ) from error
 
 
 @contextlib.contextmanager
 def _fusion_kept() -> Iterator[None]:
-    """upet sets how TorchScript fuses kernels, for the whole process, when it is imported."""
-    before = _set_fusion([("STATIC", 2), ("DYNAMIC", 10)])  # also the only way to ask for it
+    """Restore TorchScript's fusion of kernels, which upet changes process-wide at its import."""
+    before = _set_fusion([("STATIC", 2), ("DYNAMIC", 10)])  # the only way to read the setting
     _set_fusion(before)
     try:
         yield

@@ -39,21 +39,21 @@ _INPUTS = ("charge", "spin_multiplicity")
 def load(request: LoadRequest, variant: str | None = None) -> LoadedModel:
     """A model with an energy and non-conservative forces from an exported file.
 
-    The file says in which precision the model computes, and only that can be asked for. Compiled
-    TorchScript extensions that it needs are looked for in a folder ``extensions`` beside it, and
-    among the installed packages. As they are programs, they are only loaded with ``trust``.
+    The file fixes the precision of the model, and no other can be requested. Compiled TorchScript
+    extensions that it needs are searched in a folder ``extensions`` beside it and among the
+    installed packages. As they are programs, they are loaded only with ``trust``.
 
     Args:
         request: with a file.
-        variant: which of several energies of the model, with the forces of the same name:
-            "pbe" for ``energy/pbe``. None: the one without a name, or the only one.
+        variant: name of one of several energies and its forces, such as "pbe" for ``energy/pbe``.
+            None: the unnamed one, or the only one.
 
     Raises:
-        ForceDeltaError: metatomic is not installed; the file is truncated, needs extensions that
-            are not there, or needs extensions or code that does more than compute without
-            ``trust``; the model has no energy or no non-conservative forces, does not tell its
-            units, needs inputs other than charge and spin multiplicity, or computes in another
-            precision or on other devices.
+        ForceDeltaError: metatomic is not installed; the file is truncated, needs missing
+            extensions, or needs ``trust`` for extensions or code that does more than compute; the
+            model has no energy or no non-conservative forces, does not state its units, needs
+            inputs other than charge and spin multiplicity, or computes in another precision or on
+            other devices.
     """
     assert request.file is not None
     with torch_state_kept():
@@ -66,11 +66,11 @@ def describe(
     request: LoadRequest,
     variant: str | None = None,
 ) -> LoadedModel:
-    """What an exported model says about itself, and the module around it.
+    """A loaded model from an exported one and its own description.
 
     Args:
         model: ``AtomisticModel`` in TorchScript.
-        request: whose name, dtype and device count.
+        request: provides name, dtype and device.
         variant: see `load`.
 
     Raises:
@@ -131,7 +131,7 @@ def describe(
 
 
 def weights_hash_of(model: Any) -> str:
-    """See `forcedelta.models.hashing.hash_of`; a model's outputs, units and elements count, too."""
+    """`forcedelta.models.hashing.hash_of` of weights, outputs, units and elements of a model."""
     return hash_of(model, model.capabilities().__getstate__()[0])
 
 
@@ -141,9 +141,9 @@ def _read(path: Path, trust: bool) -> torch.jit.RecursiveScriptModule:
         warnings.filterwarnings("ignore", "`torch.jit", DeprecationWarning)
         try:
             from metatomic.torch import check_atomistic_model, load_model_extensions
-        except ImportError as error:  # also where it was built for another torch
+        except ImportError as error:  # also if it was built for another torch
             raise ForceDeltaError(
-                f"{path} is a metatomic model, and metatomic cannot be imported "
+                f"{path} is a metatomic model, but metatomic cannot be imported "
                 f"({_first_line(error)}): {command('metatomic')}"
             ) from error
         named = _extensions(path)
@@ -178,7 +178,7 @@ def _read(path: Path, trust: bool) -> torch.jit.RecursiveScriptModule:
 
 
 def _check_methods(model: torch.jit.RecursiveScriptModule, path: Path) -> None:
-    """Whether the module has what every exported model has."""
+    """Check for the methods that every exported model has."""
     for name, answer in _METHODS.items():
         known: Any = model._c._get_method(name) if model._c._has_method(name) else None
         returns = "" if known is None else str(known.schema.returns[0].type.annotation_str)
@@ -190,7 +190,7 @@ def _check_methods(model: torch.jit.RecursiveScriptModule, path: Path) -> None:
 
 
 def _extensions(path: Path) -> list[str]:
-    """Names of the compiled extensions that a file asks for, and of what they depend on.
+    """Names of the compiled extensions that a file requires, and of their dependencies.
 
     Raises:
         ForceDeltaError: an incomplete file, or a list that cannot be read.
@@ -215,18 +215,18 @@ def _extensions(path: Path) -> list[str]:
 
 
 def _outputs(outputs: Mapping[str, Any], where: str, variant: str | None) -> tuple[str, str]:
-    """Names of the energy and of the forces that go with it."""
+    """Names of the energy and of the corresponding forces."""
     found: dict[str, tuple[str, str]] = {}
     energies = [name for name in outputs if name.partition("/")[0] == "energy"]
     if not energies:
         raise ForceDeltaError(
-            f"{where}: the model has no output 'energy', only {_list(outputs)}; take a potential"
+            f"{where}: the model has no output 'energy', only {_list(outputs)}: use a potential"
         )
     for energy in energies:
-        ending = energy.removeprefix("energy")
-        names = [name + ending for name in _FORCES if name + ending in outputs]
+        suffix = energy.removeprefix("energy")
+        names = [name + suffix for name in _FORCES if name + suffix in outputs]
         if names:
-            found[ending.removeprefix("/")] = (energy, names[0])
+            found[suffix.removeprefix("/")] = (energy, names[0])
     if not found:
         raise ForceDeltaError(
             f"{where}: the model has no non-conservative forces (an output '{_FORCES[0]}' beside "
@@ -280,7 +280,7 @@ def _check_inputs(model: Any, where: str) -> None:
     if foreign:
         raise ForceDeltaError(
             f"{where}: the model needs {_list(foreign)} of the structure, which forcedelta does not "
-            "have; models may ask for the total charge and the spin multiplicity only"
+            "provide: it supports the inputs total charge and spin multiplicity only"
         )
 
 

@@ -1,7 +1,7 @@
-"""A metatomic model as a module of forcedelta: our graph in, energy and direct forces out.
+"""A metatomic model with the call that ForceDelta expects.
 
-TorchScript accepts the module, as metatomic's models are TorchScript themselves. That is why it
-names its types in the old way, and why this file must not postpone annotations.
+Like metatomic's models, the module can be compiled by TorchScript. It therefore uses the old names of
+types, and this file must not postpone annotations.
 """
 
 from typing import Any, Dict, List, Optional, Tuple  # noqa: UP035
@@ -15,13 +15,13 @@ from torch import Tensor, nn
 class MetatomicModule(nn.Module):
     """Energy and non-conservative forces of an exported metatomic model.
 
-    The model's own code converts units: it is given Å and asked for eV and eV/Å. As in
-    ``metatomic_ase.MetatomicCalculator`` the mean of the direct forces of a structure is taken off,
-    so that no net force is left.
+    The model's own code converts units: it receives Å and returns eV and eV/Å. As in
+    ``metatomic_ase.MetatomicCalculator`` the mean of the direct forces of a structure is subtracted,
+    which removes the net force. Outputs for direct stress are not evaluated.
 
-    A list of neighbours that the model asks for is a part of the edges: those within the list's own
-    cutoff, and of both directions of a pair one for half lists. The vectors are computed from
-    positions and cell with autograd intact.
+    A neighbour list that the model requests is a subset of the edges: those within the list's
+    cutoff, and for half lists one of the two directions of a pair. The vectors are computed from
+    positions and cell within the autograd graph.
 
     Args:
         model: exported ``AtomisticModel``, loaded by ``torch.jit.load``.
@@ -30,7 +30,7 @@ class MetatomicModule(nn.Module):
 
     Attributes:
         cutoff: Å, the largest of the model's lists.
-        takes_charge_spin: whether the model wants the total charge and the spin multiplicity.
+        takes_charge_spin: whether the model takes the total charge and the spin multiplicity.
     """
 
     lists: List[NeighborListOptions]  # noqa: UP006
@@ -139,12 +139,12 @@ class MetatomicModule(nn.Module):
     def _neighbours(
         self, options: NeighborListOptions, cutoff: float, pairs: Tensor, vectors: Tensor
     ) -> TensorBlock:
-        """Those of the edges [E, 5] (two atoms, shift) that belong into one list."""
+        """The edges [E, 5] (two atoms, shift) that belong to one list."""
         if cutoff < self.cutoff:
             near = torch.nonzero((vectors.detach() ** 2).sum(1) < cutoff * cutoff)[:, 0]
             pairs, vectors = pairs[near], vectors[near]
         if not options.full_list:
-            # (i, j, S) or (j, i, -S): the one that comes later in the order of its numbers
+            # of (i, j, S) and (j, i, -S), the later one in lexicographic order
             sign = torch.cat([pairs[:, 1:2] - pairs[:, 0:1], pairs[:, 2:]], dim=1).sign()
             weights = torch.tensor([8, 4, 2, 1], device=pairs.device)
             half = torch.nonzero((sign * weights).sum(1) > 0)[:, 0]
@@ -164,7 +164,7 @@ class MetatomicModule(nn.Module):
         )
 
     def _scalar(self, name: str, unit: str, value: Tensor) -> TensorMap:
-        """One number of a structure, as metatomic wants it."""
+        """One number of a structure in metatomic's format."""
         zero = torch.zeros(1, 1, dtype=torch.int32, device=value.device)
         components: List[Labels] = []  # noqa: UP006
         block = TensorBlock(

@@ -1,9 +1,9 @@
-"""PET without metatomic's own classes, as OpenMM's TorchForce needs it.
+"""PET without metatomic's own classes, for OpenMM's TorchForce.
 
-TorchForce freezes the module that it is given, and TorchScript cannot freeze a module that holds
-objects of C++ classes, as every exported metatomic model does ("Cannot inspect value of type
-Capsule"). What computes in a PET of metatrain, its backend, is made of tensors only. This module
-calls it directly, with the scales and the energies of atoms that the rest of the model adds.
+TorchForce freezes its module, and TorchScript cannot freeze a module with objects of C++ classes,
+which every exported metatomic model has ("Cannot inspect value of type Capsule"). The backend of a
+PET of metatrain, which does the computation, consists of tensors only. This module calls it directly
+and applies the scales and atomic energies of the rest of the model.
 """
 
 from typing import Any, Dict, List  # noqa: UP035
@@ -20,7 +20,7 @@ from forcedelta.models.metatomic.module import MetatomicModule
 
 
 class PetModule(nn.Module):
-    """A PET as described in `forcedelta.ForceDelta`, equal to the `MetatomicModule` of it.
+    """A PET as described in `forcedelta.ForceDelta`, equal to its `MetatomicModule`.
 
     Args:
         backend: of the exported model.
@@ -84,16 +84,16 @@ class PetModule(nn.Module):
 def without_metatomic(
     module: MetatomicModule, elements: list[int], dtype: torch.dtype
 ) -> nn.Module:
-    """The same model in a form that can be frozen, compared with the original before it is returned.
+    """The same model in a form that can be frozen, after a comparison with the original.
 
     Args:
         module: of an exported PET.
-        elements: atomic numbers that it knows.
+        elements: atomic numbers that it supports.
         dtype: of the model.
 
     Raises:
-        ForceDeltaError: the model is no PET of metatrain, or one with more than its backend (long
-            range, ZBL, charge and spin), or its parts do not add up to it.
+        ForceDeltaError: the model is not a PET of metatrain, has parts beside its backend (long
+            range, ZBL, charge and spin), or its parts do not reproduce it.
     """
     whole: Any = module.model.module
     backend = getattr(whole, "backend", None)
@@ -128,7 +128,7 @@ def _scales_and_shifts(
     dtype: torch.dtype,
     device: torch.device,
 ) -> tuple[Tensor, Tensor]:
-    """What the model multiplies and adds for one atom of each element, asked of the model itself."""
+    """Scales and atomic energies for each element, evaluated with the model itself."""
     size = len(chemical_symbols)
     scales = torch.zeros(2, size, dtype=dtype, device=device)
     shifts = torch.zeros(size, dtype=dtype, device=device)
@@ -163,7 +163,7 @@ def _compare(
     dtype: torch.dtype,
     device: torch.device,
 ) -> None:
-    """One of each element, in a chain: everything that the model multiplies and adds occurs."""
+    """Compare both forms on a chain with one atom of each element, which covers all scales."""
     count = max(len(elements), 2)
     numbers = torch.tensor((elements * 2)[:count], device=device)
     along = torch.arange(count, dtype=dtype, device=device)

@@ -1,1 +1,1 @@
-"""Direct-force models of orb-models; this package imports nothing, so that names can be listed."""
+"""Direct-force models of orb-models. This package imports nothing, so that listing names is fast."""

@@ -1,4 +1,4 @@
-"""The direct models that orb-models publishes; imports neither torch nor orb-models."""
+"""The published direct models of orb-models; imports neither torch nor orb-models."""
 
 from forcedelta.installing import command
 from forcedelta.models.catalogue import Family, Published
@@ -6,7 +6,7 @@ from forcedelta.models.catalogue import Family, Published
 _MATERIALS = "89 elements: H to Bi, Ac to Pu"
 _MOLECULES = "83 elements: H to Bi"
 _LICENCE = "Apache-2.0"
-_JUMPS = "20 neighbours: the energy jumps where one takes another's place"
+_JUMPS = "20 neighbours: the energy jumps when one replaces another"
 _SMOOTH = "120 neighbours: smooth up to 0.13 atoms/Å^3"
 
 

@@ -1,4 +1,4 @@
-"""Orb's graph from all pairs within the cutoff, in a form that TorchScript compiles, too."""
+"""Orb's graph from all pairs within the cutoff, in code that TorchScript can also compile."""
 
 import torch
 from torch import Tensor
@@ -16,11 +16,11 @@ def edge_vectors(
 
 
 def nearest(vectors: Tensor, centre: Tensor, atoms: int, most: int) -> Tensor:
-    """Places, in ascending order, of the pairs to the ``most`` nearest neighbours of each atom.
+    """Ascending indices of the pairs to the ``most`` nearest neighbours of each atom.
 
-    What orb-models' own graph has: an atom sends to its nearest neighbours, whether or not it is
-    among theirs. Of neighbours at the same distance the first in the list are taken, so that the
-    same choice is made when those that were taken are offered again.
+    As in orb-models' own graph, an atom sends to its nearest neighbours, whether or not it is among
+    theirs. Of neighbours at the same distance the first in the list are kept, so that a second
+    selection keeps the same pairs.
 
     Args:
         vectors: [E, 3] Å.
@@ -44,10 +44,9 @@ def nearest(vectors: Tensor, centre: Tensor, atoms: int, most: int) -> Tensor:
 def without_torque(forces: Tensor, positions: Tensor, cell: Tensor, batch: Tensor) -> Tensor:
     """Forces [N, 3] of molecules without their net torque; those of periodic structures as given.
 
-    As orb-models does it: with x the positions relative to their mean, the smallest change of the
-    forces that leaves no torque is ``x_i × μ`` with ``(Σ x x^T - Σ |x|² 1) μ = -Σ x × F``. The
-    pseudo-inverse also solves it for linear molecules and single atoms, which have no μ along
-    their axis.
+    As in orb-models: with x the positions relative to their mean, the smallest change of the forces
+    that removes the torque is ``x_i × μ`` with ``(Σ x x^T - Σ |x|² 1) μ = -Σ x × F``. The
+    pseudo-inverse also covers linear molecules and single atoms, which have no μ along their axis.
 
     Args:
         forces: [N, 3], without net force.
@@ -67,7 +66,7 @@ def without_torque(forces: Tensor, positions: Tensor, cell: Tensor, batch: Tenso
     one = torch.eye(3, dtype=positions.dtype, device=positions.device)
     outer = x[:, :, None] * x[:, None] - (x * x).sum(1)[:, None, None] * one
     matrix = matrix.index_add(0, batch, outer)
-    # periodic structures may have any matrix, and none of it is used
+    # the matrices of periodic structures are not used
     matrix = torch.where(molecule[:, None, None], matrix, one)
     mu = torch.bmm(torch.linalg.pinv(matrix), -torque[:, :, None])[:, :, 0]
     change = torch.linalg.cross(x, mu[batch])

@@ -1,4 +1,4 @@
-"""A message-passing layer of Orb, with the same weights and fewer products."""
+"""A message-passing layer of Orb with the same weights and fewer products."""
 
 import torch
 from orb_models.forcefield.gns import AttentionInteractionNetwork, MoleculeGNS
@@ -6,13 +6,13 @@ from torch import Tensor, nn
 
 
 class Interaction(nn.Module):
-    """What `AttentionInteractionNetwork` computes, to rounding.
+    """An `AttentionInteractionNetwork` with equal results up to rounding.
 
-    Its first linear layer multiplies the features of both atoms for each edge. Here they are
-    multiplied for each atom, and the products are gathered: of the three parts of that layer two
-    are then done once per atom instead of once per edge. In one measurement an evaluation with
-    U took 1.80 (64 atoms) and 1.68 (200 atoms) times as long as orb-models' calculator, which has
-    no gradient, and 2.07 and 2.08 times with its own layers.
+    The first linear layer of that network multiplies the features of both atoms for each edge. Here
+    they are multiplied for each atom and the products are gathered, so that two of the three parts
+    of the layer are computed once per atom instead of once per edge. In one measurement an
+    evaluation with U took 1.80 (64 atoms) and 1.68 (200 atoms) times as long as orb-models'
+    calculator, which computes no gradient, and 2.07 and 2.08 times with the original layers.
     """
 
     def __init__(self, layer: AttentionInteractionNetwork) -> None:
@@ -57,6 +57,6 @@ class Interaction(nn.Module):
 
 
 def with_fewer_products(network: MoleculeGNS) -> None:
-    """Replaces the layers of a network of a published architecture."""
+    """Replace the layers of a network of a published architecture."""
     for number, layer in enumerate(network.gnn_stacks):
         network.gnn_stacks[number] = Interaction(layer)

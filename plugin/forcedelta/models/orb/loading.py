@@ -1,4 +1,4 @@
-"""Orb models from orb-models' own loaders, after a look into their files."""
+"""Loads Orb models with orb-models' own loaders, after checks of their files."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def load(request: LoadRequest) -> LoadedModel:
     """A published direct model, or one from a local checkpoint.
 
     Raises:
-        ForceDeltaError: weights that cannot be downloaded; a file that is not a checkpoint, or one
-            of another architecture, or without heads for energy and direct forces.
+        ForceDeltaError: the weights cannot be downloaded; the file is not a checkpoint, has another
+            architecture, or lacks the heads for energy and direct forces.
     """
     if request.dtype not in _PRECISIONS:
         raise ForceDeltaError(f"Orb models run in float32 or float64, not {request.dtype}")
@@ -87,9 +87,9 @@ def load(request: LoadRequest) -> LoadedModel:
 def _build(
     builder: Callable[..., DirectForcefieldRegressor], file: Path, request: LoadRequest
 ) -> DirectForcefieldRegressor:
-    """What orb-models' loader makes of the file."""
+    """The network that orb-models' loader builds from the file."""
     with torch_state_kept(), _quiet():
-        # some constants of the network are rounded to it before they are converted
+        # some constants of the network are rounded to this dtype before they are converted
         torch.set_default_dtype(torch.float32)
         return builder(
             weights_path=str(file),
@@ -101,15 +101,15 @@ def _build(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what orb-models says about settings that are put back, or logs about a download."""
+    """Silence warnings of orb-models about settings that are restored, and its log of downloads."""
     log = logging.getLogger("cached_path")
     level = log.level
-    log.setLevel(logging.CRITICAL)  # what matters of it is in our own error
+    log.setLevel(logging.CRITICAL)  # our own error contains the cause
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Setting global torch default dtype", UserWarning)
             warnings.filterwarnings("ignore", "Consider passing 'precision", UserWarning)
-            # a client of a cloud that its downloader imports
+            # from a cloud client that its downloader imports
             warnings.filterwarnings("ignore", "Please install grpcio-status", ImportWarning)
             # it compiles its spherical harmonics when it is imported
             warnings.filterwarnings("ignore", ".*torch.jit.*", DeprecationWarning)
@@ -135,7 +135,7 @@ def _downloaded(name: str) -> Path:
             reach(address)
             terminal = sys.stderr is not None and sys.stderr.isatty()
             return Path(cached_path(address, quiet=not terminal))
-        except Exception as error:  # of whichever client: network, server, disk
+        except Exception as error:  # of any client: network, server, disk
             first = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ForceDeltaError(
                 f"the weights of '{name}' cannot be downloaded ({first:.120}): fetch {weights} from "
@@ -144,7 +144,7 @@ def _downloaded(name: str) -> Path:
 
 
 def _address(weights: str) -> str:
-    """Where orb-models has a file; read off its text, as it takes seconds to import."""
+    """Address of a file in orb-models; read from its source, as its import takes seconds."""
     text = Path(
         str(distribution(FAMILY.distribution).locate_file("orb_models/forcefield/pretrained.py"))
     ).read_text(encoding="utf-8")
@@ -159,8 +159,8 @@ def _read(file: Path) -> dict[str, Tensor]:
         weights = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # zip, pickle and torch have no common base
         raise ForceDeltaError(
-            f"{file}: not a complete checkpoint ({type(error).__name__}); fetch it again, and give "
-            "the file that orb-models publishes or its training wrote"
+            f"{file} is not a complete checkpoint ({type(error).__name__}): pass a file that "
+            "orb-models publishes or that its training wrote"
         ) from error
     if not isinstance(weights, Mapping) or not all(
         isinstance(key, str) and isinstance(value, Tensor) for key, value in weights.items()
@@ -173,7 +173,7 @@ def _read(file: Path) -> dict[str, Tensor]:
 
 
 def _check_direct(file: Path, weights: Mapping[str, Tensor]) -> None:
-    """Refuses conservative models by the keys of their weights (``node_head`` is that of v2)."""
+    """Refuse conservative models by the keys of their weights (``node_head`` in v2)."""
     if any(key.startswith(("heads.forces.", "node_head.")) for key in weights):
         return
     heads = sorted({key.split(".")[1] for key in weights if key.startswith("heads.")})
@@ -186,17 +186,17 @@ def _check_direct(file: Path, weights: Mapping[str, Tensor]) -> None:
 def _check_heads(
     file: Path, regressor: DirectForcefieldRegressor, weights: Mapping[str, Tensor]
 ) -> None:
-    """Refuses what the loader lets pass: it leaves random weights in heads that a file lacks."""
+    """Refuse incomplete heads, in which the loader would leave random weights."""
     from orb_models.forcefield.load import load_forcefield_state_dict
 
     missing = load_forcefield_state_dict(regressor, weights, strict=False).missing_keys
     lost = {key.split(".")[1] for key in missing}
     if lost & {"energy", "forces"}:
         raise ForceDeltaError(
-            f"{file}: the heads for energy and forces are not complete ({missing[0]} is missing); "
-            "give another file"
+            f"{file}: the heads for energy and forces are not complete ({missing[0]} is missing): "
+            "pass another file"
         )
-    for name in lost:  # neither stress nor expected errors are needed
+    for name in lost:  # stress and expected errors are optional
         del regressor.heads[name]
 
 
@@ -206,13 +206,13 @@ def _misfit(
     fitting = _architectures_like(weights)
     advice = f"pass --architecture {' or '.join(fitting)}"
     if not fitting or ARCHITECTURES.get(architecture, architecture) in fitting:
-        advice = "give another file"
+        advice = "pass another file"
     last = message.strip().splitlines()[-1].partition(": copying")[0].strip()
     return ForceDeltaError(f"{file} does not hold the network of {architecture} ({last}): {advice}")
 
 
 def _architectures_like(weights: Mapping[str, Tensor]) -> list[str]:
-    """Those whose number of layers and kind of basis a checkpoint has."""
+    """Architectures with the number of layers and the kind of basis of a checkpoint."""
     found = (re.search(r"gnn_stacks\.(\d+)\.", key) for key in weights)
     layers = 1 + max((int(match[1]) for match in found if match), default=-1)
     if not any(key.endswith("bessel_weights") for key in weights):

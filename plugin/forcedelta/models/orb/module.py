@@ -1,4 +1,4 @@
-"""An Orb model behind the call that ForceDelta expects."""
+"""An Orb model with the call that ForceDelta expects."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,24 +14,24 @@ CUTOFF = 6.0  # Å, of all published models: `nn_util.get_cutoff` of orb-models 
 
 
 class OrbModel(nn.Module):
-    """Energy and direct forces of a direct model of orb-models, as its own calculator gives them.
+    """Energy and direct forces of a direct model, equal to those of orb-models' calculator.
 
-    One difference is meant: the reference energies of the elements, hundreds of eV per atom for
-    some models, are summed in float64, so that float32 keeps the digits of the rest.
+    One difference is intended: the reference energies of the elements, hundreds of eV per atom for
+    some models, are summed in float64, which keeps the digits of the interaction energy.
 
-    Atoms see the `most` nearest of the neighbours within 6 Å. The energy jumps where a neighbour
-    takes another's place, so that -dE/dr is the derivative between two jumps; models with 120
-    neighbours are smooth up to densities of 0.13 atoms/Å^3, beyond which their list is full, too.
+    Atoms see the `most` nearest neighbours within 6 Å. The energy jumps when one neighbour replaces
+    another, and -dE/dr is the derivative between two jumps; models with 120 neighbours are smooth
+    up to densities of 0.13 atoms/Å^3, beyond which their list is also full.
 
-    The direct forces have no net force, those of molecules no net torque either: a molecule is what
-    has a zero cell, also where orb-models saw the box around it and left the torque.
+    The direct forces have no net force, and those of molecules no net torque: a molecule is a
+    structure with a zero cell, even if orb-models would see a box around it and keep the torque.
 
     Attributes:
         cutoff: Å.
         takes_charge_spin: whether the call has a seventh argument charge_spin [S, 2].
-        gives_expected_errors: whether it returns, as a third tensor [N] eV/Å, what the model's
-            confidence head expects of the mean of ``|F_nc,i - F_ref,i|`` over the three components
-            of an atom's force; at most the last edge of its bins (0.3 eV/Å).
+        gives_expected_errors: whether it returns, as a third tensor [N] eV/Å, the confidence head's
+            estimate of the mean of ``|F_nc,i - F_ref,i|`` over the three components of an atom's
+            force; at most the last edge of its bins (0.3 eV/Å).
         first_order_only: compiled networks cannot be differentiated twice.
     """
 
@@ -54,7 +54,7 @@ class OrbModel(nn.Module):
         edge_shift: Tensor,
         batch: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """The pairs that the network sees, of all within the cutoff; arguments as in ``forward``."""
+        """The pairs that the network sees, out of all within the cutoff; arguments as in ``forward``."""
         with torch.no_grad():
             vectors = edge_vectors(positions, cell, edge_index, edge_shift, batch)
             kept = nearest(vectors, edge_index[0], positions.shape[0], self.network.most)
@@ -89,7 +89,7 @@ class OrbModel(nn.Module):
 
         Raises:
             ForceDeltaError: structures that are periodic in one or two directions, which orb-models
-                does not know; structures that are not in order; charge and spin missing.
+                does not support; atoms that are not in order; missing charge and spin.
         """
         structures = cell.shape[0]
         open_rows = (cell == 0).all(2)
@@ -130,7 +130,7 @@ class OrbModel(nn.Module):
 
 @contextmanager
 def default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    """Orb's activation and basis make constants of torch's default dtype as they are called."""
+    """Set torch's default dtype, in which Orb's activation and basis create constants."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:

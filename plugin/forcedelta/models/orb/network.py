@@ -11,16 +11,16 @@ from forcedelta.models.orb.interaction import with_fewer_products
 class OrbNetwork(nn.Module):
     """A `DirectForcefieldRegressor` from edge vectors to energy, forces and expected errors.
 
-    It keeps the regressor and changes its layers (`interaction.Interaction`).
+    It keeps the regressor and replaces its layers (`interaction.Interaction`).
 
-    The head for stress is left out: the stress that agrees with the energy comes from its gradient.
-    The net torque of the direct forces stays in: its removal depends on the structure and is done
-    outside (`graph.without_torque`).
+    The model's head for direct stress is not evaluated: the stress comes from the gradient of the
+    energy. The net torque of the direct forces is kept: its removal depends on the structure and is
+    done outside (`graph.without_torque`).
 
     Attributes:
-        most: neighbours that each atom sends to.
+        most: number of neighbours that each atom sends to.
         charged: whether total charge and spin multiplicity are needed.
-        confident: whether there is a head for expected errors.
+        confident: whether the model has a head for expected errors.
     """
 
     def __init__(self, regressor: DirectForcefieldRegressor) -> None:
@@ -48,19 +48,19 @@ class OrbNetwork(nn.Module):
             numbers: [N] int64.
             senders: [E] int64, the atom whose neighbour an edge is to.
             receivers: [E] int64, the neighbour.
-            atoms: [S] int64, how many each structure has.
-            edges: [S] int64, likewise.
+            atoms: [S] int64, number of atoms of each structure.
+            edges: [S] int64, number of edges of each structure.
             charge_spin: [S, 2], total charge in e and spin multiplicity; read by models that are
                 conditioned on them.
 
         Returns:
             energies [S] eV without the reference energies of the elements, direct forces [N, 3]
-            eV/Å without net force, expected errors [N] eV/Å (empty where there is no such head).
+            eV/Å without net force, expected errors [N] eV/Å (empty without such a head).
         """
         regressor = self.regressor
         one_hot = nn.functional.one_hot(numbers, 118).to(vectors.dtype)
-        # as in a crystal, where the head for forces leaves the torque, and with a volume by which
-        # the repulsion divides a stress that nobody reads; where the atoms are plays no part then
+        # as in a crystal, for which the head for forces keeps the torque; the volume only divides the
+        # unused stress of the repulsion, and positions have no effect
         cell = torch.eye(3).to(vectors).expand(len(atoms), 3, 3)
         nowhere = vectors.new_zeros(1, 3)
         graph = AtomGraphs(
@@ -106,8 +106,8 @@ class OrbNetwork(nn.Module):
     def _expected_errors(self, probabilities: Tensor) -> Tensor:
         """[N] eV/Å from the probabilities [N, bins] of the confidence head.
 
-        Its bins are of the mean absolute error of the three components of an atom's force. Errors
-        beyond the last edge were left out of its training, so that it never expects more.
+        The bins cover the mean absolute error of the three components of an atom's force. Errors
+        beyond the last edge were excluded from training, so that estimates never exceed it.
         """
         edges = self.regressor.heads["confidence"].bin_edges
         return probabilities @ (0.5 * (edges[1:] + edges[:-1]))

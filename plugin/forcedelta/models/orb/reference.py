@@ -1,4 +1,4 @@
-"""orb-models' own calculator with the weights of a loaded model, to compare with."""
+"""orb-models' own calculator with the weights of a loaded model, for comparison."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ from forcedelta.models.orb.module import default_dtype
 
 
 class _Calculator(ORBCalculator):
-    """In the dtype of its weights; `ORBCalculator` takes torch's default dtype."""
+    """An `ORBCalculator` in the dtype of its weights instead of torch's default dtype."""
 
     def __init__(
         self, model: DirectForcefieldRegressor, device: torch.device, dtype: torch.dtype
@@ -28,7 +28,7 @@ class _Calculator(ORBCalculator):
         system_changes: Sequence[str] = all_changes,
     ) -> None:
         with default_dtype(self._dtype), warnings.catch_warnings():
-            # orb-models hands tensors to numpy the old way
+            # orb-models converts tensors to numpy in a deprecated way
             warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
             super().calculate(atoms, properties, system_changes)
 
@@ -36,5 +36,5 @@ class _Calculator(ORBCalculator):
 def calculator(
     build: Callable[[], DirectForcefieldRegressor], device: torch.device, dtype: torch.dtype
 ) -> Calculator:
-    """An `ORBCalculator` with a network of its own."""
+    """An `ORBCalculator` with a separate network."""
     return _Calculator(build(), device, dtype)

@@ -11,15 +11,15 @@ from forcedelta.models.orb.module import OrbModel, default_dtype
 
 
 def scripted(model: OrbModel) -> nn.Module:
-    """The same results as the model's, of one structure of any number of atoms and pairs.
+    """A module with the same results for one structure with any number of atoms and pairs.
 
-    orb-models' code is beyond TorchScript's compiler, so that the network is traced; around it is
-    what depends on the structure: the choice of neighbours and the torque of molecules. It has to
-    be made on the device on which it is to run, which a trace writes down as a constant.
+    TorchScript cannot compile orb-models' code, so the network is traced; the choice of neighbours
+    and the torque of molecules, which depend on the structure, are compiled around it. A trace
+    stores the device as a constant, so the module must be made on the device on which it will run.
 
     In float64 some constants of the network (of its repulsion, and of the activations of v2) have
-    the digits of torch's default dtype where it runs, float32 in an engine, so that energies and
-    forces agree to 1e-8 of their size only.
+    the precision of torch's default dtype at run time, float32 in an engine, so that energies and
+    forces agree only to a relative 1e-8.
     """
     return _ChargedOrb(model) if model.takes_charge_spin else _Orb(model)
 
@@ -88,7 +88,7 @@ class _ChargedOrb(_Scripted):
 
 
 def _traced(model: OrbModel) -> torch.jit.ScriptModule:
-    """The network, traced with a water molecule, of which nothing stays but that it is one."""
+    """The network, traced with a water molecule; only the number of structures is fixed."""
     device = model.references.device
 
     def tensor(values: list, dtype: torch.dtype = torch.long) -> Tensor:
@@ -106,7 +106,7 @@ def _traced(model: OrbModel) -> torch.jit.ScriptModule:
         tensor([[0.0, 1.0]], model.dtype),
     )
     with warnings.catch_warnings(), default_dtype(model.dtype):
-        # each size that is written down as a number: here, that there is one structure
+        # each size that becomes a constant: here the number of structures, one
         warnings.simplefilter("ignore", torch.jit.TracerWarning)
         warnings.filterwarnings("ignore", ".*torch.jit.*", DeprecationWarning)
         warnings.filterwarnings("ignore", ".*torch.jit.*", FutureWarning)

@@ -153,7 +153,7 @@ class HookChain:
         for given, hook in zip(self.hooks, self._hooks, strict=True):
             state = hook.state_dict()
             if state is not None:
-                kind = type(given).__name__
+                kind = hook.state_name or type(given).__name__
                 named.append((f"{kind}{count.get(kind, 0)}", hook, state))
                 count[kind] = count.get(kind, 0) + 1
         return named

@@ -28,11 +28,13 @@ class Hook:
             checkpoint states that everything up to its step is stored.
         run_id: the id of the run in that file, once open.
         begins_anew: whether the run in that file replaces a killed one without frames.
+        state_name: under which checkpoints keep the state of the hook; by default, its class's name.
     """
 
     run_file: str | None = None
     run_id: str = ""
     begins_anew: bool = False
+    state_name: str = ""
 
     def check_files(self) -> None:
         """Refuse files that the hook cannot use, before any hook is opened."""

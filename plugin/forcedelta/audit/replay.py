@@ -106,7 +106,7 @@ class Audit:
         self._next = settings.start
         self._shown = self._batch = -1
         """Index of the last frame passed to the hooks, and of the first one in its batch."""
-        self._tally = Tally()
+        self._counts = AuditCounts()
         self._ending = ""
         self._known_calibrations: dict[str, Any] = {}
         self._known_flags: str | None = None

@@ -16,10 +16,8 @@ _SEVERAL = {"other atoms": "changes of the atoms", "gap": "gaps", "not audited":
             "velocities": "without usable velocities"}  # fmt: skip
 
 
-class Tally(Hook):
+class AuditCounts(Hook):
     """A hook that counts frames and remarks while an audit runs.
-
-    The name of the class is part of the file format: checkpoints store the states of hooks by class.
 
     Attributes:
         counts: of "audited", "flagged" and "stops".
@@ -27,6 +25,8 @@ class Tally(Hook):
         first_stop, last_step, largest, largest_step: as in `AuditResult`.
         first_reason: why the first omitted frame was left out.
     """
+
+    state_name = "Tally"  # in the checkpoints of all versions
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()

@@ -118,10 +118,10 @@ def read_calibration(path: str | Path) -> Calibration:
             or out of range.
     """
     what = "give a file that 'forcedelta calibrate --out' wrote"
-    facts = read_json(path, what)
-    if not isinstance(facts, dict) or facts.get("format") != FORMAT:
+    entries = read_json(path, what)
+    if not isinstance(entries, dict) or entries.get("format") != FORMAT:
         raise ForceDeltaError(f"{path} is not a calibration of this version: {what}")
-    if facts.get("unit") != UNIT or facts.get("on") != "force_delta":
+    if entries.get("unit") != UNIT or entries.get("on") != "force_delta":
         raise ForceDeltaError(
             f"{path} has a threshold in {entries.get('unit')}, not on U in {UNIT}: {what}"
         )

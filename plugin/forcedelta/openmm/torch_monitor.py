@@ -199,7 +199,7 @@ def load_exported(path: str | Path, trust: bool = False) -> tuple[Any, dict[str,
     where = f"{path}: {DESCRIPTION}"
     description = parse_json(extra[DESCRIPTION], f"{where} in it")
     missing = [
-        name for name in _GIVEN if not isinstance(description, dict) or name not in description
+        name for name in _REQUIRED if not isinstance(description, dict) or name not in description
     ]
     if missing or not all(module._c._has_method(name) for name in ("bind", "forward")):
         lacks = ", ".join(missing) or "its methods"

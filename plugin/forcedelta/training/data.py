@@ -1,6 +1,5 @@
 """Labelled structures: read from extended XYZ, turned into graphs, collected into batches."""
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,14 +64,8 @@ def read_labelled(path: Path) -> list[Atoms]:
     """
     frames = read_frames(path)
     for index, atoms in enumerate(frames):
-        missing = _missing_labels(atoms)
-        if missing:
-            found = _label_keys(atoms)
-            advice = (
-                f"it has the labels {', '.join(found)}: name them energy and forces"
-                if found
-                else "training needs the labels energy and forces in each frame"
-            )
+        results = _results(atoms)
+        if "forces" not in results or not {"energy", "free_energy"} & results.keys():
             raise ForceDeltaError(
                 f"{path}: frame {index} has no energy or no forces (its labels: "
                 f"{_label_keys(atoms)}); training needs both"

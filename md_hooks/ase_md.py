@@ -83,7 +83,7 @@ class Attachment:
         session = self._session
         if self._ended:
             raise RunStoppedError(
-                f"the run was stopped and cannot go on with these hooks ({session.reason}): attach "
+                f"the run was stopped and cannot continue with these hooks ({session.reason}): attach "
                 "new ones to continue"
             )
         step = self.dynamics.nsteps + self._step_offset

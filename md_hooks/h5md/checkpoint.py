@@ -101,7 +101,7 @@ def decode(blob: bytes) -> tuple[int, Checkpoint] | None:
     try:
         checkpoint = _unpack(payload)
     except (AttributeError, KeyError, TypeError, ValueError, IndexError, struct.error):
-        return None  # its checksum is right, but it is not one of ours
+        return None  # a valid checksum, but not a checkpoint of this package
     return (sequence, checkpoint) if _is_sound(checkpoint) else None
 
 

@@ -90,7 +90,7 @@ def _require(condition: bool, what: str) -> None:
 def _link(group: h5py.Group, name: str) -> Any:
     try:
         return group.get(name, getlink=True)
-    except (TypeError, ValueError):  # a link of a kind that h5py does not know
+    except (TypeError, ValueError):  # a kind of link that h5py does not support
         return None
 
 

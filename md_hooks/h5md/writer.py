@@ -118,7 +118,7 @@ class H5MDFile:
         """Whether the file is begun beside another one, whose place it will take."""
         return self._mode == "replace"
 
-    # --- what is there -----------------------------------------------------------------------
+    # --- present content -----------------------------------------------------------------------
 
     @property
     def n_frames(self) -> int:

@@ -79,7 +79,7 @@ class RecalculationQueue(Hook):
     @property
     def _open_campaign(self) -> Campaign:
         if self._campaign is None:
-            raise HookError("the queue is not open: it belongs into the hooks of a run")
+            raise HookError("the queue is not open: pass it in hooks=[...] of a run")
         return self._campaign
 
     def open(self, info: RunInfo) -> None:
@@ -139,7 +139,7 @@ class RecalculationQueue(Hook):
             campaign.submit(key)
 
     def close(self, result: RunResult) -> None:
-        """Wait for the labels or leave the rest in the journal, as was asked for."""
+        """Wait for the labels, or leave the rest in the journal, as requested."""
         if self._campaign is None:
             return
         campaign, self._campaign = self._campaign, None

@@ -129,7 +129,7 @@ def test_stop_when_the_user_runs(make):
         dynamics.run(30)
         assert dynamics.nsteps == 4
         assert seen.result.reason == "stopped"  # closed at the stop, not when the block ends
-        with pytest.raises(RunStoppedError, match="cannot go on"):
+        with pytest.raises(RunStoppedError, match="cannot continue"):
             dynamics.run(30)
     assert len(seen.frames) == 5
     dynamics.run(2)  # detached

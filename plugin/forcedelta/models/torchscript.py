@@ -13,7 +13,7 @@ A file of ``torch.jit.save`` is a model of forcedelta when
   - ``elements``: symbols, or absent where the module takes any.
   - ``periodic``: true: only for structures that are periodic in three directions; false: only for
     molecules; absent: for both.
-  - ``stress``: false where the energy does not depend on ``cell``, so that there is no stress.
+  - ``stress``: false if the energy does not depend on ``cell``: the model then has no stress.
   - other entries (``level_of_theory``, ``training_set``, ``licence``, ...) go into the metadata.
 
 The code in a file may only compute: code that writes or reads files, prints, or needs C++ classes of other

@@ -25,7 +25,7 @@ _FACTS = (
     ("licence", "licence of the weights"),
 )
 _TITLE, _HEAD = b"<title>Force Delta report", 400
-"""By these words in so many bytes a page of ours is known."""
+"""Title, within so many first bytes, by which a report is recognised."""
 
 _ROUNDED = ("XTC", "TNG")
 
@@ -33,7 +33,7 @@ _ROUNDED = ("XTC", "TNG")
 def write_report(files: Sequence[str | Path], report: Path) -> None:
     """Write a report on audits or runs.
 
-    What is there already is replaced; see `check_report`.
+    Existing files are replaced; see `check_report`.
 
     Args:
         files: recorded files, in the order in which they are to appear.

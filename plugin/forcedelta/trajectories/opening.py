@@ -23,7 +23,7 @@ def open_trajectory(path: str | Path, topology: str | Path | None = None) -> Sto
     """Open a trajectory for reading frame by frame.
 
     Args:
-        path: a file that ASE reads, one that MDAnalysis reads, or one of ours.
+        path: a file that ASE or MDAnalysis reads, or a recorded run or audit.
         topology: file that names the elements; if given, MDAnalysis reads the trajectory.
 
     Raises:

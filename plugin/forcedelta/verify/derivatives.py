@@ -9,7 +9,7 @@ and the fourth difference
 
     D = E(-2t) - 4 E(-t) + 6 E(0) - 4 E(t) + E(2t)  =  t^4 E^(4) + noise * sqrt(70)
 
-bounds what g is good for: independent errors of size s in the energies make D = s sqrt(70) and an
+bounds the accuracy of g: independent errors of size s in the energies make D = s sqrt(70) and an
 error of 0.950 s/t in g (Fornberg, Math. Comp. 51, 699 (1988), for the weights of both formulae).
 Since t^3 E^(4)/8 exceeds t^4 E^(5)/30 at the steps in use, that bound covers truncation, too. A few
 directions may by chance have small D in spite of the noise; since that does not depend on the step,
@@ -59,7 +59,7 @@ class DerivativeError:
 
     Attributes:
         error: root mean square of the difference over the directions; eV/Å, or eV/Å^3 of a stress.
-        uncertainty: what the finite differences themselves are good for, same unit.
+        uncertainty: finite-difference uncertainty, same unit.
         size: root mean square of the finite differences, same unit.
         step: Å, or strain.
         directions: how many were used.

@@ -155,7 +155,7 @@ class Espresso(ReferenceCode):
                 if len(found) != 1:
                     raise ForceDeltaError(
                         f"espresso: {folder} holds {len(found)} UPF files whose names begin with "
-                        f"{symbol} ({', '.join(found) or 'none'}): say which one, --set "
+                        f"{symbol} ({', '.join(found) or 'none'}): choose one with --set "
                         f'\'pseudopotentials={{"{symbol}": "FILE"}}\''
                     )
                 name = found[0]

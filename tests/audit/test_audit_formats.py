@@ -188,7 +188,7 @@ def test_cells(here):
 def test_elements_are_not_guessed(folder, here):
     names = (folder / "move.pdb").read_text().splitlines()
     Path("names.pdb").write_text("\n".join(line[:76] for line in names) + "\n")
-    with pytest.raises(ForceDeltaError, match="does not say which elements"):
+    with pytest.raises(ForceDeltaError, match="does not name the elements"):
         open_trajectory(folder / "move.dcd", "names.pdb")
 
 

@@ -65,7 +65,7 @@ def test_what_it_prints_and_writes(files, calibrated, tolerance):
     assert row["risk"] == facts["passing"]["bad"] / facts["passing"]["count"]
     assert f"threshold {threshold:.4g} eV/Å for model 'wet'" in calibrated
     assert f"P(error of the direct forces > {tolerance:g} eV/Å | U <= {threshold:.4g}" in calibrated
-    assert "It rests on 120 labels, taken as independent" in calibrated
+    assert "Based on 120 labels, taken as independent" in calibrated
     assert f"U <= {threshold!r} eV/Å" in facts["guarantee"]
     assert "no run is known are independent of each other" in facts["guarantee"]
     assert "against gradient" in calibrated

@@ -268,7 +268,7 @@ def test_the_risk_that_is_offered_instead_can_be_had():
     with pytest.raises(ForceDeltaError, match=r"allow a risk of 0.19 or more"):
         find_threshold(u, good, 0.1, 0.05, 0.9)
     assert find_threshold(u, good, 0.1, 0.19, 0.9).highest
-    with pytest.raises(ForceDeltaError, match="nothing to count"):
+    with pytest.raises(ForceDeltaError, match="too few independent labels remain to count"):
         find_threshold(u[:1], good[:1], 0.1, 0.05, 0.9)
 
 

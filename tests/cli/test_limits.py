@@ -102,7 +102,7 @@ def test_factors_are_named_by_their_flags(forcedelta, water):
 def test_an_architecture_is_for_files(forcedelta, here):
     Path("water.xyz").write_text("1\n\nO 0 0 0\n")
     line = refused(forcedelta("check", "acac", "water.xyz", "--architecture", "nope"))
-    assert "model 'acac' takes no architecture" in line
+    assert "--architecture is for local checkpoints only: omit it for model 'acac'" in line
 
 
 TOML = {

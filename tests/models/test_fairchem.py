@@ -163,9 +163,9 @@ def test_charge_and_spin_change_the_energy_and_are_required(
 @pytest.mark.parametrize(
     ("charge", "spin", "message"),
     [
-        (101, 2, "a total charge beyond .* from -100 to 100"),
-        (-101, 2, "a total charge beyond"),
-        (0, 101, "a spin multiplicity beyond .* from 0 to 100"),
+        (101, 2, "a total charge is outside the range .* from -100 to 100"),
+        (-101, 2, "a total charge is outside"),
+        (0, 101, "a spin multiplicity is outside the range .* from 0 to 100"),
     ],
 )
 def test_charges_without_an_embedding(

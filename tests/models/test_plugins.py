@@ -30,8 +30,8 @@ MODULES = {
 }
 BROKEN = {
     "exits": "SystemExit: bye",
-    "ends": "ends the process, with status 0",
-    "killed": "ends the process, with signal 9",
+    "ends": "ends the process with status 0",
+    "killed": "ends the process with signal 9",
     "raises": r"BaseException: odd \u001b[31modd",
     "interrupts": "KeyboardInterrupt",
     "asks": "EOFError",
@@ -78,7 +78,7 @@ def test_one_that_hangs_is_given_up(packages: Path) -> None:
     points = {name: point for name, point in registered_models().items() if name == "sound-model"}
     before = time.monotonic()
     assert problems(points, patience=0.5) == {
-        "sound-model": "cannot be imported (not done after 0.5 s)"
+        "sound-model": "cannot be imported (not finished after 0.5 s)"
     }
     assert time.monotonic() > before + 0.5
 

@@ -149,7 +149,7 @@ class Other(nn.Module):
 
 
 def test_files_that_are_refused(write: Write, tmp_path: Path) -> None:
-    with pytest.raises(ForceDeltaError, match=r"called with \(Tensor, Tensor\) and returns Tensor"):
+    with pytest.raises(ForceDeltaError, match=r"takes \(Tensor, Tensor\) and returns Tensor"):
         load_model(write(torch.jit.script(Other())), DOUBLE)
     with pytest.raises(
         ForceDeltaError, match=r"is TorchScript without a description: .*model\.json"

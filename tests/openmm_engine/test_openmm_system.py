@@ -30,7 +30,7 @@ def system_of(count: int) -> openmm.System:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"topology_or_numbers": [14] * 7}, "7 atoms and the System 8 particles: give the one"),
+        ({"topology_or_numbers": [14] * 7}, "7 atoms but the System has 8 particles: pass the one"),
         ({"topology_or_numbers": [14] * 7 + [79]}, "does not support Au .*; choose a model"),
         ({"topology_or_numbers": [14] * 7 + [0]}, "particle 7 has no element"),
         ({"atoms": []}, "atoms is empty: pass"),

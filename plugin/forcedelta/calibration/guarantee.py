@@ -191,6 +191,6 @@ def _number(worth: float) -> str:
 def _least_risk(worth: float, confidence: float) -> str:
     """The smallest risk, in steps of 0.01, that this many labels could prove."""
     if worth < 2:
-        return "1, since there are no labels to count"
+        return "no less than 1, since too few independent labels remain to count"
     least = math.ceil(100 * (1 - (1 - confidence) ** (1 / (worth - 1)))) / 100
     return f"{least:.2f} or more" if least < 1 else "almost 1"

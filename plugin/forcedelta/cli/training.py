@@ -63,7 +63,7 @@ def held_out_command(
     """Write the labelled frames that a recipe holds out from training, for calibration."""
     frames = held_out_frames(recipe_name, data)
     ase.io.write(out, frames, format="extxyz")
-    print_line(f"{len(frames)} frames in {out}", sys.stdout)
+    print_line(f"{len(frames)} frames written to {out}", sys.stdout)
 
 
 @app.command(cls=CheckedCommand)

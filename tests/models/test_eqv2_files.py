@@ -289,7 +289,7 @@ def test_gated_weights_say_where_the_licence_is(
             load_model("eqV2_86M_omat")
         server.shutdown()
     text = str(caught.value)
-    assert "requires acceptance of the licence" in text
+    assert "the licence must be accepted" in text
     assert "accept it at https://huggingface.co/facebook/OMAT24" in text
     assert "hf auth login" in text
     assert "--model PATH/eqV2_86M_omat.pt --architecture eqV2" in text

@@ -205,3 +205,15 @@ def test_names_and_links_that_no_file_can_have_are_refused(tmp_path, overwrite):
     ):
         with pytest.raises(ForceDeltaError, match=why):
             refuse_existing("--out", path, overwrite)
+
+
+def test_the_functions_refuse_too(files, here):
+    from forcedelta import ForceDeltaError, guarded_run, label
+
+    (here / "w.xyz").write_bytes((files / "water.xyz").read_bytes())
+    model = files / "wet.safetensors"
+    with pytest.raises(ForceDeltaError, match=r"w\.xyz"):
+        guarded_run("w.xyz", model, 3, out="w.xyz", overwrite=True)
+    with pytest.raises(ForceDeltaError, match=r"w\.xyz"):
+        label("w.xyz", "tblite", out="w.xyz")
+    assert (here / "w.xyz").read_bytes() == (files / "water.xyz").read_bytes()

@@ -170,7 +170,8 @@ def recalc(
     changed |= dict(_pair(text) for text in set_ or [])
     changed |= {name: value for name, value in (("xc", xc), ("basis", basis)) if value is not None}
     if not dry_run:
-        _check_outputs(source, out, settings)
+        written = [Named("--out", out), Named("the journal of --out", Path(f"{out}.journal"))]
+        check_outputs(written, [Named("settings", settings)])
     from ..labelling.label_frames import label
 
     try:
@@ -189,17 +190,6 @@ def recalc(
     if json:
         print_json({"status": status, **result.as_dict()})
     return status
-
-
-def _check_outputs(source: Path, out: Path, settings: Path | None) -> None:
-    """Refuse outputs that are inputs, except a journal that continues in its own file."""
-    journal = Path(f"{out}.journal")
-    own = source.exists() and journal.exists() and source.samefile(journal)
-    check_outputs(
-        [Named("--out", out), Named("the journal of --out", journal)],
-        [Named("source", None if own else source), Named("settings", settings)],
-        [Named("the folder of jobs of --out", Path(f"{out}.jobs"))],
-    )
 
 
 def _pair(text: str) -> tuple[str, Any]:

@@ -230,16 +230,7 @@ def run(
     """
     values = {name: value for name, value in locals().items() if name not in _ONLY_HERE}
     given = {name for name in values if source_of(context, name) in ("COMMANDLINE", "DEFAULT_MAP")}
-    check_outputs(
-        [Named("--out", out), Named("--flags", flags)],
-        [
-            Named("structure", None if restart else structure),
-            Named("model", model),
-            Named("configuration", config),
-            Named("calibration", stop_above),
-            Named("calibration", flag_above),
-        ],
-    )
+    check_outputs([Named("--out", out), Named("--flags", flags)], [Named("configuration", config)])
     values["stop_above"] = threshold("stop-above", stop_above)
     values["flag_above"] = threshold("flag-above", flag_above)
     values["patience"] = read_patience(patience)

@@ -15,6 +15,7 @@ from forcedelta.labelling import vasp
 from forcedelta.labelling.level_of_theory import difference
 from forcedelta.labelling.references import ReferenceCode, reference
 from forcedelta.labelling.selection import Candidates, Selection, open_candidates, select
+from forcedelta.outputs import Named, check_outputs
 from md_hooks.electronic_state import ElectronicState
 from md_hooks.recalculation import Failure, Journal, Label, key_of, labelled, recalculate
 from md_hooks.recalculation.campaign import JOURNAL, refuse_foreign
@@ -218,6 +219,15 @@ def _check(settings: LabelSettings) -> None:
         raise ForceDeltaError(
             f"{settings.out} cannot be written: make the folder {settings.out.parent} first"
         )
+    if settings.dry_run:
+        return
+    source, journal = settings.source, settings.out.with_name(settings.out.name + JOURNAL)
+    continued = source.exists() and journal.exists() and source.samefile(journal)
+    check_outputs(
+        [Named("--out", settings.out), Named("the journal of --out", journal)],
+        [Named("source", None if continued else source)],
+        [Named("the folder of jobs of --out", Path(f"{settings.out}.jobs"))],
+    )
 
 
 def _choose(settings: LabelSettings, source: Candidates) -> tuple[Selection | None, list[Atoms]]:

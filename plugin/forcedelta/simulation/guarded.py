@@ -19,6 +19,7 @@ from md_hooks import FlagStore, HookChain, Progress, Recorder, RunInfo, RunResul
 from md_hooks.hook import AnyHook
 
 from ..models import LoadedModel
+from ..outputs import Named, check_outputs
 from ..thresholds import (
     AUTO_FLAG_FACTOR,
     AUTO_STOP_FACTOR,
@@ -169,6 +170,7 @@ def guarded_run(
         ForceDeltaError, HookError: invalid input; nothing has been overwritten. Errors of the model
             or of a hook during the run, after the file was closed.
     """
+    _check_outputs([out, flags], None if restart else structure, model, (stop_above, flag_above))
     settings = RunSettings(
         structure=None if isinstance(structure, Atoms) else _text(structure),
         model=model.name if isinstance(model, LoadedModel) else _text(model),
@@ -192,6 +194,21 @@ def guarded_run(
     record = shlex.join(sys.argv) if command is None else command
     result = _run(plan, built, given, [*hooks, *([Progress()] if progress else [])], record)
     return _summarise(plan, built.settings, result, built.atoms)
+
+
+def _check_outputs(
+    outputs: list[str | Path | None],
+    structure: str | Path | Atoms | None,
+    model: str | Path | LoadedModel | None,
+    thresholds: tuple[GivenThreshold, GivenThreshold],
+) -> None:
+    """Refuse outputs that are inputs, or each other."""
+    read = [("structure", structure), ("model", model)]
+    read += [("calibration", given) for given in thresholds if given != "auto"]  # type: ignore[misc]
+    check_outputs(
+        [Named(*pair) for pair in zip(("--out", "--flags"), outputs, strict=True)],
+        [Named(name, source) for name, source in read if isinstance(source, str | Path)],
+    )
 
 
 def _run(

@@ -3,7 +3,7 @@
 Everything below comes from ``import forcedelta`` or ``from forcedelta import ...``, and is loaded when it is
 used:
 
-- Runs: `guarded_run`, `audit`, `label`, `calibrate`, `check`, `export`: the commands as functions.
+- Runs: `guarded_run`, `audit`, `attack`, `label`, `calibrate`, `check`, `export`: the commands as functions.
 - ASE: `ForceDeltaCalculator`; `run` and `attach` for any dynamics of ASE.
 - OpenMM: the package `openmm`, with ``add_force_delta`` and ``run``.
 - Hooks (of `md_hooks`): `Guard`, `Recorder`, `FlagStore`, `Progress`, `RecalculationQueue`, and the base
@@ -20,6 +20,7 @@ from forcedelta.versions import __version__
 
 if TYPE_CHECKING:
     from forcedelta import ase, audit, openmm
+    from forcedelta.adversarial.attack import attack
     from forcedelta.ase import ForceDeltaCalculator
     from forcedelta.calibration.calibrate import calibrate
     from forcedelta.calibration.result import Calibration, read_calibration
@@ -62,6 +63,7 @@ __all__ = [
     "__version__",
     "ase",
     "attach",
+    "attack",
     "audit",
     "calibrate",
     "check",
@@ -83,6 +85,7 @@ _HOMES = {
     "ForceDelta": "forcedelta.force_delta",
     "ForceDeltaCalculator": "forcedelta.ase",
     "LoadedModel": "forcedelta.models",
+    "attack": "forcedelta.adversarial.attack",
     "calibrate": "forcedelta.calibration.calibrate",
     "check": "forcedelta.verify.check",
     "epsilon": "forcedelta.force_delta",

@@ -141,18 +141,7 @@ class Evaluator:
         wanted = [stress] * len(graph[2]) if isinstance(stress, bool) else stress
         output = self._force_delta(*graph, stress=any(wanted))
         self.passes += 1
-        return [
-            ExactEvaluation(
-                float(arrays["energy"][k]),
-                arrays["direct_forces"],
-                arrays["conservative_forces"],
-                arrays["force_deltas"],
-                float(arrays["force_delta"][k]),
-                arrays["stress"][k] if wanted[k] else None,
-                arrays.get("expected_errors"),
-            )
-            for k, arrays in enumerate(_by_structure(output, graph))
-        ]
+        return exact_evaluations(output, graph, wanted)
 
     def forward(self, graph: Graph) -> list[Evaluation]:
         """The forward pass alone, without gradient: energies and direct forces."""
@@ -247,6 +236,30 @@ def usable_device(name: str) -> torch.device:
             f"device '{name}' cannot be used here ({first}); try 'cpu'"
         ) from error
     return device
+
+
+def exact_evaluations(
+    output: Mapping[str, Tensor], graph: Graph, stress: Sequence[bool]
+) -> list[ExactEvaluation]:
+    """The output of `forcedelta.ForceDelta` for each structure of a graph.
+
+    Args:
+        output: of the module.
+        graph: its arguments.
+        stress: the structures whose stress is kept.
+    """
+    return [
+        ExactEvaluation(
+            float(arrays["energy"][k]),
+            arrays["direct_forces"],
+            arrays["conservative_forces"],
+            arrays["force_deltas"],
+            float(arrays["force_delta"][k]),
+            arrays["stress"][k] if stress[k] else None,
+            arrays.get("expected_errors"),
+        )
+        for k, arrays in enumerate(_by_structure(output, graph))
+    ]
 
 
 def _by_structure(output: Mapping[str, Tensor], graph: Graph) -> Iterator[dict[str, FloatArray]]:

@@ -93,6 +93,16 @@ LIMITS: Mapping[str, Limits] = {
     "stop": _COUNT,
     "select": Limits(1, 10**6, noun="a whole number"),
     "spacing": Limits(0, 1e12, "fs", "a time"),
+    # attack
+    "starts": Limits(1, 10**6, noun="a whole number"),
+    "alpha": Limits(0, 1e6, "Å^3/eV", "a weight"),
+    "beta": Limits(0, 1e6, "Å^2/eV", "a weight"),
+    "rate": Limits(1e-6, 1, "Å", "a length", "a bond is 1 to 2 Å long"),
+    "cap": Limits(1e-6, 1, "Å", "a length", "a bond is 1 to 2 Å long"),
+    "displacement": Limits(0, 1, "Å", "a length", "a bond is 1 to 2 Å long"),
+    "ceiling": Limits(1e-9, 1e6, "eV", "an energy"),
+    "closest": Limits(0.1, 1, noun="a factor", why="1 is the length of a bond"),
+    "picks": Limits(0, 10**6, noun="a whole number"),
     # calibration
     "tolerance": Limits(1e-6, 1e6, "eV/Å", "an error"),
     "risk": _PROBABILITY,
@@ -107,6 +117,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "ensemble": ("nve", "langevin", "bussi", "npt"),
     "forces": ("direct", "conservative"),
     "on": ("force_delta", "worst_atom"),
+    "optimizer": ("plain", "adam"),
     "dtype": ("float32", "float64"),
 }
 """Settings with a fixed set of values."""

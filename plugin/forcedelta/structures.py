@@ -26,6 +26,18 @@ def read_structure(path: str | None) -> Atoms:
             (`forcedelta.checks.check_atoms`).
         HookError: invalid charge, multiplicity or magnetic moments.
     """
+    found = read_structures(path)
+    if len(found) > 1:
+        raise ForceDeltaError(f"{path} names several structures: give one of them")
+    return found[0]
+
+
+def read_structures(path: str | None) -> list[Atoms]:
+    """The last structure of a file in any format that ASE reads, or those chosen as in ``file@0:10``.
+
+    Raises:
+        ForceDeltaError, HookError: as `read_structure`.
+    """
     import ase.io  # takes half a second; other commands do not need it
 
     if path is None:
@@ -49,12 +61,11 @@ def read_structure(path: str | None) -> Atoms:
             f"{path} cannot be read as a structure ({reason}): give a file in a format that ASE "
             "supports ('ase info --formats')"
         ) from error
-    if not isinstance(atoms, Atoms):
-        raise ForceDeltaError(f"{path} names several structures: give one of them")
-    if len(atoms) == 0:
+    found = [atoms] if isinstance(atoms, Atoms) else list(atoms)
+    if not found or not all(len(atoms) for atoms in found):
         raise ForceDeltaError(f"{path} holds no atoms: give a structure file with at least one")
     try:
-        return checked_structure(atoms)
+        return [checked_structure(atoms) for atoms in found]
     except ForceDeltaError as error:
         raise ForceDeltaError(f"{path}: {error}") from None
 

@@ -1,0 +1,1 @@
+"""Adversarial attacks: structures of low energy at which a model disagrees most with itself."""

@@ -25,7 +25,9 @@ FAMILIES = {"direct-like": ("acac-direct", 120), "acac-like": ("acac", 60)}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
     given = parser.parse_args()
@@ -44,7 +46,10 @@ def main() -> None:
                 metadata={**recipe.metadata, "name": name},
             )
             result = train_recipe(made, given.data, file)
-            print(f"{name}: {result.seconds / 60:.1f} min, held out {dict(result.held_out)}", flush=True)
+            print(
+                f"{name}: {result.seconds / 60:.1f} min, held out {dict(result.held_out)}",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

@@ -193,9 +193,7 @@ class GradientEvaluator(Evaluator):
             delta = output["direct_forces"] - output["conservative_forces"]
             weights = delta * inverse[graph[5]][:, None]
             if direct.requires_grad:
-                products = torch.autograd.grad(
-                    (direct * weights).sum(), inputs, allow_unused=True
-                )
+                products = torch.autograd.grad((direct * weights).sum(), inputs, allow_unused=True)
         self.passes += 1
         if not direct.requires_grad:
             return output, weights, self._products_by_differences(graph, weights, strain)
@@ -205,9 +203,7 @@ class GradientEvaluator(Evaluator):
         ]
         return output, weights, slopes
 
-    def _products_by_differences(
-        self, graph: Graph, weights: Tensor, strain: bool
-    ) -> list[Tensor]:
+    def _products_by_differences(self, graph: Graph, weights: Tensor, strain: bool) -> list[Tensor]:
         """J_nc^T d/(3 N U), from differences of the direct forces along every coordinate.
 
         The structures of a batch do not interact: one atom of each is moved at a time.
@@ -226,7 +222,9 @@ class GradientEvaluator(Evaluator):
                 if shift is not None:
                     moved[0] = graph[0] + sign * step * shift
                 if eps is not None:
-                    moved[0] = graph[0] + sign * step * torch.bmm(graph[0][:, None], eps[batch])[:, 0]
+                    moved[0] = (
+                        graph[0] + sign * step * torch.bmm(graph[0][:, None], eps[batch])[:, 0]
+                    )
                     moved[2] = graph[2] + sign * step * torch.bmm(graph[2], eps)
                 with torch.no_grad():
                     forces = self.model.module(*moved)[1]
@@ -258,9 +256,7 @@ class GradientEvaluator(Evaluator):
         batch = graph[5].cpu().numpy()
         found = exact_evaluations(output, graph, [strain] * len(graph[2]))
         return [
-            ForceDeltaGradient(
-                evaluation, arrays[0][batch == k], arrays[1][k] if strain else None
-            )
+            ForceDeltaGradient(evaluation, arrays[0][batch == k], arrays[1][k] if strain else None)
             for k, evaluation in enumerate(found)
         ]
 
@@ -307,9 +303,7 @@ def _output(
     return output
 
 
-def slope_error(
-    evaluator: GradientEvaluator, atoms: Atoms, found: ForceDeltaGradient
-) -> float:
+def slope_error(evaluator: GradientEvaluator, atoms: Atoms, found: ForceDeltaGradient) -> float:
     """Relative error of dU/dr along itself, against a difference of U; NaN where U has no slope.
 
     Two exact evaluations, at the STEPS of the differences.

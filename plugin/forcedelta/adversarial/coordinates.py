@@ -7,6 +7,7 @@ strain is multiplied by the cube root of the volume, an angle by the longest lev
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -77,7 +78,9 @@ class CartesianAndStrain:
                 f"{atoms.symbols} is not periodic in three directions: omit --strain"
             )
         if atoms.constraints:
-            raise ForceDeltaError("a strain moves all atoms: remove the constraints, or omit --strain")
+            raise ForceDeltaError(
+                "a strain moves all atoms: remove the constraints, or omit --strain"
+            )
         self._atoms = Cartesian(atoms)
         self._length = float(atoms.get_volume() ** (1 / 3))
         self.size = self._atoms.size + 9
@@ -85,7 +88,8 @@ class CartesianAndStrain:
     def slopes(self, found: ForceDeltaGradient, atoms: Atoms) -> tuple[FloatArray, FloatArray]:
         """See `Cartesian.slopes`."""
         uphill, energy = self._atoms.slopes(found, atoms)
-        assert found.strain is not None and found.evaluation.stress is not None
+        assert found.strain is not None
+        assert found.evaluation.stress is not None
         virial = found.evaluation.stress * atoms.get_volume()
         return (
             np.concatenate([uphill, found.strain.ravel() / self._length]),
@@ -126,16 +130,22 @@ class Torsions:
 
     def __init__(self, atoms: Atoms, torsions: Sequence[Torsion] | Literal["all"]) -> None:
         if atoms.pbc.any():
-            raise ForceDeltaError(f"{atoms.symbols} is periodic, and torsions are for molecules: omit --torsion")
+            raise ForceDeltaError(
+                f"{atoms.symbols} is periodic, and torsions are for molecules: omit --torsion"
+            )
         if atoms.constraints:
-            raise ForceDeltaError("torsions move fixed atoms, too: remove the constraints, or omit --torsion")
+            raise ForceDeltaError(
+                "torsions move fixed atoms, too: remove the constraints, or omit --torsion"
+            )
         bonds = bonds_of(atoms)
         axes = _rotatable(atoms, bonds) if torsions == "all" else _axes(atoms, bonds, torsions)
         if not axes:
             raise ForceDeltaError(f"{atoms.symbols} has no bond to turn about: omit --torsion")
         self._axes = axes
         self._turned = [_beyond(bonds, len(atoms), axis) for axis in axes]
-        levers = [_levers(atoms.positions, *pair).max() for pair in zip(axes, self._turned, strict=True)]
+        levers = [
+            _levers(atoms.positions, *pair).max() for pair in zip(axes, self._turned, strict=True)
+        ]
         self._levers = np.array(levers)
         self.size = len(axes)
 
@@ -144,7 +154,9 @@ class Torsions:
         uphill, energy = np.empty(self.size), np.empty(self.size)
         for k, ((b, c), turned) in enumerate(zip(self._axes, self._turned, strict=True)):
             axis = atoms.positions[c] - atoms.positions[b]
-            moves = np.cross(axis / np.linalg.norm(axis), atoms.positions[turned] - atoms.positions[b])
+            moves = np.cross(
+                axis / np.linalg.norm(axis), atoms.positions[turned] - atoms.positions[b]
+            )
             uphill[k] = (moves * found.gradient[turned]).sum()
             energy[k] = -(moves * found.evaluation.conservative_forces[turned]).sum()
         return uphill / self._levers, energy / self._levers
@@ -152,7 +164,9 @@ class Torsions:
     def moved(self, atoms: Atoms, shift: FloatArray) -> Atoms:
         """See `Cartesian.moved`."""
         copy = atoms.copy()
-        for (b, c), turned, angle in zip(self._axes, self._turned, shift / self._levers, strict=True):
+        for (b, c), turned, angle in zip(
+            self._axes, self._turned, shift / self._levers, strict=True
+        ):
             origin = copy.positions[b]
             axis = copy.positions[c] - origin
             turn = Rotation.from_rotvec(angle * axis / np.linalg.norm(axis))
@@ -193,7 +207,7 @@ def _axes(
             raise ForceDeltaError(
                 f"--torsion {text}: give four different atoms of {atoms.symbols}, 0 to {len(atoms) - 1}"
             )
-        for pair in zip(four[:-1], four[1:], strict=True):
+        for pair in pairwise(four):
             if tuple(sorted(pair)) not in known:
                 raise ForceDeltaError(
                     f"--torsion {text}: atoms {pair[0]} and {pair[1]} of {atoms.symbols} are not bonded"
@@ -226,9 +240,7 @@ def _beyond(bonds: NDArray[np.int64], size: int, axis: tuple[int, ...]) -> NDArr
     return min(sides, key=len)
 
 
-def _levers(
-    positions: FloatArray, axis: tuple[int, int], turned: NDArray[np.int64]
-) -> FloatArray:
+def _levers(positions: FloatArray, axis: tuple[int, int], turned: NDArray[np.int64]) -> FloatArray:
     """Distances of atoms from an axis, Å; at least 0.1 Å, for linear groups."""
     along = positions[axis[1]] - positions[axis[0]]
     moves = np.cross(along / np.linalg.norm(along), positions[turned] - positions[axis[0]])

@@ -18,6 +18,11 @@ POOL = 20
 """This many structures per pick, those with the largest U, are compared."""
 
 
+def picks_file(out: str | Path) -> Path:
+    """The file of the picks of an attack: ``attack-picks.xyz`` for ``attack.h5``."""
+    return Path(out).with_name(f"{Path(out).stem}-picks.xyz")
+
+
 def write_picks(run: str | Path, out: str | Path, count: int) -> int:
     """Choose structures of an attack and write them as extended XYZ, the best one first.
 

@@ -47,9 +47,7 @@ class Plausibility:
             return str(error)
         if worst is not None:
             i, j, distance = worst
-            return (
-                f"{self._symbols[i]}{i} and {self._symbols[j]}{j} only {distance:.2f} Å apart"
-            )
+            return f"{self._symbols[i]}{i} and {self._symbols[j]}{j} only {distance:.2f} Å apart"
         if not self._dissociation and count > self._fragments:
             return f"dissociation into {count} fragments"
         return ""

@@ -37,10 +37,12 @@ class PathResult:
     def of(path: Path) -> PathResult:
         """The result of a path as it stands."""
         begun = path.moves >= 0
-        numbers = [float(x) if begun else None for x in (path.first, path.highest, path.rise)]
-        return PathResult(
-            path.number, path.structure, path.start, path.moves, *numbers, reason=path.reason
+        first, highest, rise = (
+            float(x) if begun else None for x in (path.first, path.highest, path.rise)
         )
+        return PathResult(
+            path.number, path.structure, path.start, path.moves, first, highest, rise, path.reason
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)

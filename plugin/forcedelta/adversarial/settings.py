@@ -12,7 +12,7 @@ from ase.units import kB
 from ..errors import ForceDeltaError
 from ..limits import check_types, check_value
 
-FREE = ("model", "device", "threads", "trust", "picks")
+FREE = ("device", "threads", "trust", "picks")
 """Settings that a restart may change."""
 
 
@@ -82,7 +82,9 @@ class AttackSettings:
                 "--torsion moves molecules and --strain crystals: pass only one of them"
             )
         if self.alpha == 0 and self.beta == 0:
-            raise ForceDeltaError("--alpha and --beta are both 0, and nothing would move: raise one")
+            raise ForceDeltaError(
+                "--alpha and --beta are both 0, and nothing would move: raise one"
+            )
 
     def rise(self, atoms: Atoms) -> float:
         """Largest energy above that of the structure as given, eV."""
@@ -90,7 +92,10 @@ class AttackSettings:
 
     def stored(self) -> dict[str, Any]:
         """The settings as stored in the file of the attack."""
-        return {name: value for name, value in asdict(self).items() if name not in ("out", "trust")}
+        values = asdict(self)
+        # "steps" is the length of a run to those who read its file
+        values["steps_per_path"] = values.pop("steps")
+        return {name: value for name, value in values.items() if name not in ("out", "trust")}
 
 
 def continued(
@@ -108,10 +113,11 @@ def continued(
     """
     if "optimizer" not in stored:
         raise ForceDeltaError(f"{settings.out} is not the file of an attack: give another --out")
+    stored = {**stored, "steps": stored.get("steps_per_path")}
     torsions = stored.get("torsions")
     if isinstance(torsions, list):
         stored = {**stored, "torsions": tuple(tuple(four) for four in torsions)}
-    known = {entry.name for entry in fields(AttackSettings)} & stored.keys()
+    known = {entry.name for entry in fields(AttackSettings)} & stored.keys() - {"model"}
     taken = {name: stored[name] for name in known}
     check_types(AttackSettings, {k: v for k, v in taken.items() if k != "torsions"}, settings.out)
     for name in sorted(known - {*FREE}):
@@ -126,7 +132,9 @@ def continued(
     return replace(settings, **{name: v for name, v in taken.items() if name not in kept})
 
 
-def torsions_of(texts: Sequence[str]) -> tuple[tuple[int, int, int, int], ...] | Literal["all"] | None:
+def torsions_of(
+    texts: Sequence[str],
+) -> tuple[tuple[int, int, int, int], ...] | Literal["all"] | None:
     """Torsions from their text: four atoms counted from 0, "1-2-3-4", or "all".
 
     Raises:

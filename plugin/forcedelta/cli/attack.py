@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -13,8 +14,6 @@ from md_hooks.progress import print_line
 from .audit import mode
 from .exit_status import ExitStatus, described
 from .options import (
-    MACHINE,
-    MODEL,
     OUTPUT,
     Architecture,
     Charge,
@@ -58,7 +57,9 @@ def attack(
     starts: Annotated[
         int,
         typer.Option(
-            metavar="N", help="Paths from each structure, each displaced anew.", rich_help_panel=_STEPS
+            metavar="N",
+            help="Paths from each structure, each displaced anew.",
+            rich_help_panel=_STEPS,
         ),
     ] = 8,
     steps: Annotated[
@@ -139,7 +140,9 @@ def attack(
     ] = 0.7,
     dissociation: Annotated[
         bool,
-        typer.Option("--dissociation", help="Allow fragments to come apart.", rich_help_panel=_LIMITS),
+        typer.Option(
+            "--dissociation", help="Allow fragments to come apart.", rich_help_panel=_LIMITS
+        ),
     ] = False,
     seed: Annotated[
         int,
@@ -194,7 +197,7 @@ def attack(
     else:
         rows = [
             (
-                path.path, result.structures[path.structure], path.moves,
+                path.path, Path(result.structures[path.structure]).name, path.moves,
                 *(_number(value) for value in (path.first, path.highest, path.rise)),
                 path.reason or "interrupted",
             )

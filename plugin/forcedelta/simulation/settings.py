@@ -86,9 +86,15 @@ def continued(
         stored: `RunSettings.stored` of the run in the file.
 
     Raises:
-        ForceDeltaError: a setting that defines the run differs from the stored one, or a stored
-            value is invalid.
+        ForceDeltaError: the file is not of a run, a setting that defines the run differs from the
+            stored one, or a stored value is invalid.
     """
+    for name, kind in (("trajectory", "audit"), ("optimizer", "attack")):
+        if name in stored:
+            raise ForceDeltaError(
+                f"{settings.out} is the file of an {kind}, not of a run: give another --out, or start "
+                f"from its last frame with 'forcedelta run {settings.out}'"
+            )
     check_types(RunSettings, stored, settings.out)
     stored = with_stored_guard_settings(stored, settings.out)
     for name in DEFINING:

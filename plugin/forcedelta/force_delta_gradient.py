@@ -304,14 +304,18 @@ def _output(
 
 
 def slope_error(evaluator: GradientEvaluator, atoms: Atoms, found: ForceDeltaGradient) -> float:
-    """Relative error of dU/dr along itself, against a difference of U; NaN where U has no slope.
+    """Relative error of dU/dr along itself, against a difference of U from two exact evaluations.
 
-    Two exact evaluations, at the STEPS of the differences.
+    Returns:
+        0 where U has no slope; infinite for a gradient that is not finite.
     """
-    size = float(np.linalg.norm(found.gradient))
-    if not size > 0:
-        return float("nan")
-    way = found.gradient / np.abs(np.linalg.norm(found.gradient, axis=1)).max()
+    lengths = np.linalg.norm(found.gradient, axis=1)
+    largest = float(lengths.max())
+    if not np.isfinite(largest):
+        return float("inf")
+    if largest == 0.0:
+        return 0.0
+    way = found.gradient / largest
     step = STEPS[evaluator.dtype]
     moved = []
     for sign in (1.0, -1.0):

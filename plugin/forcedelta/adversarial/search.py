@@ -110,31 +110,30 @@ class Search:
 
     def _check_slope(self) -> None:
         """Compare grad U with differences of U at one start; second derivatives may be wrong."""
-        block = self._blocks.block(0, self._energies)
-        atoms = block.paths[0].trial()
+        atoms = self._blocks.block(0, self._energies).paths[0].trial()
         if atoms is None:
             return
-        errors = {}
-        methods: tuple[Method, ...] = (self._evaluator.method, "differences")
-        for method in methods:
-            evaluator = GradientEvaluator(self._model, self._dtype, self._device, method)
-            errors[method] = slope_error(evaluator, atoms, evaluator.gradient_batch([atoms])[0])
-            if not errors[method] > WRONG_SLOPE:  # NaN: U has no slope
-                break
-        else:
-            _log.warning(
-                "the gradient of U is %.0f %% off its finite difference at the first start: U may jump there, "
-                "or the derivatives of the model are wrong (forcedelta check %s)",
-                100 * min(errors.values()), self._settings.model,
-            )  # fmt: skip
+        own = self._slope_error(self._evaluator, atoms)
+        if own <= WRONG_SLOPE:
             return
-        if method != self._evaluator.method:
+        other = GradientEvaluator(self._model, self._dtype, self._device, "differences")
+        error = self._slope_error(other, atoms)
+        if error <= WRONG_SLOPE:
             _log.warning(
-                "second derivatives of the model are wrong: grad U is taken from differences of its forces"
-            )
-            self._evaluator = GradientEvaluator(
-                self._model, self._dtype, self._device, "differences"
-            )
+                "second derivatives of model '%s' are wrong: grad U comes from differences of forces",
+                self._model.name,
+            )  # fmt: skip
+            self._evaluator = other
+            return
+        _log.warning(
+            "grad U is off its finite difference by a factor of %.2g at the first start: U jumps there, or "
+            "derivatives of model '%s' are wrong; try 'forcedelta check'",
+            min(own, error), self._model.name,
+        )  # fmt: skip
+
+    @staticmethod
+    def _slope_error(evaluator: GradientEvaluator, atoms: Atoms) -> float:
+        return slope_error(evaluator, atoms, evaluator.gradient_batch([atoms])[0])
 
     # --- the attack ------------------------------------------------------------------------------
 

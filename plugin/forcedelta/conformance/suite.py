@@ -8,9 +8,11 @@ from ase import Atoms
 from forcedelta.conformance.base import Record, named
 from forcedelta.conformance.engines import EngineTests
 from forcedelta.conformance.errors import ErrorTests
+from forcedelta.force_delta_gradient import Method
 from forcedelta.verify import agreement
 from forcedelta.verify.counting import Count, count_passes
 from forcedelta.verify.derivatives import gradient_error, stress_error
+from forcedelta.verify.force_delta_slope import slope_error
 from forcedelta.verify.jumps import hidden_jump, neighbour_change
 from forcedelta.verify.probe import displaced
 from forcedelta.verify.torch_state import changed, torch_state
@@ -78,6 +80,22 @@ class Conformance(EngineTests, ErrorTests):
         tolerance = self.tolerances.stress
         found = stress_error(self.probe(), periodic, fine=tolerance / 3)
         self.check_derivative(found, tolerance, "eV/Å^3", record_property)
+
+    @pytest.mark.parametrize("method", ["second derivatives", "differences"])
+    def test_gradient_of_the_force_delta(
+        self, atoms: Atoms, method: Method, record_property: Record
+    ) -> None:
+        """By positions, and by strain where the model has a stress."""
+        probe = self.probe()
+        first_order = bool(getattr(probe.model.module, "first_order_only", False))
+        if first_order and method == "second derivatives":
+            pytest.skip("the model has first derivatives only")
+        for strain in (False, True):
+            if strain and not (probe.model.stress and atoms.pbc.all()):
+                continue
+            found = slope_error(probe, atoms, method, strain)
+            record_property("strain" if strain else "positions", found)
+            assert found <= self.tolerances.slope
 
     def test_neighbours_come_and_go_without_a_jump(
         self, atoms: Atoms, record_property: Record

@@ -13,6 +13,7 @@ class Tolerances:
     Attributes:
         derivative: relative error of F_c against differences of the energy, in float64.
         stress: the same of the stress.
+        slope: relative error of the gradient of U against differences of U, in float64.
         same: two ways to the same result in float64: batch, permutation, translation, wrapping,
             repetition.
         rotation: the same for rotations; None for models that are not equivariant, whose error is
@@ -26,6 +27,7 @@ class Tolerances:
 
     derivative: float = 1e-6
     stress: float = 1e-6
+    slope: float = 1e-3
     same: float = 1e-9
     rotation: float | None = 1e-8
     frame: float = 1e-2

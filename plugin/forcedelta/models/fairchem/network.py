@@ -230,6 +230,8 @@ class OwnGraphModel(FairchemModel):
     grows with N^2.
     """
 
+    first_order_only = True  # in crystals, second derivatives of the choice of neighbours are NaN
+
     def __init__(self, network: nn.Module, *arguments: Any) -> None:
         super().__init__(network, *arguments)
         backbone: Any = network.backbone

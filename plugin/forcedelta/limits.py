@@ -107,6 +107,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "ensemble": ("nve", "langevin", "bussi", "npt"),
     "forces": ("direct", "conservative"),
     "on": ("force_delta", "worst_atom"),
+    "by": ("diversity", "u", "u-diversity"),
     "dtype": ("float32", "float64"),
 }
 """Settings with a fixed set of values."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -67,16 +68,43 @@ def row(errors: Errors) -> list[float]:
     ]
 
 
-def table(rows: dict[float, list[list[float]]]) -> list[str]:
-    """Markdown: mean and standard deviation over the seeds, for each weight."""
-    lines = ["| consistency_weight | " + " | ".join(COLUMNS) + " |", "|---" * 9 + "|"]
-    for weight, runs in rows.items():
+def table(title: str, columns: Sequence[str], rows: Mapping[str, list[list[float]]]) -> list[str]:
+    """Markdown: mean and standard deviation over the seeds, one row for each name."""
+    lines = ["| " + " | ".join([title, *columns]) + " |", "|---" * (1 + len(columns)) + "|"]
+    for name, runs in rows.items():
         means, spreads = np.mean(runs, axis=0), np.std(runs, axis=0, ddof=min(1, len(runs) - 1))
         cells = [
-            f"{mean:.1f} ({spread:.1f})" if column.endswith("/Å") else f"{mean:.2f} ({spread:.2f})"
-            for column, mean, spread in zip(COLUMNS, means, spreads, strict=True)
+            f"{mean:.3f} ({spread:.3f})" if abs(mean) < 2 else f"{mean:.1f} ({spread:.1f})"
+            for mean, spread in zip(means, spreads, strict=True)
         ]
-        lines.append(f"| {weight:g} | " + " | ".join(cells) + " |")
+        lines.append("| " + " | ".join([name, *cells]) + " |")
+    return lines
+
+
+def gains_and_losses(
+    columns: Sequence[str], rows: Mapping[str, list[list[float]]], base: str
+) -> list[str]:
+    """What is better, worse or mixed in all seeds in comparison with a row, a line for each other.
+
+    Large values are good for r_s and AUROC of U, small ones for errors; others do not count.
+    """
+    signs = {
+        index: 1.0 if "U" in name else -1.0
+        for index, name in enumerate(columns)
+        if not name.startswith(("U,", "r_s(energy", "r_s(RMS"))
+    }
+    lines = []
+    for name in rows:
+        if name == base:
+            continue
+        gains = np.array(rows[name]) - np.array(rows[base])
+        told: dict[str, list[str]] = {"better": [], "worse": [], "mixed": []}
+        for index, sign in signs.items():
+            gain = sign * gains[:, index]
+            word = "better" if (gain > 0).all() else "worse" if (gain < 0).all() else "mixed"
+            told[word].append(f"{columns[index]} ({gains[:, index].mean():+.3g})")
+        words = "; ".join(f"{word}: {', '.join(found)}" for word, found in told.items() if found)
+        lines.append(f"- {name} against {base}, seed by seed: {words}")
     return lines
 
 
@@ -94,16 +122,18 @@ def main() -> None:
         "frames at 600 K": read_labelled(given.data / "acac_train_600K.xyz"),
     }
     sets = {name: [to_batch(atoms, 5.0) for atoms in frames] for name, frames in files.items()}
-    rows: dict[str, dict[float, list[list[float]]]] = {name: {} for name in sets}
+    rows: dict[str, dict[str, list[list[float]]]] = {name: {} for name in sets}
     for seed in given.seeds:
         for weight in given.weights:
             file = given.keep / f"epochs{given.epochs}-weight{weight:g}-seed{seed}.safetensors"
             network = trained(file, small_recipe(given.epochs, weight, seed), given.data)
             for name, parts in sets.items():
-                rows[name].setdefault(weight, []).append(row(measure(network, parts)))
+                rows[name].setdefault(f"{weight:g}", []).append(row(measure(network, parts)))
     for name, parts in sets.items():
         print(f"\n**{len(parts)} {name}**, {given.epochs} epochs, seeds {given.seeds}\n")
-        print("\n".join(table(rows[name])), flush=True)
+        print("\n".join(table("consistency_weight", COLUMNS, rows[name])), end="\n\n")
+        base = f"{given.weights[0]:g}"
+        print("\n".join(gains_and_losses(COLUMNS, rows[name], base)))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,11 @@ from ase import Atoms, units
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from .electronic_state import ElectronicState
+from .foreign_fields import step_of
 from .frame import Frame
+
+ATTACK = ("path", "move")
+"""Scalars of a frame of an attack: the number of its path, and of the move along it."""
 
 
 def to_atoms(frame: Frame, model: str | None = None) -> Atoms:
@@ -37,6 +41,10 @@ def bare_atoms(frame: Frame) -> Atoms:
     ElectronicState(frame.charge, frame.spin, frame.magnetic_moments).put(atoms)
     if frame.force_delta is not None:
         atoms.info["force_delta"] = frame.force_delta
+    for name in ATTACK:
+        number = step_of(frame.extra.get(name))
+        if number is not None:
+            atoms.info[name] = number
     if frame.worst_atom is not None:
         atoms.info["worst_atom"] = frame.worst_atom
     for name in ("force_deltas", "direct_forces", "conservative_forces"):

@@ -1,5 +1,6 @@
 """Training on structures labelled by an analytic potential, from files to a file of weights."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import ase.io
@@ -15,6 +16,7 @@ from typer.testing import CliRunner
 
 from forcedelta.cli.training import app
 from forcedelta.errors import ForceDeltaError
+from forcedelta.force_delta import ForceDelta
 from forcedelta.models.network import DirectForceNetwork
 from forcedelta.models.registry import load_model
 from forcedelta.ranking import auroc, spearman, worst_tenth
@@ -25,10 +27,10 @@ from forcedelta.training.data import (
     reference_energies,
     to_batch,
 )
-from forcedelta.training.loop import Settings, loss_of, train
+from forcedelta.training.loop import Settings, loss_of, mean_norm, train
 from forcedelta.training.quality import measure, summary
 from forcedelta.training.recipe import read_recipe, shipped_recipes
-from forcedelta.training.tasks import split
+from forcedelta.training.tasks import split, train_recipe
 
 RECIPE = """
 training = ["copper.xyz"]
@@ -135,8 +137,6 @@ def test_held_out_frames_are_written_with_their_labels(folder: Path, tmp_path: P
 def test_a_batch_has_the_loss_of_its_structures(folder: Path) -> None:
     parts = [to_batch(atoms, 4.0) for atoms in read_labelled(folder / "copper.xyz")[:4]]
     network = DirectForceNetwork([29], cutoff=4.0, features=16, channels=8)
-    from forcedelta import ForceDelta
-
     settings = Settings(epochs=1)
     single = torch.stack([loss_of(ForceDelta(network), part, settings) for part in parts]).mean()
     together = loss_of(ForceDelta(network), collect(parts), settings)
@@ -146,13 +146,67 @@ def test_a_batch_has_the_loss_of_its_structures(folder: Path) -> None:
 def test_without_gradient_weight_no_gradient_is_taken(folder: Path) -> None:
     part = to_batch(read_labelled(folder / "copper.xyz")[0], 4.0)
     network = DirectForceNetwork([29], cutoff=4.0, features=16, channels=8)
-    from forcedelta import ForceDelta
-
     loss = loss_of(ForceDelta(network), part, Settings(epochs=1, gradient_weight=0.0))
     energy, direct = network(*part.graph)
     expected = 10.0 * ((energy - part.energy) / 8).abs().mean()
     expected = expected + (direct - part.forces).norm(dim=1).mean()
     torch.testing.assert_close(loss.double(), expected.double(), rtol=1e-5, atol=1e-5)
+
+
+def test_the_consistency_term_needs_no_force_labels_and_pulls_on_both_heads(folder: Path) -> None:
+    part = to_batch(read_labelled(folder / "copper.xyz")[0], 4.0)
+    torch.manual_seed(0)
+    network = DirectForceNetwork([29], cutoff=4.0, features=16, channels=8)
+    settings = Settings(
+        epochs=1, energy_weight=0.0, direct_weight=0.0, gradient_weight=0.0, consistency_weight=0.7
+    )
+    loss = loss_of(ForceDelta(network), part, settings)
+    result = ForceDelta(network)(*part.graph)
+    difference = result["direct_forces"] - result["conservative_forces"]
+    torch.testing.assert_close(loss, 0.7 * difference.norm(dim=1).mean(), rtol=1e-5, atol=1e-5)
+    unlabelled = replace(part, forces=torch.zeros_like(part.forces))
+    assert torch.equal(loss, loss_of(ForceDelta(network), unlabelled, settings))
+    loss.backward()
+    for head in (network.energy_head[0].weight, network.force_head.weight):
+        assert head.grad is not None
+        assert head.grad.abs().max() > 0
+
+
+def test_without_consistency_weight_training_is_what_it_was(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loss to the last bit; without gradient_weight no gradient of the energy is computed."""
+    part = to_batch(read_labelled(folder / "copper.xyz")[0], 4.0)
+    torch.manual_seed(0)
+    network = DirectForceNetwork([29], cutoff=4.0, features=16, channels=8)
+    settings = Settings(epochs=1)
+    result = ForceDelta(network)(
+        part.positions.clone().requires_grad_(True), *part.graph[1:], create_graph=True
+    )
+    expected = mean_norm(result["conservative_forces"] - part.forces)
+    per_atom = ((result["energy"] - part.energy) / 8).to(torch.float32)
+    expected = expected + 10.0 * per_atom.abs().mean()
+    expected = expected + mean_norm(result["direct_forces"] - part.forces)
+    assert torch.equal(loss_of(ForceDelta(network), part, settings), expected)
+
+    def no_gradient(*arguments: object, **options: object) -> None:
+        raise AssertionError("a gradient of the energy was computed")
+
+    monkeypatch.setattr(ForceDelta, "forward", no_gradient)
+    loss_of(ForceDelta(network), part, replace(settings, gradient_weight=0.0))
+
+
+def test_the_consistency_term_lowers_u(folder: Path, tmp_path: Path) -> None:
+    recipe = read_recipe(str(folder / "recipe.toml"))
+    direct = RECIPE.replace("epochs = 6", "epochs = 15\ngradient_weight = 0.0")
+    values = []
+    for weight in (0.0, 0.5):
+        text = direct.replace("epochs", f"consistency_weight = {weight}\nepochs")
+        (tmp_path / "recipe.toml").write_text(text)
+        result = train_recipe(tmp_path / "recipe.toml", folder)
+        tests = [to_batch(atoms, 4.0) for atoms in split(recipe, folder)[1]]
+        values.append(measure(result.network, tests).force_delta.mean())
+    assert values[1] < 0.5 * values[0]
 
 
 def test_reference_energies_leave_nothing_that_counts_of_atoms_explain() -> None:
@@ -187,6 +241,10 @@ def test_shipped_recipes_can_be_read(name: str) -> None:
         (RECIPE + "\n[extra]\n", "unknown keys"),
         (RECIPE.replace("epochs = 6", "epoch = 6"), r"\[settings\]"),
         ('training = ["copper.xyz"]', "missing keys"),
+        (
+            RECIPE.replace("epochs", "consistency_weight = -0.1\nepochs"),
+            "consistency_weight must be a non-negative number",
+        ),
     ],
 )
 def test_a_recipe_that_is_wrong_says_how(tmp_path: Path, text: str, message: str) -> None:

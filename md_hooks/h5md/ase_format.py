@@ -35,6 +35,7 @@ def read_forcedelta_h5md(filename: str | Path, index: int | slice = -1) -> Itera
     (U, eV/Å), ``info["worst_atom"]`` and the arrays ``force_deltas`` [N], ``direct_forces`` and
     ``conservative_forces`` [N, 3] in eV/Å; and, where the structure of the run had them,
     ``info["charge"]`` (e), ``info["spin"]`` (2S+1) and the initial magnetic moments.
+    Frames of an attack have ``info["path"]`` and ``info["move"]``.
     ``info["temperature"]`` (K) is that of the run, whose degrees of freedom are 3N less those that
     it holds fixed; ``get_temperature()`` of a frame counts 3N.
 

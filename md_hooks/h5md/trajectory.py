@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from . import checksum, layout, validation
 from .opening import open_to_read
 from .remark import Remark
 
+_NAMED = {"step", "time", *(name for name, *_ in layout.SERIES)}
 BLOCK_VALUES = 200_000  # atoms x frames that are read at a time
 
 
@@ -183,7 +185,8 @@ class Trajectory:
     def frames(self, indices: range | None = None) -> Iterator[Frame]:
         """Recorded frames one after the other, read a block at a time.
 
-        The forces come back with the precision of float32.
+        The forces come back with the precision of float32, and `Frame.extra` as far as it is in
+        the series.
         """
         indices = range(len(self)) if indices is None else indices
         size = max(1, BLOCK_VALUES // max(1, self._n_atoms))
@@ -207,7 +210,21 @@ class Trajectory:
         masses = file[layout.MASSES][()]
         boundary = file[f"{layout.PARTICLES}/box"].attrs["boundary"]
         pbc = np.array([_text(word) == "periodic" for word in boundary])
-        return [_frame(stored, index - low, masses, pbc) for index in indices]
+        return [
+            replace(
+                _frame(stored, index - low, masses, pbc),
+                extra=self._extra(int(self._frame_steps[index])),
+            )
+            for index in indices
+        ]
+
+    def _extra(self, step: int) -> dict[str, float]:
+        """The further scalars of a step that were recorded."""
+        row = int(np.searchsorted(self._series["step"], step))
+        if row == len(self._series["step"]) or self._series["step"][row] != step:
+            return {}
+        values = {name: float(self._series[name][row]) for name in self._series.keys() - _NAMED}
+        return {name: value for name, value in values.items() if not np.isnan(value)}
 
 
 def _grown(file: h5py.File, root: str, steps: str) -> NDArray[np.int64]:

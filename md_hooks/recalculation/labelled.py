@@ -20,7 +20,7 @@ from .job import Label
 PREDICTIONS = ("direct_forces", "conservative_forces", "force_deltas")
 PROVENANCE = (
     "force_delta", "worst_atom", "model_energy", "step", "time", "source", "run_id", "model", "weights_hash",
-    "charge", "spin",
+    "path", "move", "charge", "spin",
 )  # fmt: skip
 
 
@@ -36,9 +36,10 @@ def candidate(
 
     Returns:
         atoms without momenta and calculator, with ``info`` (step, time in fs, force_delta in
-        eV/Å, model_energy in eV, source, run_id, model, weights_hash, level_of_theory of the model,
-        charge in e, spin 2S+1) and arrays (direct_forces, conservative_forces, force_deltas in eV/Å,
-        initial magnetic moments), as far as they are known.
+        eV/Å, model_energy in eV, path and move of an attack, source, run_id, model, weights_hash,
+        level_of_theory of the model, charge in e, spin 2S+1) and arrays (direct_forces,
+        conservative_forces, force_deltas in eV/Å, initial magnetic moments), as far as they are
+        known.
     """
     atoms = bare_atoms(frame)
     atoms.arrays.pop("momenta", None)  # audits of files without velocities have none

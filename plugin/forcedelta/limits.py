@@ -118,6 +118,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "forces": ("direct", "conservative"),
     "on": ("force_delta", "worst_atom"),
     "optimizer": ("plain", "adam"),
+    "by": ("diversity", "u", "u-diversity"),
     "dtype": ("float32", "float64"),
 }
 """Settings with a fixed set of values."""

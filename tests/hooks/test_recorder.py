@@ -224,6 +224,8 @@ def test_extra_scalars_and_forces_that_come_late(tmp_path):
     np.testing.assert_array_equal(trajectory.frame(2).direct_forces, forces)
     np.testing.assert_array_equal(trajectory.frame(3).stress, np.arange(6.0))
     assert trajectory.frame(4).stress is None
+    found = [dict(one.extra) for one in trajectory.frames()]
+    assert found == [{}, {}, {"work": 2.0}, {"work": 2.0}, {}]
 
 
 def test_an_unphysical_frame_is_recorded(tmp_path):

@@ -8,6 +8,8 @@ import numpy as np
 from ase import Atoms
 from ase.build import molecule
 
+from md_hooks import Frame, HookChain, Recorder, RunInfo, RunResult
+
 ACETYLACETONE = Path(__file__).parents[2] / "examples" / "acetylacetone.xyz"
 
 
@@ -24,3 +26,24 @@ def doubtful(seed: int, step: int | None = None, force_delta: float = 0.1) -> At
         atoms.set_array(name, rng.normal(size=(3, 3)))
     atoms.set_array("force_deltas", np.abs(rng.normal(size=3)))
     return atoms
+
+
+def record_attack(path: Path, frames: list[Atoms]) -> None:
+    """Record frames with ``info`` "path" and "move" as an attack would, all at time 0."""
+    chain = HookChain([Recorder(path, every=1)])
+    chain.open(RunInfo(model={"name": "wet", "weights_hash": "12"}))
+    for atoms in frames:
+        info = atoms.info
+        chain.dispatch(
+            Frame(
+                step=info["step"], time=0.0, numbers=atoms.numbers, positions=atoms.positions,
+                velocities=None, masses=atoms.get_masses(), cell=atoms.cell.array, pbc=atoms.pbc,
+                energy=info["model_energy"], forces=atoms.arrays["direct_forces"], temperature=None,
+                force_delta=info["force_delta"],
+                force_deltas=np.full(len(atoms), info["force_delta"]),
+                direct_forces=atoms.arrays["direct_forces"],
+                conservative_forces=atoms.arrays["conservative_forces"],
+                extra={name: float(info[name]) for name in ("path", "move")},
+            )
+        )  # fmt: skip
+    chain.close(RunResult("finished", len(frames), 0.0))

@@ -13,7 +13,7 @@ import ase.io
 import numpy as np
 import pytest
 from ase.calculators.calculator import compare_atoms
-from doubtful_frames import doubtful
+from doubtful_frames import doubtful, record_attack
 from references import labels_in
 from typer.testing import CliRunner
 
@@ -65,6 +65,29 @@ def test_a_run_becomes_labelled_data(forcedelta, run_file):
         assert atoms.info["epsilon"] == pytest.approx(error, rel=1e-5)
         assert entry["epsilon"] == pytest.approx(error, rel=1e-5)
         assert atoms.info["model_energy"] == pytest.approx(frame.energy)
+
+
+def test_path_and_move_of_an_attack_reach_the_labels(forcedelta, tmp_path):
+    frames = [doubtful(seed, step=seed, force_delta=0.2 + 0.1 * seed) for seed in range(4)]
+    for number, atoms in enumerate(frames):
+        atoms.info.update(path=number // 2, move=7 + number % 2)
+    record_attack(tmp_path / "attack.h5", frames)
+    stored = [(atoms.info["path"], atoms.info["move"]) for atoms in ase.io.read("attack.h5", ":")]
+    assert stored == [(0, 7), (0, 8), (1, 7), (1, 8)]
+    command = ["recalc", "attack.h5", "--calculator", "tblite", "--select", 2, *BAND, "--json"]
+    code, out, err = forcedelta(*command, "--by", "u-diversity")
+    assert code == 0
+    assert [(entry["path"], entry["move"]) for entry in json.loads(out)["frames"]] == [
+        (1, 8),
+        (0, 8),
+    ]
+    assert "path 1, move 8, U 0.5 eV/Å" in err
+    for atoms, path in zip(ase.io.read("labelled.xyz", ":"), (1, 0), strict=True):
+        assert (atoms.info["path"], atoms.info["move"]) == (path, 8)
+        assert atoms.info["epsilon"] > 0
+    code, _, err = forcedelta(*command, "--by", "size")
+    assert code == 2
+    assert "--by" in err
 
 
 def test_a_dry_run_writes_nothing(forcedelta, water, tmp_path):

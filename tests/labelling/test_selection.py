@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import get_args
+
 import ase.io
 import numpy as np
 import pytest
+from ase import Atoms
 from ase.build import bulk, molecule
-from doubtful_frames import doubtful
+from doubtful_frames import doubtful, record_attack
+from scipy.spatial.distance import cdist
 
 from forcedelta.errors import ForceDeltaError
-from forcedelta.labelling.selection import open_candidates, select
+from forcedelta.labelling.selection import By, Candidates, open_candidates, select
 from forcedelta.labelling.selection.band import Band, intervals
+from forcedelta.labelling.selection.diversity import descriptors, farthest_points
 from md_hooks import Trajectory
 from md_hooks.unphysical import overlap, unphysical
 
@@ -101,8 +107,6 @@ def test_structures_that_differ_are_preferred_to_copies(tmp_path):
 
 
 def test_descriptors_do_not_see_the_choice_of_the_cell_or_of_the_origin():
-    from forcedelta.labelling.selection.diversity import descriptors
-
     cell = bulk("Si", cubic=True)
     cell.rattle(0.1, seed=1)
     moved = cell.copy()
@@ -157,3 +161,88 @@ def test_what_cannot_be_chosen_from(tmp_path, change, words):
     change(frames[0])
     with pytest.raises(ForceDeltaError, match=words):
         select(stored(tmp_path, frames), 5, lower=2.0, upper=1.0)
+
+
+def attacked(paths: int, moves: int) -> list[Atoms]:
+    """Frames of an attack: time 0, U grows along each path, and path 0 is the lowest."""
+    frames = []
+    for path in range(paths):
+        for move in range(moves):
+            number = path * moves + move
+            atoms = doubtful(number, step=number, force_delta=0.1 + 0.1 * path + 0.01 * move)
+            atoms.info.update(time=0.0, path=path, move=move)
+            frames.append(atoms)
+    return frames
+
+
+def stored_attack(tmp_path: Path, kind: str, frames: list[Atoms]) -> Candidates:
+    """The frames as a file of an attack."""
+    if kind == "xyz":
+        return stored(tmp_path, frames)
+    record_attack(tmp_path / "attack.h5", frames)
+    return open_candidates(tmp_path / "attack.h5")
+
+
+@pytest.mark.parametrize("kind", ["xyz", "h5"])
+@pytest.mark.parametrize(("count", "of_each"), [(3, 1), (4, 1), (8, 2), (100, 6)])
+def test_of_each_path_of_an_attack_one_frame_or_equal_pieces(tmp_path, kind, count, of_each):
+    """All times are 0, which makes none near; with more wanted than paths, each is cut."""
+    source = stored_attack(tmp_path, kind, attacked(4, 6))
+    chosen = select(source, count, lower=0.05, upper=1.0)
+    paths = [atoms.info["path"] for atoms in chosen.frames]
+    moves = [atoms.info["move"] for atoms in chosen.frames]
+    assert len(paths) == min(count, 24)
+    assert max(paths.count(path) for path in range(4)) == of_each
+    assert {type(value) for value in (*paths, *moves)} == {int}
+    if of_each < 6:  # U grows along a path: the last of each piece
+        assert set(moves) == {1: {5}, 2: {2, 5}}[of_each]
+    assert (chosen.frames[0].info["path"], chosen.frames[0].info["move"]) == (3, 5)
+    assert sum(chosen.left_out.values()) + len(chosen.frames) == len(source)
+
+
+def test_paths_of_two_attacks_in_one_file_are_different(tmp_path):
+    frames = attacked(2, 3) + attacked(2, 3)
+    for number, atoms in enumerate(frames):
+        atoms.info["run_id"] = "first" if number < 6 else "second"
+    chosen = select(stored(tmp_path, frames), 4, lower=0.05, upper=1.0)
+    assert len({(a.info["run_id"], a.info["path"]) for a in chosen.frames}) == 4
+
+
+def test_a_path_that_is_no_number_is_not_one(tmp_path):
+    frames = attacked(1, 3)
+    for number, atoms in enumerate(frames):
+        atoms.info.update(path="data/run.xyz", time=100.0 * number)
+    chosen = select(stored(tmp_path, frames), 5, lower=0.05, upper=1.0)
+    assert len(chosen.frames) == 3
+    assert "path" not in chosen.frames[0].info
+
+
+def test_u_times_diversity_lies_between_u_and_diversity(tmp_path):
+    """Copies with high U, one slightly different structure, and a very different one with low U."""
+    frames = [doubtful(1, force_delta=0.5 - 0.01 * copy) for copy in range(3)]
+    near, far = doubtful(1, force_delta=0.4), doubtful(1, force_delta=0.06)
+    near.positions[1] += [0.0, 0.0, 0.08]
+    far.positions[1] += [0.0, 0.0, 0.2]
+    frames += [near, far]
+    for number, atoms in enumerate(frames):
+        atoms.info.update(step=100 * number, time=100.0 * number)
+    source = stored(tmp_path, frames)
+    chosen = {by: select(source, 2, lower=0.05, upper=1.0, by=by) for by in get_args(By)}
+    assert chosen["u"].indices == [0, 1]
+    assert chosen["u-diversity"].indices == [0, 3]
+    assert chosen["diversity"].indices == [0, 4]
+    reasons = {reason for one in chosen.values() for reason in one.left_out}
+    assert len(reasons) == 3
+    assert select(source, 2, lower=0.05, upper=1.0).indices == [0, 4]
+    with pytest.raises(ForceDeltaError, match="by is 'size': give one of diversity, u, u-div"):
+        select(source, 2, by="size")
+
+
+def test_the_greedy_choice_maximises_weight_times_distance_at_each_pick():
+    rng = np.random.default_rng(0)
+    features, weights = rng.normal(size=(40, 5)), rng.uniform(0.1, 1.0, 40)
+    chosen = farthest_points(features, 10, weights)
+    for size in range(1, 10):
+        distance = cdist(features, features[chosen[:size]]).min(axis=1)
+        assert chosen[size] == int(np.argmax(weights * distance))
+    assert farthest_points(features, 10, np.full(40, 0.3)) == farthest_points(features, 10)

@@ -6,7 +6,7 @@ import ast
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -88,6 +88,14 @@ def recalc(
             rich_help_panel=_CHOICE,
         ),
     ] = 50.0,
+    by: Annotated[
+        Literal["diversity", "u", "u-diversity"],
+        typer.Option(
+            help="After the frame with the highest U: the structure farthest from all chosen ones, the next "
+            "highest U, or the largest product of U and the distance to the nearest chosen structure.",
+            rich_help_panel=_CHOICE,
+        ),
+    ] = "diversity",
     xc: Annotated[
         str | None,
         typer.Option(
@@ -163,8 +171,9 @@ def recalc(
     """Select doubtful frames of SOURCE and label them with a reference calculation.
 
     Candidates lie between the flag and the stop threshold. Of each flagged interval one is taken,
-    apart in time and diverse in structure; frames with overlapping atoms are left out. No label is
-    computed twice: repeating the command continues after kill -9 or a failure.
+    apart in time and diverse in structure; of each path of an attack one, or more if --select exceeds
+    the number of paths. Frames with overlapping atoms are left out. No label is computed twice:
+    repeating the command continues after kill -9 or a failure.
     """
     changed = read_toml(settings, "give a TOML file of settings") if settings is not None else {}
     changed |= dict(_pair(text) for text in set_ or [])
@@ -177,7 +186,7 @@ def recalc(
     try:
         result = label(
             source, calculator, out=out, settings=changed, select=select, flag_above=flag_above,
-            stop_above=stop_above, spacing=spacing, charge=charge, spin=spin, threads=threads,
+            stop_above=stop_above, spacing=spacing, by=by, charge=charge, spin=spin, threads=threads,
             workers=workers, dry_run=dry_run,
             report=print_line if json else partial(print_line, stream=sys.stdout),
         )  # fmt: skip

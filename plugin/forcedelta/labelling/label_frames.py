@@ -14,7 +14,7 @@ from forcedelta.errors import ForceDeltaError
 from forcedelta.labelling import vasp
 from forcedelta.labelling.level_of_theory import difference
 from forcedelta.labelling.references import ReferenceCode, reference
-from forcedelta.labelling.selection import Candidates, Selection, open_candidates, select
+from forcedelta.labelling.selection import By, Candidates, Selection, open_candidates, select
 from forcedelta.outputs import Named, check_outputs
 from md_hooks.electronic_state import ElectronicState
 from md_hooks.recalculation import Failure, Journal, Label, key_of, labelled, recalculate
@@ -37,6 +37,7 @@ class LabelSettings:
         lower: edge of the band, eV/Å, or None.
         upper: edge of the band, eV/Å, or None.
         spacing: fs.
+        by: how the frames are chosen, as in `select`.
         threads: of each job.
         workers: jobs at a time.
         dry_run: choose and check, write nothing.
@@ -52,6 +53,7 @@ class LabelSettings:
     lower: float | None
     upper: float | None
     spacing: float
+    by: By
     threads: int
     workers: int
     dry_run: bool
@@ -111,7 +113,7 @@ class LabellingResult:
         atoms, outcome = self.frames[index], self.outcomes.get(index)
         entry: dict[str, Any] = {
             name: atoms.info.get(name)
-            for name in ("source", "step", "time", "force_delta", "charge", "spin")
+            for name in ("source", "path", "move", "step", "time", "force_delta", "charge", "spin")
         }
         if isinstance(outcome, Label):
             info = labelled(atoms, outcome, self.reference).info
@@ -133,6 +135,7 @@ def label(
     flag_above: float | None = None,
     stop_above: float | None = None,
     spacing: float = 50.0,
+    by: By = "diversity",
     charge: int | None = None,
     spin: int | None = None,
     threads: int = 1,
@@ -143,8 +146,9 @@ def label(
     """Choose doubtful frames and label them with a reference method; ``forcedelta recalc`` in Python.
 
     Candidates lie between the flag and the stop threshold. One frame of each flagged interval is
-    taken, apart in time and diverse in structure; unphysical ones are left out. Nothing is computed
-    twice: the same call continues after a kill or a failure, from the journal beside ``out``.
+    taken, apart in time and diverse in structure, and one of each path of an attack; unphysical ones
+    are left out. Nothing is computed twice: the same call continues after a kill or a failure, from
+    the journal beside ``out``.
 
     >>> result = label("run.h5", "pyscf", select=20)
     >>> result.counts
@@ -162,6 +166,9 @@ def label(
             percentile of U.
         stop_above: upper edge, eV/Å; None: the run's stop threshold, else 10 times the median of U.
         spacing: smallest time between two frames, fs.
+        by: after the frame with the highest U: "diversity", always the structure farthest from all
+            that are chosen; "u", the next highest; "u-diversity", the largest product of U and the
+            distance to the nearest chosen structure.
         charge, spin: total charge (e) and multiplicity of all frames; None: those of each frame.
         threads: of each calculation.
         workers: calculations at a time.
@@ -177,7 +184,7 @@ def label(
     return _label(
         LabelSettings(
             Path(source), calculator, settings or {}, Path(out), select, flag_above, stop_above,
-            spacing, threads, workers, dry_run, charge, spin,
+            spacing, by, threads, workers, dry_run, charge, spin,
         ),
         report,
     )  # fmt: skip
@@ -235,7 +242,7 @@ def _choose(settings: LabelSettings, source: Candidates) -> tuple[Selection | No
     if whole:
         return None, source.read(list(range(len(source))))
     count = DEFAULT_COUNT if settings.count is None else settings.count
-    selection = select(source, count, settings.lower, settings.upper, settings.spacing)
+    selection = select(source, count, settings.lower, settings.upper, settings.spacing, settings.by)
     return selection, selection.frames
 
 
@@ -412,7 +419,9 @@ def _tell_end(
 def _line(atoms: Atoms, outcome: Label | Failure | vasp.Waiting, reference: str) -> str:
     info = atoms.info
     where = [f"step {info['step']}"] if "step" in info else []
-    where += [f"{info['time']:.10g} fs"] if "time" in info else []
+    where += [f"path {info['path']}"] if "path" in info else []
+    where += [f"move {info['move']}"] if "move" in info else []
+    where += [f"{info['time']:.10g} fs"] if "time" in info and "path" not in info else []
     where += [f"U {info['force_delta']:.4g} eV/Å"] if "force_delta" in info else []
     where += [f"charge {info['charge']}"] if info.get("charge") else []
     where += [f"multiplicity {info['spin']}"] if "spin" in info else []

@@ -16,7 +16,11 @@ from forcedelta.training.data import Batch, collect
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of training. The weights multiply losses in eV/atom (energy) and eV/Å (forces)."""
+    """Settings of training. The weights multiply losses in eV/atom (energy) and eV/Å (forces).
+
+    ``direct_weight`` and ``gradient_weight`` multiply the mean length of F_nc - F_ref and of
+    F_c - F_ref, ``consistency_weight`` that of F_nc - F_c, which needs no labels (`loss_of`).
+    """
 
     epochs: int
     batch_size: int = 5
@@ -28,6 +32,7 @@ class Settings:
     energy_weight: float = 10.0
     direct_weight: float = 1.0
     gradient_weight: float = 1.0
+    consistency_weight: float = 0.0
     seed: int = 0
 
 
@@ -37,16 +42,28 @@ def mean_norm(difference: Tensor) -> Tensor:
 
 
 def loss_of(force_delta: ForceDelta, batch: Batch, settings: Settings) -> Tensor:
-    """Weighted loss [] of one batch; the gradient of the energy is computed only if it is weighted."""
-    if settings.gradient_weight > 0:
+    """Weighted loss [] of one batch, with M for the mean length over the atoms (`mean_norm`):
+
+    ``energy_weight mean|E - E_ref|/N + direct_weight M(F_nc - F_ref)
+    + gradient_weight M(F_c - F_ref) + consistency_weight M(F_nc - F_c)``
+
+    The last term regularises both heads: it pulls the direct forces towards the gradient and the
+    gradient towards the direct forces. The gradient of the energy is computed only if one of the
+    last two terms is weighted.
+    """
+    loss = torch.zeros(())
+    if settings.gradient_weight > 0 or settings.consistency_weight > 0:
         result = force_delta(
             batch.positions.clone().requires_grad_(True), *batch.graph[1:], create_graph=True
         )
         energy, direct = result["energy"], result["direct_forces"]
-        loss = settings.gradient_weight * mean_norm(result["conservative_forces"] - batch.forces)
+        conservative = result["conservative_forces"]
+        if settings.gradient_weight > 0:
+            loss = settings.gradient_weight * mean_norm(conservative - batch.forces)
+        if settings.consistency_weight > 0:
+            loss = loss + settings.consistency_weight * mean_norm(direct - conservative)
     else:
         energy, direct = force_delta.model(*batch.graph)
-        loss = torch.zeros(())
     atoms = torch.bincount(batch.batch)
     per_atom = ((energy - batch.energy) / atoms).to(torch.float32)
     loss = loss + settings.energy_weight * per_atom.abs().mean()

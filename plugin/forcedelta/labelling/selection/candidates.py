@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from md_hooks.recalculation.labelled import PREDICTIONS
 FloatArray = NDArray[np.float64]
 
 _FIELDS: dict[tuple[str, ...], Callable[[object], Any]] = {
-    ("step", "worst_atom"): step_of,
+    ("step", "worst_atom", "path", "move"): step_of,
     ("time", "force_delta", "model_energy"): number_or_none,
     ("run", "source", "run_id", "model", "weights_hash", "level_of_theory"): text_of,
 }
@@ -42,12 +42,11 @@ class Candidates:
     Attributes:
         name: of the file.
         steps: [F].
-        times: [F] fs; NaN where the file has no time.
+        times: [F] fs; NaN where the file has no time, and along the path of an attack.
         force_delta: [F] U, eV/Å; NaN where it was not computed.
         worst: [F] the largest u_i, eV/Å; NaN where it was not computed.
         finite: [F] whether the model's energy is finite.
-        rows: [F] frames of one uninterrupted row of steps share a number. A step between two
-            frames that was computed, but not recorded, and is not ``row_value`` interrupts them.
+        paths: [F] frames of one path of an attack share a number; -1 for all others.
         series: step and U and largest u_i (eV/Å) of all steps of the run, recorded or not.
         read: gives the structures of some frames, as `md_hooks.recalculation.candidate` makes
             them.
@@ -61,6 +60,7 @@ class Candidates:
     force_delta: FloatArray
     worst: FloatArray
     finite: NDArray[np.bool_]
+    paths: NDArray[np.int64]
     read: Callable[[list[int]], list[Atoms]]
     series: dict[str, NDArray[Any]] = field(default_factory=dict)
     thresholds: dict[str, Any] = field(default_factory=dict)
@@ -102,6 +102,9 @@ def _recorded(path: Path) -> Candidates:
     series = trajectory.series
     steps = trajectory.frame_steps
     at = np.searchsorted(series["step"], steps)
+    paths = _numbered(
+        [step_of(value) for value in series["path"][at]] if "path" in series else [None] * len(at)
+    )
     model = dict(trajectory.metadata.get("model", {}))
     run_id = trajectory.run_id
 
@@ -121,14 +124,24 @@ def _recorded(path: Path) -> Candidates:
     return Candidates(
         name=path.name,
         steps=steps,
-        times=series["time"][at],
+        times=np.where(paths >= 0, np.nan, series["time"][at]),
         force_delta=series["force_delta"][at],
         worst=series["force_delta_max"][at],
         finite=np.isfinite(series["potential_energy"][at]),
+        paths=paths,
         read=read,
         series={name: series[name] for name in ("step", "force_delta", "force_delta_max")},
         thresholds=trajectory.thresholds,
         model=model,
+    )
+
+
+def _numbered(keys: Iterable[Hashable | None]) -> NDArray[np.int64]:
+    """[F] a number for each different key, -1 for None."""
+    numbers: dict[Hashable, int] = {}
+    return np.array(
+        [-1 if key is None else numbers.setdefault(key, len(numbers)) for key in keys],
+        dtype=np.int64,
     )
 
 
@@ -192,6 +205,14 @@ def _structures(path: Path, frames: list[Atoms]) -> Candidates:
         float(atoms.get_array("force_deltas").max()) if atoms.has("force_deltas") else np.nan
         for atoms in frames
     ]
+    paths = _numbered(
+        [
+            tuple(atoms.info.get(name) for name in ("run_id", "source", "path"))
+            if "path" in atoms.info
+            else None
+            for atoms in frames
+        ]
+    )
     told = ("model", "weights_hash", "level_of_theory")
     models = {tuple(atoms.info.get(name) for name in told) for atoms in frames}
     model = {}
@@ -200,10 +221,11 @@ def _structures(path: Path, frames: list[Atoms]) -> Candidates:
     return Candidates(
         name=path.name,
         steps=steps.astype(np.int64) if numbered else np.arange(len(frames)),
-        times=values("time"),
+        times=np.where(paths >= 0, np.nan, values("time")),
         force_delta=values("force_delta"),
         worst=np.array(worst),
         finite=np.array([bool(np.isfinite(a.info.get("model_energy", 0.0))) for a in frames]),
+        paths=paths,
         read=lambda indices: [frames[index].copy() for index in indices],
         model=model,
     )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import heapq
+import math
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from ase import Atoms
@@ -13,7 +15,16 @@ from forcedelta.errors import ForceDeltaError
 from forcedelta.labelling.selection.band import Band, choose_band, intervals
 from forcedelta.labelling.selection.candidates import Candidates, FloatArray
 from forcedelta.labelling.selection.diversity import descriptors, farthest_points
+from forcedelta.limits import check_value
 from md_hooks.unphysical import unphysical
+
+By = Literal["diversity", "u", "u-diversity"]
+
+_NOT_CHOSEN: dict[By, str] = {
+    "diversity": "more than asked for, and more like the chosen ones",
+    "u": "more than asked for, and lower than the chosen ones",
+    "u-diversity": "more than asked for, and lower or more like the chosen ones",
+}
 
 POOL = 50
 """So many frames for each one that is wanted, those with the highest U, are compared for diversity."""
@@ -43,6 +54,7 @@ def select(
     lower: float | None = None,
     upper: float | None = None,
     spacing: float = 50.0,
+    by: By = "diversity",
 ) -> Selection:
     """Choose frames: highest U within the band, apart in time, diverse, no unphysical structures.
 
@@ -51,8 +63,11 @@ def select(
        ``spacing`` is cut into pieces of that length. Frames with overlapping atoms
        (`md_hooks.unphysical`) make place for the next lower one.
     3. From the highest down, frames nearer in time than ``spacing`` to a higher one are dropped.
-    4. Of what is left, ``count`` are chosen: the highest, then always the one whose structure is
-       farthest from all that are chosen (`forcedelta.labelling.selection.diversity`).
+    4. Of what is left, ``count`` are chosen: the highest, then by what ``by`` says.
+
+    Along the path of an attack time means nothing and neighbours are alike: of each path one frame
+    is kept, its highest. If there are fewer paths than ``count``, each is cut into the least number
+    of pieces, of equal numbers of frames, that together are enough.
 
     Args:
         source: the frames.
@@ -60,6 +75,10 @@ def select(
         lower: of the band, eV/Å; None: see `choose_band`.
         upper: of the band, eV/Å; None: see `choose_band`.
         spacing: fs. Frames without a time are taken for independent.
+        by: "diversity": always the frame whose structure is farthest from all that are chosen
+            (`forcedelta.labelling.selection.diversity`); "u": the next highest; "u-diversity": the
+            frame with the largest product of U and the distance of its structure to the nearest
+            chosen one.
 
     Raises:
         ForceDeltaError: numbers that make no sense, no frames with a Force Delta, or dscribe is
@@ -70,17 +89,23 @@ def select(
             f"{count} frames at least {spacing} fs apart: ask for at least one frame and no "
             "negative time"
         )
+    check_value("by", by)
     band = choose_band(source, lower, upper)
     values = band.values(source)
     left_out = _outside(source, band, values)
-    pieces = _pieces(source, intervals(source, band), spacing)
+    interval = intervals(source, band)
+    pieces = _pieces(source, interval, spacing) + _pieces_of_paths(source, interval, count)
     pool, reasons = _highest(source, values, pieces, spacing, POOL * count)
     left_out |= reasons
     structures = source.read(pool)
     chosen = list(range(len(pool)))
     if len(pool) > count:
-        chosen = sorted(farthest_points(descriptors(structures), count))
-        left_out["more than asked for, and more like the chosen ones"] = len(pool) - count
+        if by == "u":
+            chosen = chosen[:count]
+        else:
+            weights = values[pool] if by == "u-diversity" else None
+            chosen = sorted(farthest_points(descriptors(structures), count, weights))
+        left_out[_NOT_CHOSEN[by]] = len(pool) - count
     return Selection([structures[k] for k in chosen], [pool[k] for k in chosen], band, left_out)
 
 
@@ -98,16 +123,33 @@ def _outside(source: Candidates, band: Band, values: FloatArray) -> dict[str, in
 
 
 def _pieces(source: Candidates, interval: NDArray[np.int64], spacing: float) -> list[list[int]]:
-    """The frames of each interval, cut into pieces of the length ``spacing``."""
+    """The frames of each interval outside of paths, cut into pieces of the length ``spacing``."""
     pieces: dict[tuple[int, int], list[int]] = {}
     start: dict[int, float] = {}
-    for index in np.flatnonzero(interval >= 0).tolist():
+    for index in np.flatnonzero((interval >= 0) & (source.paths < 0)).tolist():
         number, time = int(interval[index]), float(source.times[index])
         begin = start.setdefault(number, time)
         known = spacing > 0 and np.isfinite(time)
         piece = int((time - begin) // spacing) if known else index
         pieces.setdefault((number, piece), []).append(index)
     return list(pieces.values())
+
+
+def _pieces_of_paths(
+    source: Candidates, interval: NDArray[np.int64], count: int
+) -> list[list[int]]:
+    """The frames of each path; where paths are fewer than ``count``, cut into equal pieces."""
+    inside = interval >= 0
+    paths = np.unique(source.paths[inside & (source.paths >= 0)])
+    if not len(paths):
+        return []
+    cuts = math.ceil(count / len(paths))
+    return [
+        piece.tolist()
+        for path in paths
+        for piece in np.array_split(np.flatnonzero(inside & (source.paths == path)), cuts)
+        if len(piece)
+    ]
 
 
 def _highest(
@@ -121,7 +163,7 @@ def _highest(
     heap = [(-values[piece[0]], number, 0) for number, piece in enumerate(waiting)]
     heapq.heapify(heap)
     kept: list[int] = []
-    lower = near = broken = 0
+    lower = lower_on_path = near = broken = 0
     while heap and len(kept) < most:
         _, number, place = heapq.heappop(heap)
         piece = waiting[number]
@@ -136,10 +178,14 @@ def _highest(
             near += 1
         else:
             kept.append(index)
-        lower += len(piece) - place - 1
+        if source.paths[index] >= 0:
+            lower_on_path += len(piece) - place - 1
+        else:
+            lower += len(piece) - place - 1
     reasons = {
         "overlapping atoms or positions that are not finite": broken,
         "not the highest of their flagged interval": lower,
+        "not the highest of their path, or of their piece of it": lower_on_path,
         f"less than {spacing:g} fs from a frame with a higher value": near,
         "lower than the frames compared for diversity": sum(
             len(waiting[number]) - place for _, number, place in heap

@@ -45,17 +45,26 @@ def descriptors(structures: list[Atoms]) -> FloatArray:
     return np.array(features)
 
 
-def farthest_points(features: FloatArray, count: int) -> list[int]:
+def farthest_points(
+    features: FloatArray, count: int, weights: FloatArray | None = None
+) -> list[int]:
     """Indices of ``count`` points: the first one, then always the one farthest from all chosen.
+
+    With weights, always the one with the largest product of its weight and its distance to the
+    nearest chosen one.
 
     Args:
         features: [S, D], the most wanted one first.
         count: at most S.
+        weights: [S], not negative; None: all equal.
     """
+    if weights is None:
+        weights = np.ones(len(features))
     chosen = [0]
     distance = np.linalg.norm(features - features[0], axis=1)
     while len(chosen) < min(count, len(features)):
-        distance[chosen] = -1.0
-        chosen.append(int(np.argmax(distance)))
+        gain = weights * distance
+        gain[chosen] = -1.0
+        chosen.append(int(np.argmax(gain)))
         distance = np.minimum(distance, np.linalg.norm(features - features[chosen[-1]], axis=1))
     return chosen

@@ -111,7 +111,7 @@ def _one() -> Atoms:
 
 
 def _no_cell() -> Atoms:
-    return Atoms("H2O", molecule("H2O").positions, pbc=True)
+    return Atoms("Si2", [[0, 0, 0], [1.4, 1.4, 1.4]], pbc=True)
 
 
 def _foreign() -> Atoms:
@@ -132,7 +132,8 @@ def test_wrong_structures(
     forcedelta: Command, files: Path, make: Callable[[], Atoms], words: str
 ) -> None:
     make().write("odd.xyz")
-    code, _, err = forcedelta("attack", "odd.xyz", "--model", str(files / "wet.safetensors"))
+    model = "solid" if words == "cell" else "wet"
+    code, _, err = forcedelta("attack", "odd.xyz", "--model", str(files / f"{model}.safetensors"))
     assert code == 2
     assert words in err
 

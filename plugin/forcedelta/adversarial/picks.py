@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from ase import Atoms
 
 from md_hooks import Trajectory
 from md_hooks.extxyz import frame_text
 from md_hooks.recalculation import candidate
 from md_hooks.replacing import replace_file
 
-from ..labelling.selection.diversity import descriptors
+from ..labelling.selection.diversity import descriptors, farthest_points
 
 POOL = 20
 """This many structures per pick, those with the largest U, are compared."""
@@ -54,23 +53,12 @@ def write_picks(run: str | Path, out: str | Path, count: int) -> int:
         atoms = candidate(frame, Path(run).name, name, weights, trajectory.run_id, level)
         atoms.info |= {key: int(series[key][index]) for key in ("path", "move")}
         frames.append(atoms)
-    chosen = _greedy(frames, series["force_delta"][pool], count)
+    chosen = [0]
+    if len(frames) > 1:
+        weights = series["force_delta"][pool]
+        chosen = farthest_points(descriptors(frames), count, weights)
     picks = [frames[index] for index in chosen]
     for rank, atoms in enumerate(picks):
         atoms.info["pick"] = rank
     replace_file(Path(out), b"".join(frame_text(atoms) for atoms in picks))
     return len(picks)
-
-
-def _greedy(frames: list[Atoms], force_delta: np.ndarray, count: int) -> list[int]:
-    if len(frames) <= 1:
-        return list(range(len(frames)))
-    features = descriptors(frames)
-    chosen = [0]
-    distance = np.linalg.norm(features - features[0], axis=1)
-    while len(chosen) < min(count, len(frames)):
-        gain = force_delta * distance
-        gain[chosen] = -1.0
-        chosen.append(int(np.argmax(gain)))
-        distance = np.minimum(distance, np.linalg.norm(features - features[chosen[-1]], axis=1))
-    return chosen

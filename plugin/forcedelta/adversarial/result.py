@@ -72,6 +72,14 @@ class AttackResult:
     message: str = ""
 
     @property
+    def problem(self) -> str:
+        """What the user must correct: no path could begin; "" otherwise."""
+        if self.frames or self.reason == "interrupted":
+            return ""
+        why = self.paths[0].reason
+        return f"no path could begin ({why}): pass a smaller --displacement or a higher ceiling"
+
+    @property
     def line(self) -> str:
         """A one-line summary."""
         found = [path for path in self.paths if path.highest is not None and path.first is not None]
@@ -90,4 +98,8 @@ class AttackResult:
 
     def as_dict(self) -> dict[str, Any]:
         """The result, JSON-able; eV and eV/Å."""
-        return {**asdict(self), "paths": [asdict(path) for path in self.paths]}
+        return {
+            **asdict(self),
+            "problem": self.problem,
+            "paths": [asdict(path) for path in self.paths],
+        }

@@ -205,6 +205,9 @@ def attack(
         ]  # fmt: skip
         heads = ("path", "structure", "steps", "U at the start", "largest U", "E - E0", "ended")
         show(table(heads, rows), "U in eV/Å, E in eV", result.line)
+    if result.problem:
+        print_line(f"error: {result.problem}")
+        return ExitStatus.BAD_INPUT
     return ExitStatus.INTERRUPTED if result.reason == "interrupted" else ExitStatus.DONE
 
 

@@ -58,7 +58,7 @@ def recalc(
         typer.Option(
             metavar="N",
             help="Number of frames to select.",
-            show_default="20; all of a journal",
+            show_default="20; all of a journal or of picks",
             rich_help_panel=_CHOICE,
         ),
     ] = None,

@@ -33,7 +33,7 @@ class LabelSettings:
         calculator: name of a reference code, or "vasp".
         changed: settings that differ from its recipe.
         out: extended XYZ of the labelled frames.
-        count: frames wanted; None: 20, or all of a journal.
+        count: frames wanted; None: 20, or all of a journal or of the picks of an attack.
         lower: edge of the band, eV/Å, or None.
         upper: edge of the band, eV/Å, or None.
         spacing: fs.
@@ -161,7 +161,7 @@ def label(
             calculator by name or as "package.module:Class".
         out: labelled frames, extended XYZ.
         settings: settings of the reference method that differ from its recipe.
-        select: number of frames; None: 20, or all of a journal.
+        select: number of frames; None: 20, or all of a journal or of the picks of an attack.
         flag_above: lower edge of the band of U, eV/Å; None: the run's flag threshold, else the 90th
             percentile of U.
         stop_above: upper edge, eV/Å; None: the run's stop threshold, else 10 times the median of U.
@@ -238,8 +238,8 @@ def _check(settings: LabelSettings) -> None:
 
 
 def _choose(settings: LabelSettings, source: Candidates) -> tuple[Selection | None, list[Atoms]]:
-    whole = settings.source.name.endswith(JOURNAL) and settings.count is None
-    if whole:
+    whole = source.picked or settings.source.name.endswith(JOURNAL)
+    if whole and settings.count is None:
         return None, source.read(list(range(len(source))))
     count = DEFAULT_COUNT if settings.count is None else settings.count
     selection = select(source, count, settings.lower, settings.upper, settings.spacing, settings.by)
@@ -268,7 +268,8 @@ def _tell_choice(
 ) -> None:
     selection = result.selection
     if selection is None:
-        report(f"{source.name}: all {len(source)} queued frames")
+        kind = "picks" if source.picked else "queued frames"
+        report(f"{source.name}: all {len(source)} {kind}")
         return
     band = selection.band
     what = "U" if band.on == "force_delta" else "largest u"

@@ -50,6 +50,7 @@ class Candidates:
         series: step and U and largest u_i (eV/Å) of all steps of the run, recorded or not.
         read: gives the structures of some frames, as `md_hooks.recalculation.candidate` makes
             them.
+        picked: whether the file holds the picks of an attack, which need no further selection.
         thresholds: "on", "flag", "stop" (eV/Å) as `md_hooks.Trajectory.thresholds`.
         model: name, weights_hash and whatever else the file tells of the model.
     """
@@ -63,6 +64,7 @@ class Candidates:
     paths: NDArray[np.int64]
     read: Callable[[list[int]], list[Atoms]]
     series: dict[str, NDArray[Any]] = field(default_factory=dict)
+    picked: bool = False
     thresholds: dict[str, Any] = field(default_factory=dict)
     model: dict[str, Any] = field(default_factory=dict)
 
@@ -227,5 +229,6 @@ def _structures(path: Path, frames: list[Atoms]) -> Candidates:
         finite=np.array([bool(np.isfinite(a.info.get("model_energy", 0.0))) for a in frames]),
         paths=paths,
         read=lambda indices: [frames[index].copy() for index in indices],
+        picked=all("pick" in atoms.info for atoms in frames),
         model=model,
     )

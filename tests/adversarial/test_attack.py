@@ -24,6 +24,11 @@ from md_hooks import Trajectory
 pytestmark = pytest.mark.usefixtures("here", "silent")
 
 
+def acetylacetone() -> Atoms:
+    """In its minimum, nearly."""
+    return ase.io.read(Path(__file__).parents[2] / "examples" / "acetylacetone.xyz")
+
+
 def paths_of(file: str) -> dict[int, list[int]]:
     """Frames of each path, in their order."""
     series = Trajectory(file).series
@@ -36,7 +41,7 @@ def paths_of(file: str) -> dict[int, list[int]]:
 @pytest.mark.parametrize("model", ["acac", "acac-direct"])
 @pytest.mark.parametrize("optimizer", ["adam", "plain"])
 def test_paths_climb_below_the_ceiling(model: str, optimizer: str) -> None:
-    atoms = ase.io.read(Path(__file__).parents[2] / "examples" / "acetylacetone.xyz")
+    atoms = acetylacetone()
     weights = {"alpha": 0.01, "beta": 0.0} if optimizer == "plain" else {}
     result = attack(
         atoms, model, "a.h5", starts=3, steps=12, picks=0, optimizer=optimizer, **weights  # type: ignore[arg-type]
@@ -139,26 +144,20 @@ def test_dissociation_is_allowed_on_request(molecule: Atoms, wet: str) -> None:
     assert any("dissociation" in each for each in why)
 
 
-def test_energy_ceiling_in_electronvolts(molecule: Atoms, wet: str) -> None:
+def test_energy_ceiling_in_electronvolts() -> None:
     """Paths slide along the ceiling, and do not cross it."""
-    attack(
-        molecule,
-        wet,
-        "a.h5",
-        starts=3,
-        steps=40,
-        picks=0,
-        ceiling=0.02,
-        displacement=1e-3,
-        beta=0.0,
+    attack(acetylacetone(), "acac-direct", "a.h5", starts=3, steps=15, picks=0, ceiling=0.3)
+    [start] = Evaluator(load_model("acac-direct", torch.float32), torch.float32).batch(
+        [acetylacetone()]
     )
-    [start] = Evaluator(load_model(wet, torch.float32), torch.float32).batch([molecule])
     rise = Trajectory("a.h5").series["potential_energy"] - start.energy
-    assert 0.015 < rise.max() <= 0.02 + 1e-9
+    assert 0.25 < rise.max() <= 0.3 + 1e-9
 
 
-def test_starts_above_the_ceiling_end_there(molecule: Atoms, wet: str) -> None:
-    result = attack(molecule, wet, "a.h5", starts=2, steps=4, ceiling=1e-8, displacement=0.1)
+def test_starts_above_the_ceiling_end_there() -> None:
+    result = attack(
+        acetylacetone(), "acac-direct", "a.h5", starts=2, steps=4, ceiling=0.01, displacement=0.1
+    )
     assert result.frames == 0
     assert {path.moves for path in result.paths} == {-1}
     assert all("at the displaced start" in path.reason for path in result.paths)

@@ -1,0 +1,277 @@
+"""From predictions and labels to the scores of a comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from forcedelta.comparison.attack import attack_score, starts
+from forcedelta.comparison.result import AttackScore, FamilyScore, ModelScore, Ranked, SystemScore
+from forcedelta.comparison.statistics import (
+    FEWEST,
+    against_ensemble,
+    better_controls,
+    correlate,
+    ensemble,
+    group_means,
+    mean_and_spread,
+    r_s,
+    relative_energy,
+    worth,
+)
+from forcedelta.comparison.structures import Structure
+from forcedelta.comparison.table import Predictions, Table
+
+Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+PREDICTORS = ("force_delta", "energy", "force_rms")
+
+
+@dataclass(frozen=True)
+class Common:
+    """Predictions on structures that all models evaluate.
+
+    Attributes:
+        structures: n of them.
+        models: the M models.
+        values: [M, n] by name: "force_delta" (U), "energy" (per atom, relative to the composition),
+            "force_rms", "absolute_energy" (per atom), "epsilon" (NaN without a label).
+    """
+
+    structures: list[Structure]
+    models: list[Predictions]
+    values: Mapping[str, Array]
+    rows: NDArray[np.int64]
+
+    @property
+    def labelled(self) -> Mask:
+        """Mask of the structures with labels [n]."""
+        return np.isfinite(self.values["epsilon"]).all(axis=0)
+
+    def subset(self, mask: Mask) -> Common:
+        """Some of the structures."""
+        return Common(
+            [one for one, kept in zip(self.structures, mask, strict=True) if kept],
+            self.models,
+            {name: values[:, mask] for name, values in self.values.items()},
+            self.rows[mask],
+        )
+
+    def predictors(self, model: int) -> dict[str, Array]:
+        """Values [n] of U and its controls for one model."""
+        return {name: self.values[name][model] for name in PREDICTORS}
+
+
+def common(table: Table) -> tuple[Common, list[str]]:
+    """The structures that all models evaluate, and notes on the others.
+
+    A model that evaluates none is left out.
+    """
+    count = len(table.structures)
+    models = [model for model in table.models if model.known.any()]
+    notes = [
+        f"{model.name} evaluates none of the structures ({model.reasons[0]})"
+        for model in table.models
+        if not model.known.any()
+    ]
+    known = np.all([model.known for model in models], axis=0) if models else np.zeros(count, bool)
+    for model in models:
+        missing = count - int(model.known.sum())
+        if missing:
+            first = int(np.flatnonzero(~model.known)[0])
+            notes.append(
+                f"{model.name} evaluates {count - missing} of {count} structures "
+                f"({table.structures[first].where}: {model.reasons[first]})"
+            )
+    if models and not known.any():
+        notes.append(
+            "no structure is evaluated by all models, and nothing can be compared: leave models out, or "
+            "give each kind of structure and model an --out of its own"
+        )
+    rows = np.flatnonzero(known)
+    structures = [table.structures[row] for row in rows]
+
+    def gathered(name: str) -> Array:
+        return np.array([getattr(model, name)[rows] for model in models]).reshape(len(models), -1)
+
+    energy = gathered("energy")
+    values = {name: gathered(name) for name in ("force_delta", "force_rms", "epsilon")}
+    values["absolute_energy"] = energy
+    values["energy"] = relative_energy(energy, [one.composition for one in structures])
+    return Common(structures, models, values, rows), notes
+
+
+def settled(structures: Sequence[Structure]) -> Mask:
+    """Mask of the structures that no attack has moved: those without a path, and starts."""
+    start = starts(structures)
+    return (start == -1) | (start == np.arange(len(structures)))
+
+
+def model_scores(
+    table: Table, shared: Common, calm: Common, families: Mapping[str, Sequence[str]]
+) -> list[ModelScore]:
+    """A score for each model, in ascending order of mean U.
+
+    Args:
+        table: everything.
+        shared: structures that all models evaluate.
+        calm: the settled ones of these, over which the means are taken.
+        families: members by name.
+    """
+    home = {name: family for family, members in families.items() for name in members}
+    labelled = calm.subset(calm.labelled)
+    place = {model.name: row for row, model in enumerate(calm.models)}
+    found = []
+    for model in table.models:
+        row = place.get(model.name)
+        ranked = None
+        if row is not None and len(labelled.structures):
+            ranked = _ranked(labelled, row)
+        found.append(
+            ModelScore(
+                name=model.name,
+                family=home[model.name],
+                weights_hash=model.weights_hash,
+                level_of_theory=model.level_of_theory,
+                evaluated=int(model.known.sum()),
+                force_delta=_mean(calm, "force_delta", row),
+                force_rms=_mean(calm, "force_rms", row),
+                energy=_mean(calm, "absolute_energy", row),
+                epsilon=_mean(labelled, "epsilon", row),
+                ranking=ranked,
+                better=better_controls(ranked) if ranked else [],
+            )
+        )
+    return sorted(found, key=lambda one: (one.force_delta is None, one.force_delta or 0.0))
+
+
+def _mean(chosen: Common, name: str, row: int | None) -> float | None:
+    if row is None or not len(chosen.structures):
+        return None
+    return float(chosen.values[name][row].mean())
+
+
+def _ranked(labelled: Common, row: int) -> Ranked:
+    error = labelled.values["epsilon"][row]
+    return correlate(labelled.predictors(row), error, _worth(labelled, row))
+
+
+def _worth(labelled: Common, row: int) -> float:
+    runs = [one.run for one in labelled.structures]
+    times = np.array([one.time for one in labelled.structures])
+    predictor, error = labelled.values["force_delta"][row], labelled.values["epsilon"][row]
+    return worth(predictor, error, runs, times)[0]
+
+
+def family_scores(
+    calm: Common, families: Mapping[str, Sequence[str]], scores: Sequence[ModelScore]
+) -> list[FamilyScore]:
+    """U of single models against the ensemble of each family, on settled and labelled structures."""
+    labelled = calm.subset(calm.labelled)
+    by_name = {score.name: score for score in scores}
+    place = {model.name: row for row, model in enumerate(calm.models)}
+    found = []
+    for family, members in families.items():
+        rows = [place[name] for name in members if name in place]
+        ranked = [by_name[name].ranking for name in members]
+        single = {
+            measure: {
+                predictor: mean_and_spread([one[predictor][measure].value for one in ranked if one])
+                for predictor in PREDICTORS
+            }
+            for measure in ("spearman", "auroc_worst_tenth")
+        }
+        own = single["spearman"]["force_delta"][0]
+        made = {
+            "name": family, "models": list(members), "spearman": single["spearman"],
+            "auroc": single["auroc_worst_tenth"],
+            "better": [
+                name for name, (mean, _) in single["spearman"].items()
+                if name != "force_delta" and mean is not None and (own is None or mean > own)
+            ],
+            "models_spearman": {
+                name: r_s(_means(labelled, name, rows), _means(labelled, "epsilon", rows))
+                for name in ("force_delta", "force_rms")
+            },
+        }  # fmt: skip
+        if len(rows) < 2:
+            note = "a family of one model has no ensemble"
+            if len(members) > 1:
+                note = "fewer than two of its models evaluate the structures: no ensemble"
+            found.append(FamilyScore(**made, note=note))
+        elif len(labelled.structures) < FEWEST:
+            note = f"{len(labelled.structures)} labelled structures: at least {FEWEST} are needed"
+            found.append(FamilyScore(**made, note=note))
+        else:
+            found.append(FamilyScore(**made, **_ensemble(labelled, rows)))
+    return found
+
+
+def _means(chosen: Common, name: str, rows: Sequence[int]) -> Array:
+    if not len(chosen.structures):
+        return np.empty(0)
+    return np.asarray(chosen.values[name][list(rows)].mean(axis=1))
+
+
+def _ensemble(labelled: Common, rows: Sequence[int]) -> dict[str, object]:
+    members = [labelled.models[row] for row in rows]
+    pairs = []
+    for place, structure in zip(labelled.rows, labelled.structures, strict=True):
+        forces = np.array([member.direct[place] for member in members])
+        pairs.append(ensemble(forces, structure.forces))
+    spread, error = np.array(pairs).T
+    chosen = {name: labelled.values[name][list(rows)] for name in (*PREDICTORS, "epsilon")}
+    independent = min(_worth(labelled, row) for row in rows)
+    predictors = {name: chosen[name].mean(axis=0) for name in PREDICTORS}
+    return {
+        "ensemble": against_ensemble(
+            chosen["force_delta"], chosen["epsilon"], spread, error, independent
+        ),
+        "ensemble_ranking": correlate({"ensemble": spread, **predictors}, error, independent),
+        "ensemble_epsilon": float(error.mean()),
+    }
+
+
+def system_scores(calm: Common) -> tuple[list[SystemScore], Ranked | None]:
+    """Means over models and structures of each system, and how those of U rank those of the errors.
+
+    Args:
+        calm: settled structures. With labels, a system is averaged over its labelled ones.
+    """
+    labelled = calm.subset(calm.labelled)
+    chosen = labelled if len(labelled.structures) else calm
+    if not chosen.structures:
+        return [], None
+    groups = [one.group for one in chosen.structures]
+    means = {name: group_means(values, groups) for name, values in chosen.values.items()}
+    names = list(dict.fromkeys(groups))
+    known = bool(len(labelled.structures))
+    scores = [
+        SystemScore(
+            name, groups.count(name), *(float(means[key][k]) for key in PREDICTORS),
+            epsilon=float(means["epsilon"][k]) if known else None,
+        )
+        for k, name in enumerate(names)
+    ]  # fmt: skip
+    if not known:
+        return scores, None
+    controls = {name: np.round(means[name], 9) for name in PREDICTORS}
+    return scores, correlate(controls, means["epsilon"])
+
+
+def attack(shared: Common) -> AttackScore | None:
+    """Statistics on paths of attacks, if there are labelled structures on paths."""
+    on_path = np.array([one.path is not None for one in shared.structures], bool)
+    chosen = shared.subset(on_path & shared.labelled)
+    if not chosen.structures:
+        return None
+    models = [model.name for model in chosen.models]
+    return attack_score(
+        chosen.structures,
+        {name: chosen.predictors(row) for row, name in enumerate(models)},
+        {name: chosen.values["epsilon"][row] for row, name in enumerate(models)},
+    )

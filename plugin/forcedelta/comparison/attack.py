@@ -8,14 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forcedelta.comparison.result import AttackScore, PathScore
-from forcedelta.comparison.statistics import correlate, r_s, worth
+from forcedelta.comparison.statistics import better_controls, correlate, r_s, worth
 from forcedelta.comparison.structures import Structure
 
 Array = NDArray[np.float64]
 Rows = NDArray[np.int64]
 
 
-def starts(structures: Sequence[Structure]) -> NDArray[np.int64]:
+def starts(structures: Sequence[Structure]) -> Rows:
     """Row [n] of the start of the path of each structure, that with the smallest move; -1 without a path."""
     found = np.full(len(structures), -1)
     for rows in _paths(structures).values():
@@ -46,21 +46,14 @@ def attack_score(
     for model, error in errors.items():
         columns = {**predictors[model], "start_error": error[start], "move": moves}
 
-        def score(
-            system: str, path: str | None, rows: Sequence[int],
-            model: str = model, error: Array = error, columns: dict[str, Array] = columns,
-        ) -> PathScore:  # fmt: skip
-            chosen = np.array(rows)
-            found = {name: r_s(values[chosen], error[chosen]) for name, values in columns.items()}
-            own = found["force_delta"]
-            return PathScore(
-                model, system, path, len(rows),
-                float(error[np.unique(start[chosen])].mean()), found,
-                [name for name, value in found.items() if value is not None and value > (-2 if own is None else own)],
-            )  # fmt: skip
-
-        of_systems = [score(system, None, rows) for system, rows in by_system.items()]
-        of_paths = [score(system, path, rows) for (system, path), rows in paths.items()]
+        of_systems = [
+            _score(model, system, None, rows, columns, error, start)
+            for system, rows in by_system.items()
+        ]
+        of_paths = [
+            _score(model, system, path, rows, columns, error, start)
+            for (system, path), rows in paths.items()
+        ]
         systems += of_systems
         each += of_paths
         independent, _ = worth(columns["force_delta"], error, runs, moves)
@@ -71,6 +64,16 @@ def attack_score(
             np.array([one.spearman["force_delta"] for one in over], float),
         )
     return AttackScore(len(structures), len(paths), systems, each, ranked, start_spearman)
+
+
+def _score(
+    model: str, system: str, path: str | None, rows: Sequence[int], columns: Mapping[str, Array],
+    error: Array, start: Rows,
+) -> PathScore:  # fmt: skip
+    chosen = np.array(rows)
+    found = {name: r_s(values[chosen], error[chosen]) for name, values in columns.items()}
+    first = float(error[np.unique(start[chosen])].mean())
+    return PathScore(model, system, path, len(rows), first, found, better_controls(found))
 
 
 def _paths(structures: Sequence[Structure]) -> dict[tuple[str, str], list[int]]:

@@ -10,7 +10,7 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from forcedelta.comparison.result import Comparison
+from forcedelta.comparison.result import Comparison, Ranked
 from md_hooks.text import printable
 
 U_LABEL = "Force Delta $U$ (eV/Å)"
@@ -49,7 +49,7 @@ def _systems(found: Comparison) -> Figure:
     _legend(axes, len(systems))
     ranked = found.systems_ranking
     title = "mean over models and structures of each system"
-    axes.set_title(_with_r_s(title, ranked and ranked["force_delta"]["spearman"].value), fontsize=9)
+    axes.set_title(_with_r_s(title, _own(ranked)), fontsize=9)
     return figure
 
 
@@ -76,7 +76,7 @@ def _structures(found: Comparison, rows: Sequence[dict[str, Any]]) -> Figure:
         ranked = model.ranking
         if found.attack is not None:
             ranked = found.attack.ranking.get(model.name, ranked)
-        title = _with_r_s(_name(model.name), ranked and ranked["force_delta"]["spearman"].value)
+        title = _with_r_s(_name(model.name), _own(ranked))
         axes.set_title(title, fontsize=9, parse_math=False)
     for axes in panels[len(models) :]:
         axes.set_axis_off()
@@ -198,11 +198,15 @@ def _legend(axes: Any, count: int) -> None:
         axes.legend(fontsize=7, ncols=1 if count <= _NAMED else 2)
 
 
-def _beside(axes: Any, x: float, y: float, text: str) -> None:
+def _beside(axes: Any, x: float | None, y: float | None, text: str) -> None:
     axes.annotate(
         _name(text), (x, y), xytext=(4, 3), textcoords="offset points", fontsize=6, color="#555555",
         parse_math=False,
     )  # fmt: skip
+
+
+def _own(ranked: Ranked | None) -> float | None:
+    return None if ranked is None else ranked["force_delta"]["spearman"].value
 
 
 def _with_r_s(text: str, value: float | None) -> str:

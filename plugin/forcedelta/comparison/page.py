@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from forcedelta.comparison.result import Comparison
+from forcedelta.comparison.result import PREDICTORS_IN_WORDS, SELF_CONSISTENCY, Comparison, Ranked
+from forcedelta.comparison.statistics import better_controls, values_of
 from forcedelta.errors import ForceDeltaError
 from forcedelta.outputs import refuse_existing
 from forcedelta.report.html import page_environment
@@ -14,15 +14,6 @@ from forcedelta.versions import __version__
 from md_hooks.replacing import replace_files
 
 FIGURES = ("systems", "structures", "starts", "models")
-NAMES = {
-    "force_delta": "U",
-    "energy": "energy per atom",
-    "force_rms": "RMS of the direct forces",
-    "start_error": "error at the start",
-    "move": "number of the move",
-    "ensemble": "disagreement of the ensemble",
-}
-"""Predictors in words."""
 _TITLE, _HEAD = b"<title>Force Delta comparison", 400
 """Title, within so many first bytes, by which a report of a comparison is recognised."""
 
@@ -61,16 +52,16 @@ def write_page(found: Comparison, report: Path) -> None:
     from forcedelta.comparison.figures import draw  # Matplotlib takes a second to import
 
     pictures = {name: png(figure) for name, figure in draw(found).items()}
-    page = (
-        page_environment()
-        .get_template("comparison.html")
-        .render(
-            found=found,
-            pictures=pictures,
-            names=NAMES,
-            version=__version__,
-            families=_families(found),
-        )
+    attacks = {} if found.attack is None else found.attack.ranking
+    template = page_environment().get_template("comparison.html")
+    page = template.render(
+        found=found,
+        pictures=pictures,
+        names=PREDICTORS_IN_WORDS,
+        self_consistency=SELF_CONSISTENCY,
+        systems_better=_better(found.systems_ranking),
+        attack_better={model: _better(ranked) for model, ranked in attacks.items()},
+        version=__version__,
     )
     fix = "choose another --report"
     replace_files(
@@ -82,15 +73,5 @@ def write_page(found: Comparison, report: Path) -> None:
     )
 
 
-def _families(found: Comparison) -> list[tuple[Any, str]]:
-    return [(family, verdict(family.ensemble)) for family in found.families]
-
-
-def verdict(ensemble: dict[str, Any] | None) -> str:
-    """Which of U and the ensemble ranks better, in words; "" where this is not known."""
-    if ensemble is None or ensemble["difference"].value is None:
-        return ""
-    difference = ensemble["difference"]
-    if difference.low is None or difference.low <= 0 <= difference.high:
-        return "no difference beyond the uncertainty"
-    return "U ranks better" if difference.value > 0 else "the ensemble ranks better"
+def _better(ranked: Ranked | None) -> list[str]:
+    return [] if ranked is None else better_controls(values_of(ranked))

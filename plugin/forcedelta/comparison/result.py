@@ -43,6 +43,38 @@ class ModelScore:
 
 
 @dataclass(frozen=True)
+class EnsembleScore:
+    """A family as an ensemble: its disagreement U_var against U of its members.
+
+    Attributes:
+        mean: mean over the members of r_s of U with the error of the member.
+        ensemble: r_s of U_var with the error of the mean of the members' forces.
+        difference: the first less the second, with a paired interval.
+        ranking: how U_var ("ensemble") and the members' mean U and controls rank the error of the mean
+            of the members' forces.
+        better: of these, those with a larger r_s than U_var.
+        epsilon: mean error of the mean of the members' forces, eV/Å.
+    """
+
+    mean: Estimate
+    ensemble: Estimate
+    difference: Estimate
+    ranking: Ranked
+    better: list[str]
+    epsilon: float
+
+    @property
+    def verdict(self) -> str:
+        """Which of U and U_var ranks better, in words; "" where this is not known."""
+        found = self.difference
+        if found.value is None:
+            return ""
+        if found.low is None or found.high is None or found.low <= 0 <= found.high:
+            return "no difference beyond the uncertainty"
+        return "U ranks better" if found.value > 0 else "the ensemble ranks better"
+
+
+@dataclass(frozen=True)
 class FamilyScore:
     """U of the models of a family against the disagreement of the family as an ensemble.
 
@@ -52,25 +84,19 @@ class FamilyScore:
         spearman: mean and sample standard deviation over the members of r_s between a predictor and the
             error, by predictor.
         auroc: likewise, AUROC of the worst tenth.
-        ensemble: r_s of U_var with the error of the mean of the members' forces, the mean of r_s(U),
-            and their paired difference; None for a family of one, or without labels.
-        ensemble_ranking: how U_var and its controls, means over the members, rank the error of the
-            mean of the members' forces.
-        ensemble_epsilon: mean error of the mean of the members' forces, eV/Å.
-        models_spearman: r_s of mean U and mean error over the members.
         better: controls whose mean r_s is larger than that of U.
+        models_spearman: r_s over the members of the mean of a predictor and the mean error.
+        ensemble: None for a family of one, or without labels.
         note: why there is no ensemble.
     """
 
     name: str
     models: list[str]
-    spearman: dict[str, tuple[float | None, float | None]] = field(default_factory=dict)
-    auroc: dict[str, tuple[float | None, float | None]] = field(default_factory=dict)
-    ensemble: dict[str, Estimate] | None = None
-    ensemble_ranking: Ranked | None = None
-    ensemble_epsilon: float | None = None
-    models_spearman: dict[str, float | None] = field(default_factory=dict)
-    better: list[str] = field(default_factory=list)
+    spearman: dict[str, tuple[float | None, float | None]]
+    auroc: dict[str, tuple[float | None, float | None]]
+    better: list[str]
+    models_spearman: dict[str, float | None]
+    ensemble: EnsembleScore | None = None
     note: str = ""
 
 
@@ -205,3 +231,11 @@ JOIN = (
     "predictions that are in the folder already are joined."
 )
 """How models whose libraries exclude each other are compared."""
+PREDICTORS_IN_WORDS = {
+    "force_delta": "U",
+    "energy": "energy per atom",
+    "force_rms": "RMS of the direct forces",
+    "start_error": "error at the start",
+    "move": "number of the move",
+    "ensemble": "U_var of the ensemble",
+}

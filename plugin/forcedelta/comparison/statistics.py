@@ -178,13 +178,21 @@ def mean_and_spread(values: Sequence[float | None]) -> tuple[float | None, float
     )
 
 
-def better_controls(ranked: Ranked, measure: str = "spearman") -> list[str]:
-    """Names of the controls that rank the errors better than U: a loss of U."""
-    own = ranked["force_delta"][measure].value
+def better_controls(values: Mapping[str, float | None], own: str = "force_delta") -> list[str]:
+    """Names of the predictors with a larger value of a measure than U: losses of U.
+
+    Args:
+        values: of a measure by predictor; None where it is undefined.
+        own: name of U among them.
+    """
+    mine = values[own]
     return [
         name
-        for name, measures in ranked.items()
-        if name != "force_delta"
-        and measures[measure].value is not None
-        and (own is None or measures[measure].value > own)  # type: ignore[operator]
+        for name, value in values.items()
+        if name != own and value is not None and (mine is None or value > mine)
     ]
+
+
+def values_of(ranked: Ranked, measure: str = "spearman") -> dict[str, float | None]:
+    """The values of a measure by predictor."""
+    return {name: measures[measure].value for name, measures in ranked.items()}

@@ -9,9 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forcedelta.comparison.attack import attack_score, starts
-from forcedelta.comparison.result import AttackScore, FamilyScore, ModelScore, Ranked, SystemScore
+from forcedelta.comparison.result import (
+    AttackScore,
+    EnsembleScore,
+    FamilyScore,
+    ModelScore,
+    Ranked,
+    SystemScore,
+)
 from forcedelta.comparison.statistics import (
     FEWEST,
+    MEASURES,
     against_ensemble,
     better_controls,
     correlate,
@@ -20,6 +28,7 @@ from forcedelta.comparison.statistics import (
     mean_and_spread,
     r_s,
     relative_energy,
+    values_of,
     worth,
 )
 from forcedelta.comparison.structures import Structure
@@ -50,7 +59,7 @@ class Common:
     @property
     def labelled(self) -> Mask:
         """Mask of the structures with labels [n]."""
-        return np.isfinite(self.values["epsilon"]).all(axis=0)
+        return np.asarray(np.isfinite(self.values["epsilon"]).all(axis=0))
 
     def subset(self, mask: Mask) -> Common:
         """Some of the structures."""
@@ -143,7 +152,7 @@ def model_scores(
                 energy=_mean(calm, "absolute_energy", row),
                 epsilon=_mean(labelled, "epsilon", row),
                 ranking=ranked,
-                better=better_controls(ranked) if ranked else [],
+                better=better_controls(values_of(ranked)) if ranked else [],
             )
         )
     return sorted(found, key=lambda one: (one.force_delta is None, one.force_delta or 0.0))
@@ -177,37 +186,36 @@ def family_scores(
     found = []
     for family, members in families.items():
         rows = [place[name] for name in members if name in place]
-        ranked = [by_name[name].ranking for name in members]
-        single = {
-            measure: {
-                predictor: mean_and_spread([one[predictor][measure].value for one in ranked if one])
+        ranked = [one for name in members if (one := by_name[name].ranking) is not None]
+        spearman, auroc = (
+            {
+                predictor: mean_and_spread([one[predictor][measure].value for one in ranked])
                 for predictor in PREDICTORS
             }
-            for measure in ("spearman", "auroc_worst_tenth")
-        }
-        own = single["spearman"]["force_delta"][0]
-        made = {
-            "name": family, "models": list(members), "spearman": single["spearman"],
-            "auroc": single["auroc_worst_tenth"],
-            "better": [
-                name for name, (mean, _) in single["spearman"].items()
-                if name != "force_delta" and mean is not None and (own is None or mean > own)
-            ],
-            "models_spearman": {
-                name: r_s(_means(labelled, name, rows), _means(labelled, "epsilon", rows))
-                for name in ("force_delta", "force_rms")
-            },
-        }  # fmt: skip
+            for measure in MEASURES
+        )
+        note = ""
         if len(rows) < 2:
             note = "a family of one model has no ensemble"
             if len(members) > 1:
-                note = "fewer than two of its models evaluate the structures: no ensemble"
-            found.append(FamilyScore(**made, note=note))
+                note = "fewer than two of its models evaluate any structure: no ensemble"
         elif len(labelled.structures) < FEWEST:
-            note = f"{len(labelled.structures)} labelled structures: at least {FEWEST} are needed"
-            found.append(FamilyScore(**made, note=note))
-        else:
-            found.append(FamilyScore(**made, **_ensemble(labelled, rows)))
+            note = f"{len(labelled.structures)} labelled structures, at least {FEWEST} are needed"
+        found.append(
+            FamilyScore(
+                name=family,
+                models=list(members),
+                spearman=spearman,
+                auroc=auroc,
+                better=better_controls({name: mean for name, (mean, _) in spearman.items()}),
+                models_spearman={
+                    name: r_s(_means(labelled, name, rows), _means(labelled, "epsilon", rows))
+                    for name in ("force_delta", "force_rms")
+                },
+                ensemble=None if note else _ensemble(labelled, rows),
+                note=note,
+            )
+        )
     return found
 
 
@@ -217,7 +225,7 @@ def _means(chosen: Common, name: str, rows: Sequence[int]) -> Array:
     return np.asarray(chosen.values[name][list(rows)].mean(axis=1))
 
 
-def _ensemble(labelled: Common, rows: Sequence[int]) -> dict[str, object]:
+def _ensemble(labelled: Common, rows: Sequence[int]) -> EnsembleScore:
     members = [labelled.models[row] for row in rows]
     pairs = []
     for place, structure in zip(labelled.rows, labelled.structures, strict=True):
@@ -226,14 +234,14 @@ def _ensemble(labelled: Common, rows: Sequence[int]) -> dict[str, object]:
     spread, error = np.array(pairs).T
     chosen = {name: labelled.values[name][list(rows)] for name in (*PREDICTORS, "epsilon")}
     independent = min(_worth(labelled, row) for row in rows)
-    predictors = {name: chosen[name].mean(axis=0) for name in PREDICTORS}
-    return {
-        "ensemble": against_ensemble(
-            chosen["force_delta"], chosen["epsilon"], spread, error, independent
-        ),
-        "ensemble_ranking": correlate({"ensemble": spread, **predictors}, error, independent),
-        "ensemble_epsilon": float(error.mean()),
-    }
+    means = {name: chosen[name].mean(axis=0) for name in PREDICTORS}
+    ranked = correlate({"ensemble": spread, **means}, error, independent)
+    return EnsembleScore(
+        **against_ensemble(chosen["force_delta"], chosen["epsilon"], spread, error, independent),
+        ranking=ranked,
+        better=better_controls(values_of(ranked), "ensemble"),
+        epsilon=float(error.mean()),
+    )
 
 
 def system_scores(calm: Common) -> tuple[list[SystemScore], Ranked | None]:
@@ -252,11 +260,15 @@ def system_scores(calm: Common) -> tuple[list[SystemScore], Ranked | None]:
     known = bool(len(labelled.structures))
     scores = [
         SystemScore(
-            name, groups.count(name), *(float(means[key][k]) for key in PREDICTORS),
+            name=name,
+            structures=groups.count(name),
+            force_delta=float(means["force_delta"][k]),
+            energy=float(means["energy"][k]),
+            force_rms=float(means["force_rms"][k]),
             epsilon=float(means["epsilon"][k]) if known else None,
         )
         for k, name in enumerate(names)
-    ]  # fmt: skip
+    ]
     if not known:
         return scores, None
     controls = {name: np.round(means[name], 9) for name in PREDICTORS}

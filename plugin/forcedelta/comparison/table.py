@@ -106,9 +106,17 @@ def join(folder: Path, files: Sequence[StructureFile]) -> Table:
 def _read_model(folder: Path, files: Sequence[StructureFile], table: Table) -> Predictions | None:
     count = len(table.structures)
     made = Predictions(
-        folder.name, folder.name, "", None, *(np.full(count, np.nan) for _ in range(4)),
-        direct=[None] * count, reasons=[""] * count,
-    )  # fmt: skip
+        name=folder.name,
+        source=folder.name,
+        weights_hash="",
+        level_of_theory=None,
+        force_delta=np.full(count, np.nan),
+        energy=np.full(count, np.nan),
+        force_rms=np.full(count, np.nan),
+        epsilon=np.full(count, np.nan),
+        direct=[None] * count,
+        reasons=[""] * count,
+    )
     start, weights = 0, set()
     for file in files:
         rows = range(start, start := start + len(file.structures))
@@ -150,9 +158,7 @@ def _read_file(
         return f"{path} is not an audit"
     difference = differs(audit, file) if len(audit.series["step"]) else ""
     if difference:
-        return (
-            f"{difference}: pass --model with {path.parent.name} and --overwrite to make it again"
-        )
+        return f"{difference}: pass --model {path.parent.name} and --overwrite to make it again"
     made.source = str(model.get("name", made.name))
     made.weights_hash = str(model.get("weights_hash", ""))
     made.level_of_theory = model.get("level_of_theory")

@@ -25,8 +25,10 @@ if TYPE_CHECKING:
 _MOST_ROWS = 40
 """Rows of a table of systems; all are in the JSON output."""
 _LEGEND = (
-    "U, F (RMS of the direct forces) and their error in eV/Å, energies in eV per atom; r_s: Spearman's rank "
-    "correlation with the error. * ranks the errors better than U."
+    "U, F (RMS of the direct forces) and the error of the direct forces in eV/Å, E (predicted energy) in eV per "
+    "atom; r_s: Spearman's rank correlation with the error; AUROC of U for the worst tenth; "
+    "within: mean of r_s(U) within each system. * ranks the errors "
+    "better than U."
 )
 
 
@@ -63,7 +65,6 @@ def _models(found: Comparison) -> Table:
         rows.append(
             [
                 model.name,
-                model.family,
                 _number(model.force_delta),
                 _number(model.force_rms),
                 _energy(model.energy),
@@ -71,10 +72,11 @@ def _models(found: Comparison) -> Table:
                 _interval(own.get("spearman")),
                 _interval(own.get("auroc_worst_tenth")),
                 *(_marked(spearman, name, model.better) for name in ("energy", "force_rms")),
+                _plain((model.within or {}).get("force_delta")),
             ]
         )
-    heads = ["model", "family", "U", "F", "energy", "error", "r_s(U)", "AUROC(U)"]
-    return table([*heads, "r_s(energy)", "r_s(F)"], rows)
+    heads = ["model", "U", "F", "E", "error", "r_s(U)", "AUROC", "r_s(E)", "r_s(F)", "within"]
+    return table(heads, rows)
 
 
 def _ranking_by_u(found: Comparison) -> Table:
@@ -116,9 +118,9 @@ def _families(found: Comparison) -> Table:
         "family",
         "models",
         "r_s(U)",
-        "r_s(energy)",
+        "r_s(E)",
         "r_s(F)",
-        "AUROC(U)",
+        "AUROC",
         "r_s(U_var, ensemble)",
     ]
     return table(heads, rows)
@@ -147,7 +149,7 @@ def _systems(found: Comparison) -> Table:
     rows = [
         [
             system.name, str(system.structures), _number(system.force_delta), _number(system.force_rms),
-            f"{system.energy:+.4f}", _number(system.epsilon),
+            "-" if system.energy is None else f"{system.energy:+.4f}", _number(system.epsilon),
         ]
         for system in found.systems[:_MOST_ROWS]
     ]  # fmt: skip
@@ -182,7 +184,7 @@ def _attack(attack: AttackScore) -> Table:
         "structures",
         "start error",
         "r_s(U)",
-        "r_s(energy)",
+        "r_s(E)",
         "r_s(F)",
     ]
     return table([*heads, "r_s(start)", "r_s(move)"], rows)
@@ -191,8 +193,8 @@ def _attack(attack: AttackScore) -> Table:
 def _over_attacks(attack: AttackScore) -> list[str]:
     return [
         f"{model}, {attack.structures} structures on {attack.paths} paths: r_s of "
-        f"{_listed(ranked, better_controls(values_of(ranked)))}; r_s(U) against the error at the start: "
-        f"{_plain(attack.start_spearman[model])}."
+        f"{_listed(ranked, better_controls(values_of(ranked)))}; over the {attack.over}, r_s(U) against the "
+        f"error at the start has r_s {_plain(attack.start_spearman[model])}."
         for model, ranked in attack.ranking.items()
     ]
 

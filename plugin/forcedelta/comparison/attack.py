@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forcedelta.comparison.result import AttackScore, PathScore
-from forcedelta.comparison.statistics import better_controls, correlate, r_s, worth
+from forcedelta.comparison.statistics import FEWEST, better_controls, correlate, r_s, worth
 from forcedelta.comparison.structures import Structure
 
 Array = NDArray[np.float64]
@@ -58,12 +58,15 @@ def attack_score(
         each += of_paths
         independent, _ = worth(columns["force_delta"], error, runs, moves)
         ranked[model] = correlate(columns, error, independent)
-        over = of_systems if len(of_systems) > 1 else of_paths
+        over = of_systems if len(of_systems) >= FEWEST else of_paths
         start_spearman[model] = r_s(
             np.array([one.start_error for one in over]),
             np.array([one.spearman["force_delta"] for one in over], float),
         )
-    return AttackScore(len(structures), len(paths), systems, each, ranked, start_spearman)
+    return AttackScore(
+        len(structures), len(paths), systems, each, ranked,
+        "systems" if len(by_system) >= FEWEST else "paths", start_spearman,
+    )  # fmt: skip
 
 
 def _score(

@@ -20,6 +20,7 @@ from forcedelta.comparison.summary import (
     model_scores,
     settled,
     system_scores,
+    without_forces,
 )
 from forcedelta.comparison.table import Table, join
 from forcedelta.errors import ForceDeltaError
@@ -180,6 +181,7 @@ def summarise(
     labelled = int(shared.labelled.sum())
     notes = [note for file in files for note in file.notes]
     notes += [*table.notes, *left_out, *missing, *_levels(table), *_copies(table)]
+    notes += filter(None, [without_forces(shared)])
     if 0 < labelled < FEWEST:
         notes.append(f"{labelled} labelled structures: rank correlations need at least {FEWEST}")
     here = set(computed)
@@ -216,13 +218,17 @@ def _levels(table: Table) -> list[str]:
                 "errors are not comparable"
             )
             break
+    trained: dict[str, list[str]] = {}
     for model in table.models:
+        if model.level_of_theory:
+            trained.setdefault(model.level_of_theory, []).append(model.name)
+    for level, names in trained.items():
         for reference in references:
-            parts = model.level_of_theory and difference(model.level_of_theory, reference)
-            if parts:
+            parts = difference(level, reference)
+            if parts is not None:
                 notes.append(
-                    f"{model.name} was trained on another level of theory than that of the labels ({parts}): "
-                    f"{model.level_of_theory} | {reference}; its errors contain the difference"
+                    f"{', '.join(names)}: trained on another level of theory than that of the labels ({parts}): "
+                    f"{level} | {reference}; the errors contain the difference"
                 )
                 break
     return notes

@@ -16,6 +16,7 @@ from md_hooks.text import printable
 U_LABEL = "Force Delta $U$ (eV/Å)"
 ERROR_LABEL = "RMS error of the direct forces (eV/Å)"
 _PANELS = 3  # in a row
+_DECADES = 1e-5  # smallest value of an axis over its largest
 _NAMED = 12  # systems or models in a legend
 _MARKERS = "osD^vP*Xhp"
 
@@ -92,7 +93,7 @@ def _starts(found: Comparison) -> Figure:
     """r_s along attacks against the error at their start."""
     assert found.attack is not None
     figure, axes = _square()
-    several = len({one.system for one in found.attack.systems}) > 1
+    several = found.attack.over == "systems"
     scores = found.attack.systems if several else found.attack.each
     models = list(dict.fromkeys(one.model for one in scores))
     for model, style in zip(models, _styles(len(models)), strict=True):
@@ -116,8 +117,7 @@ def _starts(found: Comparison) -> Figure:
     axes.set_ylabel("Spearman's $r_s$ of $U$ and the error")
     axes.grid(alpha=0.25)
     axes.legend(fontsize=7, loc="lower left")
-    what = "systems" if several else "paths"
-    axes.set_title(f"attacks: {what}; r_s in the legend is that of the points", fontsize=9)
+    axes.set_title(f"{found.attack.over} of attacks; in the legend r_s of the points", fontsize=9)
     return figure
 
 
@@ -135,18 +135,20 @@ def _models(found: Comparison) -> Figure:
             _beside(axes, model.force_delta, model.epsilon, model.name)
     _scales(axes)
     axes.legend(fontsize=7)
+    axes.margins(0.12)
     axes.set_title("mean over structures of each model", fontsize=9)
     return figure
 
 
 def _distribution(found: Comparison) -> Figure:
     """U of every structure by system and model, where there are no labels."""
-    names = list(dict.fromkeys(row["system"] for row in found.rows))
+    known = [row for row in found.rows if row["force_delta"] is not None]
+    names = list(dict.fromkeys(row["system"] for row in known))
     figure = Figure(figsize=(max(5.0, 2.0 + 0.8 * len(names)), 4.2), layout="constrained")
     axes = figure.subplots()
     models = [model for model in found.models if model.force_delta is not None]
     for k, (model, style) in enumerate(zip(models, _styles(len(models)), strict=True)):
-        own = [row for row in found.rows if row["model"] == model.name and row["force_delta"]]
+        own = [row for row in known if row["model"] == model.name]
         shift = 0.6 * ((k + 0.5) / len(models) - 0.5)
         axes.scatter(
             [names.index(row["system"]) + shift for row in own], [row["force_delta"] for row in own],
@@ -178,7 +180,9 @@ def _styles(count: int) -> Iterable[dict[str, Any]]:
 def _scales(axes: Any) -> None:
     axes.set_xscale("log")
     axes.set_yscale("log")
-    for axis in (axes.xaxis, axes.yaxis):
+    for axis, limits in ((axes.xaxis, axes.set_xlim), (axes.yaxis, axes.set_ylim)):
+        low, high = axis.get_view_interval()
+        limits(max(low, _DECADES * high), high)  # zeros by symmetry are rounding errors
         _ticks(axis)
     axes.set_xlabel(U_LABEL)
     axes.set_ylabel(ERROR_LABEL, fontsize=9)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from forcedelta.ranking import Estimate
 
 Ranked = dict[str, dict[str, Estimate]]
 """Estimates by predictor ("force_delta" and its controls) and measure ("spearman", "auroc_worst_tenth")."""
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" + "s" * (number != 1)
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,8 @@ class ModelScore:
         epsilon: mean true error of the direct forces over the labelled structures; None without labels.
         ranking: how well U and its controls rank the errors of the structures; None without labels.
         better: controls with a larger r_s than U.
+        within: mean over the systems of r_s within each, by predictor; None with one system. What ranks
+            systems need not rank the structures of one.
     """
 
     name: str
@@ -40,6 +46,7 @@ class ModelScore:
     epsilon: float | None = None
     ranking: Ranked | None = None
     better: list[str] = field(default_factory=list)
+    within: dict[str, float | None] | None = None
 
 
 @dataclass(frozen=True)
@@ -108,7 +115,8 @@ class SystemScore:
         name: of the system.
         structures: number of structures.
         force_delta: mean U.
-        energy: mean predicted energy per atom relative to the composition.
+        energy: mean predicted energy per atom relative to the composition; None where no two systems
+            share a composition.
         force_rms: mean RMS of the direct forces.
         epsilon: mean true error; None without labels.
     """
@@ -116,7 +124,7 @@ class SystemScore:
     name: str
     structures: int
     force_delta: float
-    energy: float
+    energy: float | None
     force_rms: float
     epsilon: float | None
 
@@ -153,8 +161,8 @@ class AttackScore:
         systems: one score for each model and system.
         each: one score for each model, system and path.
         ranking: over all structures on paths, by model.
-        start_spearman: r_s over the systems of the error at the start and r_s(U, error), by model; over
-            the paths where there is one system.
+        over: "systems", or "paths" where there are fewer than three systems.
+        start_spearman: r_s over these of the error at the start and r_s(U, error), by model.
     """
 
     structures: int
@@ -162,6 +170,7 @@ class AttackScore:
     systems: list[PathScore]
     each: list[PathScore]
     ranking: dict[str, Ranked]
+    over: Literal["systems", "paths"]
     start_spearman: dict[str, float | None]
 
 
@@ -211,8 +220,9 @@ class Comparison:
         here = f"{', '.join(self.computed)} computed here" if self.computed else ""
         there = f"{', '.join(self.found)} found in {self.out}" if self.found else ""
         return (
-            f"{len(self.models)} models on {self.structures} structures ({self.common} evaluated by all, "
-            f"{self.labelled} of them labelled); {'; '.join(filter(None, (here, there)))}"
+            f"{_counted(len(self.models), 'model')} on {_counted(self.structures, 'structure')} "
+            f"({self.common} evaluated by all, {self.labelled} of them labelled); "
+            f"{'; '.join(filter(None, (here, there)))}"
         )
 
     def as_dict(self) -> dict[str, Any]:

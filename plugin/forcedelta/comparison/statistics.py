@@ -100,6 +100,13 @@ def r_s(predictor: Array, error: Array) -> float | None:
     return value if np.isfinite(value) else None
 
 
+def within_groups(predictor: Array, error: Array, groups: Sequence[str]) -> float | None:
+    """Mean over the groups of r_s within each [n]; None where it is defined in none of them."""
+    names = np.array(groups)
+    each = [r_s(predictor[names == name], error[names == name]) for name in dict.fromkeys(groups)]
+    return mean_and_spread(each)[0]
+
+
 def worth(
     predictor: Array, error: Array, runs: Sequence[str | None], times: Array
 ) -> tuple[float, str]:

@@ -29,6 +29,7 @@ from forcedelta.comparison.statistics import (
     r_s,
     relative_energy,
     values_of,
+    within_groups,
     worth,
 )
 from forcedelta.comparison.structures import Structure
@@ -37,6 +38,8 @@ from forcedelta.comparison.table import Predictions, Table
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
+VANISHING = 1e-4
+"""eV/Å; smaller forces of a reference are those of a crystal at rest."""
 PREDICTORS = ("force_delta", "energy", "force_rms")
 
 
@@ -137,9 +140,9 @@ def model_scores(
     found = []
     for model in table.models:
         row = place.get(model.name)
-        ranked = None
+        ranked = within = None
         if row is not None and len(labelled.structures):
-            ranked = _ranked(labelled, row)
+            ranked, within = _ranked(labelled, row), _within(labelled, row)
         found.append(
             ModelScore(
                 name=model.name,
@@ -153,6 +156,7 @@ def model_scores(
                 epsilon=_mean(labelled, "epsilon", row),
                 ranking=ranked,
                 better=better_controls(values_of(ranked)) if ranked else [],
+                within=within,
             )
         )
     return sorted(found, key=lambda one: (one.force_delta is None, one.force_delta or 0.0))
@@ -167,6 +171,15 @@ def _mean(chosen: Common, name: str, row: int | None) -> float | None:
 def _ranked(labelled: Common, row: int) -> Ranked:
     error = labelled.values["epsilon"][row]
     return correlate(labelled.predictors(row), error, _worth(labelled, row))
+
+
+def _within(labelled: Common, row: int) -> dict[str, float | None] | None:
+    groups = [one.group for one in labelled.structures]
+    if len(set(groups)) < 2:
+        return None
+    error = labelled.values["epsilon"][row]
+    predictors = labelled.predictors(row)
+    return {name: within_groups(values, error, groups) for name, values in predictors.items()}
 
 
 def _worth(labelled: Common, row: int) -> float:
@@ -248,7 +261,8 @@ def system_scores(calm: Common) -> tuple[list[SystemScore], Ranked | None]:
     """Means over models and structures of each system, and how those of U rank those of the errors.
 
     Args:
-        calm: settled structures. With labels, a system is averaged over its labelled ones.
+        calm: settled structures. With labels, a system is averaged over its labelled ones. Energies are
+            known where systems share a composition.
     """
     labelled = calm.subset(calm.labelled)
     chosen = labelled if len(labelled.structures) else calm
@@ -257,13 +271,18 @@ def system_scores(calm: Common) -> tuple[list[SystemScore], Ranked | None]:
     groups = [one.group for one in chosen.structures]
     means = {name: group_means(values, groups) for name, values in chosen.values.items()}
     names = list(dict.fromkeys(groups))
+    homes: dict[str, set[str]] = {}
+    for one in chosen.structures:
+        homes.setdefault(one.composition, set()).add(one.group)
+    if all(len(systems) == 1 for systems in homes.values()):
+        means["energy"] = np.full(len(names), np.nan)  # relative to the system itself
     known = bool(len(labelled.structures))
     scores = [
         SystemScore(
             name=name,
             structures=groups.count(name),
             force_delta=float(means["force_delta"][k]),
-            energy=float(means["energy"][k]),
+            energy=_finite(means["energy"][k]),
             force_rms=float(means["force_rms"][k]),
             epsilon=float(means["epsilon"][k]) if known else None,
         )
@@ -271,8 +290,23 @@ def system_scores(calm: Common) -> tuple[list[SystemScore], Ranked | None]:
     ]
     if not known:
         return scores, None
-    controls = {name: np.round(means[name], 9) for name in PREDICTORS}
-    return scores, correlate(controls, means["epsilon"])
+    return scores, correlate({name: means[name] for name in PREDICTORS}, means["epsilon"])
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def without_forces(shared: Common) -> str:
+    """A note on structures whose forces vanish by symmetry: U and errors are zero there for any model."""
+    labelled = np.flatnonzero(shared.labelled)
+    count = sum(np.abs(shared.structures[k].forces).max() < VANISHING for k in labelled)  # type: ignore[arg-type]
+    if not count:
+        return ""
+    return (
+        f"the reference forces of {count} of {len(labelled)} labelled structures are zero (below "
+        f"{VANISHING:g} eV/Å), as in perfect crystals: U and the error vanish there by symmetry, which raises r_s"
+    )
 
 
 def attack(shared: Common) -> AttackScore | None:

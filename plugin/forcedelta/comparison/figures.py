@@ -63,7 +63,7 @@ def _structures(found: Comparison, rows: Sequence[dict[str, Any]]) -> Figure:
     panels = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True).ravel()
     names = list(dict.fromkeys(row["system"] for row in rows))
     styles = dict(zip(names, _styles(len(names)), strict=True))
-    for axes, model in zip(panels, models, strict=False):
+    for k, (axes, model) in enumerate(zip(panels, models, strict=False)):
         for name in names:
             own = [row for row in rows if row["model"] == model.name and row["system"] == name]
             if own:
@@ -74,6 +74,7 @@ def _structures(found: Comparison, rows: Sequence[dict[str, Any]]) -> Figure:
                 )  # fmt: skip
         _scales(axes)
         axes.label_outer()
+        axes.tick_params(labelbottom=k + columns >= len(models))
         ranked = model.ranking
         if found.attack is not None:
             ranked = found.attack.ranking.get(model.name, ranked)
@@ -133,9 +134,9 @@ def _models(found: Comparison) -> Figure:
         )  # fmt: skip
         for model in own:
             _beside(axes, model.force_delta, model.epsilon, model.name)
+    axes.margins(0.12)
     _scales(axes)
     axes.legend(fontsize=7)
-    axes.margins(0.12)
     axes.set_title("mean over structures of each model", fontsize=9)
     return figure
 
@@ -180,9 +181,10 @@ def _styles(count: int) -> Iterable[dict[str, Any]]:
 def _scales(axes: Any) -> None:
     axes.set_xscale("log")
     axes.set_yscale("log")
-    for axis, limits in ((axes.xaxis, axes.set_xlim), (axes.yaxis, axes.set_ylim)):
+    for axis, set_limits in ((axes.xaxis, axes.set_xlim), (axes.yaxis, axes.set_ylim)):
         low, high = axis.get_view_interval()
-        limits(max(low, _DECADES * high), high)  # zeros by symmetry are rounding errors
+        if low < _DECADES * high:  # zeros by symmetry are rounding errors
+            set_limits(_DECADES * high, high)
         _ticks(axis)
     axes.set_xlabel(U_LABEL)
     axes.set_ylabel(ERROR_LABEL, fontsize=9)

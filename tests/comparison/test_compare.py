@@ -405,7 +405,7 @@ def test_two_names_for_the_same_weights(forcedelta, files):
         (["a.xyz", "--family", "a=x,x"], "model 'x' is twice in family 'a'"),
         (["a.xyz", "--family", "a=x", "--family", "a=y"], "--family a is given twice"),
         (["a.xyz", "--model", "nonsense"], "no model is called 'nonsense'"),
-        (["empty.xyz"], "empty.xyz holds no readable frame"),
+        (["cut.xyz"], "cut.xyz holds no readable frame (the file ends in the middle of this frame)"),
         (["a.xyz", "--model", "m/one.safetensors", "--model", "one.safetensors"], "in the folder one"),
         (["a.xyz", "--report", "a.xyz"], "a.xyz exists: pass --overwrite"),
         (["a.xyz", "--out", "a.xyz", "--model", "acac"], "a.xyz cannot be made a folder"),
@@ -418,7 +418,7 @@ def test_bad_input(forcedelta, files, arguments, message):
     shutil.copy(files / "plain.xyz", "sub/a.xyz")
     shutil.copy(files / "one.safetensors", "one.safetensors")
     shutil.copy(files / "one.safetensors", "m/one.safetensors")
-    Path("empty.xyz").write_text("")
+    Path("cut.xyz").write_text("9\n\nC 0 0 0\n")
     before = Path("a.xyz").read_bytes()
     code, out, err = forcedelta("compare", *arguments)
     assert code == 2

@@ -107,7 +107,7 @@ class Auditing:
             paths, model, out, record_every=1, mode="overwrite" if self.overwrite else "restart",
             architecture=self.architecture, trust=self.trust, compile=self.compile, device=self.device,
             dtype=self.dtype, threads=self.threads, progress=self.progress, command=self.command,
-            given=set(_SETTINGS), **several,
+            given={*_SETTINGS, "start", "stop", "every"}, **several,
         )  # fmt: skip
         if any(result.reason == "interrupted" for result in results):
             raise KeyboardInterrupt

@@ -56,6 +56,7 @@ def test_scores_of_paths_and_systems_by_hand():
     assert found.start_spearman["m"] == pytest.approx(spearmanr([1, 1.5, 5], own).statistic)
 
 
+@pytest.mark.slow
 def test_labelled_attacks(forcedelta, files):
     code, out, _ = forcedelta(
         "compare", files / "attack.xyz", files / "cold.xyz", "--model", files / "one.safetensors", "--model",

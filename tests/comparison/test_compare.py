@@ -17,6 +17,8 @@ from scipy.stats import spearmanr
 
 import forcedelta as root
 from forcedelta.ase import ForceDeltaCalculator
+from forcedelta.audit.result import AuditResult
+from forcedelta.comparison import audits
 from forcedelta.comparison.compare import compare
 from forcedelta.errors import ForceDeltaError
 from md_hooks import Trajectory
@@ -127,6 +129,7 @@ def test_root_function_and_silence(files, here, silent):
     assert (found.labelled, found.models[0].epsilon, found.attack) == (0, None, None)
 
 
+@pytest.mark.slow
 def test_finished_audits_are_used_again(forcedelta, files):
     """What another environment left in the folder is joined, and nothing is computed twice."""
     command = ["compare", files / "cold.xyz", files / "warm.xyz", "--out", "out"]
@@ -169,6 +172,15 @@ def test_workers_agree_with_one_process(files, here):
     assert len(two.rows) == len(one.rows)
     for a, b in zip(one.rows, two.rows, strict=True):
         assert a["force_delta"] == pytest.approx(b["force_delta"], rel=1e-5)
+
+
+def test_ctrl_c(forcedelta, files, monkeypatch):
+    """The audit of a file ends after its batch; the status says that the command can be repeated."""
+    interrupted = AuditResult("cold.xyz", "out/one/cold.h5", "interrupted", FRAMES)
+    monkeypatch.setattr(audits, "audit", lambda *_, **__: [interrupted])
+    code, out, err = forcedelta("compare", files / "cold.xyz", *options(files, "one"))
+    assert (code, out) == (130, "")
+    assert "interrupted: the same command continues the audits in comparison" in err
 
 
 def test_other_weights_and_settings_are_refused(forcedelta, files):
@@ -275,6 +287,7 @@ def test_fewer_than_three_labels(forcedelta, files):
     assert "2 labelled structures: rank correlations need at least 3" in out
 
 
+@pytest.mark.slow
 def test_constant_predictors(forcedelta, files):
     """Copies of one structure: there is nothing to rank."""
     ase.io.write("same.xyz", [ase.io.read(files / "cold.xyz", 3)] * 5)
@@ -355,6 +368,7 @@ def test_the_library_of_published_models_is_their_family():
     assert notes == []
 
 
+@pytest.mark.slow
 def test_systems_by_a_field(forcedelta, files):
     frames = ase.io.read(files / "cold.xyz", ":")
     for index, atoms in enumerate(frames[:-1]):
@@ -437,6 +451,7 @@ def test_the_report_does_not_replace_the_structures(forcedelta, files):
     assert "is the structure file itself" in err
 
 
+@pytest.mark.slow
 def test_a_report_is_made_again_and_nothing_else_is_replaced(forcedelta, files):
     command = ["compare", files / "cold.xyz", files / "warm.xyz", "--report", "r.html"]
     assert forcedelta(*command, *options(files))[0] == 0

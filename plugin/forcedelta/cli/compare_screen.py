@@ -28,7 +28,7 @@ _LEGEND = (
     "U, F (RMS of the direct forces) and the error of the direct forces in eV/Å, E (predicted energy) in eV per "
     "atom; r_s: Spearman's rank correlation with the error; AUROC of U for the worst tenth; "
     "within: mean of r_s(U) within each system. * ranks the errors "
-    "better than U."
+    "better than U. 95 % intervals; frames of one run or path count as fewer independent ones."
 )
 
 

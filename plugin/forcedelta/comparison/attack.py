@@ -56,7 +56,7 @@ def attack_score(
         ]
         systems += of_systems
         each += of_paths
-        independent, _ = worth(columns["force_delta"], error, runs, moves)
+        independent = worth(columns["force_delta"], error, runs, moves)
         ranked[model] = correlate(columns, error, independent)
         over = of_systems if len(of_systems) >= FEWEST else of_paths
         start_spearman[model] = r_s(

@@ -6,6 +6,7 @@ folder: what is in it already is not computed again.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from md_hooks import HookError, Trajectory
 
 if TYPE_CHECKING:
     from forcedelta.models.loaded import LoadedModel
+
+_log = logging.getLogger("forcedelta")
 
 _SETTINGS = ("dtype", "architecture", "compile")
 """Settings of an audit that change its numbers."""
@@ -110,6 +113,7 @@ class Auditing:
             given={*_SETTINGS, "start", "stop", "every"}, **several,
         )  # fmt: skip
         if any(result.reason == "interrupted" for result in results):
+            _log.info("interrupted: the same command continues the audits in %s", self.folder)
             raise KeyboardInterrupt
 
     def _done(self, out: Path, file: StructureFile, model: LoadedModel) -> bool:

@@ -107,10 +107,8 @@ def within_groups(predictor: Array, error: Array, groups: Sequence[str]) -> floa
     return mean_and_spread(each)[0]
 
 
-def worth(
-    predictor: Array, error: Array, runs: Sequence[str | None], times: Array
-) -> tuple[float, str]:
-    """Equivalent number of independent structures behind a rank correlation, and what it assumes.
+def worth(predictor: Array, error: Array, runs: Sequence[str | None], times: Array) -> float:
+    """Equivalent number of independent structures behind a rank correlation.
 
     Frames of one run, or of one path of an attack, resemble each other
     (`forcedelta.calibration.correlation`). The deviations are the influence function of the
@@ -118,12 +116,11 @@ def worth(
     Kettenring, Biometrika 62, 531 (1975)).
     """
     if len(error) < FEWEST or np.ptp(predictor) == 0 or np.ptp(error) == 0:
-        return float(len(error)), ""
+        return float(len(error))
     x, y = (_standardised(rankdata(values)) for values in (predictor, error))
     product = x * y
     influence = product - product.mean() * (x * x + y * y) / 2
-    sample = independent(runs, times, (influence - influence.mean())[None])
-    return sample.worth, sample.assumed if sample.runs else ""
+    return independent(runs, times, (influence - influence.mean())[None]).worth
 
 
 def _standardised(values: Array) -> Array:

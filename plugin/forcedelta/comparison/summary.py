@@ -186,7 +186,7 @@ def _worth(labelled: Common, row: int) -> float:
     runs = [one.run for one in labelled.structures]
     times = np.array([one.time for one in labelled.structures])
     predictor, error = labelled.values["force_delta"][row], labelled.values["epsilon"][row]
-    return worth(predictor, error, runs, times)[0]
+    return worth(predictor, error, runs, times)
 
 
 def family_scores(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 from ase import Atoms
 from ase.build import molecule
@@ -10,6 +12,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from forcedelta.ase import ForceDeltaCalculator
 
 FRAMES = 24
+MODELS = ("one", "two", "three")
 
 
 def water(count: int, seed: int = 0) -> list[Atoms]:
@@ -49,3 +52,11 @@ def attacked(paths: int, moves: int, seed: int = 5) -> list[Atoms]:
             atoms.info.update(path=path, move=move)
             frames.append(atoms)
     return frames
+
+
+def models(files: Path, *names: str) -> list[Path]:
+    return [files / f"{name}.safetensors" for name in names or MODELS]
+
+
+def options(files: Path, *names: str) -> list[object]:
+    return [word for model in models(files, *names) for word in ("--model", model)]

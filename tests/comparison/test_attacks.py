@@ -23,7 +23,7 @@ from md_hooks.session import Session
 
 def structure(path: str | None, move: int | None, group: str = "a", **more) -> Structure:
     return Structure(
-        "file", 0, group, np.array([1]), np.zeros((1, 3)), "H", np.zeros((1, 3)), None, path, move,
+        "file", 0, group, np.array([1]), np.zeros((1, 3)), np.zeros((3, 3)), "H", np.zeros((1, 3)), None, path, move,
         None if path is None else f"{group} {path}", np.nan if move is None else move, **more,
     )  # fmt: skip
 

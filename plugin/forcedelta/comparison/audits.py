@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from forcedelta.audit.many import audit
 from forcedelta.audit.settings import just_created
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("forcedelta")
 
+SAME = 1e-6
+"""Å; positions that agree this well are the same."""
 _SETTINGS = ("dtype", "architecture", "compile")
 """Settings of an audit that change its numbers."""
 
@@ -156,18 +159,20 @@ def differs(audit: Trajectory, file: StructureFile) -> str:
     known = {structure.frame: structure for structure in file.structures}
     for source, frame in zip(source_frames(audit), audit.frames(), strict=True):
         structure = known.get(source)
-        if (
-            structure is None
-            or not np.array_equal(structure.numbers, frame.numbers)
-            or not np.allclose(
-                structure.positions, frame.positions, rtol=0, atol=1e-6, equal_nan=True
-            )
+        if structure is None or not (
+            np.array_equal(structure.numbers, frame.numbers)
+            and _same(structure.positions, frame.positions)
+            and _same(structure.cell, frame.cell)
         ):
             return (
                 f"{audit.path} was made of other structures than those in {file.path} (frame {source}, "
                 "counted from 0)"
             )
     return ""
+
+
+def _same(one: NDArray[np.floating], other: NDArray[np.floating]) -> bool:
+    return np.allclose(one, other, rtol=0, atol=SAME, equal_nan=True)
 
 
 def source_frames(audit: Trajectory) -> list[int]:

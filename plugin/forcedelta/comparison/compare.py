@@ -8,20 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from forcedelta.comparison.audits import Auditing, model_folder
+from forcedelta.comparison.common import common, settled, without_forces
 from forcedelta.comparison.families import check_families, families_of
 from forcedelta.comparison.result import Comparison
 from forcedelta.comparison.rows import as_csv, rows_of
 from forcedelta.comparison.statistics import FEWEST
 from forcedelta.comparison.structures import StructureFile, check_names, read_structures
-from forcedelta.comparison.summary import (
-    attack,
-    common,
-    family_scores,
-    model_scores,
-    settled,
-    system_scores,
-    without_forces,
-)
+from forcedelta.comparison.summary import attack, family_scores, model_scores, system_scores
 from forcedelta.comparison.table import Table, join
 from forcedelta.errors import ForceDeltaError
 from forcedelta.labelling.level_of_theory import difference

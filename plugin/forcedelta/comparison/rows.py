@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from forcedelta.comparison.summary import Common
+from forcedelta.comparison.common import Common
 from forcedelta.comparison.table import Table
 
 COLUMNS = (

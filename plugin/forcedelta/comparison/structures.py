@@ -33,6 +33,7 @@ class Structure:
         group: the system that it belongs to.
         numbers: atomic numbers [N].
         positions: [N, 3] Å.
+        cell: [3, 3] Å, zeros without a cell.
         composition: reduced formula.
         forces: of the reference [N, 3], eV/Å; None without a label.
         reference: level of theory of the label, None if unknown.
@@ -47,6 +48,7 @@ class Structure:
     group: str
     numbers: NDArray[np.integer]
     positions: Array
+    cell: Array
     composition: str
     forces: Array | None
     reference: str | None
@@ -151,6 +153,7 @@ def read_structures(
                 group=text_of(atoms.info.get(group_by or "")) or path.stem,
                 numbers=atoms.numbers,
                 positions=atoms.positions,
+                cell=atoms.cell.array,
                 composition=str(atoms.symbols.formula.reduce()[0].format("hill")),
                 forces=forces,
                 reference=text_of(atoms.info.get("reference")),

@@ -3,7 +3,7 @@
 Everything below comes from ``import forcedelta`` or ``from forcedelta import ...``, and is loaded when it is
 used:
 
-- Runs: `guarded_run`, `audit`, `attack`, `label`, `calibrate`, `check`, `export`: the commands as functions.
+- Runs: `guarded_run`, `audit`, `attack`, `compare`, `label`, `calibrate`, `check`, `export`: the commands as functions.
 - ASE: `ForceDeltaCalculator`; `run` and `attach` for any dynamics of ASE.
 - OpenMM: the package `openmm`, with ``add_force_delta`` and ``run``.
 - Hooks (of `md_hooks`): `Guard`, `Recorder`, `FlagStore`, `Progress`, `RecalculationQueue`, and the base
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from forcedelta.ase import ForceDeltaCalculator
     from forcedelta.calibration.calibrate import calibrate
     from forcedelta.calibration.result import Calibration, read_calibration
+    from forcedelta.comparison.compare import compare
     from forcedelta.evaluation import Evaluation, Evaluator
     from forcedelta.force_delta import ForceDelta, epsilon
     from forcedelta.labelling.label_frames import label
@@ -67,6 +68,7 @@ __all__ = [
     "audit",
     "calibrate",
     "check",
+    "compare",
     "epsilon",
     "export",
     "guarded_run",
@@ -88,6 +90,7 @@ _HOMES = {
     "attack": "forcedelta.adversarial.attack",
     "calibrate": "forcedelta.calibration.calibrate",
     "check": "forcedelta.verify.check",
+    "compare": "forcedelta.comparison.compare",
     "epsilon": "forcedelta.force_delta",
     "export": "forcedelta.openmm.export",
     "guarded_run": "forcedelta.simulation.guarded",

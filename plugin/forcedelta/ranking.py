@@ -97,14 +97,15 @@ def ranking(
         axis=-1,
     )
     everything = measures(np.arange(len(error)))
-    estimates = [_estimate(*pair) for pair in zip(everything, resampled, strict=True)]
+    estimates = [estimate(*pair) for pair in zip(everything, resampled, strict=True)]
     return {
         name: dict(zip(MEASURES, estimates[3 * row : 3 * row + 3], strict=True))
         for row, name in enumerate(names)
     }
 
 
-def _estimate(value: float, resampled: Array) -> Estimate:
+def estimate(value: float, resampled: Array) -> Estimate:
+    """A measure with the percentile interval of its values in the resamples, see `ranking`."""
     if not np.isfinite(value):
         return Estimate(None, None, None)
     known = resampled[np.isfinite(resampled)]

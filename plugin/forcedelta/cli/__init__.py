@@ -27,7 +27,7 @@ try:
     from md_hooks.progress import print_line
     from md_hooks.text import one_line
 
-    from . import attack, audit, calibrate, check, export, models, plot, recalc, run, watch
+    from . import attack, audit, calibrate, check, compare, export, models, plot, recalc, run, watch
     from .checked import CheckedCommand
     from .encoding import write_readably
     from .standard_streams import flush_streams, open_streams
@@ -76,6 +76,7 @@ app.command("audit", cls=CheckedCommand, epilog=audit.EPILOG)(audit.audit)
 app.command("attack", cls=CheckedCommand, epilog=attack.EPILOG)(attack.attack)
 app.command("models", cls=CheckedCommand)(models.models)
 app.command("calibrate", cls=CheckedCommand, epilog=calibrate.EPILOG)(calibrate.calibrate)
+app.command("compare", cls=CheckedCommand, epilog=compare.EPILOG)(compare.compare)
 app.command("export", cls=CheckedCommand)(export.export)
 app.command("watch", cls=CheckedCommand)(watch.watch)
 app.command("plot", cls=CheckedCommand)(plot.plot)

@@ -156,3 +156,13 @@ def test_output_is_not_an_input(forcedelta: Command, water: list[str], files: Pa
     code, _, err = forcedelta(*water, *FEW)
     assert code == 2
     assert "--restart to continue it" in err
+
+
+def test_report_shows_the_paths(forcedelta: Command, water: list[str]) -> None:
+    forcedelta(*water, *FEW)
+    code, _, err = forcedelta("plot", "attack.h5", "--out", "a.html")
+    assert code == 0, err
+    page = Path("a.html").read_text(encoding="utf-8")
+    assert "along the paths of the attack" in page
+    assert "path 1 ended after 3 steps: all steps made" in page
+    assert Path("a.png").stat().st_size > 10_000

@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from forcedelta.errors import ForceDeltaError
 from forcedelta.outputs import Named, check_outputs, refuse_existing
+from forcedelta.report.attack_figure import attack_figure, is_attack
 from forcedelta.report.audit_figures import overview, png, structure
 from forcedelta.report.digest import MOST_REMARKS, MOST_ROWS, Digest
 from forcedelta.versions import __version__
@@ -120,7 +121,8 @@ def _is_report(path: Path) -> bool:
 
 
 def _pictures(digest: Digest) -> dict[str, bytes]:
-    found = {"overview": png(overview(digest))}
+    attack = is_attack(digest.trajectory)
+    found = {"overview": png(attack_figure(digest.trajectory) if attack else overview(digest))}
     if digest.worst is not None:
         found["worst"] = png(structure(digest.worst))
     if digest.stopped is not None:
@@ -134,6 +136,7 @@ def _section(digest: Digest, pictures: dict[str, bytes]) -> dict[str, Any]:
     return {
         "digest": digest,
         "pictures": pictures,
+        "attack": is_attack(digest.trajectory),
         "frames": len(digest.series["step"]),
         "stored": len(digest.trajectory),
         "flagged": digest.marked(Action.FLAG),

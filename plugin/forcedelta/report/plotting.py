@@ -50,9 +50,14 @@ def plot_run(
 
         write_report([path], picture)
         return files
+    from .attack_figure import attack_figure, is_attack
     from .run_figure import draw, write_png
 
-    if "trajectory" in trajectory.metadata.get("settings", {}):  # an audit, which may have no times
+    if is_attack(trajectory):
+        figure = attack_figure(trajectory)
+    elif "trajectory" in trajectory.metadata.get(
+        "settings", {}
+    ):  # an audit, which may have no times
         from .audit_figures import overview
         from .digest import Digest
 

@@ -98,7 +98,8 @@ def compare(
     for model in chosen:
         name, failed = auditing.run(model, read)
         problems += failed
-        computed.add(name)
+        if not failed:
+            computed.add(name)
     if not folder.is_dir():
         raise ForceDeltaError(f"{folder} is not a folder with predictions: give --model")
     try:

@@ -193,8 +193,15 @@ def _scales(axes: Any) -> None:
 
 def _ticks(axis: Any) -> None:
     low, high = axis.get_view_interval()
-    wide = low > 0 and np.log10(high / low) > 2
-    axis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0)))
+    decades = np.log10(high / low) if low > 0 else np.inf
+    subs = (
+        (1.0,)
+        if decades > 2
+        else (1.0, 2.0, 5.0)
+        if decades > 0.8
+        else (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0)
+    )
+    axis.set_major_locator(LogLocator(subs=subs))
     axis.set_major_formatter("{x:g}")
     axis.set_minor_formatter(NullFormatter())
 

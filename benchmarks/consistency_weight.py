@@ -68,14 +68,19 @@ def row(errors: Errors) -> list[float]:
     ]
 
 
+def decimals(column: str) -> int:
+    """Decimals of a column: of correlations, of energies per atom, and of forces."""
+    return 3 if column.startswith(("r_s", "AUROC")) else 2 if "atom" in column else 1
+
+
 def table(title: str, columns: Sequence[str], rows: Mapping[str, list[list[float]]]) -> list[str]:
     """Markdown: mean and standard deviation over the seeds, one row for each name."""
     lines = ["| " + " | ".join([title, *columns]) + " |", "|---" * (1 + len(columns)) + "|"]
     for name, runs in rows.items():
         means, spreads = np.mean(runs, axis=0), np.std(runs, axis=0, ddof=min(1, len(runs) - 1))
         cells = [
-            f"{mean:.3f} ({spread:.3f})" if abs(mean) < 2 else f"{mean:.1f} ({spread:.1f})"
-            for mean, spread in zip(means, spreads, strict=True)
+            f"{mean:.{digits}f} ({spread:.{digits}f})"
+            for mean, spread, digits in zip(means, spreads, map(decimals, columns), strict=True)
         ]
         lines.append("| " + " | ".join([name, *cells]) + " |")
     return lines
@@ -108,6 +113,16 @@ def gains_and_losses(
     return lines
 
 
+def u_against_energy(rows: Mapping[str, list[list[float]]]) -> str:
+    """Whether U or the predicted energy, which costs nothing, ranks the errors better."""
+    u, energy = COLUMNS.index("r_s(U, eps)"), COLUMNS.index("r_s(energy, eps)")
+    words = []
+    for name, runs in rows.items():
+        better = sum(run[u] > run[energy] for run in runs)
+        words.append(f"weight {name} in {better} of {len(runs)} seeds")
+    return f"- U has a larger r_s than the predicted energy: {', '.join(words)}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path, help="folder with the acac_*.xyz files")
@@ -134,6 +149,7 @@ def main() -> None:
         print("\n".join(table("consistency_weight", COLUMNS, rows[name])), end="\n\n")
         base = f"{given.weights[0]:g}"
         print("\n".join(gains_and_losses(COLUMNS, rows[name], base)))
+        print(u_against_energy(rows[name]), flush=True)
 
 
 if __name__ == "__main__":

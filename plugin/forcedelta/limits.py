@@ -93,6 +93,9 @@ LIMITS: Mapping[str, Limits] = {
     "stop": _COUNT,
     "select": Limits(1, 10**6, noun="a whole number"),
     "spacing": Limits(0, 1e12, "fs", "a time"),
+    # screens
+    "rattle": Limits(0, 1, "Å", "a displacement", "bonds are 1 to 3 Å long"),
+    "rattles": Limits(1, 1000, noun="a whole number"),
     # calibration
     "tolerance": Limits(1e-6, 1e6, "eV/Å", "an error"),
     "risk": _PROBABILITY,

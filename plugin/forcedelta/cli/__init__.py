@@ -27,7 +27,7 @@ try:
     from md_hooks.progress import print_line
     from md_hooks.text import one_line
 
-    from . import audit, calibrate, check, export, models, plot, recalc, run, watch
+    from . import audit, calibrate, check, export, models, plot, recalc, run, screen, watch
     from .checked import CheckedCommand
     from .encoding import write_readably
     from .standard_streams import flush_streams, open_streams
@@ -73,6 +73,7 @@ app.command("run", cls=CheckedCommand, epilog=run.EPILOG)(run.run)
 app.command("check", cls=CheckedCommand, epilog=check.EPILOG)(check.check)
 app.command("recalc", cls=CheckedCommand, epilog=recalc.EPILOG)(recalc.recalc)
 app.command("audit", cls=CheckedCommand, epilog=audit.EPILOG)(audit.audit)
+app.command("screen", cls=CheckedCommand, epilog=screen.EPILOG)(screen.screen)
 app.command("models", cls=CheckedCommand)(models.models)
 app.command("calibrate", cls=CheckedCommand, epilog=calibrate.EPILOG)(calibrate.calibrate)
 app.command("export", cls=CheckedCommand)(export.export)

@@ -56,6 +56,28 @@ def write_report(files: Sequence[str | Path], report: Path) -> None:
     if not digests:
         raise ForceDeltaError(f"{report}: not written, as there are no frames to report")
     pictures = [_pictures(digest) for digest in digests]
+    page = (
+        page_environment()
+        .get_template("report.html")
+        .render(
+            sections=[
+                _section(digest, found) for digest, found in zip(digests, pictures, strict=True)
+            ],
+            version=__version__,
+            most_rows=MOST_ROWS,
+            most_remarks=MOST_REMARKS,
+        )
+    )
+    fix = "choose another file for the report"
+    written = [
+        (report, page.encode(errors="replace"), fix),
+        (picture_of(report), pictures[0]["overview"], fix),
+    ]
+    replace_files(written, ForceDeltaError)
+
+
+def page_environment() -> Environment:
+    """Templates of reports: everything is escaped, and undefined names are errors."""
     environment = Environment(
         loader=PackageLoader("forcedelta.report", "templates"),
         autoescape=True,
@@ -65,18 +87,7 @@ def write_report(files: Sequence[str | Path], report: Path) -> None:
         lstrip_blocks=True,
     )
     environment.filters["inline"] = _inline
-    page = environment.get_template("report.html").render(
-        sections=[_section(digest, found) for digest, found in zip(digests, pictures, strict=True)],
-        version=__version__,
-        most_rows=MOST_ROWS,
-        most_remarks=MOST_REMARKS,
-    )
-    fix = "choose another file for the report"
-    written = [
-        (report, page.encode(errors="replace"), fix),
-        (picture_of(report), pictures[0]["overview"], fix),
-    ]
-    replace_files(written, ForceDeltaError)
+    return environment
 
 
 def picture_of(report: Path) -> Path:

@@ -13,12 +13,19 @@ from typing import Any
 import h5py
 import numpy as np
 from ase import Atoms
-from ase.io.formats import UnknownFileTypeError, filetype, ioformats
+from ase.io.formats import PEEK_BYTES, UnknownFileTypeError, filetype, ioformats, match_magic
 
 from forcedelta.errors import ForceDeltaError
 from forcedelta.reading_files import check_regular
 from forcedelta.trajectories.base import UnreadableFrame, reason_of
 from forcedelta.trajectories.opening import WITHOUT_ELEMENTS, open_trajectory
+
+_AMBIGUOUS = (
+    ".ascii", ".cell", ".com", ".config", ".dat", ".data", ".geom", ".in", ".json", ".log", ".md", ".out",
+    ".restart",
+)  # fmt: skip
+"""Endings of some formats of ASE that other files have as well, such as README.md or the log of a job. In a
+folder these count only if name or content shows the format."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +94,7 @@ def files_to_screen(
             found.setdefault(os.path.realpath(path), str(path))
             continue
         within = [file for file in _files_below(path) if os.path.realpath(file) not in ours]
-        readable = [file for file in within if _format(file) is not None]
+        readable = [file for file in within if _holds_structures(file)]
         if not readable:
             raise ForceDeltaError(
                 f"the folder {path} holds no file in a format that ASE reads ({len(within)} files in "
@@ -114,6 +121,21 @@ def _format(path: Path) -> str | None:
     except (UnknownFileTypeError, OSError, EOFError, UnicodeDecodeError):
         return None
     return name if name in ioformats and ioformats[name].can_read else None
+
+
+def _holds_structures(path: Path) -> bool:
+    """Whether a file in a folder counts as one with structures, damaged or not."""
+    if _format(path) is None:
+        return False
+    if path.suffix.lower() not in _AMBIGUOUS:
+        return True
+    with path.open("rb") as file:
+        beginning = file.read(PEEK_BYTES)
+    try:
+        match_magic(beginning)
+    except UnknownFileTypeError:
+        return any(entry.match_name(path.name) for entry in ioformats.values())
+    return True
 
 
 def structures_of(
@@ -143,15 +165,17 @@ def structures_of(
             yield Unreadable(file, None, _reason(cause if isinstance(cause, Exception) else error))
             return
     if found is not None:
-        found(len(source))
+        found(max(1, len(source)))
     frames = source.frames(0, None, 1)
+    empty = True
     try:
         while True:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 item = next(frames, None)
             if item is None:
-                return
+                break
+            empty = False
             if isinstance(item, UnreadableFrame):
                 later = "; no later frame can be read" if item.last else ""
                 yield Unreadable(file, item.index, f"it cannot be read: {item.reason}{later}")
@@ -159,6 +183,8 @@ def structures_of(
                 yield Structure(file, item.index, _bare(item.atoms))
     finally:
         source.close()
+    if empty:
+        yield Unreadable(file, None, "it holds no structure")
 
 
 def _reason(error: BaseException) -> str:

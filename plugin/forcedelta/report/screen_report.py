@@ -53,13 +53,22 @@ def ranking(result: Any) -> Figure:
     as_given = np.array([row.force_delta_as_given for row in rows], dtype=float)
     symmetric = np.array([bool(row.symmetric) for row in rows], dtype=bool)
     drawn = np.array([row.force_delta for row in rows], dtype=float)
+    positive = drawn[drawn > 0]
+    lowest = max(positive.min(initial=1.0) / 10, 1e-6)
     size = 14 if len(rows) < 300 else 5
     for mask, colour, name in (
         (~symmetric, "#8a94a0", "as given"),
-        (symmetric, FLAG_COLOUR, "as given, where forces vanish by symmetry"),
+        (symmetric, FLAG_COLOUR, "as given, 0 by symmetry (at the lower edge)"),
     ):
         if mask.any():
-            axes.scatter(rank[mask], as_given[mask], s=size, color=colour, marker="x", label=name)
+            axes.scatter(
+                rank[mask],
+                np.maximum(as_given[mask], lowest),
+                s=size,
+                color=colour,
+                marker="x",
+                label=name,
+            )
     axes.scatter(rank, drawn, s=size, color=U_COLOUR, label="U of the ranking")
     for value, colour, name in (
         (result.flag_threshold, FLAG_COLOUR, "flag"),
@@ -67,10 +76,9 @@ def ranking(result: Any) -> Figure:
     ):
         if value is not None:
             axes.axhline(value, color=colour, linestyle="--", linewidth=1, label=f"{name} above")
-    positive = drawn[drawn > 0]
     if len(positive):
         axes.set_yscale("log")
-        axes.set_ylim(bottom=max(positive.min() / 30, 1e-6))
+        axes.set_ylim(bottom=lowest / 1.5)
     axes.set_xlabel("rank")
     axes.set_ylabel("U (eV/Å)")
     axes.grid(alpha=0.25)

@@ -32,7 +32,7 @@ def enlarged(atoms: Atoms) -> Atoms:
     return large
 
 
-def displaced(atoms: Atoms, rattle: float, copies: int, seed: int, key: str) -> list[Atoms]:
+def displaced(atoms: Atoms, rattle: float, copies: int, seed: int, geometry: str) -> list[Atoms]:
     """Copies with normally distributed displacements of all coordinates.
 
     The random numbers depend on ``seed`` and the structure alone, not on its place among others.
@@ -42,9 +42,9 @@ def displaced(atoms: Atoms, rattle: float, copies: int, seed: int, key: str) -> 
         rattle: standard deviation, Å.
         copies: their number.
         seed: 0 or larger.
-        key: hash of the structure in hexadecimal digits.
+        geometry: hash of the structure in hexadecimal digits.
     """
-    random = np.random.default_rng([seed, int(key, 16)])
+    random = np.random.default_rng([seed, int(geometry, 16)])
     made = []
     for _ in range(copies):
         copy = atoms.copy()

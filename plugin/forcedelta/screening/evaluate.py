@@ -92,7 +92,7 @@ class StructureEvaluator:
         if not settings.copies:
             return []
         large = enlarged(structure.atoms)
-        return displaced(large, settings.rattle, settings.copies, settings.seed, structure.key)
+        return displaced(large, settings.rattle, settings.copies, settings.seed, structure.geometry)
 
     def _answers(self, copies: Sequence[Atoms]) -> Iterator[ExactEvaluation | str]:
         batch: list[Atoms] = []
@@ -111,11 +111,13 @@ class StructureEvaluator:
         found = [answer for answer in answers if not isinstance(answer, str)]
         if len(found) < len(answers):
             return _row(structure, reason=next(text for text in answers if isinstance(text, str)))
-        given, copies = found[0], found[1:] or found
-        # rows of images and copies, columns of atoms
-        square = np.concatenate([copy.force_deltas for copy in copies]) ** 2
-        deltas = np.sqrt(square.reshape(-1, len(structure.atoms)).mean(axis=0))
-        force_delta = float(np.sqrt(np.mean(deltas**2)))
+        given, copies = found[0], found[1:]
+        deltas, force_delta = given.force_deltas, given.force_delta
+        if copies:
+            # rows of images and copies, columns of atoms
+            square = np.concatenate([copy.force_deltas for copy in copies]) ** 2
+            deltas = np.sqrt(square.reshape(-1, len(structure.atoms)).mean(axis=0))
+            force_delta = float(np.sqrt(np.mean(deltas**2)))
         size = float(np.linalg.norm(given.direct_forces, axis=1).max())
         if not np.isfinite([force_delta, given.force_delta, given.energy, size]).all():
             return _row(structure, reason=_NOT_FINITE)

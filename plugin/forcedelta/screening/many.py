@@ -112,7 +112,7 @@ def screen(
     outputs.check(files, model if loaded is None else None, (stop_above, flag_above), mode)
     with Record(outputs.record, fresh=mode == "overwrite") as record:
         name = None if model is None else str(model) if loaded is None else loaded.name
-        if name is None and "settings" in record.header:
+        if name is None and record.header:
             name = str(record.header["settings"].get("model"))
             check_stored_model(
                 name, record.header["settings"].get("architecture"), str(record.path)
@@ -126,8 +126,7 @@ def screen(
             threads,
         )  # fmt: skip
         if record.header:
-            stored = record.header.get("settings", {})
-            settings = continued(settings, given, stored, str(record.path))
+            settings = continued(settings, given, record.header["settings"], str(record.path))
         settings.check()
         work = Work(
             files, settings, record, shlex.join(sys.argv) if command is None else command,

@@ -73,6 +73,10 @@ class Record:
             try:
                 values = json.loads(line)
                 if number == 1:
+                    if not isinstance(values["settings"], dict) or not isinstance(
+                        values["model"], dict
+                    ):
+                        raise TypeError("settings or model")
                     self.header = values
                     continue
                 for entry in values["rows"]:

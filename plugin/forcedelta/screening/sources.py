@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
@@ -27,6 +26,8 @@ _AMBIGUOUS = (
 """Endings of some formats of ASE that other files have as well, such as README.md or the log of a job. In a
 folder these count only if name or content shows the format."""
 
+_KEPT = ("charge", "spin", "occupancy")
+
 
 @dataclass(frozen=True, eq=False)
 class Structure:
@@ -43,16 +44,21 @@ class Structure:
     atoms: Atoms = field(repr=False)
 
     @property
-    def key(self) -> str:
-        """A hash of the content, the same wherever the structure is stored."""
+    def geometry(self) -> str:
+        """A hash of elements, positions, cell and periodicity, the same wherever they are stored."""
         atoms = self.atoms
         digest = hashlib.sha256()
         digest.update(np.asarray(atoms.numbers, dtype="<i8").tobytes())
         digest.update(np.asarray(atoms.positions, dtype="<f8").tobytes())
         digest.update(np.asarray(atoms.cell.array, dtype="<f8").tobytes())
         digest.update(atoms.pbc.tobytes())
-        digest.update(repr(sorted(atoms.info.items())).encode())
         return digest.hexdigest()[:32]
+
+    @property
+    def key(self) -> str:
+        """The same with all that is kept in ``info``."""
+        known = repr(sorted(self.atoms.info.items())).encode()
+        return hashlib.sha256(self.geometry.encode() + known).hexdigest()[:32]
 
 
 @dataclass(frozen=True)
@@ -192,8 +198,9 @@ def _reason(error: BaseException) -> str:
 
 
 def _bare(atoms: Atoms) -> Atoms:
-    """What U depends on: no masses, velocities, constraints or results of calculators."""
+    """What U depends on, and occupancies: no masses, velocities, constraints or results."""
     bare = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
-    known: dict[str, Any] = {name: atoms.info.get(name) for name in ("charge", "spin")}
-    bare.info = {name: value for name, value in known.items() if value is not None}
+    bare.info = {name: atoms.info[name] for name in _KEPT if atoms.info.get(name) is not None}
+    if "occupancy" in bare.info and atoms.has("spacegroup_kinds"):
+        bare.arrays["spacegroup_kinds"] = atoms.arrays["spacegroup_kinds"]
     return bare

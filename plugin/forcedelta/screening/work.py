@@ -94,8 +94,6 @@ class Work:
         def collect() -> None:
             for future in first_completed(pending):
                 unit = pending.pop(future)
-                if future.cancelled():
-                    continue
                 model, rows = future.result()
                 self._check_model(model)
                 self._take(unit, rows)
@@ -111,8 +109,8 @@ class Work:
                         break
                 while pending:
                     if self.interrupted:  # units in work are finished
-                        for future in pending:
-                            future.cancel()
+                        for future in [future for future in pending if future.cancel()]:
+                            del pending[future]
                     collect()
             except BrokenExecutor as error:
                 if not self.interrupted:  # SIGTERM may have ended the processes, too

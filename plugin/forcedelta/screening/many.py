@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import shlex
-import signal
 import sys
-from collections.abc import Collection, Iterable, Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -18,6 +15,7 @@ from forcedelta.limits import check_value
 from forcedelta.limits import flag as flag_of
 from forcedelta.restarts import check_stored_model
 from forcedelta.screening.outputs import Mode, ScreenFiles
+from forcedelta.screening.processes import processes
 from forcedelta.screening.record import Record
 from forcedelta.screening.result import ScreenResult
 from forcedelta.screening.rows import as_csv, ranked, with_verdict
@@ -133,7 +131,7 @@ def screen(
             [found for found in (stop_calibration, flag_calibration) if found is not None],
         )  # fmt: skip
         if executor is None and workers > 1:
-            with _processes(workers) as pool:
+            with processes(workers) as pool:
                 work.through(pool, progress)
         elif executor is not None:
             work.through(executor, progress)
@@ -166,21 +164,3 @@ def _threshold(name: str, given: GivenThreshold) -> tuple[float | None, Calibrat
             "screen have no order: give a number in eV/Å, or a file of 'forcedelta calibrate'"
         )
     return number, found if isinstance(found, Calibration) else None
-
-
-@contextmanager
-def _processes(workers: int) -> Iterator[Executor]:
-    """Processes that leave Ctrl-C to this one."""
-    context = multiprocessing.get_context("spawn")  # PyTorch's threads do not survive a fork
-    pool = ProcessPoolExecutor(
-        workers, context, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)
-    )
-    try:
-        yield pool
-    except BaseException:
-        pool.shutdown(wait=False, cancel_futures=True)
-        for process in multiprocessing.active_children():
-            process.terminate()
-        raise
-    finally:
-        pool.shutdown()

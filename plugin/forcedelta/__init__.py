@@ -3,7 +3,8 @@
 Everything below comes from ``import forcedelta`` or ``from forcedelta import ...``, and is loaded when it is
 used:
 
-- Runs: `guarded_run`, `audit`, `attack`, `compare`, `label`, `calibrate`, `check`, `export`: the commands as functions.
+- Runs: `guarded_run`, `audit`, `attack`, `compare`, `screen`, `label`, `calibrate`, `check`, `export`: the commands as
+  functions.
 - ASE: `ForceDeltaCalculator`; `run` and `attach` for any dynamics of ASE.
 - OpenMM: the package `openmm`, with ``add_force_delta`` and ``run``.
 - Hooks (of `md_hooks`): `Guard`, `Recorder`, `FlagStore`, `Progress`, `RecalculationQueue`, and the base
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from forcedelta.labelling.label_frames import label
     from forcedelta.models import LoadedModel, load_model
     from forcedelta.openmm.export import export
+    from forcedelta.screening.many import screen
     from forcedelta.simulation.guarded import guarded_run
     from forcedelta.verify.check import check
     from md_hooks import (
@@ -77,6 +79,7 @@ __all__ = [
     "openmm",
     "read_calibration",
     "run",
+    "screen",
 ]
 
 # torch takes a second to import: `forcedelta --help` and readers of recorded files do without
@@ -97,6 +100,7 @@ _HOMES = {
     "label": "forcedelta.labelling.label_frames",
     "load_model": "forcedelta.models",
     "read_calibration": "forcedelta.calibration.result",
+    "screen": "forcedelta.screening.many",
 }
 _PACKAGES = ("ase", "audit", "openmm")
 

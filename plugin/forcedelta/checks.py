@@ -22,7 +22,7 @@ def check_atoms(atoms: Atoms) -> None:
 
     Raises:
         ForceDeltaError: no atoms; an atom without an element, or with a position, momentum or mass
-            that is not finite or not physical; a cell that is not finite.
+            that is not finite or not physical; partly occupied sites; a cell that is not finite.
     """
     if len(atoms) == 0:
         raise ForceDeltaError("the structure is empty: at least one atom is needed")
@@ -34,6 +34,7 @@ def check_atoms(atoms: Atoms) -> None:
         atoms, np.isfinite(atoms.positions).all(axis=1),
         "is not a finite number", None, "correct the structure", "the position of ",
     )  # fmt: skip
+    check_ordered(atoms)
     if not np.isfinite(atoms.cell.array).all():
         raise ForceDeltaError("the cell has entries that are not finite numbers: give it in Å")
     for name, shape in (("masses", (len(atoms),)), ("momenta", (len(atoms), 3))):
@@ -59,6 +60,31 @@ def check_atoms(atoms: Atoms) -> None:
     )  # fmt: skip
     speeds = np.linalg.norm(momenta / masses[:, None], axis=1) * units.fs
     _check_each(atoms, speeds <= FASTEST, "moves at {0:.3g} Å/fs, faster than light", speeds, fix)
+
+
+def check_ordered(atoms: Atoms) -> None:
+    """Checks that every site of a crystal is fully occupied by one element.
+
+    ASE reads a CIF file with partly occupied sites as if each were filled by its main element, and
+    keeps the occupancies in ``info``.
+
+    Raises:
+        ForceDeltaError: a site is not.
+    """
+    occupancies, kinds = atoms.info.get("occupancy"), atoms.arrays.get("spacegroup_kinds")
+    if not isinstance(occupancies, dict) or kinds is None:
+        return
+    for kind, site in occupancies.items():
+        if not isinstance(site, dict) or list(site.values()) == [1.0]:
+            continue
+        atom = next((k for k, found in enumerate(kinds) if str(found) == str(kind)), None)
+        if atom is None or not site:
+            continue
+        shares = ", ".join(f"{symbol} {share:g}" for symbol, share in site.items())
+        raise ForceDeltaError(
+            f"the site of atom {atom}, counted from 0, is partly occupied ({shares}): give an ordered "
+            "structure"
+        )
 
 
 def _check_each(

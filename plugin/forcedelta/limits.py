@@ -103,6 +103,9 @@ LIMITS: Mapping[str, Limits] = {
     "ceiling": Limits(1e-9, 1e6, "eV", "an energy"),
     "closest": Limits(0.1, 1, noun="a factor", why="1 is the length of a bond"),
     "picks": Limits(0, 10**6, noun="a whole number"),
+    # screens
+    "rattle": Limits(0, 1, "Å", "a displacement", "bonds are 1 to 3 Å long"),
+    "rattles": Limits(1, 1000, noun="a whole number"),
     # calibration
     "tolerance": Limits(1e-6, 1e6, "eV/Å", "an error"),
     "risk": _PROBABILITY,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from forcedelta.audit.batch_size import batch_atoms
+from forcedelta.batch_size import batch_atoms
 from forcedelta.checks import check_supported
 from forcedelta.errors import ForceDeltaError
 from forcedelta.evaluation import Evaluation, Evaluator

@@ -15,8 +15,9 @@ from forcedelta.audit.result import AuditCounts, AuditResult
 from forcedelta.audit.settings import AuditSettings, just_created
 from forcedelta.checks import check_takes_charge
 from forcedelta.errors import ForceDeltaError
-from forcedelta.evaluation import Evaluation, model_info, not_finite, usable_device
+from forcedelta.evaluation import Evaluation, ExactEvaluation, model_info, not_finite, usable_device
 from forcedelta.models import LoadedModel, load_model
+from forcedelta.symmetric import forces_vanish
 from forcedelta.trajectories.base import StoredFrame, StoredTrajectory, UnreadableFrame
 from forcedelta.trajectories.opening import open_trajectory
 from md_hooks import (
@@ -43,6 +44,8 @@ _ENDS_IN_BURN_IN = (
     "the trajectory ends within the burn-in of {0} steps, before 'auto' chose a threshold: give a "
     "shorter --burn-in, or thresholds as numbers, with --overwrite"
 )
+
+_SYMMETRIC = "the forces vanish by symmetry, and U with them for any model: 'forcedelta screen' displaces the atoms"
 
 
 class Audit:
@@ -292,6 +295,10 @@ class Audit:
         if answer is None:
             self._remark(Remark(item.index, step, "not finite", NOT_FINITE))
             answer = not_finite(len(item.atoms))
+        elif isinstance(answer, ExactEvaluation) and forces_vanish(
+            item.atoms, answer.direct_forces, answer.conservative_forces
+        ):
+            self._remark(Remark(item.index, step, "symmetric", _SYMMETRIC))
         state, unusable = ElectronicState.usable(item.atoms)
         for why in unusable:
             self._remark(Remark(item.index, step, "charge and spin", why))

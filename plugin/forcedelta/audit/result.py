@@ -112,6 +112,11 @@ class AuditResult:
     refused: str = ""
 
     @property
+    def symmetric(self) -> int:
+        """Number of frames whose forces vanish by symmetry, and U with them."""
+        return self.remarks.get("symmetric", 0)
+
+    @property
     def line(self) -> str:
         """A one-line summary."""
         parts = [f"{self.audited} frames audited"]
@@ -134,6 +139,11 @@ class AuditResult:
             for kind, n in self.remarks.items()
             if kind in _SEVERAL and (kind != "not finite" or self.stop_threshold is not None)
         ]
+        if self.symmetric:
+            parts.append(
+                f"U is 0 by symmetry in {self.symmetric}, for any model ('forcedelta screen' displaces "
+                "the atoms)"
+            )
         if self.ending:
             parts.append(self.ending)
         state = {"interrupted": "interrupted: ", "stopped": "ended at the stop threshold: "}

@@ -27,7 +27,20 @@ try:
     from md_hooks.progress import print_line
     from md_hooks.text import one_line
 
-    from . import attack, audit, calibrate, check, compare, export, models, plot, recalc, run, watch
+    from . import (
+        attack,
+        audit,
+        calibrate,
+        check,
+        compare,
+        export,
+        models,
+        plot,
+        recalc,
+        run,
+        screen,
+        watch,
+    )  # fmt: skip
     from .checked import CheckedCommand
     from .encoding import write_readably
     from .standard_streams import flush_streams, open_streams
@@ -74,6 +87,7 @@ app.command("check", cls=CheckedCommand, epilog=check.EPILOG)(check.check)
 app.command("recalc", cls=CheckedCommand, epilog=recalc.EPILOG)(recalc.recalc)
 app.command("audit", cls=CheckedCommand, epilog=audit.EPILOG)(audit.audit)
 app.command("attack", cls=CheckedCommand, epilog=attack.EPILOG)(attack.attack)
+app.command("screen", cls=CheckedCommand, epilog=screen.EPILOG)(screen.screen)
 app.command("models", cls=CheckedCommand)(models.models)
 app.command("calibrate", cls=CheckedCommand, epilog=calibrate.EPILOG)(calibrate.calibrate)
 app.command("compare", cls=CheckedCommand, epilog=compare.EPILOG)(compare.compare)

@@ -19,7 +19,7 @@ class ExitStatus(IntEnum):
     DONE = 0, "done"
     BUG = 1, "a bug: an unforeseen error, with its traceback"
     BAD_INPUT = 2, "invalid input; one line on stderr explains the correction"
-    STOPPED = 3, "stopped by the guard, or an audit found frames at which it would stop"
+    STOPPED = 3, "stopped by the guard, or an audit or screen found frames at which it would stop"
     NOT_USABLE = 4, "check found a model that is not usable"
     UNLABELLED = (
         5,

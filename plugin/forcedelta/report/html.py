@@ -148,6 +148,7 @@ def _section(digest: Digest, pictures: dict[str, bytes]) -> dict[str, Any]:
         "model": model,
         "calibrations": digest.settings.get("calibrations", {}),
         "facts": [(title, metadata[key]) for key, title in _FACTS if metadata.get(key)],
+        "symmetric": digest.remark_counts.get("symmetric", 0),
         "rounded": str(digest.settings.get("format", "")) in _ROUNDED,
         "not_audited": sum(
             digest.remark_counts.get(kind, 0) for kind in ("not audited", "unreadable", "end")

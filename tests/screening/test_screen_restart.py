@@ -224,7 +224,7 @@ def test_workers(forcedelta, files, solid):
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_killed_screen_goes_on(start, forcedelta, here, solid, number, workers):
-    frames = [bulk("Si", cubic=True) * (3, 2, 2) for _ in range(60)]
+    frames = [bulk("Si", cubic=True) * (3, 2, 2) for _ in range(20)]
     for k, atoms in enumerate(frames):
         atoms.rattle(0.05, seed=k)
     ase.io.write("many.xyz", frames)
@@ -232,7 +232,7 @@ def test_a_killed_screen_goes_on(start, forcedelta, here, solid, number, workers
     process = start(*arguments)
     record = Path("screen.rows.jsonl")
     end = time.monotonic() + 600
-    while not record.exists() or record.read_bytes().count(b"\n") < 3:
+    while not record.exists() or record.read_bytes().count(b"\n") < 2:
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < end
         time.sleep(0.02)

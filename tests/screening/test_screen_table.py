@@ -92,7 +92,7 @@ def test_thresholds_and_status(forcedelta, files, solid):
     assert "In 4 structures the forces vanish by symmetry" in Path("page.html").read_text("utf-8")
 
 
-def test_a_calibration_is_for_its_model(forcedelta, files, solid):
+def test_a_calibration_is_for_its_model_and_for_labelled_structures(here, files, solid, caplog):
     from forcedelta import load_model
     from forcedelta.calibration.result import Calibration
 
@@ -105,10 +105,14 @@ def test_a_calibration_is_for_its_model(forcedelta, files, solid):
     }
     calibration = Calibration(**{name: known.get(name, {}) for name in names})
     result = screen(files / "crystals.xyz", solid, "a.csv", stop_above=calibration)
+    assert "its guarantee does not hold" in caplog.text
     assert result.stop_threshold == 1e-4
     assert {entry.verdict for entry in result.rows} == {"doubt"}
     with pytest.raises(ForceDeltaError, match="the calibration is for the weights"):
         screen(files / "crystals.xyz", files / "other.safetensors", "b.csv", stop_above=calibration)
+    caplog.clear()
+    screen(files / "crystals.xyz", solid, "c.csv", stop_above=calibration, rattle=0)
+    assert not caplog.text
     assert not Path("b.csv").exists()
     assert not Path("b.rows.jsonl").exists()
 

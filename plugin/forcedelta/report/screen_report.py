@@ -83,5 +83,5 @@ def ranking(result: Any) -> Figure:
     axes.set_ylabel("U (eV/Å)")
     axes.grid(alpha=0.25)
     if len(rows):
-        axes.legend(fontsize=8, loc="lower left")
+        figure.legend(fontsize=8, loc="outside upper center", ncols=5, frameon=False)
     return figure

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
 import sys
 from collections.abc import Collection, Iterable
@@ -25,6 +26,8 @@ from forcedelta.screening.work import Work
 from forcedelta.thresholds import GivenThreshold, as_number, threshold_of
 from md_hooks import Guard
 from md_hooks.replacing import replace_file
+
+_log = logging.getLogger("forcedelta")
 
 if TYPE_CHECKING:  # only the process that holds a model imports PyTorch
     from forcedelta.models.loaded import LoadedModel
@@ -126,9 +129,17 @@ def screen(
         if record.header:
             settings = continued(settings, given, record.header["settings"], str(record.path))
         settings.check()
+        calibrations = [
+            found for found in (stop_calibration, flag_calibration) if found is not None
+        ]
+        if calibrations and settings.copies:
+            _log.warning(
+                "the threshold was calibrated on structures as they were labelled, and U here is that of "
+                "displaced copies, so that its guarantee does not hold: --rattle 0 compares U as given"
+            )
         work = Work(
             files, settings, record, shlex.join(sys.argv) if command is None else command,
-            [found for found in (stop_calibration, flag_calibration) if found is not None],
+            calibrations,
         )  # fmt: skip
         if executor is None and workers > 1:
             with processes(workers) as pool:

@@ -12,7 +12,9 @@ def main() -> None:
     found = attack(STRUCTURE, "acac-direct", "attack.h5", starts=4, steps=15, picks=6, seed=1)
     print(found.line)
     for path in found.paths:
-        print(f"path {path.path}: U from {path.first:.3f} to {path.highest:.3f} eV/Å; {path.reason}")
+        print(
+            f"path {path.path}: U from {path.first:.3f} to {path.highest:.3f} eV/Å; {path.reason}"
+        )
 
     # the same structures with a model whose energy was trained on forces, too
     [other] = audit("attack.h5", "acac", "other.h5")

@@ -29,7 +29,7 @@ def doubtful(seed: int, step: int | None = None, force_delta: float = 0.1) -> At
 
 
 def record_attack(path: Path, frames: list[Atoms]) -> None:
-    """Record frames with ``info`` "path" and "move" as an attack would, all at time 0."""
+    """Record frames as an attack would, with path and move where they have them, all at time 0."""
     chain = HookChain([Recorder(path, every=1)])
     chain.open(RunInfo(model={"name": "wet", "weights_hash": "12"}))
     for atoms in frames:
@@ -43,7 +43,7 @@ def record_attack(path: Path, frames: list[Atoms]) -> None:
                 force_deltas=np.full(len(atoms), info["force_delta"]),
                 direct_forces=atoms.arrays["direct_forces"],
                 conservative_forces=atoms.arrays["conservative_forces"],
-                extra={name: float(info[name]) for name in ("path", "move")},
+                extra={name: float(info[name]) for name in ("path", "move") if name in info},
             )
         )  # fmt: skip
     chain.close(RunResult("finished", len(frames), 0.0))

@@ -200,6 +200,14 @@ def test_of_each_path_of_an_attack_one_frame_or_equal_pieces(tmp_path, kind, cou
     assert sum(chosen.left_out.values()) + len(chosen.frames) == len(source)
 
 
+def test_recorded_frames_without_times_are_independent(tmp_path):
+    """As in an audit of a data set: every time is 0, which makes no frame near another."""
+    record_attack(tmp_path / "audit.h5", [doubtful(number, force_delta=0.2) for number in range(4)])
+    chosen = select(open_candidates(tmp_path / "audit.h5"), 4, lower=0.1, upper=1.0)
+    assert len(chosen.frames) == 4
+    assert chosen.left_out == {}
+
+
 def test_paths_of_two_attacks_in_one_file_are_different(tmp_path):
     frames = attacked(2, 3) + attacked(2, 3)
     for number, atoms in enumerate(frames):

@@ -126,7 +126,7 @@ def _recorded(path: Path) -> Candidates:
     return Candidates(
         name=path.name,
         steps=steps,
-        times=np.where(paths >= 0, np.nan, series["time"][at]),
+        times=np.where(paths >= 0, np.nan, _known_times(series["time"][at])),
         force_delta=series["force_delta"][at],
         worst=series["force_delta_max"][at],
         finite=np.isfinite(series["potential_energy"][at]),
@@ -136,6 +136,11 @@ def _recorded(path: Path) -> Candidates:
         thresholds=trajectory.thresholds,
         model=model,
     )
+
+
+def _known_times(times: FloatArray) -> FloatArray:
+    """[F] the times, fs; NaN if all are equal, as in an audit of frames without times."""
+    return np.full_like(times, np.nan) if len(times) > 1 and np.ptp(times) == 0 else times
 
 
 def _numbered(keys: Iterable[Hashable | None]) -> NDArray[np.int64]:

@@ -16,6 +16,9 @@ from .settings import AttackSettings
 HALVINGS = 6
 """A step is halved up to this often before the path ends."""
 
+_SHARE = 0.9
+"""A step may use this share of the energy that is left below the ceiling."""
+
 _ADAM = (0.9, 0.999, 1e-12)
 """Decay of the two averages, and the smallest size of a gradient; Kingma and Ba, ICLR 2015."""
 
@@ -24,9 +27,10 @@ class Path:
     """The structures that an attack visits from one start.
 
     Each step of eq. 3, ``r + alpha grad U - beta grad E``, or the step of Adam along that gradient,
-    is tried. A trial beyond the energy ceiling is first repeated without its component along
-    grad E, so that the path slides along the ceiling; then, and where atoms come too close or
-    fragments apart, the step is halved.
+    is tried. Where it would cross the energy ceiling, by grad E and the curvature seen so far, its
+    component along grad E is reduced, so that the path slides along the ceiling. A trial that
+    crosses it nevertheless is repeated once with the curvature now known; then, and where atoms
+    come too close or fragments apart, the step is halved.
 
     Args:
         number: of the path in the attack.
@@ -69,6 +73,7 @@ class Path:
         self._first_moment = self._second_moment = np.zeros(space.size)
         self._uphill = self._energy_slope = self._step = np.zeros(space.size)
         self._halvings, self._slid = 0, False
+        self._here, self._curvature = energy, 0.0
 
     @property
     def strain(self) -> bool:
@@ -95,24 +100,28 @@ class Path:
     def judge(self, trial: Atoms, found: ForceDeltaGradient | str) -> bool:
         """Take the evaluated trial, or shorten the step; True if it was taken."""
         why = found if isinstance(found, str) else self._objection(found)
-        if why:
+        if isinstance(found, ForceDeltaGradient) and self.moves >= 0:
+            self._see_curvature(found.evaluation.energy)
+        if isinstance(found, str) or why:
             if self.moves < 0:
                 self.reason = f"{why} at the displaced start"
-            elif isinstance(found, ForceDeltaGradient) and self._above(found):
-                self._slide() or self._halve(why)
+            elif not isinstance(found, str) and self._above(found) and not self._slid:
+                self._slid = True
+                self._stay_below()
             else:
                 self._halve(why)
             return False
-        assert not isinstance(found, str)
         self.atoms = trial
         self.moves += 1
         evaluation = found.evaluation
         if self.moves == 0:
             self.first = self.highest = evaluation.force_delta
         self.highest = max(self.highest, evaluation.force_delta)
+        self._here = evaluation.energy
         self.rise = evaluation.energy - self.energy
         self._uphill, self._energy_slope = self._space.slopes(found, trial)
         self._step = self._next_step()
+        self._stay_below()
         self._halvings, self._slid = 0, False
         if self.moves == self._settings.steps:
             self.reason = "all steps made"
@@ -145,15 +154,25 @@ class Path:
         largest = self._space.largest(self.atoms, step)
         return step * min(1.0, s.cap / largest) if largest > 0 else step
 
-    def _slide(self) -> bool:
-        """Take the component along grad E out of the step; False if that was done, or it has none."""
+    def _see_curvature(self, energy: float) -> None:
+        """Curvature of the energy along the step that was tried, per square of its length, eV/Å^2."""
+        square = float(self._step @ self._step)
+        if np.isfinite(energy) and square > 0:
+            bend = energy - self._here - float(self._step @ self._energy_slope)
+            self._curvature = max(0.0, bend / square)
+
+    def _stay_below(self) -> None:
+        """Reduce the component of the step along grad E where it would cross the ceiling."""
         slope = self._energy_slope
+        square = float(slope @ slope)
         along = float(self._step @ slope)
-        if self._slid or along <= 0:
-            return False
-        self._step = self._step - along / float(slope @ slope) * slope
-        self._slid = True
-        return True
+        bend = self._curvature * float(self._step @ self._step)
+        room = _SHARE * (self._ceiling - self._here)
+        if along + bend <= room or square == 0:
+            return
+        step = self._step - (along + bend - room) / square * slope
+        largest = self._space.largest(self.atoms, step)
+        self._step = step * min(1.0, self._settings.cap / largest) if largest > 0 else step
 
     def _halve(self, why: str) -> bool:
         """A shorter step; the path ends if it has been halved too often."""
@@ -182,5 +201,7 @@ class Path:
         self.atoms.set_cell(state["cell"])
 
 
-_SCALARS = ("moves", "reason", "first", "highest", "rise", "_halvings", "_slid")
+_SCALARS = (
+    "moves", "reason", "first", "highest", "rise", "_halvings", "_slid", "_here", "_curvature",
+)  # fmt: skip
 _ARRAYS = ("_first_moment", "_second_moment", "_uphill", "_energy_slope", "_step")

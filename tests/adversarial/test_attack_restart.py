@@ -43,6 +43,7 @@ def same(one: str, other: str) -> None:
     assert sorted(map(str, a.remarks())) == sorted(map(str, b.remarks()))
 
 
+@pytest.mark.slow
 def test_copies_at_every_evaluation_continue_alike(
     molecule: Atoms, wet: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -61,12 +62,13 @@ def test_copies_at_every_evaluation_continue_alike(
         whole = attack(structures(molecule), wet, "whole.h5", **SAME)  # type: ignore[arg-type]
     assert len(copies) > 12
     with_frames = [copy for copy in copies if len(Trajectory(copy).series["step"])]
-    for copy in with_frames[::3]:
+    for copy in with_frames[::5]:
         result = attack(structures(molecule), wet, copy, mode="restart", **SAME)  # type: ignore[arg-type]
         same("whole.h5", str(copy))
         assert result.paths == whole.paths
 
 
+@pytest.mark.slow
 def test_copies_between_frames_of_a_step_continue_alike(
     molecule: Atoms, wet: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -81,7 +83,7 @@ def test_copies_between_frames_of_a_step_continue_alike(
     with monkeypatch.context() as patch:
         patch.setattr(recorder.Recorder, "observe", copying)
         attack(structures(molecule), wet, "whole.h5", **SAME)  # type: ignore[arg-type]
-    for copy in copies[1::4]:
+    for copy in copies[1::7]:
         attack(structures(molecule), wet, copy, mode="restart", **SAME)  # type: ignore[arg-type]
         same("whole.h5", str(copy))
 

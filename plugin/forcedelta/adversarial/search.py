@@ -279,8 +279,12 @@ class Search:
         begun = [] if self._block is None else [PathResult.of(path) for path in self._block.paths]
         picks, picked = None, 0
         if reason == "finished" and settings.picks and self._step >= 0:
-            picks = str(picks_file(settings.out))
-            picked = write_picks(settings.out, picks, settings.picks)
+            try:
+                picks = str(picks_file(settings.out))
+                picked = write_picks(settings.out, picks, settings.picks)
+            except ForceDeltaError as error:  # dscribe is missing; the attack itself is complete
+                picks = None
+                _log.warning("no picks were written: %s", error)
         return AttackResult(
             settings.out, reason, self._names, (*self._done, *begun), self._step + 1,
             self._evaluator.method, picks, picked, message,

@@ -209,7 +209,5 @@ def test_training(
     errors = measure(model.module, parts)
     assert passes.taken() == (len(structures), len(structures))
     # labelled with F_c, the true error of the direct forces is U
-    # a difference of forces of a few eV/Å in float32
-    expected_u = [one.force_delta for one in expected]
-    np.testing.assert_allclose(errors.force_delta, expected_u, rtol=1e-4, atol=2e-6)
+    np.testing.assert_allclose(errors.force_delta, [one.force_delta for one in expected], rtol=1e-4)
     np.testing.assert_allclose(errors.epsilon, errors.force_delta, rtol=1e-3)

@@ -155,7 +155,8 @@ def to_batch(atoms: Atoms, cutoff: float) -> Batch:
         atoms.positions, np.asarray(atoms.cell), atoms.pbc, cutoff
     )
     return Batch(
-        positions=torch.tensor(atoms.positions, dtype=torch.float32),
+        # relative to an atom, as in `forcedelta.graph`: float32 has seven digits
+        positions=torch.tensor(atoms.positions - atoms.positions[:1], dtype=torch.float32),
         numbers=torch.tensor(atoms.numbers, dtype=torch.long),
         cell=torch.tensor(np.asarray(atoms.cell), dtype=torch.float32)[None],
         edge_index=torch.from_numpy(edge_index),

@@ -166,3 +166,12 @@ def test_report_shows_the_paths(forcedelta: Command, water: list[str]) -> None:
     assert "along the paths of the attack" in page
     assert "path 1 ended after 3 steps: all steps made" in page
     assert Path("a.png").stat().st_size > 10_000
+
+
+def test_picks_of_another_attack_are_not_replaced(forcedelta: Command, water: list[str]) -> None:
+    Path("attack-picks.xyz").write_text("mine")
+    code, _, err = forcedelta(*water, "--starts", "1", "--steps", "2")
+    assert code == 2
+    assert "attack-picks.xyz exists" in err
+    assert Path("attack-picks.xyz").read_text() == "mine"
+    assert not Path("attack.h5").exists()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 from collections.abc import Collection, Iterable, Sequence
@@ -13,14 +12,11 @@ from typing import Literal
 import torch
 from ase import Atoms
 
-from md_hooks import (
-    Trajectory,
-    load_checkpoint,
-)
+from md_hooks import Trajectory, load_checkpoint
 
 from ..errors import ForceDeltaError
 from ..models import LoadedModel
-from ..outputs import Named, check_outputs
+from ..outputs import Named, check_outputs, refuse_existing
 from ..restarts import check_stored_model
 from ..structures import checked_structure, read_structures
 from .picks import picks_file
@@ -107,7 +103,7 @@ def attack(
         seed, picks, architecture, trust, charge, spin, device, dtype, threads,
     )  # fmt: skip
     checkpoint, stored = None, {}
-    _check_out(Path(out), mode)
+    _check_out(Path(out), mode, picks)
     if mode == "restart" and Path(out).exists():
         stored = Trajectory(out).metadata.get("settings", {})
         settings = continued(settings, None if given is None else {*given}, stored)
@@ -126,16 +122,16 @@ def attack(
     return Search(settings, named, loaded, checkpoint, stored, record).run(progress)
 
 
-def _check_out(out: Path, mode: str) -> None:
-    if not out.parent.is_dir():
-        raise ForceDeltaError(f"{out} cannot be written: make the folder {out.parent} first")
-    if out.is_dir() or not os.access(out if out.exists() else out.parent, os.W_OK):
-        raise ForceDeltaError(f"{out} cannot be written: choose a file in a writable folder")
+def _check_out(out: Path, mode: str, picks: int) -> None:
+    """Check both files before anything is computed; a restart replaces its own picks."""
     if mode == "create" and out.exists():
         raise ForceDeltaError(
             f"{out} exists: pass --restart to continue it, --overwrite to replace it, or give another "
             "--out"
         )
+    refuse_existing("--out", out, overwrite=True)
+    if picks:
+        refuse_existing("--out", picks_file(out), overwrite=mode != "create")
 
 
 def _named(sources: Sequence[str | Path | Atoms]) -> list[tuple[str, Atoms]]:

@@ -16,7 +16,6 @@ from ..thresholds import AUTO_FLAG_FACTOR, AUTO_STOP_FACTOR, BURN_IN
 from .exit_status import ExitStatus, described
 from .options import (
     GUARD,
-    MACHINE,
     OUTPUT,
     Architecture,
     BurnIn,
@@ -37,6 +36,7 @@ from .options import (
     StopFactor,
     Threads,
     Trust,
+    Workers,
 )
 from .printing import print_json
 from .run import source_of
@@ -153,14 +153,7 @@ def audit(
         ),
     ] = None,
     json: Json = False,
-    workers: Annotated[
-        int,
-        typer.Option(
-            metavar="N",
-            help="Number of processes; each audits one trajectory at a time.",
-            rich_help_panel=MACHINE,
-        ),
-    ] = 1,
+    workers: Workers = 1,
     device: Device = "cpu",
     dtype: Dtype = "float32",
     threads: Threads = 1,

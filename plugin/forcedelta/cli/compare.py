@@ -14,7 +14,6 @@ from md_hooks.text import one_line
 
 from .exit_status import ExitStatus, described
 from .options import (
-    MACHINE,
     MODEL,
     OUTPUT,
     Architecture,
@@ -24,6 +23,7 @@ from .options import (
     Json,
     Threads,
     Trust,
+    Workers,
 )
 from .printing import print_json
 
@@ -111,14 +111,7 @@ def compare(
         ),
     ] = False,
     json: Json = False,
-    workers: Annotated[
-        int,
-        typer.Option(
-            metavar="N",
-            help="Number of processes; each audits one file at a time.",
-            rich_help_panel=MACHINE,
-        ),
-    ] = 1,
+    workers: Workers = 1,
     device: Device = "cpu",
     dtype: Dtype = "float32",
     threads: Threads = 1,

@@ -152,6 +152,15 @@ Threads = Annotated[
     ),
 ]
 
+Workers = Annotated[
+    int,
+    typer.Option(
+        metavar="N",
+        help="Number of processes; each takes a part of the files or structures at a time.",
+        rich_help_panel=MACHINE,
+    ),
+]
+
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace --out.", rich_help_panel=OUTPUT)
 ]

@@ -15,7 +15,6 @@ from .audit import mode
 from .exit_status import ExitStatus, described
 from .options import (
     GUARD,
-    MACHINE,
     OUTPUT,
     Architecture,
     Charge,
@@ -28,6 +27,7 @@ from .options import (
     Spin,
     Threads,
     Trust,
+    Workers,
 )
 from .printing import print_json
 from .run import source_of
@@ -138,14 +138,7 @@ def screen(
         ),
     ] = None,
     json: Json = False,
-    workers: Annotated[
-        int,
-        typer.Option(
-            metavar="N",
-            help="Number of processes that evaluate structures.",
-            rich_help_panel=MACHINE,
-        ),
-    ] = 1,
+    workers: Workers = 1,
     device: Device = "cpu",
     dtype: Dtype = "float32",
     threads: Threads = 1,

@@ -12,7 +12,7 @@ from ase import Atoms
 from ase.build import molecule as built
 
 from forcedelta import ForceDeltaError, attack
-from forcedelta.adversarial import blocks
+from forcedelta.adversarial import search
 from forcedelta.force_delta_gradient import GradientEvaluator
 from md_hooks import Trajectory, load_checkpoint, recorder
 
@@ -24,7 +24,7 @@ SAME = {"starts": 3, "steps": 7, "picks": 0, "ceiling": 2.0, "rate": 0.03}
 @pytest.fixture(autouse=True)
 def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Several blocks, and everything is written at once."""
-    monkeypatch.setattr(blocks, "ATOMS", 16)
+    monkeypatch.setattr(search, "batch_atoms", lambda module, device: 16)
     monkeypatch.setattr(recorder, "WRITE_OUT_SECONDS", -1.0)
 
 

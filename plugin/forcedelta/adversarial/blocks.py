@@ -6,16 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from ase import Atoms
 
 from .coordinates import coordinates_of
 from .path import Path
 from .plausibility import Plausibility
 from .settings import AttackSettings
-
-ATOMS, ATOMS_GPU = 256, 2048
-"""Atoms in a block. A constant: the numbers of a restarted attack depend on its batches."""
 
 
 class Block:
@@ -104,15 +100,17 @@ class Blocks:
         return Block(paths)
 
 
-def blocks_of(
-    structures: Sequence[Atoms], settings: AttackSettings, device: torch.device
-) -> Blocks:
+def blocks_of(structures: Sequence[Atoms], settings: AttackSettings, most: int) -> Blocks:
     """All paths of an attack in blocks of a limited number of atoms.
+
+    Args:
+        structures: as given.
+        settings: of the attack.
+        most: atoms of a block, unless one path has more (`forcedelta.batch_size`).
 
     Raises:
         ForceDeltaError: a structure that cannot be attacked in this way.
     """
-    most = ATOMS if device.type == "cpu" else ATOMS_GPU
     members: list[list[tuple[int, int]]] = [[]]
     atoms = 0
     for structure, each in enumerate(structures):

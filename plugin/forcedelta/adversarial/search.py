@@ -16,6 +16,7 @@ from md_hooks.session import Session
 from md_hooks.signals import end_after_the_step
 from md_hooks.versions import versions_of
 
+from ..batch_size import batch_atoms
 from ..checks import check_structure, check_takes_charge
 from ..errors import ForceDeltaError
 from ..evaluation import DTYPES, ExactEvaluation, model_info, usable_device
@@ -72,11 +73,16 @@ class Search:
             trust=settings.trust,
         )  # fmt: skip
         check_takes_charge(self._model, settings.charge, settings.spin)
-        for atoms in self._structures:
-            self._check(atoms)
+        for name, atoms in structures:
+            try:
+                self._check(atoms)
+            except ForceDeltaError as error:
+                raise ForceDeltaError(f"{name}: {error}") from None
         method: Method | None = None if checkpoint is None else checkpoint.state["method"]
         self._evaluator = GradientEvaluator(self._model, self._dtype, self._device, method)
-        self._blocks = blocks_of(self._structures, settings, self._device)
+        self._blocks = blocks_of(
+            self._structures, settings, batch_atoms(self._model.module, self._device)
+        )
         self._done: list[PathResult] = []
         self._step = -1
         self._number = 0

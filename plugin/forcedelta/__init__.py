@@ -3,8 +3,8 @@
 Everything below comes from ``import forcedelta`` or ``from forcedelta import ...``, and is loaded when it is
 used:
 
-- Runs: `guarded_run`, `audit`, `attack`, `compare`, `screen`, `label`, `calibrate`, `check`, `export`: the commands as
-  functions.
+- Runs: `guarded_run`, `audit`, `attack`, `compare`, `screen`, `label`, `calibrate`, `tune`, `check`, `export`: the
+  commands as functions.
 - ASE: `ForceDeltaCalculator`; `run` and `attach` for any dynamics of ASE.
 - OpenMM: the package `openmm`, with ``add_force_delta`` and ``run``.
 - Hooks (of `md_hooks`): `Guard`, `Recorder`, `FlagStore`, `Progress`, `RecalculationQueue`, and the base
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from forcedelta.openmm.export import export
     from forcedelta.screening.many import screen
     from forcedelta.simulation.guarded import guarded_run
+    from forcedelta.tuning.tune import tune
     from forcedelta.verify.check import check
     from md_hooks import (
         FlagStore,
@@ -80,6 +81,7 @@ __all__ = [
     "read_calibration",
     "run",
     "screen",
+    "tune",
 ]
 
 # torch takes a second to import: `forcedelta --help` and readers of recorded files do without
@@ -101,6 +103,7 @@ _HOMES = {
     "load_model": "forcedelta.models",
     "read_calibration": "forcedelta.calibration.result",
     "screen": "forcedelta.screening.many",
+    "tune": "forcedelta.tuning.tune",
 }
 _PACKAGES = ("ase", "audit", "openmm")
 

@@ -29,8 +29,12 @@ def check_stored_model(model: str, architecture: str | None, out: str) -> None:
         ForceDeltaError: it is any other file.
     """
     from .models.registry import is_name
+    from .models.tuned import is_tuned
 
-    if is_name(model) or (architecture is None and Path(model).suffix == ".safetensors"):
+    if is_name(model):
+        return
+    ours = architecture is None and Path(model).suffix == ".safetensors"
+    if ours and not is_tuned(Path(model)):  # a tuned model names another file
         return
     model = one_line(model)
     raise ForceDeltaError(

@@ -39,6 +39,7 @@ try:
         recalc,
         run,
         screen,
+        tune,
         watch,
     )  # fmt: skip
     from .checked import CheckedCommand
@@ -91,6 +92,7 @@ app.command("screen", cls=CheckedCommand, epilog=screen.EPILOG)(screen.screen)
 app.command("models", cls=CheckedCommand)(models.models)
 app.command("calibrate", cls=CheckedCommand, epilog=calibrate.EPILOG)(calibrate.calibrate)
 app.command("compare", cls=CheckedCommand, epilog=compare.EPILOG)(compare.compare)
+app.command("tune", cls=CheckedCommand, epilog=tune.EPILOG)(tune.tune)
 app.command("export", cls=CheckedCommand)(export.export)
 app.command("watch", cls=CheckedCommand)(watch.watch)
 app.command("plot", cls=CheckedCommand)(plot.plot)

@@ -226,6 +226,8 @@ class DirectForceNetwork(nn.Module):
     energies of molecules are thousands of eV, and float32 would round them to meV.
     """
 
+    tunable = ("head", "energy", "shared")  # see `forcedelta.models.tuned`
+
     def __init__(
         self,
         elements: list[int],
@@ -266,6 +268,16 @@ class DirectForceNetwork(nn.Module):
         self.reference_energies = nn.Buffer(torch.zeros(len(elements), dtype=torch.float64))
         self.energy_scale = nn.Buffer(torch.ones(()))
         self.density_scale = nn.Buffer(torch.ones(()))
+        self.feature_width = 2 * features
+        self.residual_head: nn.Module | None = None
+
+    @torch.jit.unused
+    def add_energy_head(self, head: nn.Module) -> None:
+        """Add the output [N, 1] eV of a head on the last features [N, 2F] to the atomic energies.
+
+        The features are the scalars and the squared lengths of the vectors.
+        """
+        self.residual_head = head
 
     def forward(
         self,
@@ -329,6 +341,9 @@ class DirectForceNetwork(nn.Module):
             )
 
         atomic = self.energy_head(scalars)[:, 0] * self.energy_scale
+        if self.residual_head is not None:
+            lengths = (vectors * vectors).view(atoms, 3, self.features).sum(1)
+            atomic = atomic + self.residual_head(torch.cat([scalars, lengths], 1))[:, 0]
         energies = atomic.to(torch.float64) + self.reference_energies[species]
         energy = torch.zeros(cell.shape[0], dtype=torch.float64, device=positions.device)
         energy = energy.index_add(0, batch, energies)

@@ -29,6 +29,7 @@ from forcedelta.models.loaded import LoadedModel
 from forcedelta.models.metadata import check_cutoff, check_numbers, check_periodic
 from forcedelta.models.plugins import describe_error
 from forcedelta.models.scripted_code import reason, records
+from forcedelta.models.tuned import is_tuned, load_tuned
 from forcedelta.versions import __version__
 
 ENTRY_POINTS = "forcedelta.models"
@@ -157,6 +158,8 @@ def _from_path(path: Path, request: LoadRequest) -> LoadedModel:
     """A model from a file, by the architecture that the user gave or else by its format."""
     if not path.is_file():
         raise ForceDeltaError(f"{path}: no such file")
+    if is_tuned(path):
+        return load_tuned(request, load_model)
     if request.architecture is not None:
         return family_for(request.architecture).load(request)
     if path.suffix == ".safetensors":

@@ -46,6 +46,20 @@ class OrbModel(nn.Module):
         self.references = nn.Buffer(weight.detach().flatten().to(torch.float64))
         self.dtype = weight.dtype
 
+    @property
+    def tunable(self) -> tuple[str, ...]:
+        """The reaches of tuning (`forcedelta.models.tuned`); compiled networks have none."""
+        return () if self.first_order_only else ("head", "energy", "shared")
+
+    @property
+    def feature_width(self) -> int:
+        """Number of features of an atom, which the heads of the network read."""
+        return next(self.network.regressor.heads["forces"].parameters()).shape[1]
+
+    def add_energy_head(self, head: nn.Module) -> None:
+        """Add the output [N, 1] eV of a head on the last features to the energy."""
+        self.network.residual_head = head
+
     def select(
         self,
         positions: Tensor,

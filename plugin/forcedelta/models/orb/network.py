@@ -21,6 +21,7 @@ class OrbNetwork(nn.Module):
         most: number of neighbours that each atom sends to.
         charged: whether total charge and spin multiplicity are needed.
         confident: whether the model has a head for expected errors.
+        residual_head: a head on the features of the atoms whose output, eV, is added to the energy.
     """
 
     def __init__(self, regressor: DirectForcefieldRegressor) -> None:
@@ -30,6 +31,7 @@ class OrbNetwork(nn.Module):
         self.most = int(regressor.system_config.max_num_neighbors)
         self.charged = regressor.model.conditioner is not None
         self.confident = "confidence" in regressor.heads
+        self.residual_head: nn.Module | None = None
 
     def forward(
         self,
@@ -93,6 +95,11 @@ class OrbNetwork(nn.Module):
         energy = heads["energy"].normalizer.inverse(heads["energy"](nodes, graph))
         if heads["energy"].atom_avg:
             energy = energy * atoms
+        if self.residual_head is not None:
+            structure = torch.repeat_interleave(
+                torch.arange(len(atoms), device=atoms.device), atoms
+            )
+            energy = energy.index_add(0, structure, self.residual_head(nodes)[:, 0])
         forces = heads["forces"].predict(nodes, graph)
         if regressor.pair_repulsion:
             repulsion = regressor.pair_repulsion_fn(graph)

@@ -1,0 +1,282 @@
+"""Consistency tuning as a function, see `tune`."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from ase import Atoms
+
+from ..checks import check_takes_charge
+from ..errors import ForceDeltaError
+from ..evaluation import DTYPES, Evaluator, usable_device
+from ..models.loaded import LoadedModel
+from ..models.registry import is_name, load_model
+from ..models.tuned import Assembled, Reach, assemble, save_tuned
+from ..outputs import Named, check_outputs, refuse_existing
+from ..versions import __version__
+from .frames import read_usable, split
+from .judge import Judgement, judge, mean_force_delta
+from .loop import Epoch, Loop, Target, TuningSettings, loss_of, trained_parameters
+
+LEARNING_RATES = {"head": 3e-3, "energy": 1e-3, "shared": 3e-4}
+OVERFIT = 1.5
+"""U of held-out over that of training frames, from which a tuned model is said to be overfit."""
+
+
+@dataclass(frozen=True)
+class TuningResult:
+    """A tuned model, before and after; U in eV/Å.
+
+    Attributes:
+        file: of the tuned model.
+        reach: what was trained.
+        base: the base model: ``model``, ``architecture`` and ``weights_hash``.
+        parameters: number of trained parameters.
+        epochs: that were run.
+        best_epoch: whose weights were kept; 0: no epoch was better than the base.
+        stopped_early: the held-out frames had stopped improving.
+        seconds: duration of this call's training.
+        frames: number of ``training`` and ``held_out`` frames.
+        before: mean U of the ``training`` and of the ``held_out`` frames with the base model.
+        after: the same with the tuned model.
+        judged: for each further file its name, number of frames, and `judge.Judgement` before and after.
+    """
+
+    file: str
+    reach: str
+    base: dict[str, Any]
+    parameters: int
+    epochs: int
+    best_epoch: int
+    stopped_early: bool
+    seconds: float
+    frames: dict[str, int]
+    before: dict[str, float]
+    after: dict[str, float]
+    judged: list[dict[str, Any]]
+
+    @property
+    def overfit(self) -> bool:
+        """Whether the held-out frames gained much less than the training frames."""
+        gain = {key: self.after[key] / max(self.before[key], 1e-12) for key in self.after}
+        return gain["held_out"] > OVERFIT * gain["training"]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The result for JSON."""
+        return {**asdict(self), "overfit": self.overfit}
+
+
+def tune(
+    model: str | Path,
+    frames: str | Path | Sequence[str | Path],
+    reach: Reach = "energy",
+    out: str | Path = "tuned.pt",
+    *,
+    judge_on: Sequence[str | Path] = (),
+    every: int = 1,
+    epochs: int = 40,
+    batch_size: int = 10,
+    learning_rate: float | None = None,
+    patience: int = 10,
+    seed: int = 0,
+    mode: Literal["create", "restart", "overwrite"] = "create",
+    charge: int | None = None,
+    spin: int | None = None,
+    architecture: str | None = None,
+    trust: bool = False,
+    device: str = "cpu",
+    dtype: Literal["float32", "float64"] = "float32",
+    threads: int = 1,
+    report: Callable[[Epoch], None] = lambda epoch: None,
+) -> TuningResult:
+    """Tune the energy of a model to agree with its direct forces on unlabelled frames.
+
+    The loss is the mean of ``|F_c - F_nc|`` over the atoms. With the reaches ``head`` and ``energy`` F_nc is
+    that of the base model to the last bit, and stays so in the tuned model. F_c remains the gradient
+    of an energy. Only differences of that energy are tuned, so that its zero may shift.
+
+    Args:
+        model: name or file of the base model.
+        frames: trajectories that an audit reads: recorded runs, audits, structure files. A tenth of
+            each is held out.
+        reach: ``head``, a small head on the network's last features, at no further cost; ``energy``, a
+            copy of the network for the energy, one more forward pass per evaluation; or ``shared``,
+            the whole network, which changes the direct forces.
+        out: file to write; ``forcedelta.load_model`` and all commands accept it as a model.
+        judge_on: further trajectories on which the base and the tuned model are compared, with or without
+            reference forces.
+        every: use every Nth frame.
+        epochs: at most so many.
+        batch_size: frames per step.
+        learning_rate: largest one; by default `LEARNING_RATES`.
+        patience: epochs without improvement on the held-out frames, after which it ends.
+        seed: of the split, of the order of the frames and of a new head.
+        mode: "restart" continues an interrupted tuning from the file beside ``out`` with the ending
+            ``.partial``, bit for bit on a CPU; "overwrite" replaces ``out``.
+        charge, spin: see `forcedelta.guarded_run`.
+        architecture, trust: see `forcedelta.load_model`.
+        device, dtype, threads: of torch.
+        report: called after every epoch.
+
+    Raises:
+        ForceDeltaError: the model does not support the reach; too few or unusable frames; the output
+            exists or cannot be written; nothing to continue, or something else.
+    """
+    paths = [frames] if isinstance(frames, str | Path) else list(frames)
+    if not paths:
+        raise ForceDeltaError("there are no frames to tune on: give at least one trajectory")
+    _check_numbers(every=every, epochs=epochs, batch_size=batch_size, patience=patience)
+    if dtype not in DTYPES:
+        raise ForceDeltaError(f"dtype must be 'float32' or 'float64', not {dtype!r}")
+    target = Path(out)
+    checkpoint = target.with_name(target.name + ".partial")
+    check_outputs(
+        [Named("--out", out), Named("checkpoint", checkpoint)],
+        [Named("model", model), *(Named("trajectory", path) for path in [*paths, *judge_on])],
+    )
+    refuse_existing("--out", target, mode == "overwrite")
+    if checkpoint.exists() != (mode == "restart") and mode != "overwrite":
+        raise ForceDeltaError(
+            f"{checkpoint} does not exist: omit --restart"
+            if mode == "restart"
+            else f"{checkpoint} is of an interrupted tuning: pass --restart to continue, or --overwrite"
+        )
+    torch.set_num_threads(threads)
+    place = usable_device(device)
+
+    def load() -> LoadedModel:
+        return load_model(model, DTYPES[dtype], place, architecture=architecture, trust=trust)
+
+    base = load()
+    check_takes_charge(base, charge, spin)
+    read = [read_usable(path, base, every, charge, spin) for path in paths]
+    judged = [read_usable(path, base, 1, charge, spin) for path in judge_on]
+    training, held_out = split(read, seed)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        assembled = assemble(reach, load)
+    rate = LEARNING_RATES[reach] if learning_rate is None else learning_rate
+    if not 0 < rate < 1:
+        raise ForceDeltaError(f"the learning rate must be above 0 and below 1, not {rate!r}")
+    settings = TuningSettings(
+        epochs=epochs, batch_size=batch_size, learning_rate=rate, patience=patience, seed=seed
+    )
+    identity = {"reach": reach, "base": base.weights_hash, "frames": _digest(training + held_out)}
+    before, after, loop, seconds = _train(
+        assembled, reach, settings, (training, held_out, judged), checkpoint, identity,
+        Evaluator(base, DTYPES[dtype], place), mode == "restart", report,
+    )  # fmt: skip
+    name = os.fspath(model)
+    result = TuningResult(
+        file=str(target),
+        reach=reach,
+        base={
+            "model": name if is_name(name) else str(Path(name).resolve()),
+            "architecture": architecture,
+            "weights_hash": base.weights_hash,
+        },
+        parameters=sum(weight.numel() for weight in loop.parameters.values()),
+        epochs=loop.epoch,
+        best_epoch=loop.best_epoch,
+        stopped_early=loop.exhausted and loop.epoch < epochs,
+        seconds=seconds,
+        frames={"training": len(training), "held_out": len(held_out)},
+        before={"training": before[0].force_delta, "held_out": before[1].force_delta},
+        after={"training": after[0].force_delta, "held_out": after[1].force_delta},
+        judged=[
+            {
+                "file": str(path),
+                "frames": len(found),
+                "before": asdict(first),
+                "after": asdict(second),
+            }
+            for path, found, first, second in zip(
+                judge_on, judged, before[2:], after[2:], strict=True
+            )
+        ],
+    )
+    summary = {
+        key: value
+        for key, value in result.as_dict().items()
+        if key not in ("file", "base", "reach")
+    }
+    save_tuned(
+        target, reach, result.base, loop.parameters,
+        {**summary, "settings": asdict(settings), "forcedelta": __version__},
+    )  # fmt: skip
+    checkpoint.unlink()
+    return result
+
+
+def _train(
+    assembled: Assembled,
+    reach: Reach,
+    settings: TuningSettings,
+    frames: tuple[list[Atoms], list[Atoms], list[list[Atoms]]],
+    checkpoint: Path,
+    identity: dict[str, Any],
+    base: Evaluator,
+    restart: bool,
+    report: Callable[[Epoch], None],
+) -> tuple[list[Judgement], list[Judgement], Loop, float]:
+    """Judgements of all sets before and after, the finished loop, and its duration in seconds."""
+    training, held_out, judged = frames
+    module = assembled.model.module
+    tuned = Evaluator(assembled.model, base.dtype, base.device)
+    first_order_only = bool(getattr(module, "first_order_only", False))
+    if first_order_only and reach == "shared":
+        raise ForceDeltaError(
+            f"model '{assembled.model.name}' has first derivatives only, and its direct forces cannot be "
+            "tuned with the energy: pass --reach energy"
+        )
+    sets = [training, held_out, *judged]
+    before = [judge(base, one) for one in sets]
+    targets = [_target(base, atoms) for atoms in training]
+    parameters = trained_parameters(assembled.part, assembled.energy, targets[0])
+    if reach == "shared":
+        for name, parameter in assembled.part.named_parameters():
+            parameters[name] = parameter.requires_grad_(True)
+    loop = Loop(parameters, settings, checkpoint, identity)
+    if restart:
+        loop.restore()
+    start = time.perf_counter()
+    loop.run(
+        lambda batch: loss_of(
+            assembled.energy, batch, shared=reach == "shared", first_order_only=first_order_only
+        ),
+        targets,
+        lambda: mean_force_delta(tuned, held_out),
+        report,
+    )
+    seconds = time.perf_counter() - start
+    return before, [judge(tuned, one) for one in sets], loop, seconds
+
+
+def _target(base: Evaluator, atoms: Atoms) -> Target:
+    graph = base.graph_of([atoms])
+    with torch.no_grad():
+        return Target(graph, base.model.module(*graph)[1])
+
+
+def _digest(frames: Sequence[Atoms]) -> str:
+    """Hash of structures: elements, positions and cells."""
+    digest = hashlib.sha256()
+    for atoms in frames:
+        for array in (atoms.numbers, atoms.positions, atoms.cell.array):
+            digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def _check_numbers(**numbers: int) -> None:
+    for name, value in numbers.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ForceDeltaError(
+                f"--{name.replace('_', '-')} must be a whole number of at least 1, not {value!r}"
+            )

@@ -69,7 +69,7 @@ def tune(
             metavar="X",
             help="Largest learning rate.",
             rich_help_panel=_TRAINING,
-            show_default="3e-3 head, 1e-3 energy, 3e-4 shared",
+            show_default="3e-3 head, 5e-4 energy, 3e-4 shared",
         ),
     ] = None,
     patience: Annotated[

@@ -78,10 +78,10 @@ class ResidualHead(nn.Module):
 class TunedEnergy(nn.Module):
     """The direct forces of one model with the energy of another of the same kind."""
 
-    def __init__(self, base: nn.Module, path: nn.Module) -> None:
+    def __init__(self, base: nn.Module, path: nn.Module, cutoff: float) -> None:
         super().__init__()
         self.base, self.path = base, path
-        self.cutoff = base.cutoff
+        self.cutoff = cutoff
         for name in ("takes_charge_spin", "gives_expected_errors", "first_order_only", "foreign"):
             setattr(self, name, bool(getattr(base, name, False)))
 
@@ -182,7 +182,7 @@ def assemble(reach: str, load: Callable[[], LoadedModel]) -> Assembled:
         module.add_energy_head(head)
         return Assembled(model, head, base.module)
     path = load()
-    paired = TunedEnergy(base.module, path.module).eval()
+    paired = TunedEnergy(base.module, path.module, base.cutoff).eval()
 
     def script() -> nn.Module:
         parts = [one.module if one.script is None else one.script() for one in (base, path)]

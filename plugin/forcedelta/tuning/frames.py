@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from ase import Atoms
 
-from ..checks import check_supported
+from ..checks import check_structure
 from ..errors import ForceDeltaError
 from ..graph import charge_and_spin
 from ..models.loaded import LoadedModel
@@ -29,7 +29,7 @@ def read_usable(
     charge: int | None = None,
     spin: int | None = None,
 ) -> list[Atoms]:
-    """The frames of a trajectory that can be read and that the model supports.
+    """The sound frames of a trajectory: readable, supported, and without atoms on top of each other.
 
     A warning gives the number of the others, with the reason for the first of them.
 
@@ -55,7 +55,7 @@ def read_usable(
                 if value is not None:
                     atoms.info[name] = value
             try:
-                check_supported(atoms, model)
+                check_structure(atoms, model)
                 charge_and_spin(atoms, model)
             except ForceDeltaError as error:
                 reasons.append(f"frame {frame.index}: {error}")

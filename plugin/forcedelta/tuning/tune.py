@@ -25,7 +25,7 @@ from .frames import read_usable, split
 from .judge import Judgement, judge, mean_force_delta
 from .loop import Epoch, Loop, Target, TuningSettings, loss_of, trained_parameters
 
-LEARNING_RATES = {"head": 3e-3, "energy": 1e-3, "shared": 3e-4}
+LEARNING_RATES = {"head": 3e-3, "energy": 5e-4, "shared": 3e-4}
 OVERFIT = 1.5
 """U of held-out over that of training frames, from which a tuned model is said to be overfit."""
 

@@ -33,6 +33,7 @@ class FairchemModel(nn.Module):
     """
 
     periodic: bool | None = None
+    tunable = ("energy", "shared")  # see `forcedelta.models.tuned`
 
     def __init__(
         self, network: nn.Module, energy: Any, forces: Any, takes_charge_spin: bool

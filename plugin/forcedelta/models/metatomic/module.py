@@ -33,6 +33,8 @@ class MetatomicModule(nn.Module):
         takes_charge_spin: whether the model takes the total charge and the spin multiplicity.
     """
 
+    tunable = ("energy", "shared")  # see `forcedelta.models.tuned`
+
     lists: List[NeighborListOptions]  # noqa: UP006
     cutoffs: List[float]  # noqa: UP006
 

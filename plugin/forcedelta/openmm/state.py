@@ -34,13 +34,15 @@ def degrees_of_freedom(system: openmm.System, atoms: NDArray[np.int64]) -> int:
     return freedom
 
 
-def capture(context: openmm.Context) -> dict[str, Any]:
+def capture(context: openmm.Context, monitor: Monitor) -> dict[str, Any]:
     """OpenMM's own checkpoint, with the settings that a restart must match."""
     return {
         "engine": "openmm",
         "platform": context.getPlatform().getName(),
         "integrator": type(context.getIntegrator()).__name__,
         "particles": context.getSystem().getNumParticles(),
+        "forces": monitor.forces,
+        "inner": monitor.inner,
         "context": np.frombuffer(context.createCheckpoint(), dtype=np.uint8),
     }
 

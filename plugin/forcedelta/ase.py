@@ -26,6 +26,7 @@ from forcedelta.evaluation import (
 )
 from forcedelta.force_delta import ForceDelta
 from forcedelta.graph import charge_and_spin
+from forcedelta.integrators import check_inner
 from forcedelta.models.loaded import LoadedModel
 from forcedelta.models.registry import load_model
 
@@ -58,6 +59,10 @@ class ForceDeltaCalculator(Calculator):
     2k, ... (see `count_from` for runs that do not start at 0). Requesting a property that was not
     computed raises an error instead of computing it. There is no stress with ``every`` above 1.
 
+    With ``forces="mts"`` and ``inner=m`` the evaluations of steps 0, m, 2m, ... are exact, and those
+    in between are forward passes. ``forces`` are the direct ones at each of them: an integrator of
+    `forcedelta.integrators` adds the difference to the conservative forces every m steps.
+
     A model of charged and open-shell molecules takes the total charge and the spin multiplicity
     from ``atoms.info["charge"]`` and ``atoms.info["spin"]``.
 
@@ -67,6 +72,7 @@ class ForceDeltaCalculator(Calculator):
 
     Attributes:
         model: the `LoadedModel`.
+        inner: inner steps per outer step of multiple time steps; 1 without them.
         model_info: name, weights_hash, library, versions and settings, for files.
         problem: the reason why the results are NaN; None if they are not.
         force_delta_due: whether the last evaluation was exact.
@@ -87,11 +93,12 @@ class ForceDeltaCalculator(Calculator):
     def __init__(
         self,
         model: str | Path | ForceDelta | LoadedModel,
-        forces: Literal["direct", "conservative"] = "direct",
+        forces: Literal["direct", "conservative", "mts"] = "direct",
         every: int = 1,
         device: str = "cpu",
         dtype: Literal["float32", "float64"] = "float32",
         *,
+        inner: int = 1,
         architecture: str | None = None,
         trust: bool = False,
     ) -> None:
@@ -100,37 +107,44 @@ class ForceDeltaCalculator(Calculator):
         Args:
             model: a registered name (``forcedelta models``), the path of a weights file, or a model
                 in memory.
-            forces: which forces ``results["forces"]`` holds.
+            forces: which forces ``results["forces"]`` holds; "mts" for multiple time steps.
             every: exact U at every N-th evaluation; above 1 only with direct forces.
             device: torch device, such as "cpu" or "cuda".
             dtype: of positions and weights.
+            inner: inner steps per outer step, 2 or more with "mts".
             architecture, trust: see `forcedelta.load_model`.
 
         Raises:
             ForceDeltaError: arguments out of range, or a model that cannot be loaded.
         """
         super().__init__()
-        if forces not in ("direct", "conservative"):
-            raise ForceDeltaError(f"forces must be 'direct' or 'conservative', not {forces!r}")
+        if forces not in ("direct", "conservative", "mts"):
+            raise ForceDeltaError(
+                f"forces must be 'direct', 'conservative' or 'mts', not {forces!r}"
+            )
         if isinstance(every, bool) or not isinstance(every, int | np.integer) or every < 1:
             raise ForceDeltaError(f"every must be a whole number of 1 or more, not {every!r}")
         if every > 1 and forces == "conservative":
             raise ForceDeltaError(
                 "every must be 1 with conservative forces, which need the gradient at every step"
             )
+        check_inner(forces, inner, every)
         if dtype not in DTYPES:
             raise ForceDeltaError(f"dtype must be 'float32' or 'float64', not {dtype!r}")
         where = usable_device(device)
         self.model = load_model(model, DTYPES[dtype], where, architecture=architecture, trust=trust)
         self.forces = forces
         self.every = int(every)
+        self.inner = int(inner)
         self.problem: str | None = None
         self.force_delta_due = False
         self.model_info: dict[str, Any] = model_info(
             self.model, {"ase": ase.__version__},
-            forces=forces, every=self.every, device=str(where), dtype=dtype,
+            forces=forces, every=self.every, inner=self.inner, device=str(where), dtype=dtype,
         )  # fmt: skip
-        self.parameters.update(model=self.model.name, forces=forces, every=self.every, dtype=dtype)
+        self.parameters.update(
+            model=self.model.name, forces=forces, every=self.every, inner=self.inner, dtype=dtype
+        )
         self._evaluator = Evaluator(self.model, DTYPES[dtype], where)
         self._count = 0
         self._numbers: NDArray[np.integer] = np.empty(0, int)
@@ -142,7 +156,10 @@ class ForceDeltaCalculator(Calculator):
         return self._evaluator.passes
 
     def count_from(self, step: int) -> None:
-        """Assigns the next evaluation to ``step``; evaluations at ``step % every == 0`` are exact."""
+        """Assigns the next evaluation to ``step``; those at ``step % every == 0`` are exact.
+
+        With multiple time steps those at ``step % inner == 0``.
+        """
         self._count = step
 
     def check_state(self, atoms: Atoms, tol: float = 0.0) -> list[str]:
@@ -186,7 +203,7 @@ class ForceDeltaCalculator(Calculator):
                 raise ForceDeltaError("no structure to calculate: pass atoms")
         elif self.check_state(atoms):  # a direct call; get_property has set the atoms
             self.atoms, self.results = atoms.copy(), {}
-        exact = self._count % self.every == 0
+        exact = self._count % max(self.every, self.inner) == 0
         if self.results:  # same configuration, but a property is missing
             exact = "force_delta" in self.results
         self.force_delta_due = exact
@@ -216,7 +233,8 @@ class ForceDeltaCalculator(Calculator):
 
     def _results(self, found: Evaluation) -> dict[str, Any]:
         """An evaluation under ASE's names."""
-        driving = found.direct_forces if self.forces == "direct" else found.conservative_forces
+        conservative = self.forces == "conservative"
+        driving = found.conservative_forces if conservative else found.direct_forces
         assert driving is not None
         results = {
             "energy": found.energy,
@@ -255,8 +273,13 @@ class ForceDeltaCalculator(Calculator):
             if missing:
                 raise PropertyUnavailableError(
                     f"{', '.join(missing)} was not computed at this evaluation "
-                    f"(every={self.every}); read calc.results.get('{missing[0]}'), or use every=1"
+                    f"({self._period}); read calc.results.get('{missing[0]}'), or use every=1"
                 )
+
+    @property
+    def _period(self) -> str:
+        """How many evaluations there are per exact one, as an argument."""
+        return f"inner={self.inner}" if self.forces == "mts" else f"every={self.every}"
 
     def _take_system(self, atoms: Atoms) -> bool:
         """Remembers elements and periodicity; True if they differ from the last evaluation."""

@@ -76,6 +76,7 @@ LIMITS: Mapping[str, Limits] = {
     "seed": Limits(0, 2**64 - 1, noun="a whole number"),
     # model
     "every": _COUNT,
+    "inner": Limits(1, 1000, noun="a whole number", why="outer steps must resolve the vibrations"),
     "charge": Limits(-1000, 1000, "e", "a whole number"),
     "spin": Limits(1, 1000, noun="a whole number"),
     "threads": Limits(1, _MOST_THREADS, noun="a whole number", why=_CPU),
@@ -118,7 +119,7 @@ LIMITS: Mapping[str, Limits] = {
 CHOICES: Mapping[str, tuple[str, ...]] = {
     "engine": ("ase", "openmm"),
     "ensemble": ("nve", "langevin", "bussi", "npt"),
-    "forces": ("direct", "conservative"),
+    "forces": ("direct", "conservative", "mts"),
     "on": ("force_delta", "worst_atom"),
     "optimizer": ("plain", "adam"),
     "by": ("diversity", "u", "u-diversity"),

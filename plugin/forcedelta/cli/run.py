@@ -85,10 +85,11 @@ def run(
     charge: Charge = _DEFAULTS.charge,
     spin: Spin = _DEFAULTS.spin,
     forces: Annotated[
-        Literal["direct", "conservative"],
+        Literal["direct", "conservative", "mts"],
         typer.Option(
             help="Forces that drive the run. The conservative ones are the gradient of the energy, "
-            "and cost the same while U is computed at every step.",
+            "and cost the same while U is computed at every step. mts: multiple time steps, direct "
+            "forces at each step and the difference to the conservative ones every --inner steps.",
             rich_help_panel=MODEL,
         ),
     ] = _DEFAULTS.forces,  # type: ignore[assignment]
@@ -100,6 +101,15 @@ def run(
             rich_help_panel=MODEL,
         ),
     ] = _DEFAULTS.every,
+    inner: Annotated[
+        int,
+        typer.Option(
+            metavar="M",
+            help="Steps per outer step with --forces mts, 2 or more; U is computed at outer steps.",
+            rich_help_panel=MODEL,
+            show_default=False,
+        ),
+    ] = _DEFAULTS.inner,
     engine: Annotated[
         Literal["ase", "openmm"],
         typer.Option(

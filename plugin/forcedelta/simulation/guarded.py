@@ -30,6 +30,7 @@ from ..thresholds import (
 )
 from .build import Built, build
 from .first_look import ThresholdLine, first_look
+from .outer_steps import forces_and_steps, remarks
 from .resolve import RunPlan, resolve
 from .settings import RunSettings
 
@@ -105,8 +106,9 @@ def guarded_run(
     pressure: float = 0.0,
     barostat_tau: float = 1000.0,
     seed: int | None = None,
-    forces: Literal["direct", "conservative"] = "direct",
+    forces: Literal["direct", "conservative", "mts"] = "direct",
     every: int = 1,
+    inner: int = 1,
     charge: int | None = None,
     spin: int | None = None,
     architecture: str | None = None,
@@ -148,8 +150,10 @@ def guarded_run(
         timestep, tau, barostat_tau: fs.
         pressure: GPa.
         seed: random seed of velocities and thermostat; drawn and recorded by default.
-        forces: the forces that drive the run.
+        forces: the forces that drive the run; "mts": multiple time steps, direct forces at each
+            step and their difference to the conservative ones as an impulse at every outer step.
         every: compute U every N steps.
+        inner: steps per outer step with ``forces="mts"``; U is computed at outer steps.
         charge, spin: total charge (e) and multiplicity, for models that accept them.
         architecture, trust, compile: see `forcedelta.load_model`.
         record_every: record a frame every N steps, and all flagged ones.
@@ -178,7 +182,7 @@ def guarded_run(
         flag_above=threshold_of(flag_above), on=on, patience=patience, stop_factor=stop_factor,
         flag_factor=flag_factor, burn_in=burn_in, engine=engine, ensemble=ensemble,
         temperature=temperature, ramp_to=ramp_to, timestep=timestep, tau=tau, pressure=pressure,
-        barostat_tau=barostat_tau, seed=seed, forces=forces, every=every, charge=charge, spin=spin,
+        barostat_tau=barostat_tau, seed=seed, forces=forces, every=every, inner=inner, charge=charge, spin=spin,
         architecture=architecture, trust=trust, compile=compile, record_every=record_every,
         flags=_text(flags), overwrite=overwrite, restart=restart, device=device, dtype=dtype,
         threads=threads,
@@ -234,6 +238,8 @@ def _run(
         # a model that cannot evaluate this structure raises here, before files change
         faults = first_look(*built.engine.first_evaluation())
     _log.info(_headline(plan, built))
+    for remark in remarks(settings, plan.steps, built.atoms.numbers):
+        _log.info(remark)
     if checkpoint is None and faults:
         advice = f"look with 'forcedelta check {settings.model} {settings.structure}'"
         _log.warning("%s; %s", "; ".join(faults), advice)
@@ -279,8 +285,8 @@ def _headline(plan: RunPlan, built: Built) -> str:
         stress = f", {settings.pressure:g} GPa by {source}"
     engine = "OpenMM's " if settings.engine == "openmm" else ""
     return (
-        f"{settings.model}, {engine}{settings.ensemble}, {temperature}{stress}, {settings.forces} forces, "
-        f"{settings.timestep:g} fs; {built.velocities}; seed {settings.seed}; writing {settings.out}"
+        f"{settings.model}, {engine}{settings.ensemble}, {temperature}{stress}, "
+        f"{forces_and_steps(settings)}; {built.velocities}; seed {settings.seed}; writing {settings.out}"
     )
 
 

@@ -15,6 +15,7 @@ from md_hooks.text import one_line
 from ..calibration.result import Calibration
 from ..ensembles import EnsembleSettings, Ramp
 from ..errors import ForceDeltaError
+from ..integrators import check_inner
 from ..restarts import check_stored_model, continued_flags
 from ..thresholds import calibrations_of, guard_of
 from .settings import RunSettings, continued
@@ -122,6 +123,12 @@ def _check(settings: RunSettings, has_model: bool) -> None:
         )
     if settings.steps is None:
         raise ForceDeltaError("no number of steps: pass --steps")
+    check_inner(settings.forces, settings.inner, settings.every)
+    if settings.forces == "mts" and settings.ensemble == "npt" and settings.engine == "ase":
+        raise ForceDeltaError(
+            "--forces mts has no stress at inner steps, which ensemble npt needs at each step: choose "
+            "langevin or bussi, or --forces direct"
+        )
     if settings.engine == "openmm" and settings.barostat_tau != RunSettings().barostat_tau:
         raise ForceDeltaError(
             "--barostat-tau has no meaning with OpenMM's Monte Carlo barostat: omit it"

@@ -20,7 +20,7 @@ from ..thresholds import (
 
 DEFINING = (
     "model", "architecture", "compile", "charge", "spin", "engine", "ensemble", "temperature",
-    "ramp_to", "timestep", "tau", "pressure", "barostat_tau", "seed", "forces", "every", "dtype",
+    "ramp_to", "timestep", "tau", "pressure", "barostat_tau", "seed", "forces", "every", "inner", "dtype",
     "burn_in",
 )  # fmt: skip
 """Settings that a continued run must share with its first part."""
@@ -54,6 +54,7 @@ class RunSettings:
     seed: int | None = None
     forces: str = "direct"
     every: int = 1
+    inner: int = 1
     stop_above: Threshold = None
     flag_above: Threshold = None
     on: str = "force_delta"

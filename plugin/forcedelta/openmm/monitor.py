@@ -103,7 +103,9 @@ class Monitor(ABC):
         """Name of the force in its System."""
         return _NAME + self.token
 
-    def check_integrator(self, system: openmm.System, integrator: openmm.Integrator) -> None:
+    def check_integrator(  # noqa: B027  any integrator is right without multiple time steps
+        self, system: openmm.System, integrator: openmm.Integrator
+    ) -> None:
         """Refuse an integrator that does not apply the force as intended.
 
         Args:

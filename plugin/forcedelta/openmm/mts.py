@@ -9,13 +9,11 @@ from typing import Any
 import numpy as np
 import openmm
 from numpy.typing import NDArray
-from openmm import mtsintegrator
 
 from ..errors import ForceDeltaError
 from .evaluator import RememberingEvaluator
 from .monitor import SLOW_NAME, PythonMonitor
 
-_INTEGRATORS = (mtsintegrator.MTSIntegrator, mtsintegrator.MTSLangevinIntegrator)
 _LAST_GROUP = 31
 
 
@@ -88,7 +86,8 @@ class MTSMonitor(PythonMonitor):
         """
         names = {force.getName(): force.getForceGroup() for force in system.getForces()}
         fast, slow = names[self.force_name], names[SLOW_NAME + self.token]
-        if isinstance(integrator, _INTEGRATORS):
+        # read back from XML, both are CustomIntegrators
+        if isinstance(integrator, openmm.CustomIntegrator):
             steps = range(integrator.getNumComputations())
             text = " ".join(integrator.getComputationStep(step)[2] for step in steps)
             # half a kick at the begin and half a kick at the end of each interval

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -48,6 +48,10 @@ def run(
     positions; with other forces or constraints it has OpenMM's, and ``velocity_offset`` in the
     run's settings is -0.5 (steps) instead of 0. The temperature is that of the frame's velocities.
 
+    With multiple time steps a step is one of the integrator, an outer step, and its frame has both
+    forces and U. Where the model's force is the only one and the integrator is VerletIntegrator or
+    MTSIntegrator, the frame's ``extra`` holds the total energy as "conserved_energy", eV.
+
     Ctrl-C and SIGTERM end the run after the current step; a second signal ends it within the step.
 
     Args:
@@ -70,16 +74,34 @@ def run(
             on the exception names the step.
     """
     chain = hooks if isinstance(hooks, HookChain) else HookChain(hooks)
+    checkpoint = load_checkpoint(restart) if isinstance(restart, str | Path) else restart
+    return run_steps(simulation, steps, chain, RunInfo() if info is None else info, checkpoint)
+
+
+def run_steps(
+    simulation: Any,
+    steps: int,
+    chain: HookChain,
+    info: RunInfo,
+    checkpoint: Checkpoint | None,
+    per_step: int = 1,
+) -> RunResult:
+    """`run` with another count of steps.
+
+    Args:
+        simulation, chain, info, checkpoint: see `run`.
+        steps: steps of the integrator.
+        per_step: what a step of the integrator adds to the number of the frame.
+    """
     monitor = find_monitor(simulation.system)
-    info = RunInfo() if info is None else info
-    if restart is not None:
-        checkpoint = restart if isinstance(restart, Checkpoint) else load_checkpoint(restart)
+    monitor.check_integrator(simulation.system, simulation.integrator)
+    if checkpoint is not None:
         restore(simulation.context, monitor, checkpoint)
         chain.load_state_dict(checkpoint.hooks)
         info = replace(info, restart_step=checkpoint.step, restart_time=checkpoint.time)
     if info.planned_steps is None:
-        info = replace(info, planned_steps=steps)
-    frames = _Frames(simulation, monitor, chain, info)
+        info = replace(info, planned_steps=steps * per_step)
+    frames = _Frames(simulation, monitor, chain, info, per_step)
     session = frames.session
     with end_after_the_step(session.interrupt), frames.watching():
         if info.restart_step is None:
@@ -96,10 +118,13 @@ def run(
 class _Frames:
     """Makes the steps and the frames of a run."""
 
-    def __init__(self, simulation: Any, monitor: Monitor, chain: HookChain, info: RunInfo) -> None:
+    def __init__(
+        self, simulation: Any, monitor: Monitor, chain: HookChain, info: RunInfo, per_step: int
+    ) -> None:
         self.simulation = simulation
         self.context: openmm.Context = simulation.context
         self.monitor = monitor
+        self._per_step = per_step
         self.session = Session(chain, lambda: monitor.evaluations)
         self._velocities = Velocities(simulation, monitor)
         self._masses = _sealed(self._velocities.masses)
@@ -114,6 +139,7 @@ class _Frames:
             "timestep": integrator.getStepSize().value_in_unit(openmm.unit.femtosecond),
             "forces": monitor.forces,
             "every": monitor.every,
+            "inner": monitor.inner,
             "velocity_offset": self._velocities.offset,
         }
         self.session.open(
@@ -132,9 +158,14 @@ class _Frames:
             )
         )
 
+    @property
+    def _number(self) -> int:
+        """Number of the present step."""
+        return int(self.context.getStepCount()) * self._per_step
+
     def step(self) -> None:
         """One step of the integrator, with the simulation's reporters."""
-        step = self.context.getStepCount()
+        step = self._number
         self.session.between_steps = False
         try:
             self.simulation.step(1)
@@ -148,7 +179,7 @@ class _Frames:
 
     def show(self) -> None:
         """Hand the frame of the present configuration to the hooks."""
-        step = self.context.getStepCount()
+        step = self._number
         try:
             due = step % self.monitor.every == 0
             measured = self.monitor.measure(self.context, full=due)
@@ -175,20 +206,30 @@ class _Frames:
             force_deltas=measured.force_deltas,
             direct_forces=measured.direct_forces,
             conservative_forces=measured.conservative_forces,
-            extra=Frame.scalars(measured.expected_errors),
+            extra=self._scalars(measured, velocities),
             why_no_force_delta="the model returned none"
             if due and measured.force_delta is None
             else "",
             **self._electronic_state,
         )
 
+    def _scalars(
+        self, measured: Measurement, velocities: NDArray[np.float64]
+    ) -> Mapping[str, float]:
+        """Further scalars of a frame: the model's expected error and the conserved energy."""
+        scalars = Frame.scalars(measured.expected_errors)
+        if not self._velocities.conserve_energy:
+            return scalars
+        kinetic = self._velocities.kinetic_energy(velocities)
+        return {**scalars, "conserved_energy": measured.energy + kinetic}
+
     def _checkpoint(self) -> dict[str, Any] | None:
         last = self.session.last
         if not self.session.between_steps or last is None:
             return None
-        if last.step != self.context.getStepCount():
+        if last.step != self._number:
             return None
-        return capture(self.context)
+        return capture(self.context, self.monitor)
 
     @contextmanager
     def watching(self) -> Iterator[None]:

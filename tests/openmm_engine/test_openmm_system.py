@@ -37,7 +37,7 @@ def system_of(count: int) -> openmm.System:
         ({"atoms": [0, 8]}, "particle 8, but the System has particles 0 to 7"),
         ({"atoms": [0, -1]}, "particle -1"),
         ({"atoms": [3, 3]}, "twice"),
-        ({"forces": "both"}, "pass 'direct' or 'conservative'"),
+        ({"forces": "both"}, "pass 'direct', 'conservative' or 'mts'"),
         ({"every": 0}, "every is 0"),
         ({"every": 2, "forces": "conservative"}, "every must be 1 with conservative"),
         ({"dtype": "float16"}, "dtype must be"),

@@ -9,7 +9,6 @@ import numpy as np
 from ase import Atoms, units
 from ase.constraints import FixAtoms, FixCom, FixConstraint
 from ase.md import langevin
-from ase.md import langevin
 from ase.md.bussi import Bussi
 from ase.md.langevinbaoab import LangevinBAOAB
 from ase.md.md import MolecularDynamics

@@ -251,6 +251,8 @@ def run(
     )
     status = _STATUS[result.reason]
     line = _line(result)
+    if result.drift is not None:
+        print_line(f"drift of the conserved energy: {result.drift}")
     if json:
         print_json({"reason": result.reason, "status": status, **result.as_dict()})
         print_line(line)

@@ -15,7 +15,17 @@ import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
 
-from md_hooks import FlagStore, HookChain, Progress, Recorder, RunInfo, RunResult, Trajectory
+from md_hooks import (
+    Drift,
+    FlagStore,
+    HookChain,
+    Progress,
+    Recorder,
+    RunInfo,
+    RunResult,
+    Trajectory,
+    drift_of,
+)
 from md_hooks.hook import AnyHook
 
 from ..models import LoadedModel
@@ -49,6 +59,8 @@ class GuardedRunResult:
         policy: policy of the guard; see `md_hooks.Guard.policy`.
         worst_element: symbol of the worst atom; None without U.
         flagged: number of flagged frames in the file.
+        drift: drift of the conserved energy over all steps in the file; None for an ensemble without
+            one, and for a run that is too short.
     """
 
     run: RunResult
@@ -56,6 +68,7 @@ class GuardedRunResult:
     policy: dict[str, Any]
     worst_element: str | None
     flagged: int
+    drift: Drift | None
 
     @property
     def reason(self) -> str:
@@ -63,7 +76,7 @@ class GuardedRunResult:
         return self.run.reason
 
     def as_dict(self) -> dict[str, Any]:
-        """The result for JSON: time in fs, force_delta and thresholds in eV/Å."""
+        """The result for JSON: time in fs, force_delta and thresholds in eV/Å, drift in meV/atom/ps."""
         run, settings = self.run, self.settings
         return {
             "reason": run.reason,
@@ -75,6 +88,8 @@ class GuardedRunResult:
             "stop_threshold": self.policy["stop_threshold"],
             "flag_threshold": self.policy["flag_threshold"],
             "flagged": self.flagged,
+            "drift": None if self.drift is None else self.drift.value,
+            "drift_error": None if self.drift is None else self.drift.error,
             "message": run.message,
             "evaluations": run.evaluations,
             "seed": settings.seed,
@@ -296,8 +311,10 @@ def _summarise(
     element = None
     if result.worst_atom is not None and atoms is not None:
         element = chemical_symbols[int(atoms.numbers[result.worst_atom])]
-    flagged = len(Trajectory(settings.out).flags)
-    return GuardedRunResult(result, settings, plan.guard.policy(), element, flagged)
+    recorded = Trajectory(settings.out)
+    return GuardedRunResult(
+        result, settings, plan.guard.policy(), element, len(recorded.flags), drift_of(recorded)
+    )
 
 
 def _text(path: str | Path | None) -> str | None:

@@ -14,6 +14,7 @@ import openmm
 from numpy.typing import NDArray
 
 from md_hooks import Checkpoint, Frame, HookChain, RunInfo, RunResult, load_checkpoint
+from md_hooks.drift import CONSERVED_ENERGY
 from md_hooks.hook import AnyHook
 from md_hooks.session import Session
 from md_hooks.signals import end_after_the_step
@@ -221,7 +222,7 @@ class _Frames:
         if not self._velocities.conserve_energy:
             return scalars
         kinetic = self._velocities.kinetic_energy(velocities)
-        return {**scalars, "conserved_energy": measured.energy + kinetic}
+        return {**scalars, CONSERVED_ENERGY: measured.energy + kinetic}
 
     def _checkpoint(self) -> dict[str, Any] | None:
         last = self.session.last

@@ -57,8 +57,11 @@ class Attachment:
         self._detached = False
         self._source = ForceDeltaSource(self._atoms.calc)
         calc = self._source.calculator
+        self.chain.add_first(getattr(calc, "sentinel", None))
         self._session = Session(
-            self.chain, lambda: getattr(self._source.calculator, "evaluations", None)
+            self.chain,
+            lambda: getattr(self._source.calculator, "evaluations", None),
+            monitoring=lambda: getattr(self._source.calculator, "monitoring", None),
         )
         self._user_checkpoint = info.checkpoint
         self._session.open(
@@ -160,7 +163,9 @@ class Attachment:
             forces=_own(forces),
             temperature=temperature,
             force_delta=None if u is None else float(u),
-            extra=Frame.scalars(predicted.get("expected_errors")),
+            extra=Frame.scalars(
+                predicted.get("expected_errors"), predicted.get("estimated_force_delta")
+            ),
             why_no_force_delta=self._source.why_missing() if u is None else "",
             **arrays,
             **self._electronic_state,

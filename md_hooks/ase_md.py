@@ -60,8 +60,11 @@ class Attachment:
         self._detached = False
         self._source = ForceDeltaSource(self._atoms.calc)
         calc = self._source.calculator
+        self.chain.add_first(getattr(calc, "sentinel", None))
         self._session = Session(
-            self.chain, lambda: getattr(self._source.calculator, "evaluations", None)
+            self.chain,
+            lambda: getattr(self._source.calculator, "evaluations", None),
+            monitoring=lambda: getattr(self._source.calculator, "monitoring", None),
         )
         self._user_checkpoint = info.checkpoint
         self._session.open(
@@ -151,7 +154,9 @@ class Attachment:
         }
         if results.get("stress") is not None:
             arrays["stress"] = _own(results["stress"])
-        extra = dict(Frame.scalars(predicted.get("expected_errors")))
+        extra = dict(
+            Frame.scalars(predicted.get("expected_errors"), predicted.get("estimated_force_delta"))
+        )
         if self._conserves:
             total = float(energy) + 0.5 * twice_kinetic
             extra[CONSERVED_ENERGY] = conserved_energy(self.dynamics, atoms, total)

@@ -31,15 +31,34 @@ class HookChain:
     """
 
     def __init__(self, hooks: Iterable[AnyHook]) -> None:
-        self.hooks = list(hooks)
+        self._loaded: Mapping[str, Any] = {}
+        self._opened: list[Hook] = []
+        self._failed = False
+        self._take(list(hooks))
+
+    def _take(self, hooks: list[AnyHook]) -> None:
+        self.hooks = hooks
         self._hooks = [_as_hook(hook) for hook in self.hooks]
         # A recorder's checkpoint states that everything up to its step is stored, so it comes after
         # the others: otherwise a killed process would lose what they had not written yet.
         self._recorder_last = sorted(self._hooks, key=_records)
         self._judges = [hook for hook in self._hooks if _overrides(hook, "__call__")]
         self._observers = [hook for hook in self._recorder_last if _overrides(hook, "observe")]
-        self._opened: list[Hook] = []
-        self._failed = False
+
+    def add_first(self, hook: AnyHook | None) -> None:
+        """Put a hook before all others, before the run: that of a calculator, which is in every chain.
+
+        It gets its part of the states that were loaded.
+
+        Args:
+            hook: nothing happens if it is in the chain already, or None.
+        """
+        if hook is None or any(hook is given for given in self.hooks):
+            return
+        self._take([hook, *self.hooks])
+        for name, added, _ in self._states():
+            if added is self._hooks[0] and name in self._loaded:
+                added.load_state_dict(self._loaded[name])
 
     def open(self, info: RunInfo) -> None:
         """Open the hooks. If one refuses, those already open are closed again."""
@@ -143,6 +162,7 @@ class HookChain:
 
     def load_state_dict(self, states: Mapping[str, Any]) -> None:
         """Restore the states of `state_dict`; hooks that are not in it start afresh."""
+        self._loaded = states
         for name, hook, _ in self._states():
             if name in states:
                 hook.load_state_dict(states[name])

@@ -71,14 +71,25 @@ class Frame:
     magnetic_moments: FloatArray | None = None
 
     @staticmethod
-    def scalars(expected_errors: FloatArray | None) -> Mapping[str, float]:
-        """``extra`` for a model that predicts its own force errors [N], eV/Å.
+    def scalars(
+        expected_errors: FloatArray | None, estimated_force_delta: float | None = None
+    ) -> Mapping[str, float]:
+        """``extra`` of what is known about errors beyond U, to be compared with it.
 
-        Contains their mean as "expected_error", to be compared with U.
+        Args:
+            expected_errors: [N] eV/Å, force errors that the model itself predicts; their mean is
+                "expected_error".
+            estimated_force_delta: eV/Å, estimate of U by adaptive monitoring; NaN while there is
+                none.
         """
-        if expected_errors is None:
+        if expected_errors is None and estimated_force_delta is None:
             return _NOTHING
-        return {"expected_error": float(expected_errors.mean())}
+        known = {}
+        if expected_errors is not None:
+            known["expected_error"] = float(expected_errors.mean())
+        if estimated_force_delta is not None:
+            known["estimated_force_delta"] = float(estimated_force_delta)
+        return known
 
     @property
     def worst_atom(self) -> int | None:

@@ -38,7 +38,7 @@ def system_of(count: int) -> openmm.System:
         ({"atoms": [0, -1]}, "particle -1"),
         ({"atoms": [3, 3]}, "twice"),
         ({"forces": "both"}, "pass 'direct', 'conservative' or 'mts'"),
-        ({"every": 0}, "every is 0"),
+        ({"every": 0}, "every must be a whole number"),
         ({"every": 2, "forces": "conservative"}, "every must be 1 with conservative"),
         ({"dtype": "float16"}, "dtype must be"),
         ({"device": "cuda:99"}, "cannot be used here"),

@@ -20,6 +20,7 @@ from md_hooks.electronic_state import ElectronicState
 from ..checks import check_atoms
 from ..ensembles import EnsembleSettings
 from ..errors import ForceDeltaError
+from ..monitoring import Every
 from .force import add_force_delta
 from .monitor import Forces
 from .stepping import run_steps
@@ -68,7 +69,7 @@ class OpenMMEngine(Hook):
         settings: EnsembleSettings,
         model: Any,
         forces: Forces = "direct",
-        every: int = 1,
+        every: Every = 1,
         inner: int = 1,
         device: str = "cpu",
         dtype: str = "float32",

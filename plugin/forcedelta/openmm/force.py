@@ -19,6 +19,7 @@ from ..evaluation import DTYPES, model_info, usable_device
 from ..graph import charge_and_spin
 from ..integrators import check_inner
 from ..models import LoadedModel, load_model
+from ..monitoring import ADAPTIVE, Every, check_every
 from . import checks, mts
 from .evaluator import RememberingEvaluator
 from .monitor import Forces, Monitor, PythonMonitor
@@ -31,7 +32,7 @@ def add_force_delta(
     atoms: Iterable[int] | None = None,
     *,
     forces: Forces = "direct",
-    every: int = 1,
+    every: Every = 1,
     inner: int = 1,
     path: Literal["python", "torchscript"] = "python",
     periodic: bool | None = None,
@@ -63,7 +64,8 @@ def add_force_delta(
             and gives U at every step for one backward pass. Other forces of the System belong in
             the fast group, which is theirs by default.
         every: steps between two exact evaluations of U, above 1 only with direct forces; the steps
-            between them need no backward pass.
+            between them need no backward pass. "adaptive": in `forcedelta.openmm.run`, the work
+            along the path decides (`forcedelta.sentinel.Sentinel`).
         inner: with "mts", inner steps in a step of the integrator, at least 2.
         path: "python" evaluates the model through `openmm.PythonForce`; "torchscript" runs an
             exported module in C++ through ``openmmtorch.TorchForce``, which has the device of
@@ -101,12 +103,7 @@ def add_force_delta(
         raise ForceDeltaError(f"forces is {forces!r}: pass 'direct', 'conservative' or 'mts'")
     if path not in ("python", "torchscript"):
         raise ForceDeltaError(f"path is {path!r}: pass 'python' or 'torchscript'")
-    if isinstance(every, bool) or int(every) != every or every < 1:
-        raise ForceDeltaError(f"every is {every!r}: pass a whole number of steps, at least 1")
-    if every > 1 and forces == "conservative":
-        raise ForceDeltaError(
-            "every must be 1 with conservative forces, which need the gradient at each step anyway"
-        )
+    every = check_every(every, forces)
     check_inner(forces, inner, every)
     if forces == "mts":
         mts.check_settings(path, force_group, system.getNumParticles())
@@ -122,7 +119,11 @@ def add_force_delta(
     if path == "torchscript":
         from .torch_monitor import TorchMonitor
 
-        exported = TorchMonitor(model, indices, numbers, images, forces, int(every), part, trust)
+        if every == ADAPTIVE:
+            raise ForceDeltaError(
+                "every='adaptive' does not work with an exported model: use path='python', or a number"
+            )
+        exported = TorchMonitor(model, indices, numbers, images, forces, every, part, trust)
         _same_state(exported.electronic_state, charge, spin)
         exported.add_to(system, force_group)
         return exported
@@ -132,11 +133,11 @@ def add_force_delta(
     rebuild = None if reference is None else (make_evaluator, (reference, *arguments))
     info = model_info(
         evaluator.model, {"openmm": openmm.Platform.getOpenMMVersion()},
-        forces=forces, every=int(every), inner=int(inner), device=device, dtype=dtype,
+        forces=forces, every=every, inner=int(inner), device=device, dtype=dtype,
     )  # fmt: skip
     settings: dict[str, Any] = {
         "atoms": indices, "numbers": numbers, "periodic": images, "forces": forces,
-        "every": int(every), "model_info": info,
+        "every": every, "model_info": info,
     }  # fmt: skip
     monitor = (
         mts.MTSMonitor(evaluator, rebuild, inner=int(inner), **settings)

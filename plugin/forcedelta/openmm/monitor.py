@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from md_hooks.electronic_state import ElectronicState
 
 from ..errors import ForceDeltaError
+from ..monitoring import ADAPTIVE, Every
+from ..sentinel import Sentinel
 from .evaluator import Measurement, RememberingEvaluator
 
 Forces = Literal["direct", "conservative", "mts"]
@@ -40,7 +42,9 @@ class Monitor(ABC):
         forces: "direct" or "conservative", those that drive the run, or "mts": both, with multiple
             time steps.
         inner: inner steps with direct forces in a step of the integrator; 1 without "mts".
-        every: `run` computes U every N steps.
+        every: `run` computes U every N steps, or where `sentinel` requires it.
+        sentinel: decides with ``every="adaptive"`` which frames have U; None otherwise.
+        last_step: number of the last step that `run` has measured; None before the first.
         model_info: name, hash, ... of the model, for the files.
         token: identifies the force in a System; the force's name ends with it.
         force: the OpenMM force that was added.
@@ -56,7 +60,7 @@ class Monitor(ABC):
         numbers: NDArray[np.int64],
         periodic: bool,
         forces: Forces,
-        every: int,
+        every: Every,
         model_info: dict[str, Any],
         token: str | None = None,
     ) -> None:
@@ -65,6 +69,8 @@ class Monitor(ABC):
         self.periodic = periodic
         self.forces = forces
         self.every = every
+        self.sentinel = Sentinel() if every == ADAPTIVE else None
+        self.last_step: int | None = None
         self.model_info = model_info
         self.token = uuid.uuid4().hex[:12] if token is None else token
         self.force: openmm.Force | None = None
@@ -89,6 +95,12 @@ class Monitor(ABC):
         Raises:
             Exception: the model's own error, unchanged.
         """
+
+    def due(self, step: int) -> bool:
+        """Whether a step has U in any case, as far as is known before its forward pass."""
+        if self.sentinel is not None:
+            return self.sentinel.due
+        return step % int(self.every) == 0
 
     @abstractmethod
     def watch(self, context: openmm.Context, running: bool) -> None:
@@ -143,7 +155,7 @@ class PythonMonitor(Monitor):
         numbers: NDArray[np.int64],
         periodic: bool,
         forces: Forces,
-        every: int,
+        every: Every,
         model_info: dict[str, Any],
         token: str | None = None,
     ) -> None:
@@ -234,7 +246,7 @@ class PythonMonitor(Monitor):
             frame: step of the frame that it may belong to.
             other_volume: whether it is a barostat's trial.
         """
-        return self._running and frame % self.every == 0 and not other_volume
+        return self._running and not other_volume and self.due(frame)
 
     # --- evaluations requested by a run --------------------------------------------------------
 

@@ -20,6 +20,7 @@ from md_hooks.session import Session
 from md_hooks.signals import end_after_the_step
 from md_hooks.versions import versions_of
 
+from ..monitoring import evaluate_adaptively
 from .evaluator import Measurement
 from .monitor import Monitor, find_monitor
 from .state import capture, restore
@@ -105,6 +106,7 @@ def run_steps(
     frames = _Frames(simulation, monitor, chain, info, per_step)
     session = frames.session
     with end_after_the_step(session.interrupt), frames.watching():
+        frames.begin()
         if info.restart_step is None:
             frames.show()
         for _ in range(steps):
@@ -126,7 +128,13 @@ class _Frames:
         self.context: openmm.Context = simulation.context
         self.monitor = monitor
         self._per_step = per_step
-        self.session = Session(chain, lambda: monitor.evaluations)
+        self._sentinel = monitor.sentinel
+        chain.add_first(self._sentinel)
+        self.session = Session(
+            chain,
+            lambda: monitor.evaluations,
+            monitoring=lambda: None if self._sentinel is None else self._sentinel.counts(),
+        )
         self._velocities = Velocities(simulation, monitor)
         self._masses = _sealed(self._velocities.masses)
         self._numbers = _sealed(monitor.numbers)
@@ -164,6 +172,15 @@ class _Frames:
         """Number of the present step."""
         return int(self.context.getStepCount()) * self._per_step
 
+    def begin(self) -> None:
+        """Prepare adaptive monitoring for the first step."""
+        if self._sentinel is None:
+            return
+        if self._sentinel.resuming:
+            self._measure(self._number)  # of the checkpoint; the integrator reuses it
+        elif self._number != self.monitor.last_step:
+            self._sentinel.begin()  # another path than that of the last run
+
     def step(self) -> None:
         """One step of the integrator, with the simulation's reporters."""
         step = self._number
@@ -182,15 +199,34 @@ class _Frames:
         """Hand the frame of the present configuration to the hooks."""
         step = self._number
         try:
-            due = step % self.monitor.every == 0
-            measured = self.monitor.measure(self.context, full=due)
+            due, measured = self._measure(step)
         except Exception as error:
             raise _at(error, step) from None
         self.session.show(self._make_frame(step, measured, due))
 
+    def _measure(self, step: int) -> tuple[bool, Measurement]:
+        """Whether a step has U, and the model at its configuration, which is the present one."""
+        self.monitor.last_step = step
+        due = self.monitor.due(step)
+        measured = self.monitor.measure(self.context, full=due)
+        if self._sentinel is None:
+            return due, measured
+        found = evaluate_adaptively(
+            self._sentinel,
+            lambda exact: self.monitor.measure(self.context, full=exact),
+            measured.positions * NM,
+            self._cell(measured),
+            self._pbc,
+        )
+        assert isinstance(found, Measurement)
+        return found.exact, found
+
+    @staticmethod
+    def _cell(measured: Measurement) -> NDArray[np.float64]:
+        return np.zeros((3, 3)) if measured.box is None else measured.box * NM
+
     def _make_frame(self, step: int, measured: Measurement, due: bool) -> Frame:
         time, velocities, temperature = self._velocities.read(measured)
-        cell = np.zeros((3, 3)) if measured.box is None else measured.box * NM
         return Frame(
             step=step,
             time=time,
@@ -198,7 +234,7 @@ class _Frames:
             positions=_sealed(measured.positions * NM),
             velocities=_sealed(velocities),
             masses=self._masses,
-            cell=_sealed(cell),
+            cell=_sealed(self._cell(measured)),
             pbc=self._pbc,
             energy=measured.energy,
             forces=measured.forces,
@@ -217,8 +253,9 @@ class _Frames:
     def _scalars(
         self, measured: Measurement, velocities: NDArray[np.float64]
     ) -> Mapping[str, float]:
-        """Further scalars of a frame: the model's expected error and the conserved energy."""
-        scalars = Frame.scalars(measured.expected_errors)
+        """Further scalars of a frame: estimates of the error, and the conserved energy."""
+        estimate = None if self._sentinel is None else self._sentinel.estimate
+        scalars = Frame.scalars(measured.expected_errors, estimate)
         if not self._velocities.conserve_energy:
             return scalars
         kinetic = self._velocities.kinetic_energy(velocities)

@@ -39,7 +39,8 @@ class Frame:
         direct_forces: [N, 3] eV/Å, the model's own: ``forces`` may hold more, such as dispersion.
         conservative_forces: [N, 3] eV/Å, likewise.
         stress: (6,) eV/Å^3, Voigt order xx, yy, zz, yz, xz, xy.
-        extra: further scalars of the step by name.
+        extra: further scalars of the step by name, such as "conserved_energy" in eV, the total energy
+            minus the heat of a thermostat, for ensembles that have one (NaN where not known).
         why_no_force_delta: why U is missing although this frame should carry it; "" if U is present,
             was not due (between two exact evaluations), or the reason is unknown.
         charge: total charge of the structure, e; None if not given.

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from forcedelta.simulation.guarded import guarded_run
     from forcedelta.verify.check import check
     from md_hooks import (
+        DriftGuard,
         FlagStore,
         Guard,
         Hook,
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Calibration",
+    "DriftGuard",
     "Evaluation",
     "Evaluator",
     "FlagStore",

@@ -88,6 +88,7 @@ LIMITS: Mapping[str, Limits] = {
     "flag_factor": _FACTOR,
     "burn_in": _COUNT,
     "patience": Limits(1, 10**6, noun="whole numbers k/n with k <= n"),
+    "drift_bound": Limits(1e-6, 1e6, "meV/atom/ps", "a drift"),
     # frames
     "record_every": _COUNT,
     "start": _FROM_ZERO,

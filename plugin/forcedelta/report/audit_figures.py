@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from forcedelta.report.digest import Digest, intervals
 from forcedelta.report.run_figure import ATOM_COLOUR, FLAG_COLOUR, STOP_COLOUR, U_COLOUR, line
 from md_hooks import Action, Frame
+from md_hooks.drift import CONSERVED_ENERGY
 
 DPI = 160
 _LABELLED = 5  # the worst atoms by name
@@ -42,6 +43,8 @@ def overview(digest: Digest) -> Figure:
     _distribution(spread, series["force_delta"], delta.get_yscale() == "log", digest)
     energy = figure.add_subplot(grid[1, 0], sharex=delta)
     _energy(energy, digest, x)
+    if CONSERVED_ENERGY in series:
+        _conserved_energy(energy, digest, x)
     last = energy
     if hot:
         last = figure.add_subplot(grid[2, 0], sharex=delta)
@@ -71,6 +74,27 @@ def _energy(axes: Any, digest: Digest, x: NDArray[np.float64]) -> None:
     _leave_out_unphysical(axes, digest, values - offset)
     axes.set_ylabel(f"energy ({unit})")
     axes.set_title(f"predicted energy, relative to {offset:.6g} {unit}", fontsize=8, loc="left")
+
+
+def _conserved_energy(axes: Any, digest: Digest, x: NDArray[np.float64]) -> None:
+    """Draw the conserved energy relative to its first value, on the axes of the predicted energy."""
+    values = digest.series[CONSERVED_ENERGY]
+    known = values[np.isfinite(values)]
+    if not len(known):
+        return
+    limits = axes.get_ylim()
+    line(
+        axes,
+        x,
+        values - known[0],
+        color=FLAG_COLOUR,
+        linewidth=1.0,
+        label="conserved, from its start",
+    )
+    calm = (values - known[0])[np.isfinite(values) & digest.intact]
+    if len(calm):
+        axes.set_ylim(min(limits[0], calm.min()), max(limits[1], calm.max()))
+    axes.legend(loc="upper left", fontsize=7)
 
 
 def _leave_out_unphysical(axes: Any, digest: Digest, values: NDArray[np.float64]) -> None:

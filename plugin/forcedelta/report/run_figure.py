@@ -11,11 +11,14 @@ from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
 from forcedelta.errors import ForceDeltaError
-from md_hooks import Trajectory
+from forcedelta.monitoring import ESTIMATE
+from md_hooks import Trajectory, drift_of
+from md_hooks.drift import CONSERVED_ENERGY
 from md_hooks.replacing import replace_file
 from md_hooks.text import printable
 
 FLAG_COLOUR, STOP_COLOUR, U_COLOUR, ATOM_COLOUR = "#e08a00", "#c1272d", "#1f5a99", "#8fb8de"
+ESTIMATE_COLOUR = "#bbbbbb"
 MOST_POINTS = 4000
 """More points than this are drawn as the range of each block, which looks the same."""
 
@@ -45,26 +48,31 @@ def draw(trajectory: Trajectory) -> Any:
     """The figure, a `matplotlib.figure.Figure` that no window belongs to."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 7), layout="constrained")
-    hot, delta, worst = figure.subplots(3, 1, sharex=True, gridspec_kw={"height_ratios": [2, 3, 2]})
     series = trajectory.series
     time = series["time"]
+    conserved = bool(np.isfinite(series.get(CONSERVED_ENERGY, np.empty(0))).any())
+    rows = [2, 3, 2, 1.5] if conserved else [2, 3, 2]
+    figure = Figure(figsize=(8, sum(rows)), layout="constrained")
+    panels = figure.subplots(len(rows), 1, sharex=True, gridspec_kw={"height_ratios": rows})
+    hot, delta, worst = panels[:3]
     _temperature(hot, trajectory)
     _force_delta(delta, trajectory)
     _worst_atom(worst, trajectory)
+    if conserved:
+        _conserved_energy(panels[3], trajectory)
     for step in trajectory.stops:
         at = time[np.searchsorted(series["step"], step)]
-        for axes in (hot, delta, worst):
+        for axes in panels:
             axes.axvline(at, color=STOP_COLOUR, linewidth=1.2)
         delta.annotate(
             f"stopped at {at:g} fs", (at, 1), xycoords=("data", "axes fraction"),
             xytext=(-5, -6), textcoords="offset points", ha="right", va="top", color=STOP_COLOUR,
         )  # fmt: skip
-    for axes in (hot, delta, worst):
+    for axes in panels:
         axes.grid(alpha=0.25)
     margin = 0.02 * (time[-1] - time[0]) or 1.0
-    worst.set_xlim(time[0] - margin, time[-1] + margin)
-    worst.set_xlabel("time (fs)")
+    hot.set_xlim(time[0] - margin, time[-1] + margin)
+    panels[-1].set_xlabel("time (fs)")
     figure.suptitle(_title(trajectory), fontsize=10, parse_math=False)
     figure.align_ylabels()
     return figure
@@ -98,6 +106,15 @@ def _temperature(axes: Any, trajectory: Trajectory) -> None:
 def _force_delta(axes: Any, trajectory: Trajectory) -> None:
     series = trajectory.series
     time, u, largest = series["time"], series["force_delta"], series["force_delta_max"]
+    if ESTIMATE in series:
+        line(
+            axes,
+            time,
+            series[ESTIMATE],
+            color=ESTIMATE_COLOUR,
+            linewidth=0.6,
+            label="estimated $U$",
+        )
     line(axes, time, largest, color=ATOM_COLOUR, linewidth=0.8, label="largest $u_i$")
     line(axes, time, u, color=U_COLOUR, linewidth=1.0, label="$U$")
     thresholds = trajectory.thresholds
@@ -142,6 +159,17 @@ def _worst_atom(axes: Any, trajectory: Trajectory) -> None:
         axes.set_ylim(ticks[0] - 0.7, ticks[-1] + 0.7)
     else:
         axes.set_ylabel("worst atom (index)")
+
+
+def _conserved_energy(axes: Any, trajectory: Trajectory) -> None:
+    series = trajectory.series
+    energy = series[CONSERVED_ENERGY]
+    first = energy[np.isfinite(energy)][0]
+    line(axes, series["time"], energy - first, color="#555555", linewidth=0.8)
+    axes.set_ylabel("conserved\nenergy (eV)")
+    drift = drift_of(trajectory)
+    if drift is not None:
+        axes.set_title(f"drift {drift}", fontsize=8, loc="left")
 
 
 def line(axes: Any, time: NDArray[Any], values: NDArray[Any], **style: Any) -> None:

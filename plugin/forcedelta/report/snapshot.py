@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from ase.data import chemical_symbols
 
-from md_hooks import Trajectory
+from forcedelta.monitoring import recorded_monitoring
+from md_hooks import Drift, Trajectory, drift_of
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,9 @@ class Snapshot:
         stop_threshold: eV/Å.
         flag_threshold: eV/Å.
         flagged: number of flagged frames.
+        monitoring: what adaptive monitoring did, in words; "" without it.
+        drift: of the conserved energy, meV/atom/ps.
+        drift_error: its standard error, meV/atom/ps.
     """
 
     file: str
@@ -46,6 +50,9 @@ class Snapshot:
     stop_threshold: float | None = None
     flag_threshold: float | None = None
     flagged: int = 0
+    monitoring: str = ""
+    drift: float | None = None
+    drift_error: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The numbers, JSON-able."""
@@ -73,6 +80,10 @@ class Snapshot:
             if value is not None:
                 parts.append(f"{kind} > {value:.3f}")
         parts.append(f"flagged {self.flagged}")
+        if self.monitoring:
+            parts.append(self.monitoring)
+        if self.drift is not None and self.drift_error is not None:
+            parts.append(f"drift {Drift(self.drift, self.drift_error)}")
         return "  ".join(parts)
 
 
@@ -105,10 +116,14 @@ def snapshot(trajectory: Trajectory) -> Snapshot:
         }
         if len(trajectory):
             known["worst_element"] = chemical_symbols[int(trajectory.frame(0).numbers[atom])]
+    drift = drift_of(trajectory)
+    if drift is not None:
+        known |= {"drift": drift.value, "drift_error": drift.error}
     thresholds = trajectory.thresholds
     return Snapshot(
         **known,
         stop_threshold=thresholds["stop"],
         flag_threshold=thresholds["flag"],
         flagged=len(trajectory.flags),
+        monitoring=recorded_monitoring(trajectory),
     )

@@ -15,10 +15,21 @@ import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
 
-from md_hooks import FlagStore, HookChain, Progress, Recorder, RunInfo, RunResult, Trajectory
+from md_hooks import (
+    Drift,
+    FlagStore,
+    HookChain,
+    Progress,
+    Recorder,
+    RunInfo,
+    RunResult,
+    Trajectory,
+    drift_of,
+)
 from md_hooks.hook import AnyHook
 
 from ..models import LoadedModel
+from ..monitoring import Every
 from ..outputs import Named, check_outputs
 from ..thresholds import (
     AUTO_FLAG_FACTOR,
@@ -49,6 +60,8 @@ class GuardedRunResult:
         policy: policy of the guard; see `md_hooks.Guard.policy`.
         worst_element: symbol of the worst atom; None without U.
         flagged: number of flagged frames in the file.
+        drift: drift of the conserved energy over all steps in the file; None for an ensemble without
+            one, and for a run that is too short.
     """
 
     run: RunResult
@@ -56,6 +69,7 @@ class GuardedRunResult:
     policy: dict[str, Any]
     worst_element: str | None
     flagged: int
+    drift: Drift | None
 
     @property
     def reason(self) -> str:
@@ -63,7 +77,7 @@ class GuardedRunResult:
         return self.run.reason
 
     def as_dict(self) -> dict[str, Any]:
-        """The result for JSON: time in fs, force_delta and thresholds in eV/Å."""
+        """The result for JSON: time in fs, force_delta and thresholds in eV/Å, drift in meV/atom/ps."""
         run, settings = self.run, self.settings
         return {
             "reason": run.reason,
@@ -75,8 +89,11 @@ class GuardedRunResult:
             "stop_threshold": self.policy["stop_threshold"],
             "flag_threshold": self.policy["flag_threshold"],
             "flagged": self.flagged,
+            "drift": None if self.drift is None else self.drift.value,
+            "drift_error": None if self.drift is None else self.drift.error,
             "message": run.message,
             "evaluations": run.evaluations,
+            "monitoring": run.monitoring,
             "seed": settings.seed,
             "model": settings.model,
             "file": settings.out,
@@ -107,7 +124,7 @@ def guarded_run(
     barostat_tau: float = 1000.0,
     seed: int | None = None,
     forces: Literal["direct", "conservative", "mts"] = "direct",
-    every: int = 1,
+    every: Every = 1,
     inner: int = 1,
     charge: int | None = None,
     spin: int | None = None,
@@ -152,7 +169,8 @@ def guarded_run(
         seed: random seed of velocities and thermostat; drawn and recorded by default.
         forces: the forces that drive the run; "mts": multiple time steps, direct forces at each
             step and their difference to the conservative ones as an impulse at every outer step.
-        every: compute U every N steps.
+        every: compute U every N steps, or "adaptive": wherever the work along the path requires it,
+            at least every 20 steps (`forcedelta.sentinel.Sentinel`).
         inner: steps per outer step with ``forces="mts"``; U is computed at outer steps.
         charge, spin: total charge (e) and multiplicity, for models that accept them.
         architecture, trust, compile: see `forcedelta.load_model`.
@@ -192,7 +210,8 @@ def guarded_run(
     plan = resolve(settings, given, has_model=model is not None)
     if plan.complete:
         assert plan.checkpoint is not None
-        ended = RunResult("finished", plan.checkpoint.step, plan.checkpoint.time)
+        counts = Trajectory(plan.settings.out).outcome.get("monitoring")
+        ended = RunResult("finished", plan.checkpoint.step, plan.checkpoint.time, monitoring=counts)
         return _summarise(plan, plan.settings, ended, None)
     built = build(plan, structure, model if isinstance(model, LoadedModel) else None)
     record = shlex.join(sys.argv) if command is None else command
@@ -296,8 +315,10 @@ def _summarise(
     element = None
     if result.worst_atom is not None and atoms is not None:
         element = chemical_symbols[int(atoms.numbers[result.worst_atom])]
-    flagged = len(Trajectory(settings.out).flags)
-    return GuardedRunResult(result, settings, plan.guard.policy(), element, flagged)
+    recorded = Trajectory(settings.out)
+    return GuardedRunResult(
+        result, settings, plan.guard.policy(), element, len(recorded.flags), drift_of(recorded)
+    )
 
 
 def _text(path: str | Path | None) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from .errors import ForceDeltaError
 
 if TYPE_CHECKING:
+    from md_hooks import Trajectory
+
     from .evaluation import Evaluation
     from .sentinel import Sentinel
 
@@ -18,6 +20,9 @@ ADAPTIVE: Literal["adaptive"] = "adaptive"
 
 Every = int | Literal["adaptive"]
 """Evaluations between two exact ones, or "adaptive": see `forcedelta.sentinel.Sentinel`."""
+
+COUNTS = ("evaluations", "exact_evaluations", "firings", "false_firings")
+"""What is counted; see `forcedelta.sentinel.Sentinel`."""
 
 ESTIMATE = "estimated_force_delta"
 """Name of the estimate of U, eV/Å, in results and files."""
@@ -88,10 +93,27 @@ def evaluate_adaptively(
     return found
 
 
-def monitoring_line(counts: dict[str, int]) -> str:
-    """Counts of `Sentinel.counts` in words."""
-    evaluations, exact = counts["evaluations"], counts["exact_evaluations"]
-    share = 100 * exact / evaluations if evaluations else 0.0
+def counts_in_words(counts: Mapping[str, int]) -> str:
+    """The counts of `Sentinel.counts` as a phrase."""
     fired = counts["firings"]
     times = "once" if fired == 1 else f"{fired} times"
-    return f"U exact at {share:.1f} % of the steps; fired {times}, {counts['false_firings']} false"
+    share = _share(counts["exact_evaluations"], counts["evaluations"])
+    return f"{share}; fired {times}, {counts['false_firings']} false"
+
+
+def recorded_monitoring(trajectory: Trajectory) -> str:
+    """What adaptive monitoring did in a recorded run, as a phrase; "" for runs without it.
+
+    Counts of firings are in the file once the run has ended.
+    """
+    counts = trajectory.outcome.get("monitoring")
+    if isinstance(counts, dict) and all(isinstance(counts.get(name), int) for name in COUNTS):
+        return counts_in_words(counts)
+    if ESTIMATE not in trajectory.series:
+        return ""
+    known = np.isfinite(trajectory.series["force_delta"])
+    return _share(int(known.sum()), len(known))
+
+
+def _share(exact: int, evaluations: int) -> str:
+    return f"U exact at {100 * exact / max(1, evaluations):.1f} % of the steps"

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from md_hooks import Hook, RunInfo, RunResult
 
+from .monitoring import COUNTS
+
 if TYPE_CHECKING:
     from .evaluation import Evaluation
 
@@ -53,8 +55,6 @@ UNUSUAL = 8.0
 
 _FAR = 1.0
 """Å; a longer displacement within a step may be a wrap into the cell."""
-
-_COUNTS = ("evaluations", "exact_evaluations", "firings", "false_firings")
 
 Quantity = Literal["force_delta", "worst_atom"]
 
@@ -302,7 +302,7 @@ class Sentinel(Hook):
 
     def counts(self) -> dict[str, int]:
         """The counts of the run so far, for its record."""
-        return {name: getattr(self, name) for name in _COUNTS}
+        return {name: getattr(self, name) for name in COUNTS}
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next decision depends on, JSON-able, for a restart."""
@@ -321,7 +321,7 @@ class Sentinel(Hook):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore a state of `state_dict`: the next evaluation is that of the checkpoint's step."""
-        for name in _COUNTS:
+        for name in COUNTS:
             setattr(self, name, int(state[name]))
         self._window = deque((tuple(step) for step in state["window"]), maxlen=WINDOW)
         self._ratios = deque((tuple(ratio) for ratio in state["ratios"]), maxlen=MOST)

@@ -11,6 +11,7 @@ import typer
 
 from md_hooks.progress import print_line
 
+from ..monitoring import counts_in_words
 from ..outputs import Named, check_outputs
 from ..simulation.settings import RunSettings
 from .exit_status import ExitStatus, described
@@ -39,6 +40,7 @@ from .options import (
 )
 from .printing import print_json
 from .settings_file import load_toml
+from .threshold_words import every as read_every
 from .threshold_words import patience as read_patience
 from .threshold_words import threshold
 
@@ -94,13 +96,15 @@ def run(
         ),
     ] = _DEFAULTS.forces,  # type: ignore[assignment]
     every: Annotated[
-        int,
+        str,
         typer.Option(
-            metavar="N",
-            help="Compute U every N steps; the steps between need no gradient.",
+            metavar="N|adaptive",
+            help="Compute U every N steps; the steps between need no gradient. adaptive: where the "
+            "work along the path requires it, and at least every 20 steps; a stop or flag is decided by "
+            "U itself.",
             rich_help_panel=MODEL,
         ),
-    ] = _DEFAULTS.every,
+    ] = str(_DEFAULTS.every),
     inner: Annotated[
         int,
         typer.Option(
@@ -244,6 +248,7 @@ def run(
     values["stop_above"] = threshold("stop-above", stop_above)
     values["flag_above"] = threshold("flag-above", flag_above)
     values["patience"] = read_patience(patience)
+    values["every"] = read_every(every)
     from ..simulation.guarded import guarded_run
 
     result = guarded_run(
@@ -253,6 +258,8 @@ def run(
     line = _line(result)
     if result.drift is not None:
         print_line(f"drift of the conserved energy: {result.drift}")
+    if result.run.monitoring is not None:
+        print_line(counts_in_words(result.run.monitoring))
     if json:
         print_json({"reason": result.reason, "status": status, **result.as_dict()})
         print_line(line)

@@ -14,6 +14,7 @@ from forcedelta.outputs import Named, check_outputs, refuse_existing
 from forcedelta.report.attack_figure import attack_figure, is_attack
 from forcedelta.report.audit_figures import overview, png, structure
 from forcedelta.report.digest import MOST_REMARKS, MOST_ROWS, Digest
+from forcedelta.monitoring import recorded_monitoring
 from forcedelta.versions import __version__
 from md_hooks import Action, Trajectory, drift_of
 from md_hooks.replacing import replace_files
@@ -145,6 +146,7 @@ def _section(digest: Digest, pictures: dict[str, bytes]) -> dict[str, Any]:
         "policies": digest.trajectory.policies,
         "outcome": digest.trajectory.outcome,
         "quantiles": digest.quantiles(),
+        "monitoring": recorded_monitoring(digest.trajectory),
         "drift": drift_of(digest.trajectory),
         "model": model,
         "calibrations": digest.settings.get("calibrations", {}),

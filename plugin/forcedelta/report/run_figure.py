@@ -11,12 +11,14 @@ from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
 from forcedelta.errors import ForceDeltaError
+from forcedelta.monitoring import ESTIMATE
 from md_hooks import Trajectory, drift_of
 from md_hooks.drift import CONSERVED_ENERGY
 from md_hooks.replacing import replace_file
 from md_hooks.text import printable
 
 FLAG_COLOUR, STOP_COLOUR, U_COLOUR, ATOM_COLOUR = "#e08a00", "#c1272d", "#1f5a99", "#8fb8de"
+ESTIMATE_COLOUR = "#bbbbbb"
 MOST_POINTS = 4000
 """More points than this are drawn as the range of each block, which looks the same."""
 
@@ -104,6 +106,15 @@ def _temperature(axes: Any, trajectory: Trajectory) -> None:
 def _force_delta(axes: Any, trajectory: Trajectory) -> None:
     series = trajectory.series
     time, u, largest = series["time"], series["force_delta"], series["force_delta_max"]
+    if ESTIMATE in series:
+        line(
+            axes,
+            time,
+            series[ESTIMATE],
+            color=ESTIMATE_COLOUR,
+            linewidth=0.6,
+            label="estimated $U$",
+        )
     line(axes, time, largest, color=ATOM_COLOUR, linewidth=0.8, label="largest $u_i$")
     line(axes, time, u, color=U_COLOUR, linewidth=1.0, label="$U$")
     thresholds = trajectory.thresholds

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from ase.data import chemical_symbols
 
+from forcedelta.monitoring import recorded_monitoring
 from md_hooks import Drift, Trajectory, drift_of
 
 
@@ -30,6 +31,7 @@ class Snapshot:
         stop_threshold: eV/Å.
         flag_threshold: eV/Å.
         flagged: number of flagged frames.
+        monitoring: what adaptive monitoring did, in words; "" without it.
         drift: of the conserved energy, meV/atom/ps.
         drift_error: its standard error, meV/atom/ps.
     """
@@ -48,6 +50,7 @@ class Snapshot:
     stop_threshold: float | None = None
     flag_threshold: float | None = None
     flagged: int = 0
+    monitoring: str = ""
     drift: float | None = None
     drift_error: float | None = None
 
@@ -77,6 +80,8 @@ class Snapshot:
             if value is not None:
                 parts.append(f"{kind} > {value:.3f}")
         parts.append(f"flagged {self.flagged}")
+        if self.monitoring:
+            parts.append(self.monitoring)
         if self.drift is not None and self.drift_error is not None:
             parts.append(f"drift {Drift(self.drift, self.drift_error)}")
         return "  ".join(parts)
@@ -120,4 +125,5 @@ def snapshot(trajectory: Trajectory) -> Snapshot:
         stop_threshold=thresholds["stop"],
         flag_threshold=thresholds["flag"],
         flagged=len(trajectory.flags),
+        monitoring=recorded_monitoring(trajectory),
     )

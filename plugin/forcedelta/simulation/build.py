@@ -126,7 +126,7 @@ def _engine(
         calculator = ForceDeltaCalculator(
             model,
             forces=settings.forces,  # type: ignore[arg-type]
-            every=settings.every,
+            every=settings.every,  # type: ignore[arg-type]
             inner=settings.inner,
             device=settings.device,
             dtype=settings.dtype,  # type: ignore[arg-type]

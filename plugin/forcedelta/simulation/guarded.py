@@ -29,6 +29,7 @@ from md_hooks import (
 from md_hooks.hook import AnyHook
 
 from ..models import LoadedModel
+from ..monitoring import Every
 from ..outputs import Named, check_outputs
 from ..thresholds import (
     AUTO_FLAG_FACTOR,
@@ -92,6 +93,7 @@ class GuardedRunResult:
             "drift_error": None if self.drift is None else self.drift.error,
             "message": run.message,
             "evaluations": run.evaluations,
+            "monitoring": run.monitoring,
             "seed": settings.seed,
             "model": settings.model,
             "file": settings.out,
@@ -122,7 +124,7 @@ def guarded_run(
     barostat_tau: float = 1000.0,
     seed: int | None = None,
     forces: Literal["direct", "conservative", "mts"] = "direct",
-    every: int = 1,
+    every: Every = 1,
     inner: int = 1,
     charge: int | None = None,
     spin: int | None = None,
@@ -167,7 +169,8 @@ def guarded_run(
         seed: random seed of velocities and thermostat; drawn and recorded by default.
         forces: the forces that drive the run; "mts": multiple time steps, direct forces at each
             step and their difference to the conservative ones as an impulse at every outer step.
-        every: compute U every N steps.
+        every: compute U every N steps, or "adaptive": wherever the work along the path requires it,
+            at least every 20 steps (`forcedelta.sentinel.Sentinel`).
         inner: steps per outer step with ``forces="mts"``; U is computed at outer steps.
         charge, spin: total charge (e) and multiplicity, for models that accept them.
         architecture, trust, compile: see `forcedelta.load_model`.
@@ -207,7 +210,8 @@ def guarded_run(
     plan = resolve(settings, given, has_model=model is not None)
     if plan.complete:
         assert plan.checkpoint is not None
-        ended = RunResult("finished", plan.checkpoint.step, plan.checkpoint.time)
+        counts = Trajectory(plan.settings.out).outcome.get("monitoring")
+        ended = RunResult("finished", plan.checkpoint.step, plan.checkpoint.time, monitoring=counts)
         return _summarise(plan, plan.settings, ended, None)
     built = build(plan, structure, model if isinstance(model, LoadedModel) else None)
     record = shlex.join(sys.argv) if command is None else command

@@ -16,6 +16,7 @@ from ..calibration.result import Calibration
 from ..ensembles import EnsembleSettings, Ramp
 from ..errors import ForceDeltaError
 from ..integrators import check_inner
+from ..monitoring import ADAPTIVE, check_every
 from ..restarts import check_stored_model, continued_flags
 from ..thresholds import calibrations_of, guard_of
 from .settings import RunSettings, continued
@@ -123,6 +124,12 @@ def _check(settings: RunSettings, has_model: bool) -> None:
         )
     if settings.steps is None:
         raise ForceDeltaError("no number of steps: pass --steps")
+    every = check_every(settings.every, settings.forces)
+    if every == ADAPTIVE and settings.ensemble == "npt" and settings.engine == "ase":
+        raise ForceDeltaError(
+            "--every adaptive has no stress between exact evaluations, which ensemble npt needs at "
+            "each step: choose langevin or bussi, or --every 1"
+        )
     check_inner(settings.forces, settings.inner, settings.every)
     if settings.forces == "mts" and settings.ensemble == "npt" and settings.engine == "ase":
         raise ForceDeltaError(

@@ -53,7 +53,7 @@ class RunSettings:
     barostat_tau: float = 1000.0
     seed: int | None = None
     forces: str = "direct"
-    every: int = 1
+    every: int | str = 1
     inner: int = 1
     stop_above: Threshold = None
     flag_above: Threshold = None

@@ -1,5 +1,6 @@
 """Adaptive monitoring in OpenMM: the work along the path decides which frames have U."""
 
+import ase.io
 import numpy as np
 import pytest
 
@@ -25,6 +26,7 @@ from simulations import (
 
 from forcedelta import ForceDeltaError
 from forcedelta.ase import ForceDeltaCalculator
+from forcedelta.cli import status
 from forcedelta.ensembles import EnsembleSettings, Ramp, prepare
 from forcedelta.openmm import add_force_delta, run
 from forcedelta.openmm import monitor as monitor_module
@@ -193,6 +195,56 @@ def test_a_second_run_goes_on_where_the_first_ended():
     run(made, 30, [frames])
     assert exact_steps(frames)[:FEWEST] == list(range(95, 95 + FEWEST))
     assert monitor.sentinel.evaluations == 61 + 31 + 31
+
+
+def test_a_molecule_among_other_particles():
+    """The work is that of the model's forces on its own atoms."""
+    atoms = cluster()
+    chosen = [0, 2, 3, 5, 6]
+    system = openmm.System()
+    for mass in atoms.get_masses():
+        system.addParticle(mass)
+    springs = openmm.CustomExternalForce("500*((x-x0)^2+(y-y0)^2+(z-z0)^2)")
+    for name in ("x0", "y0", "z0"):
+        springs.addPerParticleParameter(name)
+    for index, place in enumerate(atoms.positions / 10):
+        springs.addParticle(index, place)
+    system.addForce(springs)
+    add_force_delta(
+        system, loaded(), atoms.numbers, chosen, every="adaptive", periodic=False, dtype="float64"
+    )
+    made = app.Simulation(
+        app.Topology(), system, openmm.VerletIntegrator(0.001),
+        openmm.Platform.getPlatformByName("Reference"),
+    )  # fmt: skip
+    made.context.setPositions(atoms.positions / 10)
+    made.context.setVelocitiesToTemperature(600, 2)
+    frames = Frames()
+    run(made, 150, [frames])
+    estimates, exact = zip(
+        *((frame.extra["estimated_force_delta"], frame.force_delta)
+          for frame in frames[FEWEST + 10 :] if frame.force_delta is not None),
+        strict=True,
+    )  # fmt: skip
+    assert len(exact) < 40
+    # of U, although the springs also do work along the path
+    assert np.median(np.array(estimates) / exact) == pytest.approx(1, abs=0.6)
+
+
+@pytest.mark.parametrize("ensemble", ["nve", "langevin"])
+def test_a_continued_command_equals_one_that_was_not_interrupted(ensemble, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ase.io.write("si.xyz", crystal())
+    options = ["run", "si.xyz", "--model", "mlearn", "--engine", "openmm", "--every", "adaptive",
+               "--ensemble", ensemble, "--dtype", "float64", "--seed", "4"]  # fmt: skip
+    assert status([*options, "--steps", "60", "--out", "whole.h5"]) == 0
+    assert status([*options, "--steps", "33", "--out", "parts.h5"]) == 0
+    assert status(["run", "--restart", "--steps", "60", "--out", "parts.h5"]) == 0
+    whole, parts = Trajectory("whole.h5"), Trajectory("parts.h5")
+    for name in ("potential_energy", "force_delta", "estimated_force_delta", "temperature"):
+        np.testing.assert_array_equal(whole.series[name], parts.series[name])
+    assert 20 <= np.isfinite(whole.series["force_delta"]).sum() < 40
+    assert parts.metadata["settings"]["every"] == "adaptive"
 
 
 @pytest.mark.parametrize(

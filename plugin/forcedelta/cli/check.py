@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ..limits import check_number
 from ..structures import read_structure
 from .exit_status import ExitStatus, described
 from .options import Architecture, Charge, Device, Spin, Trust
@@ -70,11 +69,6 @@ def check(
     cost of U. All measurements except U itself use a copy with random displacements of 0.05 Å,
     since forces, and errors of the gradient, vanish in a symmetric structure.
     """
-    if mts:
-        for name, value in (
-            ("drift_bound", drift_bound), ("timestep", timestep), ("temperature", temperature)
-        ):  # fmt: skip
-            check_number(name, value)
     atoms = read_structure(structure)  # before PyTorch, which takes seconds to import
     from ..verify.check import check as checked
     from .check_screen import CheckScreen

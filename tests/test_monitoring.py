@@ -174,6 +174,7 @@ def test_the_estimate_follows_u_under_thermostats_and_constraints(acac, integrat
 def test_wrapping_and_new_neighbour_lists_leave_the_estimate_alone():
     """A crystal at 900 K whose atoms on the faces of the cell are wrapped at every step, or never."""
     model = load_model("mlearn", torch.float32)
+    estimates = []
     for wrap in (False, True):
         atoms = bulk("Si", cubic=True)
         atoms.rattle(0.1, seed=0)
@@ -186,11 +187,8 @@ def test_wrapping_and_new_neighbour_lists_leave_the_estimate_alone():
         run(dynamics, 150, [seen, Guard(stop_above=50.0)])
         places = np.array([frame.positions for frame in seen.frames])
         assert (np.abs(np.diff(places, axis=0)).max() > 5) == wrap
-        known = np.isfinite(seen.u) & np.isfinite(seen.estimate)
-        ratio = seen.estimate[known] / seen.u[known]
-        assert np.median(ratio) == pytest.approx(1, abs=0.4)
-        assert (ratio > 0.2).all()
-        assert (ratio < 5).all()
+        estimates.append(seen.estimate[FEWEST + 2 :])
+    assert np.corrcoef(*estimates)[0, 1] > 0.8  # wrapping makes a second evaluation of a step
 
 
 def test_the_estimate_is_a_series_of_its_own_and_never_u(acac, tmp_path):

@@ -338,3 +338,22 @@ def test_constant_pressure_needs_the_stress_of_every_step(tmp_path):
 def test_counts_are_json(acac, tmp_path):
     result = guarded_run(MOLECULE, acac, 30, out=tmp_path / "r.h5", every="adaptive", seed=1)
     assert json.loads(json.dumps(result.as_dict()))["monitoring"] == result.run.monitoring
+
+
+def test_the_command_line_tells_what_was_exact(forcedelta):
+    """In the settings file or as a flag; at the end, in JSON, and for those who look at the file."""
+    Path("run.toml").write_text('every = "adaptive"\nseed = 1\n')
+    command = ("run", MOLECULE, "--model", "acac", "--config", "run.toml")
+    code, out, err = forcedelta(*command, "--steps", "45", "--json")
+    counts = json.loads(out)["monitoring"]
+    assert code == 0
+    assert counts["evaluations"] == 46
+    line = f"U exact at {100 * counts['exact_evaluations'] / 46:.1f} % of the steps; fired "
+    assert line in err
+    assert line in forcedelta("watch", "run.h5", "--once")[1]
+    assert json.loads(forcedelta("watch", "run.h5", "--json")[1])["monitoring"].startswith(line)
+    assert forcedelta("plot", "run.h5", "--out", "run.html")[0] == 0
+    assert f"Adaptive monitoring: {line}" in Path("run.html").read_text(encoding="utf-8")
+    _, _, err = forcedelta(*command, "--steps", "45", "--restart", "--every", "2")
+    assert "--every 2 differs from the run in run.h5, which has adaptive" in err
+    assert forcedelta("run", "--steps", "45", "--restart")[0] == 0

@@ -6,7 +6,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from ase.geometry import find_mic
@@ -292,7 +292,7 @@ class Sentinel(Hook):
                 for value, share in ((stop, STOP_SHARE), (flag, FLAG_SHARE))
                 if value is not None
             ]
-            if given:
+            if given and policy.get("on") in get_args(Quantity):
                 lowest, level = (min(numbers) for numbers in zip(*given, strict=True))
                 found.append(_Limit(policy["on"], lowest, level))
         if not found and len(self._ratios) >= FEWEST:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ase.md.verlet import VelocityVerlet
-
 
 def has_conserved_energy(dynamics: Any) -> bool:
     """Whether a dynamics conserves an energy that it can tell.
@@ -14,6 +12,9 @@ def has_conserved_energy(dynamics: Any) -> bool:
     That is the total energy with velocity Verlet, and minus the heat of the thermostat where a
     dynamics counts it as ``transferred_energy`` (eV); or whatever ``get_conserved_energy`` gives.
     """
+    # ase.md loads ASE's file formats, and thereby this package: it cannot be imported before
+    from ase.md.verlet import VelocityVerlet
+
     return (
         type(dynamics) is VelocityVerlet  # a subclass may couple to a bath
         or hasattr(dynamics, "transferred_energy")

@@ -118,7 +118,8 @@ def run(
         Literal["ase", "openmm"],
         typer.Option(
             help="MD engine. openmm: VerletIntegrator (nve), "
-            "LangevinMiddleIntegrator (langevin), with MonteCarloBarostat (npt); no bussi.",
+            "LangevinMiddleIntegrator (langevin), with MonteCarloBarostat (npt); no bussi. With "
+            "--forces mts: MTSIntegrator and MTSLangevinIntegrator, and frames at outer steps only.",
             rich_help_panel=_DYNAMICS,
         ),
     ] = _DEFAULTS.engine,  # type: ignore[assignment]

@@ -144,6 +144,7 @@ def _engine(
         model,
         forces=settings.forces,  # type: ignore[arg-type]
         every=settings.every,
+        inner=settings.inner,
         device=settings.device,
         dtype=settings.dtype,
         charge=settings.charge,

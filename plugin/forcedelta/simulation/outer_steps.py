@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -39,6 +41,14 @@ def remarks(settings: RunSettings, steps: int, numbers: NDArray[np.integer]) -> 
             f"outer steps of {outer:g} fs come close to half a vibration of bonds to hydrogen, which "
             f"then gain energy by resonance: use {advice}, and watch the drift of the conserved energy"
         )
+    if settings.engine == "openmm":  # it has no frames between outer steps
+        recorded = math.lcm(settings.record_every, inner)
+        if recorded != settings.record_every:
+            found.append(
+                f"frames are recorded every {recorded} steps, which are outer steps and multiples of "
+                f"--record-every {settings.record_every}"
+            )
+        return found
     if steps % inner:
         found.append(
             f"{steps} steps are not a multiple of --inner {inner}: the run ends between two outer "

@@ -251,3 +251,14 @@ def test_another_system_begins_anew():
     sentinel.begin()
     assert all(watch(sentinel, Walk(5), 0.1)[0] for _ in range(FEWEST))
     assert sentinel.evaluations == 100 + FEWEST
+
+
+def test_a_jump_to_another_path_is_exact_and_adds_no_work():
+    sentinel, walk = guarded(stop_above=10.0), Walk()
+    while sentinel.evaluations < 100 or sentinel.due:
+        watch(sentinel, walk, 0.1)
+    walk.positions = walk.positions[::-1] + 3.0
+    asked, estimate = watch(sentinel, walk, 0.1)
+    assert asked
+    assert np.isnan(estimate)
+    assert 0.02 < watch(sentinel, walk, 0.1)[1] < 0.5

@@ -249,12 +249,16 @@ class Sentinel(Hook):
         if not np.array_equal(cell, cell_before):
             return  # a barostat's work is none of the forces
         moved = positions - positions_before
-        if np.any(pbc) and not np.abs(moved).max() < _FAR and np.isfinite(moved).all():
-            moved = find_mic(moved, cell, pbc)[0]
+        if not np.abs(moved).max() < _FAR:
+            if pbc.any() and np.isfinite(moved).all():
+                moved = find_mic(moved, cell, pbc)[0]
+            if not np.abs(moved).max() < _FAR:  # an explosion, or the begin of another path
+                self._window.clear()  # and without a window every evaluation is exact
+                return
         work = energy - energy_before + 0.5 * float(np.vdot(forces + forces_before, moved))
         if math.isfinite(work):
             self._window.append((work * work, float(np.vdot(moved, moved))))
-        else:  # an explosion: without a window every evaluation is exact
+        else:
             self._window.clear()
 
     def _rms_work(self) -> float:

@@ -6,7 +6,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from ase.geometry import find_mic
@@ -108,8 +108,10 @@ class Sentinel(Hook):
         self.evaluations = self.exact_evaluations = self.firings = self.false_firings = 0
         self.estimate = math.nan
         self._policies: Callable[[], list[dict[str, Any]]] = list
+        self._thresholds: list[dict[str, Any]] = []  # of the guards, at the present evaluation
         self._window: deque[tuple[float, float]] = deque(maxlen=WINDOW)
         self._ratios: deque[tuple[float, float, float]] = deque(maxlen=MOST)  # U/S, max u/S, U
+        self._medians: tuple[float, float, float] = (math.nan,) * 3
         self._since = 0
         self._near = self._elevated = False
         self._raised = 1.0
@@ -130,6 +132,7 @@ class Sentinel(Hook):
     @property
     def due(self) -> bool:
         """Whether the next evaluation is exact whatever its forward pass gives."""
+        self._thresholds = self._policies()
         if self._resuming:
             return self._exact  # of the checkpoint's configuration, as it was
         return (
@@ -145,7 +148,7 @@ class Sentinel(Hook):
         """Whether a guard has not chosen its thresholds yet."""
         return any(
             policy.get(f"{name}_above") == "auto" and policy.get(f"{name}_threshold") is None
-            for policy in self._policies()
+            for policy in self._thresholds
             for name in ("stop", "flag")
         )
 
@@ -156,6 +159,7 @@ class Sentinel(Hook):
         self._last = None
         self._window.clear()
         self._ratios.clear()
+        self._take_medians()
         self._near, self._elevated, self._raised = False, False, 1.0
 
     # --- an evaluation ---------------------------------------------------------------------------
@@ -228,6 +232,7 @@ class Sentinel(Hook):
         if self._work > 0 and math.isfinite(force_delta):
             ratio = force_delta / self._work, worst / self._work, force_delta
             self._ratios.append(tuple(map(float, ratio)))  # type: ignore[arg-type]
+            self._take_medians()
 
     def _add_step(
         self,
@@ -244,12 +249,16 @@ class Sentinel(Hook):
         if not np.array_equal(cell, cell_before):
             return  # a barostat's work is none of the forces
         moved = positions - positions_before
-        if np.any(pbc) and not np.abs(moved).max() < _FAR and np.isfinite(moved).all():
-            moved = find_mic(moved, cell, pbc)[0]
+        if not np.abs(moved).max() < _FAR:
+            if pbc.any() and np.isfinite(moved).all():
+                moved = find_mic(moved, cell, pbc)[0]
+            if not np.abs(moved).max() < _FAR:  # an explosion, or the begin of another path
+                self._window.clear()  # and without a window every evaluation is exact
+                return
         work = energy - energy_before + 0.5 * float(np.vdot(forces + forces_before, moved))
         if math.isfinite(work):
             self._window.append((work * work, float(np.vdot(moved, moved))))
-        else:  # an explosion: without a window every evaluation is exact
+        else:
             self._window.clear()
 
     def _rms_work(self) -> float:
@@ -260,9 +269,14 @@ class Sentinel(Hook):
 
     def _scale(self, on: Quantity) -> float:
         """Median of U, or of the largest u_i, over S; NaN until there are enough exact values."""
+        return self._medians[on == "worst_atom"]
+
+    def _take_medians(self) -> None:
+        """Medians of the ratios, once for each exact evaluation: they take longer than all else."""
         if len(self._ratios) < FEWEST:
-            return math.nan
-        return float(np.median([ratio[on == "worst_atom"] for ratio in self._ratios]))
+            self._medians = (math.nan,) * 3
+        else:
+            self._medians = tuple(np.median(list(self._ratios), axis=0).tolist())
 
     def _is_high(self) -> bool:
         if self._pause and self._work <= SURGE * self._paused_at:
@@ -275,18 +289,18 @@ class Sentinel(Hook):
     def _limits(self) -> list[_Limit]:
         """The thresholds in force."""
         found = []
-        for policy in self._policies():
+        for policy in self._thresholds:
             stop, flag = policy.get("stop_threshold"), policy.get("flag_threshold")
             given = [
                 (value, share * value)
                 for value, share in ((stop, STOP_SHARE), (flag, FLAG_SHARE))
                 if value is not None
             ]
-            if given:
+            if given and policy.get("on") in get_args(Quantity):
                 lowest, level = (min(numbers) for numbers in zip(*given, strict=True))
                 found.append(_Limit(policy["on"], lowest, level))
         if not found and len(self._ratios) >= FEWEST:
-            unusual = UNUSUAL * float(np.median([ratio[2] for ratio in self._ratios]))
+            unusual = UNUSUAL * self._medians[2]
             found.append(_Limit("force_delta", unusual, STOP_SHARE * unusual))
         return found
 
@@ -325,6 +339,7 @@ class Sentinel(Hook):
             setattr(self, name, int(state[name]))
         self._window = deque((tuple(step) for step in state["window"]), maxlen=WINDOW)
         self._ratios = deque((tuple(ratio) for ratio in state["ratios"]), maxlen=MOST)
+        self._take_medians()
         self._since = int(state["since"])
         self._near, self._elevated = bool(state["near"]), bool(state["elevated"])
         self._raised = float(state["raised"])

@@ -10,11 +10,11 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from forcedelta.errors import ForceDeltaError
+from forcedelta.monitoring import recorded_monitoring
 from forcedelta.outputs import Named, check_outputs, refuse_existing
 from forcedelta.report.attack_figure import attack_figure, is_attack
 from forcedelta.report.audit_figures import overview, png, structure
 from forcedelta.report.digest import MOST_REMARKS, MOST_ROWS, Digest
-from forcedelta.monitoring import recorded_monitoring
 from forcedelta.versions import __version__
 from md_hooks import Action, Trajectory, drift_of
 from md_hooks.replacing import replace_files

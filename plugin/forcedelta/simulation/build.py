@@ -143,7 +143,7 @@ def _engine(
         ensemble,
         model,
         forces=settings.forces,  # type: ignore[arg-type]
-        every=settings.every,
+        every=settings.every,  # type: ignore[arg-type]
         inner=settings.inner,
         device=settings.device,
         dtype=settings.dtype,

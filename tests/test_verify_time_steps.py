@@ -90,6 +90,9 @@ def test_the_command(forcedelta, monkeypatch) -> None:
     code, out, _ = forcedelta(*arguments, "1e4")
     assert code == 0
     assert json.loads(out)["time_steps"]["largest_inner"] == 2
+    code, _, err = forcedelta("check", "acac", EXAMPLE, "--drift-bound", "2")
+    assert code == 2
+    assert "belong to --mts: pass it too, or omit them" in err
     code, _, err = forcedelta(*arguments, "-1")
     assert code == 2
     assert "--drift-bound is -1.0: give a drift above 0" in err

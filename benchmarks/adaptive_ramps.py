@@ -27,7 +27,7 @@ from md_hooks import Frame, Guard, RunResult, run
 
 NEVER = 10**9  # every=NEVER: direct forces only, after the first evaluation
 BLOCK, ROUNDS = 50, 40
-TIMES = 3.0
+TIMES = 5.0
 STEPS = 4000
 END = {"acac": 2500.0, "acac-direct": 2500.0, "mlearn": 6000.0}
 TIMESTEP = {"acac": 0.5, "acac-direct": 0.5, "mlearn": 1.0}

@@ -303,6 +303,15 @@ def test_properties_between_exact_evaluations_are_refused_by_name(acac):
     assert atoms.calc.evaluations == before + 1
 
 
+def test_another_structure_begins_with_an_exact_evaluation(acac):
+    atoms = acetylacetone(acac)
+    run(langevin(atoms), 60, [])
+    calculator = atoms.calc
+    assert not calculator.sentinel.due
+    other = atoms[[0, 1, 2]]
+    assert calculator.get_property("force_delta", other) > 0
+
+
 def test_without_adaptive_monitoring_nothing_is_added():
     atoms = acetaldehyde()
     atoms.calc = ForceDeltaCalculator(ForceDelta(calm_network()))

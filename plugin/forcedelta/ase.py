@@ -212,11 +212,20 @@ class ForceDeltaCalculator(Calculator):
                 raise ForceDeltaError("no structure to calculate: pass atoms")
         elif self.check_state(atoms):  # a direct call; get_property has set the atoms
             self.atoms, self.results = atoms.copy(), {}
+        new = self._is_new(atoms)
+        if new and self.sentinel is not None:
+            self.sentinel.begin()
         again = bool(self.results)  # same configuration, but a property is missing
-        exact = "force_delta" in self.results if again else self._is_due()
+        if again:
+            exact = "force_delta" in self.results
+        elif self.sentinel is not None:
+            exact = self.sentinel.due
+        else:
+            exact = self._count % (self.inner if self.forces == "mts" else int(self.every)) == 0
         stress = bool(atoms.pbc.all()) and self.model.stress and self.every == 1
         self._refuse(properties, atoms, exact, stress)
-        new = self._take_system(atoms)
+        if new:
+            self._take_system(atoms)
         graph = self._graph(atoms, new)
 
         def evaluate(exact: bool) -> Evaluation:
@@ -228,8 +237,6 @@ class ForceDeltaCalculator(Calculator):
         if self.sentinel is None or again:
             found = evaluate(exact)
         else:
-            if new:
-                self.sentinel.begin()
             found = evaluate_adaptively(
                 self.sentinel, evaluate, atoms.positions, atoms.cell.array, atoms.pbc
             )
@@ -251,12 +258,6 @@ class ForceDeltaCalculator(Calculator):
                 raise
             self.problem = str(error)
             return None
-
-    def _is_due(self) -> bool:
-        """Whether the next evaluation is exact, as far as is known before its forward pass."""
-        if self.sentinel is not None:
-            return self.sentinel.due
-        return self._count % (self.inner if self.forces == "mts" else int(self.every)) == 0
 
     def _results(self, found: Evaluation) -> dict[str, Any]:
         """An evaluation under ASE's names."""
@@ -309,12 +310,13 @@ class ForceDeltaCalculator(Calculator):
         """How many evaluations there are per exact one, as an argument."""
         return f"inner={self.inner}" if self.forces == "mts" else f"every={self.every!r}"
 
-    def _take_system(self, atoms: Atoms) -> bool:
-        """Remembers elements and periodicity; True if they differ from the last evaluation."""
-        new = not (
+    def _is_new(self, atoms: Atoms) -> bool:
+        """Whether elements or periodicity differ from the last evaluation."""
+        return not (
             np.array_equal(atoms.numbers, self._numbers) and np.array_equal(atoms.pbc, self._pbc)
         )
-        if new:
-            check_supported(atoms.numbers, atoms.pbc, self.model)
-            self._numbers, self._pbc = atoms.numbers.copy(), atoms.pbc.copy()
-        return new
+
+    def _take_system(self, atoms: Atoms) -> None:
+        """Check and remember elements and periodicity."""
+        check_supported(atoms.numbers, atoms.pbc, self.model)
+        self._numbers, self._pbc = atoms.numbers.copy(), atoms.pbc.copy()

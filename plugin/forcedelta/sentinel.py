@@ -109,7 +109,10 @@ class Sentinel(Hook):
         self.estimate = math.nan
         self._policies: Callable[[], list[dict[str, Any]]] = list
         self._thresholds: list[dict[str, Any]] = []  # of the guards, at the present evaluation
-        self._window: deque[tuple[float, float]] = deque(maxlen=WINDOW)
+        self._given: list[_Limit] = []
+        self._scheduled: bool | None = None
+        self._squares: deque[float] = deque(maxlen=WINDOW)  # w^2, eV^2
+        self._lengths: deque[float] = deque(maxlen=WINDOW)  # |dr|^2, Å^2
         self._ratios: deque[tuple[float, float, float]] = deque(maxlen=MOST)  # U/S, max u/S, U
         self._medians: tuple[float, float, float] = (math.nan,) * 3
         self._since = 0
@@ -132,16 +135,17 @@ class Sentinel(Hook):
     @property
     def due(self) -> bool:
         """Whether the next evaluation is exact whatever its forward pass gives."""
-        self._thresholds = self._policies()
+        self._read_thresholds()
         if self._resuming:
             return self._exact  # of the checkpoint's configuration, as it was
-        return (
+        self._scheduled = (
             self._last is None
             or self._near
             or self._since + 1 >= (SOON if self._elevated else AT_LEAST_EVERY)
             or len(self._ratios) < FEWEST
             or self._undecided
         )
+        return self._scheduled
 
     @property
     def _undecided(self) -> bool:
@@ -157,7 +161,7 @@ class Sentinel(Hook):
         if self._resuming:
             return
         self._last = None
-        self._window.clear()
+        self._forget_steps()
         self._ratios.clear()
         self._take_medians()
         self._near, self._elevated, self._raised = False, False, 1.0
@@ -187,7 +191,8 @@ class Sentinel(Hook):
         if self._repeated:  # the configuration of the checkpoint
             self._last = (energy, forces, positions.copy(), cell.copy())
             return self._exact
-        scheduled = self.due
+        scheduled = self.due if self._scheduled is None else self._scheduled
+        self._scheduled = None
         self._since += 1
         self.evaluations += 1
         self._add_step(energy, forces, positions, cell, pbc)
@@ -246,26 +251,30 @@ class Sentinel(Hook):
         if self._last is None:
             return
         energy_before, forces_before, positions_before, cell_before = self._last
-        if not np.array_equal(cell, cell_before):
+        if (cell != cell_before).any():
             return  # a barostat's work is none of the forces
         moved = positions - positions_before
         if not np.abs(moved).max() < _FAR:
             if pbc.any() and np.isfinite(moved).all():
                 moved = find_mic(moved, cell, pbc)[0]
             if not np.abs(moved).max() < _FAR:  # an explosion, or the begin of another path
-                self._window.clear()  # and without a window every evaluation is exact
+                self._forget_steps()  # and without a window every evaluation is exact
                 return
         work = energy - energy_before + 0.5 * float(np.vdot(forces + forces_before, moved))
         if math.isfinite(work):
-            self._window.append((work * work, float(np.vdot(moved, moved))))
+            self._squares.append(work * work)
+            self._lengths.append(float(np.vdot(moved, moved)))
         else:
-            self._window.clear()
+            self._forget_steps()
 
     def _rms_work(self) -> float:
         """S of the window, eV/Å; NaN if nothing has moved."""
-        work = math.fsum(step[0] for step in self._window)
-        moved = math.fsum(step[1] for step in self._window)
-        return math.sqrt(work / moved) if moved > 0 else math.nan
+        moved = math.fsum(self._lengths)
+        return math.sqrt(math.fsum(self._squares) / moved) if moved > 0 else math.nan
+
+    def _forget_steps(self) -> None:
+        self._squares.clear()
+        self._lengths.clear()
 
     def _scale(self, on: Quantity) -> float:
         """Median of U, or of the largest u_i, over S; NaN until there are enough exact values."""
@@ -288,8 +297,19 @@ class Sentinel(Hook):
 
     def _limits(self) -> list[_Limit]:
         """The thresholds in force."""
-        found = []
-        for policy in self._thresholds:
+        if self._given or len(self._ratios) < FEWEST:
+            return self._given
+        unusual = UNUSUAL * self._medians[2]
+        return [_Limit("force_delta", unusual, STOP_SHARE * unusual)]
+
+    def _read_thresholds(self) -> None:
+        """Take the thresholds of the guards at the present evaluation."""
+        policies = self._policies()
+        if policies == self._thresholds:
+            return
+        self._thresholds = policies
+        self._given = []
+        for policy in policies:
             stop, flag = policy.get("stop_threshold"), policy.get("flag_threshold")
             given = [
                 (value, share * value)
@@ -298,11 +318,7 @@ class Sentinel(Hook):
             ]
             if given and policy.get("on") in get_args(Quantity):
                 lowest, level = (min(numbers) for numbers in zip(*given, strict=True))
-                found.append(_Limit(policy["on"], lowest, level))
-        if not found and len(self._ratios) >= FEWEST:
-            unusual = UNUSUAL * self._medians[2]
-            found.append(_Limit("force_delta", unusual, STOP_SHARE * unusual))
-        return found
+                self._given.append(_Limit(policy["on"], lowest, level))
 
     # --- as a hook -------------------------------------------------------------------------------
 
@@ -322,7 +338,7 @@ class Sentinel(Hook):
         """Everything that the next decision depends on, JSON-able, for a restart."""
         return {
             **self.counts(),
-            "window": [list(step) for step in self._window],
+            "window": [list(step) for step in zip(self._squares, self._lengths, strict=True)],
             "ratios": [list(ratio) for ratio in self._ratios],
             "since": self._since,
             "near": self._near,
@@ -337,7 +353,9 @@ class Sentinel(Hook):
         """Restore a state of `state_dict`: the next evaluation is that of the checkpoint's step."""
         for name in COUNTS:
             setattr(self, name, int(state[name]))
-        self._window = deque((tuple(step) for step in state["window"]), maxlen=WINDOW)
+        self._forget_steps()
+        self._squares.extend(step[0] for step in state["window"])
+        self._lengths.extend(step[1] for step in state["window"])
         self._ratios = deque((tuple(ratio) for ratio in state["ratios"]), maxlen=MOST)
         self._take_medians()
         self._since = int(state["since"])

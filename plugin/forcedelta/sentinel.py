@@ -160,7 +160,7 @@ class Sentinel(Hook):
         """Forget the path, unless a restart comes next: the next evaluation is of another system."""
         if self._resuming:
             return
-        self._last = None
+        self._last = self._scheduled = None
         self._forget_steps()
         self._ratios.clear()
         self._take_medians()

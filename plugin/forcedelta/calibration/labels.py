@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from ase import Atoms
@@ -16,8 +16,10 @@ from tqdm import tqdm
 from md_hooks.foreign_fields import number
 
 from ..errors import ForceDeltaError
+from .atom_errors import LabelledAtoms
 from .labelled_files import LabelledFrame, read_frames, reference_forces
 from .runs import runs_of
+from .signals import ENERGY, Signals, composition
 
 if TYPE_CHECKING:
     from ..ase import ForceDeltaCalculator
@@ -42,6 +44,8 @@ class Labels:
         time: in that run, fs, or the step; NaN where unknown [n].
         model: name and weights_hash of the model.
         reference: method of the labels, None if unknown.
+        signals: from which the error is predicted; None if they were not read.
+        atoms: u_i and errors of the atoms of each frame; empty where unknown.
     """
 
     force_delta: Array
@@ -52,6 +56,8 @@ class Labels:
     time: Array
     model: dict[str, str]
     reference: str | None
+    signals: Signals | None = None
+    atoms: list[LabelledAtoms] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.force_delta)
@@ -63,7 +69,32 @@ class Labels:
             for field in fields(self)
             if isinstance(getattr(self, field.name), np.ndarray)
         }
-        return replace(self, **arrays, source=[self.source[index] for index in indices])
+        return replace(
+            self,
+            **arrays,
+            source=[self.source[index] for index in indices],
+            signals=None if self.signals is None else self.signals.subset(indices),
+            atoms=[self.atoms[index] for index in indices] if self.atoms else [],
+        )
+
+
+class Prediction(NamedTuple):
+    """What the model says of a frame.
+
+    Attributes:
+        force_delta: U, eV/Å.
+        energy: per atom, eV; NaN where unknown.
+        direct: direct forces [N, 3], eV/Å.
+        u: u_i [N], eV/Å; None where unknown.
+        expected_error: mean of the force errors that the model itself expects, eV/Å; NaN where
+            unknown.
+    """
+
+    force_delta: float
+    energy: float
+    direct: Array
+    u: Array | None
+    expected_error: float
 
 
 def read_labels(
@@ -128,8 +159,7 @@ def _labels(frames: list[LabelledFrame], calculator: ForceDeltaCalculator | None
             "name": calculator.model.name,
             "weights_hash": calculator.model.weights_hash,
         }
-    force_delta, energy, direct = zip(*rows, strict=True)
-    errors = [predicted - frame.forces for predicted, frame in zip(direct, frames, strict=True)]
+    errors = [row.direct - frame.forces for row, frame in zip(rows, frames, strict=True)]
     if all(np.abs(error).max() < SAME for error in errors):
         raise ForceDeltaError(
             "the forces of the frames are predictions of the model, not of a reference: label the "
@@ -140,20 +170,39 @@ def _labels(frames: list[LabelledFrame], calculator: ForceDeltaCalculator | None
             "the reference forces of all frames are zero: label the frames first (forcedelta recalc)"
         )
     sources, times = runs_of(frames)
+    force_delta = np.array([row.force_delta for row in rows])
+    force_rms = np.array([_rms(row.direct) for row in rows])
+    energy = np.array([row.energy for row in rows])
+    known = {
+        "force_delta": force_delta,
+        "worst_atom": np.array([np.nan if row.u is None else row.u.max() for row in rows]),
+        ENERGY: energy,
+        "force_rms": force_rms,
+        "expected_error": np.array([row.expected_error for row in rows]),
+    }
     return Labels(
-        force_delta=np.array(force_delta),
+        force_delta=force_delta,
         epsilon=np.array([_rms(error) for error in errors]),
-        force_rms=np.array([_rms(predicted) for predicted in direct]),
-        energy=_above_the_lowest([frame.atoms for frame in frames], np.array(energy)),
+        force_rms=force_rms,
+        energy=_above_the_lowest([frame.atoms for frame in frames], energy),
         source=sources,
         time=times,
         model=model,
         reference=reference,
+        signals=Signals(
+            {name: column for name, column in known.items() if np.isfinite(column).all()},
+            [composition(frame.atoms.numbers) for frame in frames],
+        ),
+        atoms=[
+            LabelledAtoms(frame.atoms.numbers, row.u, np.sqrt(np.mean(error**2, axis=1)))
+            for frame, row, error in zip(frames, rows, errors, strict=True)
+            if row.u is not None
+        ],
     )
 
 
-def _stored(frame: LabelledFrame) -> tuple[float, float, Array]:
-    """U, the predicted energy per atom and the direct forces stored in the file."""
+def _stored(frame: LabelledFrame) -> Prediction:
+    """The predictions stored in the file."""
     info, arrays = frame.atoms.info, frame.atoms.arrays
     missing = [name for name in ("force_delta", "model", "weights_hash") if name not in info]
     if "direct_forces" not in arrays:
@@ -170,12 +219,25 @@ def _stored(frame: LabelledFrame) -> tuple[float, float, Array]:
         )
     if not (np.isfinite(force_delta) and np.isfinite(direct).all()):
         raise ForceDeltaError(f"{frame.where} has a prediction that is not finite: remove it")
-    return force_delta, number(info.get("model_energy")) / len(frame.atoms), direct.astype(float)
+    return Prediction(
+        force_delta,
+        number(info.get("model_energy")) / len(frame.atoms),
+        direct.astype(float),
+        _stored_u(frame.atoms, force_delta),
+        number(info.get("expected_error")),
+    )
 
 
-def _evaluated(
-    frame: LabelledFrame, calculator: ForceDeltaCalculator
-) -> tuple[float, float, Array]:
+def _stored_u(atoms: Atoms, force_delta: float) -> Array | None:
+    """u_i [N], eV/Å, if the file has those of this U."""
+    u = np.asarray(atoms.arrays.get("force_deltas", []))
+    if u.shape != (len(atoms),) or u.dtype.kind not in "fiu" or not (u >= 0).all():
+        return None
+    same = np.isclose(_rms(u), force_delta, rtol=1e-3, atol=SAME)
+    return u.astype(float) if same else None
+
+
+def _evaluated(frame: LabelledFrame, calculator: ForceDeltaCalculator) -> Prediction:
     atoms = frame.atoms.copy()
     try:
         calculator.calculate(atoms, ["force_delta"])
@@ -185,7 +247,14 @@ def _evaluated(
     if calculator.problem is not None or not np.isfinite(results["force_delta"]):
         reason = calculator.problem or "U is not finite"
         raise ForceDeltaError(f"{frame.where} cannot be evaluated ({reason}): remove it")
-    return results["force_delta"], results["energy"] / len(atoms), results["direct_forces"]
+    expected = results.get("expected_errors")
+    return Prediction(
+        results["force_delta"],
+        results["energy"] / len(atoms),
+        results["direct_forces"],
+        results["force_deltas"],
+        np.nan if expected is None else float(expected.mean()),
+    )
 
 
 def _refuse_copies(frames: list[LabelledFrame]) -> None:

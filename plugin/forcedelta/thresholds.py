@@ -6,24 +6,33 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from md_hooks import Guard
+from md_hooks import Guard, Hook
 from md_hooks.guard import AUTO_FLAG_FACTOR, AUTO_STOP_FACTOR, BURN_IN
 from md_hooks.text import one_line
 
-from .calibration.result import Calibration, read_calibration
+from .calibration.error_hook import PredictedErrorHook
+from .calibration.error_hook import check_use as check_prediction_use
+from .calibration.predicted_error import PredictedError
+from .calibration.predicted_error_file import from_dict, read_predicted_error
+from .calibration.result import Calibration, check_model, read_calibration
 from .errors import ForceDeltaError
-from .limits import check_number
+from .limits import check_number, flag
 
 __all__ = [
     "AUTO_FLAG_FACTOR",
     "AUTO_STOP_FACTOR",
     "BURN_IN",
+    "GivenPrediction",
     "GivenThreshold",
     "Patience",
     "Threshold",
     "as_number",
     "calibrations_of",
+    "check_prediction",
+    "error_hooks",
+    "explained",
     "guard_of",
+    "prediction_of",
     "stored_guard_settings",
     "threshold_of",
     "with_stored_guard_settings",
@@ -39,6 +48,10 @@ Patience = tuple[int, int]
 """(k, n): stop when k of the last n frames with U exceed the threshold."""
 
 NAMES = ("stop_above", "flag_above")
+ERROR_NAMES = ("stop_error", "flag_error")
+
+GivenPrediction = PredictedError | str | Path | None
+"""A predicted error, or the file of a calibration that holds one."""
 
 
 class GuardSettings(Protocol):
@@ -58,6 +71,12 @@ class GuardSettings(Protocol):
     def flag_factor(self) -> float: ...
     @property
     def burn_in(self) -> int: ...
+    @property
+    def calibration(self) -> PredictedError | None: ...
+    @property
+    def stop_error(self) -> float | None: ...
+    @property
+    def flag_error(self) -> float | None: ...
 
 
 def threshold_of(given: GivenThreshold) -> Threshold:
@@ -124,6 +143,76 @@ def guard_of(settings: GuardSettings, temperature: float | None = None) -> Guard
     )
 
 
+def prediction_of(given: GivenPrediction) -> PredictedError | None:
+    """A predicted error; files are read.
+
+    Raises:
+        ForceDeltaError: the file holds none.
+    """
+    if isinstance(given, str | Path):
+        return read_predicted_error(given)
+    return given
+
+
+def error_hooks(settings: GuardSettings) -> list[Hook]:
+    """The hooks that predict the error of each frame and guard on it; none without a calibration.
+
+    Raises:
+        ForceDeltaError: a threshold on the error without a calibration, or thresholds out of range.
+    """
+    thresholds = {name: getattr(settings, name) for name in ERROR_NAMES}
+    given = [name for name, value in thresholds.items() if value is not None]
+    for name in given:
+        check_number(name, thresholds[name], flag(name))
+    if settings.calibration is None:
+        if given:
+            raise ForceDeltaError(
+                f"{flag(given[0])} needs a predicted error: pass --calibration with a file of "
+                "'forcedelta calibrate'"
+            )
+        return []
+    stop, flagged = thresholds.values()
+    if stop is not None and flagged is not None and flagged >= stop:
+        raise ForceDeltaError(
+            f"--flag-error {flagged:g} must be below --stop-error {stop:g}: exchange the two"
+        )
+    hook = PredictedErrorHook(settings.calibration, flag_outside=flagged is not None)
+    guard = Guard(stop, flagged, on="predicted_error", patience=settings.patience)
+    return [hook, *([guard] if given else [])]
+
+
+def check_prediction(
+    settings: GuardSettings, name: str, weights_hash: str, forces: str = "direct"
+) -> None:
+    """Refuse a run or an audit for which the predicted error does not hold.
+
+    Args:
+        settings: of the run or audit.
+        name, weights_hash: of the model in use.
+        forces: that drive the run.
+
+    Raises:
+        ForceDeltaError: another model, or other forces.
+    """
+    if settings.calibration is not None:
+        check_model(settings.calibration.model, name, weights_hash)
+        check_prediction_use(settings.calibration, forces)
+
+
+def explained(settings: GuardSettings) -> list[str]:
+    """What the numbers of a calibrated guard mean, one sentence each."""
+    lines = [found.guarantee for found in calibrations_of(settings).values()]
+    if settings.calibration is not None:
+        quality = settings.calibration.quality
+        typical = quality.get("factor")
+        known = f", typically within a factor of {typical:.2f}" if type(typical) is float else ""
+        lines.append(
+            f"The predicted error is an estimate for each frame{known}; a threshold on it bounds no "
+            f"risk. {settings.calibration.guarantee}"
+        )
+    return lines
+
+
 def calibrations_of(settings: GuardSettings) -> dict[str, Calibration]:
     """The calibrations that define thresholds, by the name of the setting."""
     given = {name: getattr(settings, name) for name in NAMES}
@@ -133,7 +222,8 @@ def calibrations_of(settings: GuardSettings) -> dict[str, Calibration]:
 def stored_guard_settings(settings: GuardSettings) -> dict[str, Any]:
     """Thresholds and patience in their stored form, the syntax of the command line.
 
-    A calibration is stored as its threshold, so a continued run does not need the calibration.
+    A calibration is stored as its threshold, and a predicted error with all of its numbers, so a
+    continued run does not need the file of the calibration.
     """
     numbers = {name: as_number(name, getattr(settings, name)) for name in NAMES}
     k, n = settings.patience
@@ -143,6 +233,7 @@ def stored_guard_settings(settings: GuardSettings) -> dict[str, Any]:
             for name, value in numbers.items()
         },
         "patience": f"{k}/{n}",
+        **({} if settings.calibration is None else {"calibration": settings.calibration.as_dict()}),
     }
 
 
@@ -160,6 +251,8 @@ def with_stored_guard_settings(stored: Mapping[str, Any], where: str) -> dict[st
     for name in NAMES:
         if name in stored:
             read[name] = _stored_threshold(name, stored[name], where)
+    if stored.get("calibration") is not None:
+        read["calibration"] = from_dict(stored["calibration"], where)
     if "patience" in stored:
         read["patience"] = _stored_patience(stored["patience"], where)
     return read

@@ -90,6 +90,8 @@ class AuditResult:
         message: the guard's reason if it ended the audit, or what interrupted it.
         problem: what the user must correct: nothing could be audited, or no threshold was chosen.
         refused: why "auto" chose no threshold from the burn-in.
+        predicted_error: see `md_hooks.predicted_error.predicted_summary`; None without a
+            calibration.
     """
 
     trajectory: str
@@ -110,6 +112,7 @@ class AuditResult:
     message: str = ""
     problem: str = ""
     refused: str = ""
+    predicted_error: dict[str, float] | None = None
 
     @property
     def symmetric(self) -> int:
@@ -122,6 +125,12 @@ class AuditResult:
         parts = [f"{self.audited} frames audited"]
         if self.largest is not None:
             parts.append(f"largest U {self.largest:.4g} eV/Å at step {self.largest_step}")
+        if self.predicted_error:
+            found = self.predicted_error
+            parts.append(
+                f"predicted error {found['median']:.2g} eV/Å in the median and {found['maximum']:.2g} at "
+                f"most, extrapolated in {found['outside']:.0f}"
+            )
         if self.flag_threshold is not None:
             parts.append(f"{self.flagged} flagged (above {self.flag_threshold:.4g} eV/Å)")
         if self.refused:

@@ -103,9 +103,7 @@ def fit_signals(signals: Signals, target: Array) -> Coefficients:
 def _coefficients(
     found: LogLinear, compositions: Sequence[str], energies: Mapping[str, float]
 ) -> Coefficients:
-    slopes = {
-        name: _rounded(slope) for name, slope in zip(found.names, found.slopes, strict=True)
-    }
+    slopes = {name: _rounded(slope) for name, slope in zip(found.names, found.slopes, strict=True)}
     offsets = {name: slopes.pop(f"offset of {name}") for name in compositions}
     return Coefficients(_rounded(found.intercept), slopes, offsets, dict(energies))
 
@@ -116,9 +114,7 @@ def cross_validated(signals: Signals, target: Array, fold: Indices) -> list[Coef
     return [fit_signals(signals.subset(kept), target[kept]) for kept in rows]
 
 
-def left_out_predictions(
-    found: Sequence[Coefficients], signals: Signals, fold: Indices
-) -> Array:
+def left_out_predictions(found: Sequence[Coefficients], signals: Signals, fold: Indices) -> Array:
     """log eps [n] of each label, from the fit that left it out."""
     return np.array([one.log_error(signals) for one in found])[fold, np.arange(len(fold))]
 

@@ -73,7 +73,8 @@ def fit(
                 best = found
         if size == 1:
             single = best
-    assert single is not None and best is not None
+    assert single is not None
+    assert best is not None
     gain = np.abs(single[2]) - np.abs(best[2])
     noise = STANDARD_ERRORS * gain.std() / np.sqrt(len(gain))
     columns, slopes, residuals = best if gain.mean() > noise else single

@@ -84,7 +84,9 @@ def from_dict(entries: Any, where: str) -> PredictedError:
     if any(name not in ranges for one in [fit, *folds] for name in one.slopes):
         raise read.wrong("ranges", sorted(ranges), "the ranges of all signals of the fit")
     return PredictedError(
-        model={key: read.string(f"model {key}", model.get(key)) for key in ("name", "weights_hash")},
+        model={
+            key: read.string(f"model {key}", model.get(key)) for key in ("name", "weights_hash")
+        },
         fit=fit,
         folds=folds,
         residuals=residuals,

@@ -16,6 +16,7 @@ from forcedelta.report.audit_figures import overview, png, structure
 from forcedelta.report.digest import MOST_REMARKS, MOST_ROWS, Digest
 from forcedelta.versions import __version__
 from md_hooks import Action, Trajectory
+from md_hooks.predicted_error import predicted_summary
 from md_hooks.replacing import replace_files
 from md_hooks.text import printable
 
@@ -145,6 +146,8 @@ def _section(digest: Digest, pictures: dict[str, bytes]) -> dict[str, Any]:
         "policies": digest.trajectory.policies,
         "outcome": digest.trajectory.outcome,
         "quantiles": digest.quantiles(),
+        "predicted": predicted_summary(digest.series),
+        "prediction": digest.settings.get("calibration") or {},
         "model": model,
         "calibrations": digest.settings.get("calibrations", {}),
         "facts": [(title, metadata[key]) for key, title in _FACTS if metadata.get(key)],

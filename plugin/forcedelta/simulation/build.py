@@ -22,6 +22,7 @@ from ..graph import charge_and_spin
 from ..installing import command
 from ..models import LoadedModel, load_model
 from ..structures import checked_structure, constraints_of, continued_structure, read_structure
+from ..thresholds import check_prediction
 from .ase_engine import ASEEngine
 from .resolve import RunPlan
 from .settings import RunSettings
@@ -78,6 +79,7 @@ def build(plan: RunPlan, structure: str | Path | Atoms | None, model: LoadedMode
     loaded = _load(settings, model)
     for calibration in plan.calibrations.values():
         calibration.check_use(loaded.name, loaded.weights_hash, settings.on, settings.forces)
+    check_prediction(settings, loaded.name, loaded.weights_hash, settings.forces)
     settings = _with_charge_and_spin(settings, atoms, loaded)
     if checkpoint is None:
         check_structure(atoms, loaded)

@@ -29,11 +29,11 @@ if TYPE_CHECKING:
     from forcedelta.calibration.error_hook import PredictedErrorHook
     from forcedelta.calibration.predicted_error_file import read_predicted_error
     from forcedelta.calibration.result import Calibration, read_calibration
-    from forcedelta.calibration.suggest import suggest
     from forcedelta.comparison.compare import compare
     from forcedelta.evaluation import Evaluation, Evaluator
     from forcedelta.force_delta import ForceDelta, epsilon
     from forcedelta.labelling.label_frames import label
+    from forcedelta.labelling.selection.stratified import suggest
     from forcedelta.models import LoadedModel, load_model
     from forcedelta.openmm.export import export
     from forcedelta.screening.many import screen
@@ -113,7 +113,7 @@ _HOMES = {
     "read_calibration": "forcedelta.calibration.result",
     "read_predicted_error": "forcedelta.calibration.predicted_error_file",
     "screen": "forcedelta.screening.many",
-    "suggest": "forcedelta.calibration.suggest",
+    "suggest": "forcedelta.labelling.selection.stratified",
 }
 _PACKAGES = ("ase", "audit", "openmm")
 

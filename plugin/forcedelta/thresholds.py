@@ -6,33 +6,27 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from md_hooks import Guard, Hook
+from md_hooks import Guard
 from md_hooks.guard import AUTO_FLAG_FACTOR, AUTO_STOP_FACTOR, BURN_IN
 from md_hooks.text import one_line
 
-from .calibration.error_hook import PredictedErrorHook
-from .calibration.error_hook import check_use as check_prediction_use
 from .calibration.predicted_error import PredictedError
-from .calibration.predicted_error_file import from_dict, read_predicted_error
-from .calibration.result import Calibration, check_model, read_calibration
+from .calibration.predicted_error_file import from_dict
+from .calibration.result import Calibration, read_calibration
 from .errors import ForceDeltaError
-from .limits import check_number, flag
+from .limits import check_number
 
 __all__ = [
     "AUTO_FLAG_FACTOR",
     "AUTO_STOP_FACTOR",
     "BURN_IN",
-    "GivenPrediction",
     "GivenThreshold",
     "Patience",
     "Threshold",
     "as_number",
     "calibrations_of",
-    "check_prediction",
-    "error_hooks",
     "explained",
     "guard_of",
-    "prediction_of",
     "stored_guard_settings",
     "threshold_of",
     "with_stored_guard_settings",
@@ -48,10 +42,6 @@ Patience = tuple[int, int]
 """(k, n): stop when k of the last n frames with U exceed the threshold."""
 
 NAMES = ("stop_above", "flag_above")
-ERROR_NAMES = ("stop_error", "flag_error")
-
-GivenPrediction = PredictedError | str | Path | None
-"""A predicted error, or the file of a calibration that holds one."""
 
 
 class GuardSettings(Protocol):
@@ -73,10 +63,6 @@ class GuardSettings(Protocol):
     def burn_in(self) -> int: ...
     @property
     def calibration(self) -> PredictedError | None: ...
-    @property
-    def stop_error(self) -> float | None: ...
-    @property
-    def flag_error(self) -> float | None: ...
 
 
 def threshold_of(given: GivenThreshold) -> Threshold:
@@ -141,62 +127,6 @@ def guard_of(settings: GuardSettings, temperature: float | None = None) -> Guard
         burn_in=settings.burn_in,
         temperature=temperature,
     )
-
-
-def prediction_of(given: GivenPrediction) -> PredictedError | None:
-    """A predicted error; files are read.
-
-    Raises:
-        ForceDeltaError: the file holds none.
-    """
-    if isinstance(given, str | Path):
-        return read_predicted_error(given)
-    return given
-
-
-def error_hooks(settings: GuardSettings) -> list[Hook]:
-    """The hooks that predict the error of each frame and guard on it; none without a calibration.
-
-    Raises:
-        ForceDeltaError: a threshold on the error without a calibration, or thresholds out of range.
-    """
-    thresholds = {name: getattr(settings, name) for name in ERROR_NAMES}
-    given = [name for name, value in thresholds.items() if value is not None]
-    for name in given:
-        check_number(name, thresholds[name], flag(name))
-    if settings.calibration is None:
-        if given:
-            raise ForceDeltaError(
-                f"{flag(given[0])} needs a predicted error: pass --calibration with a file of "
-                "'forcedelta calibrate'"
-            )
-        return []
-    stop, flagged = thresholds.values()
-    if stop is not None and flagged is not None and flagged >= stop:
-        raise ForceDeltaError(
-            f"--flag-error {flagged:g} must be below --stop-error {stop:g}: exchange the two"
-        )
-    hook = PredictedErrorHook(settings.calibration, flag_outside=flagged is not None)
-    guard = Guard(stop, flagged, on="predicted_error", patience=settings.patience)
-    return [hook, *([guard] if given else [])]
-
-
-def check_prediction(
-    settings: GuardSettings, name: str, weights_hash: str, forces: str = "direct"
-) -> None:
-    """Refuse a run or an audit for which the predicted error does not hold.
-
-    Args:
-        settings: of the run or audit.
-        name, weights_hash: of the model in use.
-        forces: that drive the run.
-
-    Raises:
-        ForceDeltaError: another model, or other forces.
-    """
-    if settings.calibration is not None:
-        check_model(settings.calibration.model, name, weights_hash)
-        check_prediction_use(settings.calibration, forces)
 
 
 def explained(settings: GuardSettings) -> list[str]:

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from forcedelta.audit.result import AuditResult
 from forcedelta.audit.settings import AuditSettings, continued, just_created
+from forcedelta.calibration.error_guard import GivenPrediction, prediction_of
 from forcedelta.errors import ForceDeltaError
 from forcedelta.outputs import Named, check_outputs
 from forcedelta.restarts import check_stored_model, continued_flags
@@ -24,11 +25,9 @@ from forcedelta.thresholds import (
     AUTO_FLAG_FACTOR,
     AUTO_STOP_FACTOR,
     BURN_IN,
-    GivenPrediction,
     GivenThreshold,
     Patience,
     explained,
-    prediction_of,
     threshold_of,
 )
 from forcedelta.trajectories.opening import open_trajectory

@@ -13,12 +13,12 @@ from forcedelta.audit.continuity import Continuity
 from forcedelta.audit.evaluate import NOT_FINITE, FrameEvaluator
 from forcedelta.audit.result import AuditCounts, AuditResult
 from forcedelta.audit.settings import AuditSettings, just_created
+from forcedelta.calibration.error_guard import check_prediction
 from forcedelta.checks import check_takes_charge
 from forcedelta.errors import ForceDeltaError
 from forcedelta.evaluation import Evaluation, ExactEvaluation, model_info, not_finite, usable_device
 from forcedelta.models import LoadedModel, load_model
 from forcedelta.symmetric import forces_vanish
-from forcedelta.thresholds import check_prediction
 from forcedelta.trajectories.base import StoredFrame, StoredTrajectory, UnreadableFrame
 from forcedelta.trajectories.opening import open_trajectory
 from md_hooks import (

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from forcedelta.calibration.error_guard import error_hooks
 from forcedelta.calibration.predicted_error import PredictedError
 from forcedelta.calibration.result import Calibration
 from forcedelta.errors import ForceDeltaError
@@ -18,7 +19,6 @@ from forcedelta.thresholds import (
     Patience,
     Threshold,
     calibrations_of,
-    error_hooks,
     guard_of,
     stored_guard_settings,
     with_stored_guard_settings,

@@ -13,7 +13,6 @@ from md_hooks import Action, Frame, Hook, RunResult, Verdict
 from md_hooks.frame_description import where
 from md_hooks.predicted_error import OUTSIDE, PREDICTED
 
-from ..errors import ForceDeltaError
 from .predicted_error import UNKNOWN_COMPOSITION, PredictedError
 from .signals import WORDS, Signals, composition, frame_signals
 
@@ -134,16 +133,3 @@ class PredictedErrorHook(Hook):
         self._frames = int(state["frames"])
         self._frames_outside = int(state["frames_outside"])
         self.outside = {str(name): int(count) for name, count in state["outside"].items()}
-
-
-def check_use(predicted: PredictedError, forces: str = "direct") -> None:
-    """Refuse a run for which the prediction does not hold.
-
-    Raises:
-        ForceDeltaError: other forces than direct ones drive the run.
-    """
-    if forces != "direct":
-        raise ForceDeltaError(
-            f"the predicted error is that of the direct forces, and {forces} forces drive this run: use "
-            "--forces direct, or omit --calibration"
-        )

@@ -6,18 +6,17 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from md_hooks.foreign_fields import number
-
 from ..errors import ForceDeltaError
 from .atom_errors import LabelledAtoms
 from .labelled_files import LabelledFrame, read_frames, reference_forces
+from .predictions import SAME, evaluated_prediction, rms, stored_prediction
 from .runs import runs_of
 from .signals import ENERGY, Signals, composition
 
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 HASH_PREFIX = "hash:"
-SAME = 1e-6  # eV/Å; forces that agree this well are not those of a model and its reference
 
 
 @dataclass(frozen=True)
@@ -76,25 +74,6 @@ class Labels:
             signals=None if self.signals is None else self.signals.subset(indices),
             atoms=[self.atoms[index] for index in indices] if self.atoms else [],
         )
-
-
-class Prediction(NamedTuple):
-    """What the model says of a frame.
-
-    Attributes:
-        force_delta: U, eV/Å.
-        energy: per atom, eV; NaN where unknown.
-        direct: direct forces [N, 3], eV/Å.
-        u: u_i [N], eV/Å; None where unknown.
-        expected_error: mean of the force errors that the model itself expects, eV/Å; NaN where
-            unknown.
-    """
-
-    force_delta: float
-    energy: float
-    direct: Array
-    u: Array | None
-    expected_error: float
 
 
 def read_labels(
@@ -146,7 +125,7 @@ def _labels(frames: list[LabelledFrame], calculator: ForceDeltaCalculator | None
     _refuse_copies(frames)
     reference = _reference(frames)
     if calculator is None:
-        rows = [_stored(frame) for frame in frames]
+        rows = [stored_prediction(frame) for frame in frames]
         model = {
             key: str(_only(key, [frame.atoms.info.get(key) for frame in frames], frames))
             for key in ("model", "weights_hash")
@@ -154,7 +133,10 @@ def _labels(frames: list[LabelledFrame], calculator: ForceDeltaCalculator | None
         model = {"name": model["model"], "weights_hash": model["weights_hash"]}
         model["weights_hash"] = model["weights_hash"].removeprefix(HASH_PREFIX)
     else:
-        rows = [_evaluated(frame, calculator) for frame in tqdm(frames, "evaluating", disable=None)]
+        rows = [
+            evaluated_prediction(frame, calculator)
+            for frame in tqdm(frames, "evaluating", disable=None)
+        ]
         model = {
             "name": calculator.model.name,
             "weights_hash": calculator.model.weights_hash,
@@ -171,7 +153,7 @@ def _labels(frames: list[LabelledFrame], calculator: ForceDeltaCalculator | None
         )
     sources, times = runs_of(frames)
     force_delta = np.array([row.force_delta for row in rows])
-    force_rms = np.array([_rms(row.direct) for row in rows])
+    force_rms = np.array([rms(row.direct) for row in rows])
     energy = np.array([row.energy for row in rows])
     known = {
         "force_delta": force_delta,
@@ -182,7 +164,7 @@ def _labels(frames: list[LabelledFrame], calculator: ForceDeltaCalculator | None
     }
     return Labels(
         force_delta=force_delta,
-        epsilon=np.array([_rms(error) for error in errors]),
+        epsilon=np.array([rms(error) for error in errors]),
         force_rms=force_rms,
         energy=_above_the_lowest([frame.atoms for frame in frames], energy),
         source=sources,
@@ -198,62 +180,6 @@ def _labels(frames: list[LabelledFrame], calculator: ForceDeltaCalculator | None
             for frame, row, error in zip(frames, rows, errors, strict=True)
             if row.u is not None
         ],
-    )
-
-
-def _stored(frame: LabelledFrame) -> Prediction:
-    """The predictions stored in the file."""
-    info, arrays = frame.atoms.info, frame.atoms.arrays
-    missing = [name for name in ("force_delta", "model", "weights_hash") if name not in info]
-    if "direct_forces" not in arrays:
-        missing.append("direct_forces")
-    if missing:
-        raise ForceDeltaError(
-            f"{frame.where} has no {' and no '.join(missing)}: pass --model to evaluate all frames"
-        )
-    force_delta, direct = number(info["force_delta"]), np.asarray(arrays["direct_forces"])
-    if direct.shape != frame.forces.shape or direct.dtype.kind not in "fiu" or force_delta < 0:
-        raise ForceDeltaError(
-            f"{frame.where} has a force_delta or direct_forces that 'forcedelta' did not write: pass "
-            "--model to evaluate all frames"
-        )
-    if not (np.isfinite(force_delta) and np.isfinite(direct).all()):
-        raise ForceDeltaError(f"{frame.where} has a prediction that is not finite: remove it")
-    return Prediction(
-        force_delta,
-        number(info.get("model_energy")) / len(frame.atoms),
-        direct.astype(float),
-        _stored_u(frame.atoms, force_delta),
-        number(info.get("expected_error")),
-    )
-
-
-def _stored_u(atoms: Atoms, force_delta: float) -> Array | None:
-    """u_i [N], eV/Å, if the file has those of this U."""
-    u = np.asarray(atoms.arrays.get("force_deltas", []))
-    if u.shape != (len(atoms),) or u.dtype.kind not in "fiu" or not (u >= 0).all():
-        return None
-    same = np.isclose(_rms(u), force_delta, rtol=1e-3, atol=SAME)
-    return u.astype(float) if same else None
-
-
-def _evaluated(frame: LabelledFrame, calculator: ForceDeltaCalculator) -> Prediction:
-    atoms = frame.atoms.copy()
-    try:
-        calculator.calculate(atoms, ["force_delta"])
-    except ForceDeltaError as error:
-        raise ForceDeltaError(f"{frame.where}: {error}") from error
-    results = calculator.results
-    if calculator.problem is not None or not np.isfinite(results["force_delta"]):
-        reason = calculator.problem or "U is not finite"
-        raise ForceDeltaError(f"{frame.where} cannot be evaluated ({reason}): remove it")
-    expected = results.get("expected_errors")
-    return Prediction(
-        results["force_delta"],
-        results["energy"] / len(atoms),
-        results["direct_forces"],
-        results["force_deltas"],
-        np.nan if expected is None else float(expected.mean()),
     )
 
 
@@ -292,10 +218,6 @@ def _only(name: str, values: list[Any], frames: list[LabelledFrame]) -> Any:
                 + (", or pass --model to evaluate all frames again" if name != "reference" else "")
             )
     return values[0]
-
-
-def _rms(array: Array) -> float:
-    return float(np.sqrt(np.mean(array**2)))
 
 
 def _above_the_lowest(frames: Sequence[Atoms], energy: Array) -> Array:

@@ -162,7 +162,11 @@ class PredictedError:
 
     def as_dict(self) -> dict[str, Any]:
         """The content of its file, JSON-able."""
-        return {**asdict(self), "residuals": [list(pair) for pair in self.residuals]}
+        return {
+            **asdict(self),
+            "residuals": [list(pair) for pair in self.residuals],
+            "ranges": {name: list(pair) for name, pair in self.ranges.items()},
+        }
 
 
 def transformed(signals: Signals, energies: Mapping[str, float]) -> dict[str, Array]:

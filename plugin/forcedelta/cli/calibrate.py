@@ -200,7 +200,7 @@ def _suggest(
         raise ForceDeltaError(
             "--suggest chooses frames that have no labels yet: omit --tolerance, --model and --plot"
         )
-    from ..calibration.suggest import suggest
+    from ..labelling.selection.stratified import suggest
 
     found = suggest(files, count, out=out, overwrite=overwrite)
     if json:

@@ -12,7 +12,7 @@ from .tables import table
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from ..calibration.suggest import Suggestion
+    from ..labelling.selection.stratified import Suggestion
 
 
 def prediction_shown(found: PredictedError) -> list[str | Table]:

@@ -14,6 +14,7 @@ from md_hooks import Trajectory
 from md_hooks.atoms import bare_atoms
 
 from ..ase import ForceDeltaCalculator
+from ..calibration.error_guard import check_prediction
 from ..checks import check_structure, check_takes_charge
 from ..ensembles import EnsembleSettings, prepare
 from ..errors import ForceDeltaError
@@ -22,7 +23,6 @@ from ..graph import charge_and_spin
 from ..installing import command
 from ..models import LoadedModel, load_model
 from ..structures import checked_structure, constraints_of, continued_structure, read_structure
-from ..thresholds import check_prediction
 from .ase_engine import ASEEngine
 from .resolve import RunPlan
 from .settings import RunSettings

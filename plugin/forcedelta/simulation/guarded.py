@@ -19,17 +19,16 @@ from md_hooks import FlagStore, HookChain, Progress, Recorder, RunInfo, RunResul
 from md_hooks.hook import AnyHook
 from md_hooks.predicted_error import last_predicted
 
+from ..calibration.error_guard import GivenPrediction, prediction_of
 from ..models import LoadedModel
 from ..outputs import Named, check_outputs
 from ..thresholds import (
     AUTO_FLAG_FACTOR,
     AUTO_STOP_FACTOR,
     BURN_IN,
-    GivenPrediction,
     GivenThreshold,
     Patience,
     explained,
-    prediction_of,
     threshold_of,
 )
 from .build import Built, build

@@ -12,11 +12,12 @@ from typing import Any
 from md_hooks import Checkpoint, Guard, Hook, Trajectory, load_checkpoint
 from md_hooks.text import one_line
 
+from ..calibration.error_guard import error_hooks
 from ..calibration.result import Calibration
 from ..ensembles import EnsembleSettings, Ramp
 from ..errors import ForceDeltaError
 from ..restarts import check_stored_model, continued_flags
-from ..thresholds import calibrations_of, error_hooks, guard_of
+from ..thresholds import calibrations_of, guard_of
 from .settings import RunSettings, continued
 
 

@@ -30,12 +30,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from forcedelta.errors import ForceDeltaError
+from forcedelta.labelling.selection.candidates import Candidates, open_candidates
+from forcedelta.outputs import Named, check_outputs, refuse_existing
 from md_hooks.extxyz import frame_text
 from md_hooks.replacing import replace_file
-
-from ..errors import ForceDeltaError
-from ..labelling.selection.candidates import Candidates, open_candidates
-from ..outputs import Named, check_outputs, refuse_existing
 
 Array = NDArray[np.float64]
 
@@ -124,8 +123,8 @@ def suggest(
         guarantee=(
             f"A stratified random sample: one of each {len(pool) // count} frames in the order of U, all "
             f"drawn with the same probability. For frames like these {len(pool)}, intervals calibrated "
-            f"on them cover at least {90 - 10 / count:.1f} %, and the test behind a threshold errs on the safe side; label all of "
-            "them, as leaving some out breaks this."
+            f"on them cover at least {90 - 10 / count:.1f} %, and the test behind a threshold errs on "
+            "the safe side; label all of them, as leaving some out breaks this."
         ),
         out=None if out is None else str(out),
     )

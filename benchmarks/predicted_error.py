@@ -100,10 +100,7 @@ def one_split(labels: Labels, count: int, seed: int) -> tuple[list[float], dict[
     found = predicted_error(drawn, seed)
     centre, low, high = found.predict(rest.signals)
     error = np.maximum(rest.epsilon, FLOOR)
-    outside = [
-        bool(found.outside({n: float(c[row]) for n, c in rest.signals.columns.items()}, kind))
-        for row, kind in enumerate(rest.signals.compositions)
-    ]
+    outside = np.any(list(found.outside(rest.signals).values()), axis=0)
     inside = (low <= error) & (error <= high)
     singles = {}
     for name, column in drawn.signals.columns.items():

@@ -99,7 +99,7 @@ def test_what_a_run_records(forcedelta, files, start, error_file):
         signals = Signals({name: np.array([value]) for name, value in columns.items()}, ["H2O"])
         expected = [values[0] for values in found.predict(signals)]
         assert [frame.extra[name] for name in PREDICTED] == pytest.approx(expected, rel=1e-4)
-        assert frame.extra[OUTSIDE] == len(found.outside(columns, "H2O"))
+        assert frame.extra[OUTSIDE] == sum(out[0] for out in found.outside(signals).values())
     assert (series["predicted_error_low"] <= series["predicted_error"]).all()
     assert (series["predicted_error"] <= series["predicted_error_high"]).all()
     flagged = ase.io.read("flags.xyz", ":")
@@ -184,7 +184,7 @@ def test_audits(forcedelta, files, here, error_file):
     code, out, err = forcedelta(*given, "--json", "--report", "a.html", "--stop", "70")
     assert code == 3
     assert "a threshold on it bounds no risk" in err
-    first = json.loads(out)
+    first = json.loads(out)["audits"][0]
     assert forcedelta("audit", "--restart", "--stop", "120")[0] == 3
     series = Trajectory("audit.h5").series
     errors = series["predicted_error"]
@@ -200,9 +200,16 @@ def test_audits(forcedelta, files, here, error_file):
     assert (series["action"][(errors > 0.08) & (errors <= 0.09)] == Action.FLAG).all()
     assert first["predicted_error"]["frames"] == 70
     assert first["predicted_error"]["maximum"] == errors[:70].max()
-    page = Path("a.html").read_text()
+    assert "with a predicted error above 0.09 eV/Å or not finite, the first at step" in err
+    assert "flagged (with a predicted error above 0.08 eV/Å)" in err
+    page = " ".join(Path("a.html").read_text().split())
+    assert "with a predicted error above 0.09 eV/Å, or not finite." in page
     assert "Predicted error of the direct forces, from labels: median" in page
     assert "The intervals cover 90% of the errors" in page
+    flags = [*audit, "--calibration", error_file, "--flag-error", "0.08", "--report", "b.html"]
+    assert forcedelta(*flags, "--out", "b.h5")[0] == 0
+    page = " ".join(Path("b.html").read_text().split())
+    assert "(with a predicted error above 0.08 eV/Å, or outside the calibrated range)" in page
     code, _, err = forcedelta(
         *audit, "--restart", "--calibration", error_file, "--stop-error", "0.2"
     )

@@ -192,14 +192,17 @@ def test_runs_are_left_out_as_a_whole():
 def test_a_frame_unlike_the_labels_is_told():
     labels = labels_of("mlearn")
     found = predicted_error(labels)
-    row = {name: float(labels.signals.columns[name][0]) for name in SIGNALS}
-    kind = labels.signals.compositions[0]
-    assert found.outside(row, kind) == []
-    assert found.outside({**row, "force_delta": 50.0}, kind) == ["force_delta"]
-    assert found.outside({**row, "energy_per_atom": row["energy_per_atom"] + 9}, kind) == [
-        "energy_per_atom"
-    ]
-    assert found.outside(row, "Au") == [UNKNOWN_COMPOSITION]
+    first = labels.subset(np.array([0])).signals
+
+    def outside(kind=first.compositions[0], **other):
+        columns = {**first.columns, **{name: np.array([value]) for name, value in other.items()}}
+        return [name for name, out in found.outside(Signals(columns, [kind])).items() if out[0]]
+
+    assert outside() == []
+    assert outside(force_delta=50.0) == ["force_delta"]
+    energy = first.columns["energy_per_atom"][0]
+    assert outside(energy_per_atom=energy + 9) == ["energy_per_atom"]
+    assert outside("Au") == [UNKNOWN_COMPOSITION]
     # the offsets of elements matter: without them the labels of four elements are fitted worse
     target = np.log(np.maximum(labels.epsilon, FLOOR))
     pooled = fit_signals(Signals(labels.signals.columns, ["X"] * len(labels)), target)

@@ -253,6 +253,8 @@ class Audit:
             message=message,
             problem=self._problem() if reason == "finished" else "",
             refused=self._guard.refused or "",
+            stop_error=self._settings.stop_error,
+            flag_error=self._settings.flag_error,
             predicted_error=self._predicted(),
         )
 

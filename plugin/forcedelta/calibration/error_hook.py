@@ -61,8 +61,9 @@ class PredictedErrorHook(Hook):
             if math.isfinite(frame.energy):
                 self.predicted.predict(Signals(columns, [name]))  # says which one is missing
             return _UNKNOWN
-        values = self.predicted.predict(Signals(columns, [name]))
-        self._now = self.predicted.outside(signals, name)
+        one = Signals(columns, [name])
+        values = self.predicted.predict(one)
+        self._now = [key for key, is_out in self.predicted.outside(one).items() if is_out[0]]
         found = {key: float(value[0]) for key, value in zip(PREDICTED, values, strict=True)}
         return {**found, OUTSIDE: float(len(self._now))}
 

@@ -143,21 +143,16 @@ class PredictedError:
         centre = np.clip(self.fit.log_error(signals), *ends)
         return np.exp(centre), np.exp(ends[0]), np.exp(ends[1])
 
-    def outside(self, signals: Mapping[str, float], composition: str) -> list[str]:
-        """Signals of one frame beyond those of the labels; a prediction there is extrapolated.
+    def outside(self, signals: Signals) -> dict[str, NDArray[np.bool_]]:
+        """Of each signal, and of the composition, whether frames are beyond the labels [n].
 
-        Args:
-            signals: as of `signals.frame_signals`.
-            composition: of the frame.
+        A prediction there is extrapolated.
         """
-        found = []
-        if composition not in self.fit.energies:
-            found.append(UNKNOWN_COMPOSITION)
-        one = Signals({name: np.array([value]) for name, value in signals.items()}, [composition])
-        for name, column in transformed(one, self.fit.energies).items():
+        known = [name in self.fit.energies for name in signals.compositions]
+        found = {UNKNOWN_COMPOSITION: ~np.array(known)}
+        for name, column in transformed(signals, self.fit.energies).items():
             low, high = self.ranges.get(name, (-math.inf, math.inf))
-            if not low <= column[0] <= high:
-                found.append(name)
+            found[name] = ~((low <= column) & (column <= high))
         return found
 
     def as_dict(self) -> dict[str, Any]:

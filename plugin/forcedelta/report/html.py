@@ -147,6 +147,8 @@ def _section(digest: Digest, pictures: dict[str, bytes]) -> dict[str, Any]:
         "outcome": digest.trajectory.outcome,
         "quantiles": digest.quantiles(),
         "predicted": predicted_summary(digest.series),
+        "error_stop": digest.settings.get("stop_error"),
+        "error_flag": digest.settings.get("flag_error"),
         "prediction": digest.settings.get("calibration") or {},
         "model": model,
         "calibrations": digest.settings.get("calibrations", {}),

@@ -63,39 +63,48 @@ def fit(
     x = (x - mean) / scale
     marks = tuple(range(len(signals), len(names)))
     most = min(len(signals), max(1, len(target) // LABELS_PER_SIGNAL))
-    single: tuple[tuple[int, ...], Array, Array] | None = None
     best: tuple[tuple[int, ...], Array, Array] | None = None
+    single = None
     for size in range(1, most + 1):
-        for chosen in combinations(range(len(signals)), size):
-            columns = (*chosen, *marks)
-            found = (columns, *_ridge(x[:, columns], target))
-            if best is None or np.abs(found[2]).mean() < np.abs(best[2]).mean():
-                best = found
+        sets = [(*chosen, *marks) for chosen in combinations(range(len(signals)), size)]
+        slopes, residuals = _ridge(np.stack([x[:, columns] for columns in sets]), target)
+        loss = np.abs(residuals).mean(axis=1)
+        row = int(loss.argmin())
+        if best is None or loss[row] < np.abs(best[2]).mean():
+            best = sets[row], slopes[row], residuals[row]
         if size == 1:
             single = best
     assert single is not None
     assert best is not None
     gain = np.abs(single[2]) - np.abs(best[2])
     noise = STANDARD_ERRORS * gain.std() / np.sqrt(len(gain))
-    columns, slopes, residuals = best if gain.mean() > noise else single
+    columns, slope, residual = best if gain.mean() > noise else single
     used = list(columns)
-    slopes = slopes / scale[used]
+    slope = slope / scale[used]
     return LogLinear(
         tuple(names[column] for column in used),
-        float(target.mean() - slopes @ mean[used]),
-        tuple(float(slope) for slope in slopes),
-        residuals,
+        float(target.mean() - slope @ mean[used]),
+        tuple(float(value) for value in slope),
+        residual,
     )
 
 
 def _ridge(x: Array, target: Array) -> tuple[Array, Array]:
-    """Slopes and leave-one-out residuals [n] with the best penalty, for centred columns [n, d]."""
+    """Slopes [m, d] and leave-one-out residuals [m, n] with the best penalty of each set.
+
+    Args:
+        x: centred columns of m sets [m, n, d].
+        target: [n].
+    """
     n, centre = len(target), target.mean()
     left, sizes, right = np.linalg.svd(x, full_matrices=False)
-    projected = left.T @ (target - centre)
-    shrink = sizes**2 / (sizes**2 + n * PENALTIES)
-    hat = 1 / n + shrink @ (left**2).T
-    residuals = (target - centre - (shrink * projected) @ left.T) / np.maximum(1 - hat, 1e-9)
-    row = int(np.abs(residuals).mean(axis=1).argmin())
-    ratio = sizes / (sizes**2 + n * PENALTIES[row])
-    return right.T @ (ratio * projected), residuals[row]
+    shrink = sizes[:, None] ** 2 / (sizes[:, None] ** 2 + n * PENALTIES)
+    across = np.swapaxes(left, 1, 2)
+    projected = across @ (target - centre)
+    hat = 1 / n + shrink @ across**2
+    residuals = target - centre - (shrink * projected[:, None]) @ across
+    residuals /= np.maximum(1 - hat, 1e-9)
+    best = np.abs(residuals).mean(axis=2).argmin(axis=1)
+    ratio = sizes / (sizes**2 + n * PENALTIES[best])
+    slopes = np.einsum("mkd,mk->md", right, ratio * projected)
+    return slopes, residuals[np.arange(len(x)), best]

@@ -16,8 +16,9 @@ Light to import, as every run with ``--calibration`` reads one.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,48 @@ class Coefficients:
         x = transformed(signals, self.energies)
         start = np.array([self.offsets.get(name, 0.0) for name in signals.compositions])
         return self.intercept + sum((b * x[name] for name, b in self.slopes.items()), start)
+
+
+class Stacked:
+    """Several fits evaluated at once, as for each step of a run.
+
+    Args:
+        fits: the fits.
+    """
+
+    def __init__(self, fits: Sequence[Coefficients]) -> None:
+        self._fits = fits
+        used = [name for name in WORDS if any(name in one.slopes for one in fits)]
+        self._names = [name for name in used if name != ENERGY]
+        slopes = [[one.slopes.get(name, 0.0) for name in self._names] for one in fits]
+        self._slopes = np.array(slopes).reshape(len(fits), len(self._names))
+        self._intercept = np.array([one.intercept for one in fits])
+        self._energy = np.array([one.slopes.get(ENERGY, 0.0) for one in fits])
+        self._known: dict[str, tuple[Array, Array, Array]] = {}
+
+    def log_errors(self, signals: Signals) -> Array:
+        """log eps [fits, n]; `Coefficients.log_error` of each fit."""
+        shape = (len(self._names), len(signals))
+        x = np.array([signals.columns[name] for name in self._names]).reshape(shape)
+        found: Array = self._slopes @ np.log(np.maximum(x, FLOOR))
+        energy = signals.columns.get(ENERGY, np.zeros(len(signals)))
+        for name in set(signals.compositions):
+            rows = np.array([name == one for one in signals.compositions])
+            start, slope, mean = self._of(name)
+            found[:, rows] += start[:, None] + slope[:, None] * (energy[rows] - mean[:, None])
+        return found
+
+    def _of(self, composition: str) -> tuple[Array, Array, Array]:
+        """Intercept with offset, slope of the energy, and mean energy of a composition [fits]."""
+        if composition not in self._known:
+            known = np.array([composition in one.energies for one in self._fits])
+            self._known[composition] = (
+                self._intercept
+                + np.array([one.offsets.get(composition, 0.0) for one in self._fits]),
+                np.where(known, self._energy, 0.0),
+                np.array([one.energies.get(composition, 0.0) for one in self._fits]),
+            )
+        return self._known[composition]
 
 
 @dataclass(frozen=True)
@@ -132,16 +175,24 @@ class PredictedError:
                 f"the predicted error needs {WORDS[missing[0]]}, which the frames lack: calibrate "
                 "again, with labels evaluated by this model"
             )
-        folds = np.array([fold for fold, _ in self.residuals])
-        sizes = np.array([size for _, size in self.residuals])
-        centres = np.stack([fold.log_error(signals) for fold in self.folds])[folds]
+        folds, sizes = self._residuals
+        fitted = self._stacked.log_errors(signals)
+        centres = fitted[1:][folds]
         low, high = _ranks(len(sizes))
-        ends = (
-            np.partition(centres - sizes[:, None], low - 1, axis=0)[low - 1],
-            np.partition(centres + sizes[:, None], high - 1, axis=0)[high - 1],
-        )
-        centre = np.clip(self.fit.log_error(signals), *ends)
-        return np.exp(centre), np.exp(ends[0]), np.exp(ends[1])
+        lower = np.partition(centres - sizes, low - 1, axis=0)[low - 1]
+        upper = np.partition(centres + sizes, high - 1, axis=0)[high - 1]
+        centre = np.minimum(np.maximum(fitted[0], lower), upper)
+        return np.exp(centre), np.exp(lower), np.exp(upper)
+
+    @cached_property
+    def _residuals(self) -> tuple[NDArray[np.int64], Array]:
+        """Fold [r] and absolute residual [r, 1] of the labels."""
+        folds, sizes = zip(*self.residuals, strict=True)
+        return np.array(folds), np.array(sizes)[:, None]
+
+    @cached_property
+    def _stacked(self) -> Stacked:
+        return Stacked([self.fit, *self.folds])
 
     def outside(self, signals: Signals) -> dict[str, NDArray[np.bool_]]:
         """Of each signal, and of the composition, whether frames are beyond the labels [n].

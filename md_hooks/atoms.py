@@ -9,6 +9,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from .electronic_state import ElectronicState
 from .foreign_fields import step_of
 from .frame import Frame
+from .predicted_error import OUTSIDE, PREDICTED
 
 ATTACK = ("path", "move")
 """Scalars of a frame of an attack: the number of its path, and of the move along it."""
@@ -45,6 +46,10 @@ def bare_atoms(frame: Frame) -> Atoms:
         number = step_of(frame.extra.get(name))
         if number is not None:
             atoms.info[name] = number
+    for name in ("expected_error", *PREDICTED, OUTSIDE):
+        value = frame.extra.get(name)
+        if value is not None and value == value:
+            atoms.info[name] = float(value)
     if frame.worst_atom is not None:
         atoms.info["worst_atom"] = frame.worst_atom
     for name in ("force_deltas", "direct_forces", "conservative_forces"):

@@ -42,6 +42,7 @@ class HookChain:
         # A recorder's checkpoint states that everything up to its step is stored, so it comes after
         # the others: otherwise a killed process would lose what they had not written yet.
         self._recorder_last = sorted(self._hooks, key=_records)
+        self._annotators = [hook for hook in self._hooks if _overrides(hook, "annotate")]
         self._judges = [hook for hook in self._hooks if _overrides(hook, "__call__")]
         self._observers = [hook for hook in self._recorder_last if _overrides(hook, "observe")]
 
@@ -98,18 +99,21 @@ class HookChain:
             error.add_note(f"while closing: {second}")
 
     def dispatch(self, frame: Frame) -> Verdict:
-        """Judge a frame, show it to the observers and return the strongest verdict.
+        """Annotate and judge a frame, show it to the observers and return the strongest verdict.
 
         Every observer sees the frame even if another one raises; the first error is raised
         afterwards.
         """
+        for hook in self._annotators:
+            frame = replace(frame, extra={**frame.extra, **hook.annotate(frame)})
         strongest = CONTINUE
         for judge in self._judges:
             verdict = _as_verdict(judge, judge(frame))
             if verdict.action > strongest.action:
                 strongest = verdict
             elif verdict.action == strongest.action != Action.CONTINUE:
-                both = "; ".join(part for part in (strongest.reason, verdict.reason) if part)
+                reasons = dict.fromkeys((strongest.reason, verdict.reason))  # two guards: one NaN
+                both = "; ".join(part for part in reasons if part)
                 strongest = replace(strongest, reason=both)
         self._each(self._observers, "observe", frame, strongest)
         return strongest

@@ -9,6 +9,8 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
+from .predicted_error import PREDICTED
+
 FloatArray = NDArray[np.floating]
 
 _NOTHING: Mapping[str, float] = MappingProxyType({})
@@ -40,7 +42,8 @@ class Frame:
         conservative_forces: [N, 3] eV/Å, likewise.
         stress: (6,) eV/Å^3, Voigt order xx, yy, zz, yz, xz, xy.
         extra: further scalars of the step by name, such as "conserved_energy" in eV, the total energy
-            minus the heat of a thermostat, for ensembles that have one (NaN where not known).
+            minus the heat of a thermostat, for ensembles that have one (NaN where not known), and those
+            of `md_hooks.predicted_error`.
         why_no_force_delta: why U is missing although this frame should carry it; "" if U is present,
             was not due (between two exact evaluations), or the reason is unknown.
         charge: total charge of the structure, e; None if not given.
@@ -90,6 +93,12 @@ class Frame:
         if estimated_force_delta is not None:
             known["estimated_force_delta"] = float(estimated_force_delta)
         return known
+
+    @property
+    def predicted_error(self) -> float | None:
+        """The predicted error of the direct forces, eV/Å; None if nothing predicts one."""
+        value = self.extra.get(PREDICTED[0])
+        return None if value is None or value != value else float(value)
 
     @property
     def worst_atom(self) -> int | None:

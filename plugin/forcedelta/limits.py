@@ -84,6 +84,8 @@ LIMITS: Mapping[str, Limits] = {
     # guard
     "stop_above": _THRESHOLD,
     "flag_above": _THRESHOLD,
+    "stop_error": _THRESHOLD,
+    "flag_error": _THRESHOLD,
     "stop_factor": _FACTOR,
     "flag_factor": _FACTOR,
     "burn_in": _COUNT,
@@ -112,6 +114,7 @@ LIMITS: Mapping[str, Limits] = {
     "tolerance": Limits(1e-6, 1e6, "eV/Å", "an error"),
     "risk": _PROBABILITY,
     "confidence": _PROBABILITY,
+    "suggest": Limits(1, 10**6, noun="a whole number"),
     # training
     "report_every": _COUNT,
 }

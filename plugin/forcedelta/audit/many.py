@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from forcedelta.audit.result import AuditResult
 from forcedelta.audit.settings import AuditSettings, continued, just_created
+from forcedelta.calibration.error_guard import GivenPrediction, prediction_of
 from forcedelta.errors import ForceDeltaError
 from forcedelta.outputs import Named, check_outputs
 from forcedelta.restarts import check_stored_model, continued_flags
@@ -26,6 +27,7 @@ from forcedelta.thresholds import (
     BURN_IN,
     GivenThreshold,
     Patience,
+    explained,
     threshold_of,
 )
 from forcedelta.trajectories.opening import open_trajectory
@@ -57,6 +59,9 @@ def audit(
     stop_factor: float = AUTO_STOP_FACTOR,
     flag_factor: float = AUTO_FLAG_FACTOR,
     burn_in: int = BURN_IN,
+    calibration: GivenPrediction = None,
+    stop_error: float | None = None,
+    flag_error: float | None = None,
     end_at_stop: bool = False,
     charge: int | None = None,
     spin: int | None = None,
@@ -94,6 +99,7 @@ def audit(
             trust, compile, device, dtype, threads: see `AuditSettings`.
         stop_above, flag_above: thresholds in eV/Å, "auto", a `Calibration` or its file, or None.
         on, patience, stop_factor, flag_factor, burn_in: see `md_hooks.Guard`.
+        calibration, stop_error, flag_error: see `forcedelta.guarded_run`.
         report: HTML file to write about the audits.
         mode: "create" refuses files that exist, "restart" continues them, "overwrite" replaces them.
         executor: runs a job for each trajectory, e.g. a ProcessPoolExecutor, or Dask's
@@ -129,11 +135,14 @@ def audit(
         names, str(out), model=name, topology=None if topology is None else str(topology),
         start=start, stop=stop, every=every, stop_above=threshold_of(stop_above),
         flag_above=threshold_of(flag_above), on=on, patience=patience, stop_factor=stop_factor,
-        flag_factor=flag_factor, burn_in=burn_in, end_at_stop=end_at_stop, charge=charge, spin=spin,
+        flag_factor=flag_factor, burn_in=burn_in, calibration=prediction_of(calibration),
+        stop_error=stop_error, flag_error=flag_error, end_at_stop=end_at_stop, charge=charge, spin=spin,
         architecture=architecture, trust=trust, compile=compile, record_every=record_every,
         flags=None if flags is None else str(flags), device=device, dtype=dtype, threads=threads,
     )  # fmt: skip
-    check_files(jobs, (stop_above, flag_above), None if report is None else Path(report))
+    check_files(
+        jobs, (stop_above, flag_above, calibration), None if report is None else Path(report)
+    )
     prepare(jobs, mode, None if given is None else {*given, "trajectory"})
     record = shlex.join(sys.argv) if command is None else command
     if executor is not None:
@@ -147,8 +156,8 @@ def audit(
             results.append(audit_one(job, record, loaded, resume=resume, progress=progress))
             if results[-1].reason == "interrupted":
                 break
-    for calibration in jobs[0].calibrations.values():
-        _log.info(calibration.guarantee)
+    for line in explained(jobs[0]):
+        _log.info(line)
     if report is not None and all(result.reason != "interrupted" for result in results):
         write_report([result.out for result in results if result.audited], Path(report))
     return results
@@ -214,14 +223,14 @@ def plan(trajectories: Sequence[str], out: str, **settings: Any) -> list[AuditSe
 
 def check_files(
     jobs: Sequence[AuditSettings],
-    thresholds: Sequence[GivenThreshold],
+    calibrations: Sequence[GivenThreshold | GivenPrediction],
     report: Path | None = None,
 ) -> None:
     """Refuse outputs that are inputs, or each other, before anything is written.
 
     Args:
         jobs: of one call.
-        thresholds: as given; some may be files of calibrations.
+        calibrations: thresholds and predicted error as given; some may be files.
         report: HTML file to write about them.
 
     Raises:
@@ -232,7 +241,7 @@ def check_files(
         outputs += [Named("--out", job.out), Named("--flags", job.flags)]
         inputs += [Named("trajectory", job.trajectory), Named("topology", job.topology)]
         inputs.append(Named("model", job.model))
-    for given in thresholds:
+    for given in calibrations:
         file = given if isinstance(given, str | Path) and given != "auto" else None
         inputs.append(Named("calibration", file))
     if report is not None:

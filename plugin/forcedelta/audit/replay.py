@@ -13,6 +13,7 @@ from forcedelta.audit.continuity import Continuity
 from forcedelta.audit.evaluate import NOT_FINITE, FrameEvaluator
 from forcedelta.audit.result import AuditCounts, AuditResult
 from forcedelta.audit.settings import AuditSettings, just_created
+from forcedelta.calibration.error_guard import check_prediction
 from forcedelta.checks import check_takes_charge
 from forcedelta.errors import ForceDeltaError
 from forcedelta.evaluation import Evaluation, ExactEvaluation, model_info, not_finite, usable_device
@@ -33,6 +34,7 @@ from md_hooks import (
     load_checkpoint,
 )
 from md_hooks.electronic_state import ElectronicState
+from md_hooks.predicted_error import predicted_summary
 from md_hooks.session import Session
 from md_hooks.signals import end_after_the_step
 from md_hooks.versions import versions_of
@@ -102,6 +104,7 @@ class Audit:
         check_takes_charge(self._model, settings.charge, settings.spin)
         for found in settings.calibrations.values():
             found.check_use(self._model.name, self._model.weights_hash, settings.on)
+        check_prediction(settings, self._model.name, self._model.weights_hash)
         self._evaluate = FrameEvaluator(
             self._model, dtype, self._device, settings.charge, settings.spin
         )
@@ -174,7 +177,8 @@ class Audit:
             mode="overwrite" if self._checkpoint is None else "append",
             replay=True,
         )
-        hooks: list[Any] = [self._guard, self._counts, self._recorder]
+        predicting = settings.error_hooks()
+        hooks: list[Any] = [self._guard, *predicting, self._counts, self._recorder]
         if progress:
             hooks.append(Progress())
         if settings.flags is not None:
@@ -249,7 +253,15 @@ class Audit:
             message=message,
             problem=self._problem() if reason == "finished" else "",
             refused=self._guard.refused or "",
+            stop_error=self._settings.stop_error,
+            flag_error=self._settings.flag_error,
+            predicted_error=self._predicted(),
         )
+
+    def _predicted(self) -> dict[str, float] | None:
+        if self._settings.calibration is None or not self._counts.counts["audited"]:
+            return None
+        return predicted_summary(Trajectory(self._settings.out).series)
 
     def _problem(self) -> str:
         if not self._counts.counts["audited"]:

@@ -90,6 +90,9 @@ class AuditResult:
         message: the guard's reason if it ended the audit, or what interrupted it.
         problem: what the user must correct: nothing could be audited, or no threshold was chosen.
         refused: why "auto" chose no threshold from the burn-in.
+        stop_error, flag_error: thresholds on the predicted error, eV/Å.
+        predicted_error: see `md_hooks.predicted_error.predicted_summary`; None without a
+            calibration.
     """
 
     trajectory: str
@@ -110,6 +113,9 @@ class AuditResult:
     message: str = ""
     problem: str = ""
     refused: str = ""
+    stop_error: float | None = None
+    flag_error: float | None = None
+    predicted_error: dict[str, float] | None = None
 
     @property
     def symmetric(self) -> int:
@@ -122,17 +128,21 @@ class AuditResult:
         parts = [f"{self.audited} frames audited"]
         if self.largest is not None:
             parts.append(f"largest U {self.largest:.4g} eV/Å at step {self.largest_step}")
-        if self.flag_threshold is not None:
-            parts.append(f"{self.flagged} flagged (above {self.flag_threshold:.4g} eV/Å)")
+        if self.predicted_error:
+            found = self.predicted_error
+            parts.append(
+                f"predicted error {found['median']:.2g} eV/Å in the median and {found['maximum']:.2g} at "
+                f"most, extrapolated in {found['outside']:.0f}"
+            )
+        if above := _above(self.flag_threshold, self.flag_error):
+            parts.append(f"{self.flagged} flagged ({above})")
         if self.refused:
             parts.append(
                 f"in the burn-in {self.refused}: 'auto' chose no threshold (step "
                 f"{self.first_stop} is marked)"
             )
         elif self.stops:
-            above = "not finite"
-            if self.stop_threshold is not None:
-                above = f"above {self.stop_threshold:.4g} eV/Å or not finite"
+            above = _above(self.stop_threshold, self.stop_error, "not finite")
             parts.append(f"{self.stops} {above}, the first at step {self.first_stop}")
         parts += [
             f"{n} {_SEVERAL[kind]}"
@@ -152,3 +162,11 @@ class AuditResult:
     def as_dict(self) -> dict[str, Any]:
         """The result, JSON-able; U and thresholds in eV/Å."""
         return {**asdict(self), "remarks": dict(self.remarks)}
+
+
+def _above(u: float | None, error: float | None, *others: str) -> str:
+    """What frames above thresholds on U and on the predicted error are, eV/Å; "" without any."""
+    parts = [] if u is None else [f"above {u:.4g} eV/Å"]
+    if error is not None:
+        parts.append(f"with a predicted error above {error:.4g} eV/Å")
+    return " or ".join([*parts, *others])

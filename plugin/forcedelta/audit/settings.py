@@ -7,6 +7,8 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from forcedelta.calibration.error_guard import error_hooks
+from forcedelta.calibration.predicted_error import PredictedError
 from forcedelta.calibration.result import Calibration
 from forcedelta.errors import ForceDeltaError
 from forcedelta.limits import check_types, check_value
@@ -21,11 +23,12 @@ from forcedelta.thresholds import (
     stored_guard_settings,
     with_stored_guard_settings,
 )
-from md_hooks import Guard, HookError, Trajectory
+from md_hooks import Guard, Hook, HookError, Trajectory
 
 DEFINING = (
     "trajectory", "topology", "start", "every", "model", "architecture", "compile", "charge", "spin", "dtype",
     "stop_above", "flag_above", "on", "patience", "stop_factor", "flag_factor", "burn_in",
+    "calibration", "stop_error", "flag_error",
 )  # fmt: skip
 """Settings that a restart must not change, or its frames would not be comparable."""
 
@@ -52,6 +55,8 @@ class AuditSettings:
         spin: spin multiplicity, likewise.
         stop_above, flag_above, on, patience, stop_factor, flag_factor, burn_in: of the guard, as
             for a run.
+        calibration, stop_error, flag_error: prediction of the error and thresholds on it, as for a
+            run.
         end_at_stop: end at the first frame at which the guard would stop.
         record_every: store every Nth audited frame; None: about
             `forcedelta.audit.replay.STORED_FRAMES` in all.
@@ -80,6 +85,9 @@ class AuditSettings:
     stop_factor: float = AUTO_STOP_FACTOR
     flag_factor: float = AUTO_FLAG_FACTOR
     burn_in: int = BURN_IN
+    calibration: PredictedError | None = None
+    stop_error: float | None = None
+    flag_error: float | None = None
     end_at_stop: bool = False
     record_every: int | None = None
     flags: str | None = None
@@ -105,6 +113,14 @@ class AuditSettings:
         """
         return guard_of(self)
 
+    def error_hooks(self) -> list[Hook]:
+        """The hooks that predict errors and guard on them.
+
+        Raises:
+            ForceDeltaError: thresholds on the error without a calibration, or out of range.
+        """
+        return error_hooks(self)
+
     def check(self) -> None:
         """Check the settings without reading any file.
 
@@ -119,6 +135,7 @@ class AuditSettings:
             if entry.name not in ("stop_above", "flag_above", "patience"):  # checked by the guard
                 check_value(entry.name, getattr(self, entry.name))
         self.guard()
+        self.error_hooks()
 
 
 def continued(

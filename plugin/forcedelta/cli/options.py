@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -113,6 +114,34 @@ FlagAbove = Annotated[
         "FILE.json: as for --stop-above.",
         rich_help_panel=GUARD,
         show_default="auto with --stop-above auto, else none",
+    ),
+]
+Calibration = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE.json",
+        help="File of 'forcedelta calibrate': predict the error of the direct forces of each frame, eV/Å, "
+        "with its interval.",
+        rich_help_panel=GUARD,
+        show_default=False,
+    ),
+]
+StopError = Annotated[
+    float | None,
+    typer.Option(
+        metavar="eV/Å",
+        help="Stop above this predicted error (an audit marks the frame); needs --calibration.",
+        rich_help_panel=GUARD,
+        show_default="none",
+    ),
+]
+FlagError = Annotated[
+    float | None,
+    typer.Option(
+        metavar="eV/Å",
+        help="Flag frames above this predicted error, and those outside the calibrated range.",
+        rich_help_panel=GUARD,
+        show_default="none",
     ),
 ]
 Patience = Annotated[

@@ -11,6 +11,7 @@ from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
 from md_hooks import Action, Frame, Remark, Trajectory
+from md_hooks.predicted_error import predicted_words
 
 MOST_ROWS = 100
 """Rows of the table of flagged frames; those with the largest U are shown."""
@@ -48,7 +49,10 @@ class ElementShare:
 
 @dataclass(frozen=True)
 class Row:
-    """A frame in the table of marked frames; U in eV/Å, time in fs, temperature in K."""
+    """A frame in the table of marked frames; U in eV/Å, time in fs, temperature in K.
+
+    ``predicted`` is the predicted error in words, "" without one.
+    """
 
     step: int
     time: float
@@ -58,6 +62,7 @@ class Row:
     atom: str
     temperature: float
     action: str
+    predicted: str = ""
 
 
 class Digest:
@@ -125,6 +130,7 @@ class Digest:
             largest=float(series["force_delta_max"][place]),
             atom="" if atom < 0 else f"{chemical_symbols[int(frame.numbers[atom])]}{atom}",
             temperature=float(series["temperature"][place]),
+            predicted=predicted_words(frame.extra),
             action="flagged" if action == Action.FLAG else "stop",
         )
 

@@ -17,6 +17,7 @@ from forcedelta.report.audit_figures import overview, png, structure
 from forcedelta.report.digest import MOST_REMARKS, MOST_ROWS, Digest
 from forcedelta.versions import __version__
 from md_hooks import Action, Trajectory, drift_of
+from md_hooks.predicted_error import predicted_summary
 from md_hooks.replacing import replace_files
 from md_hooks.text import printable
 
@@ -148,6 +149,10 @@ def _section(digest: Digest, pictures: dict[str, bytes]) -> dict[str, Any]:
         "quantiles": digest.quantiles(),
         "monitoring": recorded_monitoring(digest.trajectory),
         "drift": drift_of(digest.trajectory),
+        "predicted": predicted_summary(digest.series),
+        "error_stop": digest.settings.get("stop_error"),
+        "error_flag": digest.settings.get("flag_error"),
+        "prediction": digest.settings.get("calibration") or {},
         "model": model,
         "calibrations": digest.settings.get("calibrations", {}),
         "facts": [(title, metadata[key]) for key, title in _FACTS if metadata.get(key)],

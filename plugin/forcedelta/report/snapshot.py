@@ -10,6 +10,7 @@ from ase.data import chemical_symbols
 
 from forcedelta.monitoring import recorded_monitoring
 from md_hooks import Drift, Trajectory, drift_of
+from md_hooks.predicted_error import OUTSIDE, PREDICTED, last_predicted, predicted_words
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,9 @@ class Snapshot:
         worst_atom: index of its worst atom.
         worst_element: symbol of that atom.
         worst: largest u_i, eV/Å.
+        predicted_error: of the direct forces at that step, eV/Å, by the calibration of the run.
+        predicted_error_low, predicted_error_high: its interval, eV/Å.
+        predicted_error_outside: number of signals outside the calibrated range.
         stop_threshold: eV/Å.
         flag_threshold: eV/Å.
         flagged: number of flagged frames.
@@ -47,6 +51,10 @@ class Snapshot:
     worst_atom: int | None = None
     worst_element: str | None = None
     worst: float | None = None
+    predicted_error: float | None = None
+    predicted_error_low: float | None = None
+    predicted_error_high: float | None = None
+    predicted_error_outside: float | None = None
     stop_threshold: float | None = None
     flag_threshold: float | None = None
     flagged: int = 0
@@ -57,6 +65,12 @@ class Snapshot:
     def as_dict(self) -> dict[str, Any]:
         """The numbers, JSON-able."""
         return asdict(self)
+
+    @property
+    def predicted(self) -> dict[str, float]:
+        """The predicted error as the scalars of a frame; empty without one."""
+        values = {name: getattr(self, name) for name in (*PREDICTED, OUTSIDE)}
+        return {} if self.predicted_error is None else values
 
     @property
     def state(self) -> str:
@@ -75,6 +89,8 @@ class Snapshot:
             parts.append(f"T {self.temperature:.0f} K")
         if self.force_delta is not None:
             parts.append(f"U {self.force_delta:.3f} eV/Å")
+            if error := predicted_words(self.predicted):
+                parts.append(error)
             parts.append(f"worst {self.worst_element or ''}{self.worst_atom} {self.worst:.3f}")
         for kind, value in (("stop", self.stop_threshold), ("flag", self.flag_threshold)):
             if value is not None:
@@ -114,6 +130,7 @@ def snapshot(trajectory: Trajectory) -> Snapshot:
             "worst_atom": atom,
             "worst": float(series["force_delta_max"][row]),
         }
+        known |= last_predicted(series)
         if len(trajectory):
             known["worst_element"] = chemical_symbols[int(trajectory.frame(0).numbers[atom])]
     drift = drift_of(trajectory)

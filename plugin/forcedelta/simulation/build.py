@@ -14,6 +14,7 @@ from md_hooks import Trajectory
 from md_hooks.atoms import bare_atoms
 
 from ..ase import ForceDeltaCalculator
+from ..calibration.error_guard import check_prediction
 from ..checks import check_structure, check_takes_charge
 from ..ensembles import EnsembleSettings, prepare
 from ..errors import ForceDeltaError
@@ -78,6 +79,7 @@ def build(plan: RunPlan, structure: str | Path | Atoms | None, model: LoadedMode
     loaded = _load(settings, model)
     for calibration in plan.calibrations.values():
         calibration.check_use(loaded.name, loaded.weights_hash, settings.on, settings.forces)
+    check_prediction(settings, loaded.name, loaded.weights_hash, settings.forces)
     settings = _with_charge_and_spin(settings, atoms, loaded)
     if checkpoint is None:
         check_structure(atoms, loaded)

@@ -6,7 +6,7 @@ import logging
 import shlex
 import sys
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -27,7 +27,9 @@ from md_hooks import (
     drift_of,
 )
 from md_hooks.hook import AnyHook
+from md_hooks.predicted_error import last_predicted
 
+from ..calibration.error_guard import GivenPrediction, prediction_of
 from ..models import LoadedModel
 from ..monitoring import Every
 from ..outputs import Named, check_outputs
@@ -37,6 +39,7 @@ from ..thresholds import (
     BURN_IN,
     GivenThreshold,
     Patience,
+    explained,
     threshold_of,
 )
 from .build import Built, build
@@ -62,6 +65,8 @@ class GuardedRunResult:
         flagged: number of flagged frames in the file.
         drift: drift of the conserved energy over all steps in the file; None for an ensemble without
             one, and for a run that is too short.
+        predicted: predicted error of the last step with U; see `md_hooks.predicted_error`. Empty
+            without a calibration.
     """
 
     run: RunResult
@@ -70,6 +75,7 @@ class GuardedRunResult:
     worst_element: str | None
     flagged: int
     drift: Drift | None
+    predicted: dict[str, float] = field(default_factory=dict)
 
     @property
     def reason(self) -> str:
@@ -88,6 +94,7 @@ class GuardedRunResult:
             "worst_element": self.worst_element,
             "stop_threshold": self.policy["stop_threshold"],
             "flag_threshold": self.policy["flag_threshold"],
+            **self.predicted,
             "flagged": self.flagged,
             "drift": None if self.drift is None else self.drift.value,
             "drift_error": None if self.drift is None else self.drift.error,
@@ -114,6 +121,9 @@ def guarded_run(
     stop_factor: float = AUTO_STOP_FACTOR,
     flag_factor: float = AUTO_FLAG_FACTOR,
     burn_in: int = BURN_IN,
+    calibration: GivenPrediction = None,
+    stop_error: float | None = None,
+    flag_error: float | None = None,
     engine: Literal["ase", "openmm"] = "ase",
     ensemble: Literal["nve", "langevin", "bussi", "npt"] = "langevin",
     temperature: float = 300.0,
@@ -160,6 +170,10 @@ def guarded_run(
         patience: (k, n): stop when k of the last n frames with U exceed the threshold.
         stop_factor, flag_factor: multiples of the upper end of the burn-in's usual values, for "auto".
         burn_in: number of initial steps that determine the thresholds for "auto".
+        calibration: predicts the error of the direct forces at each frame with U; a file of
+            ``forcedelta calibrate``, or a `forcedelta.calibration.predicted_error.PredictedError`.
+        stop_error, flag_error: thresholds on the predicted error, eV/Å. With ``flag_error`` frames
+            outside the calibrated range are flagged, too.
         engine: MD engine.
         ensemble: see `forcedelta.ensembles.EnsembleSettings`.
         temperature: temperature of the thermostat and the initial velocities, K.
@@ -192,13 +206,16 @@ def guarded_run(
         ForceDeltaError, HookError: invalid input; nothing has been overwritten. Errors of the model
             or of a hook during the run, after the file was closed.
     """
-    _check_outputs([out, flags], None if restart else structure, model, (stop_above, flag_above))
+    _check_outputs(
+        [out, flags], None if restart else structure, model, (stop_above, flag_above, calibration)
+    )
     settings = RunSettings(
         structure=None if isinstance(structure, Atoms) else _text(structure),
         model=model.name if isinstance(model, LoadedModel) else _text(model),
         steps=steps, out=str(out), stop_above=threshold_of(stop_above),
         flag_above=threshold_of(flag_above), on=on, patience=patience, stop_factor=stop_factor,
-        flag_factor=flag_factor, burn_in=burn_in, engine=engine, ensemble=ensemble,
+        flag_factor=flag_factor, burn_in=burn_in, calibration=prediction_of(calibration),
+        stop_error=stop_error, flag_error=flag_error, engine=engine, ensemble=ensemble,
         temperature=temperature, ramp_to=ramp_to, timestep=timestep, tau=tau, pressure=pressure,
         barostat_tau=barostat_tau, seed=seed, forces=forces, every=every, inner=inner, charge=charge, spin=spin,
         architecture=architecture, trust=trust, compile=compile, record_every=record_every,
@@ -223,11 +240,11 @@ def _check_outputs(
     outputs: list[str | Path | None],
     structure: str | Path | Atoms | None,
     model: str | Path | LoadedModel | None,
-    thresholds: tuple[GivenThreshold, GivenThreshold],
+    calibrations: Collection[GivenThreshold | GivenPrediction],
 ) -> None:
     """Refuse outputs that are inputs, or each other."""
     read = [("structure", structure), ("model", model)]
-    read += [("calibration", given) for given in thresholds if given != "auto"]  # type: ignore[misc]
+    read += [("calibration", given) for given in calibrations if given != "auto"]  # type: ignore[misc]
     check_outputs(
         [Named(*pair) for pair in zip(("--out", "--flags"), outputs, strict=True)],
         [Named(name, source) for name, source in read if isinstance(source, str | Path)],
@@ -246,6 +263,7 @@ def _run(
     chain: list[AnyHook] = [
         built.engine.hook,
         plan.guard,
+        *plan.error_hooks,
         recorder,
         *hooks,
         ThresholdLine(plan.guard),
@@ -262,8 +280,8 @@ def _run(
     if checkpoint is None and faults:
         advice = f"look with 'forcedelta check {settings.model} {settings.structure}'"
         _log.warning("%s; %s", "; ".join(faults), advice)
-    for calibration in plan.calibrations.values():
-        _log.info(calibration.guarantee)
+    for line in explained(settings):
+        _log.info(line)
     with np.errstate(over="ignore", invalid="ignore"):  # the guard handles explosions
         return built.engine.run(
             plan.steps - done, HookChain(chain), _info(plan, built, given, command), checkpoint
@@ -317,8 +335,9 @@ def _summarise(
         element = chemical_symbols[int(atoms.numbers[result.worst_atom])]
     recorded = Trajectory(settings.out)
     return GuardedRunResult(
-        result, settings, plan.guard.policy(), element, len(recorded.flags), drift_of(recorded)
-    )
+        result, settings, plan.guard.policy(), element, len(recorded.flags), drift_of(recorded),
+        last_predicted(recorded.series),
+    )  # fmt: skip
 
 
 def _text(path: str | Path | None) -> str | None:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ..calibration.predicted_error import PredictedError
 from ..errors import ForceDeltaError
 from ..limits import check_types, flag
 from ..thresholds import (
@@ -26,7 +27,7 @@ DEFINING = (
 """Settings that a continued run must share with its first part."""
 
 CONTINUED = ("device", "record_every", "threads", "stop_above", "flag_above", "on", "patience",
-             "stop_factor", "flag_factor", "steps")  # fmt: skip
+             "stop_factor", "flag_factor", "steps", "calibration", "stop_error", "flag_error")  # fmt: skip
 """Settings that a continued run takes from its file unless they are passed again."""
 
 
@@ -62,6 +63,9 @@ class RunSettings:
     stop_factor: float = AUTO_STOP_FACTOR
     flag_factor: float = AUTO_FLAG_FACTOR
     burn_in: int = BURN_IN
+    calibration: PredictedError | None = None
+    stop_error: float | None = None
+    flag_error: float | None = None
     record_every: int = 10
     flags: str | None = None
     overwrite: bool = False

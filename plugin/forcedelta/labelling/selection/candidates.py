@@ -19,6 +19,7 @@ from md_hooks import Trajectory
 from md_hooks.electronic_state import INITIAL_MOMENTS, ElectronicState
 from md_hooks.errors import HookError
 from md_hooks.foreign_fields import has_numbers, number, number_or_none, step_of, text_of
+from md_hooks.predicted_error import OUTSIDE, PREDICTED
 from md_hooks.recalculation import Journal, candidate
 from md_hooks.recalculation.journal import START
 from md_hooks.recalculation.labelled import PREDICTIONS
@@ -27,7 +28,7 @@ FloatArray = NDArray[np.float64]
 
 _FIELDS: dict[tuple[str, ...], Callable[[object], Any]] = {
     ("step", "worst_atom", "path", "move"): step_of,
-    ("time", "force_delta", "model_energy"): number_or_none,
+    ("time", "force_delta", "model_energy", "expected_error", *PREDICTED, OUTSIDE): number_or_none,
     ("run", "source", "run_id", "model", "weights_hash", "level_of_theory"): text_of,
 }
 """Fields of a flagged frame, and what they must be to be used."""

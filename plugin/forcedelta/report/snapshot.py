@@ -9,6 +9,7 @@ import numpy as np
 from ase.data import chemical_symbols
 
 from md_hooks import Trajectory
+from md_hooks.foreign_fields import finite
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Snapshot:
         message: why it ended so.
         step: the last one.
         steps: planned in total.
-        time: fs.
+        time: fs; None where unknown.
         temperature: K.
         force_delta: the last U, eV/Å.
         worst_atom: index of its worst atom.
@@ -63,7 +64,9 @@ class Snapshot:
         if self.step is None:
             return ""
         total = "" if self.steps is None else f"/{self.steps}"
-        parts = [f"step {self.step}{total}", f"{self.time:.1f} fs"]
+        parts = [f"step {self.step}{total}"]
+        if self.time is not None:
+            parts.append(f"{self.time:.1f} fs")
         if self.temperature is not None:
             parts.append(f"T {self.temperature:.0f} K")
         if self.force_delta is not None:
@@ -91,7 +94,7 @@ def snapshot(trajectory: Trajectory) -> Snapshot:
     if not len(series.get("step", ())):
         return Snapshot(**known)
     steps = trajectory.metadata.get("settings", {}).get("steps")
-    known |= {"step": int(series["step"][-1]), "steps": steps, "time": float(series["time"][-1])}
+    known |= {"step": int(series["step"][-1]), "steps": steps, "time": finite(series["time"][-1])}
     if np.isfinite(series["temperature"][-1]):  # an audited trajectory may have no velocities
         known["temperature"] = float(series["temperature"][-1])
     rows = np.flatnonzero(np.isfinite(series["force_delta"]))

@@ -26,7 +26,7 @@ class Frame:
 
     Attributes:
         step: number of the step, starting at 0.
-        time: fs; 0 if the engine has no time (a geometry optimiser).
+        time: fs; 0 if the engine has no time (a geometry optimiser), NaN if unknown.
         numbers: [N] atomic numbers.
         positions: [N, 3] Å, those at which the forces were computed.
         velocities: [N, 3] Å/fs; None if a stored trajectory has none.

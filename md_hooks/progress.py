@@ -188,7 +188,7 @@ class Progress(Hook):
         else:
             end = self._info.planned_steps
             place = f"step {frame.step}" + ("" if end is None else f"/{(self._first or 0) + end}")
-        return f"{place}  {frame.time:.1f} fs"
+        return place if math.isnan(frame.time) else f"{place}  {frame.time:.1f} fs"
 
     def _time_left(self, frame: Frame) -> str:
         """The time left at the mean pace of this run; "" while that is unknown."""

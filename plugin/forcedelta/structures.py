@@ -39,12 +39,16 @@ def read_structures(path: str | None) -> list[Atoms]:
         ForceDeltaError, HookError: as `read_structure`.
     """
     import ase.io  # takes half a second; other commands do not need it
+    from ase.io.formats import string2index
+
+    from .text_formats.reading import read_text_format
 
     if path is None:
         raise ForceDeltaError("no structure: give a file that ASE reads, e.g. molecule.xyz")
     file, at, _ = path.rpartition("@")  # ASE's syntax for one of several frames
+    named = at and not os.path.lexists(path)
     if path != "-":
-        file = file if at and not os.path.lexists(path) else path
+        file = file if named else path
         if not os.path.lexists(file):
             raise ForceDeltaError(f"{path} does not exist: give a structure file")
         check_regular(file, "give a structure file")
@@ -52,7 +56,12 @@ def read_structures(path: str | None) -> list[Atoms]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # remarks of readers are not errors
-            atoms = ase.io.read(path)
+            index = string2index(path.rpartition("@")[2]) if named else -1
+            atoms = None if path == "-" else read_text_format(file, index)
+            if atoms is None:
+                atoms = ase.io.read(file, index, do_not_split_by_at_sign=True)
+    except ForceDeltaError as error:
+        raise ForceDeltaError(f"{path}: {error}") from error
     except FileNotFoundError:
         raise ForceDeltaError(f"{path} does not exist: give a structure file") from None
     except (Exception, SystemExit) as error:  # readers of many formats, each with its own errors

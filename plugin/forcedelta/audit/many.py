@@ -49,6 +49,11 @@ def audit(
     out: str | Path = "audit.h5",
     *,
     topology: str | Path | None = None,
+    file_format: str | None = None,
+    type_map: str | None = None,
+    no_pbc: bool = False,
+    select: str | None = None,
+    timestep: float | None = None,
     start: int = 0,
     stop: int | None = None,
     every: int = 1,
@@ -95,6 +100,8 @@ def audit(
             ``mode="restart"``, where ``out`` names its trajectory.
         model: a name, the path of a file, or a model in memory (in this process only).
         out: file or folder, see above.
+        file_format, type_map, no_pbc, select, timestep: how the files are read; see
+            `forcedelta.trajectories.options.ReadingOptions`.
         topology, start, stop, every, end_at_stop, record_every, flags, charge, spin, architecture,
             trust, compile, device, dtype, threads: see `AuditSettings`.
         stop_above, flag_above: thresholds in eV/Å, "auto", a `Calibration` or its file, or None.
@@ -133,6 +140,7 @@ def audit(
         raise ForceDeltaError("no model: give --model with a name of 'forcedelta models' or a path")
     jobs = plan(
         names, str(out), model=name, topology=None if topology is None else str(topology),
+        file_format=file_format, type_map=type_map, no_pbc=no_pbc, select=select, timestep=timestep,
         start=start, stop=stop, every=every, stop_above=threshold_of(stop_above),
         flag_above=threshold_of(flag_above), on=on, patience=patience, stop_factor=stop_factor,
         flag_factor=flag_factor, burn_in=burn_in, calibration=prediction_of(calibration),
@@ -345,7 +353,9 @@ def run_jobs(
         ForceDeltaError, HookError: the first error of a job, after the others; a broken executor.
     """
     for job in jobs:
-        open_trajectory(job.trajectory, job.topology).close()  # before files are replaced
+        open_trajectory(
+            job.trajectory, job.topology, job.reading
+        ).close()  # before files are replaced
     futures: dict[Future[AuditResult], int] = {}
     for k, job in enumerate(jobs):
         replaces = version_of(job.out) if overwrite else None

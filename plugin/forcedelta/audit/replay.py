@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,6 +41,8 @@ from md_hooks.session import Session
 from md_hooks.signals import end_after_the_step
 from md_hooks.versions import versions_of
 
+_log = logging.getLogger("forcedelta")
+
 STORED_FRAMES = 10_000
 """Number of frames stored of a long trajectory, besides those marked by the guard."""
 
@@ -74,7 +78,10 @@ class Audit:
         settings.check()
         self._settings = settings
         self._command = command
-        self._source: StoredTrajectory = open_trajectory(settings.trajectory, settings.topology)
+        self._source: StoredTrajectory = open_trajectory(
+            settings.trajectory, settings.topology, settings.reading
+        )
+        self._noted: set[str] = set()
         try:
             self._prepare(model, resume)
         except BaseException:
@@ -299,6 +306,11 @@ class Audit:
                 self._remark(Remark(item.index, None, "unreadable", item.reason))
             return
         step, remarks = self._continuity.number(item)
+        for note in item.notes:
+            if note not in self._noted:  # it holds for the whole file
+                self._noted.add(note)
+                self._remark(Remark(item.index, step, "reading", note))
+                _log.warning("%s: %s", self._settings.trajectory, note)
         for remark in remarks:
             self._remark(remark)
         if isinstance(answer, str):
@@ -349,7 +361,7 @@ def _frame(stored: StoredFrame, step: int, evaluation: Evaluation, state: Electr
     atoms = stored.atoms
     return Frame(
         step=step,
-        time=0.0 if stored.time is None else stored.time,
+        time=math.nan if stored.time is None else stored.time,
         numbers=atoms.numbers,
         positions=atoms.positions,
         velocities=stored.velocities,

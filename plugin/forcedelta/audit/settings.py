@@ -23,10 +23,12 @@ from forcedelta.thresholds import (
     stored_guard_settings,
     with_stored_guard_settings,
 )
+from forcedelta.trajectories.options import ReadingOptions
 from md_hooks import Guard, Hook, HookError, Trajectory
 
 DEFINING = (
-    "trajectory", "topology", "start", "every", "model", "architecture", "compile", "charge", "spin", "dtype",
+    "trajectory", "topology", "file_format", "type_map", "no_pbc", "select", "timestep",
+    "start", "every", "model", "architecture", "compile", "charge", "spin", "dtype",
     "stop_above", "flag_above", "on", "patience", "stop_factor", "flag_factor", "burn_in",
     "calibration", "stop_error", "flag_error",
 )  # fmt: skip
@@ -45,6 +47,7 @@ class AuditSettings:
     Attributes:
         trajectory: the file.
         topology: topology file for MDAnalysis; None: ASE reads the trajectory.
+        file_format, type_map, no_pbc, select, timestep: see `ReadingOptions`.
         out: the file of the audit, H5MD.
         start: first frame, counted from 0.
         stop: end before this frame; None: to the end.
@@ -70,6 +73,11 @@ class AuditSettings:
     model: str
     out: str
     topology: str | None = None
+    file_format: str | None = None
+    type_map: str | None = None
+    no_pbc: bool = False
+    select: str | None = None
+    timestep: float | None = None
     start: int = 0
     stop: int | None = None
     every: int = 1
@@ -99,6 +107,11 @@ class AuditSettings:
         """The settings as stored in the file of the audit."""
         names = (*DEFINING, *CONTINUED, "flags")
         return {name: getattr(self, name) for name in names} | stored_guard_settings(self)
+
+    @property
+    def reading(self) -> ReadingOptions:
+        """How the trajectory is read."""
+        return ReadingOptions(**{e.name: getattr(self, e.name) for e in fields(ReadingOptions)})
 
     @property
     def calibrations(self) -> dict[str, Calibration]:

@@ -85,6 +85,53 @@ def audit(
             show_default=False,
         ),
     ] = None,
+    file_format: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            metavar="NAME",
+            help="Format of TRAJ: a name of ASE ('ase info --formats'), or of MDAnalysis with --topology.",
+            rich_help_panel=_READING,
+            show_default="from name and content",
+        ),
+    ] = None,
+    type_map: Annotated[
+        str | None,
+        typer.Option(
+            metavar="1=Si,2=O",
+            help="Elements of the atom types of LAMMPS.",
+            rich_help_panel=_READING,
+            show_default=False,
+        ),
+    ] = None,
+    no_pbc: Annotated[
+        bool,
+        typer.Option(
+            "--no-pbc",
+            help="Ignore cells and periodicity, as for a molecule in the box of another program.",
+            rich_help_panel=_READING,
+        ),
+    ] = False,
+    select: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ATOMS",
+            help="Audit these atoms: indices counted from 0, as in 0:9,12, or a selection of MDAnalysis, "
+            "as in 'element C O', evaluated for the first frame.",
+            rich_help_panel=_READING,
+            show_default="all",
+        ),
+    ] = None,
+    timestep: Annotated[
+        float | None,
+        typer.Option(
+            metavar="FS",
+            help="Time between two steps, fs, or between two frames of files without steps. Replaces the "
+            "times of the file.",
+            rich_help_panel=_READING,
+            show_default="times of the file",
+        ),
+    ] = None,
     start: Annotated[
         int,
         typer.Option(metavar="N", help="First frame, counted from 0.", rich_help_panel=_READING),

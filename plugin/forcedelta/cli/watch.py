@@ -89,7 +89,9 @@ def _plot(trajectory: Trajectory) -> str:
     known = np.isfinite(u)
     if not known.any():
         return ""
-    at = trajectory.series["time"][-LAST_STEPS:][known]
+    times = trajectory.series["time"][-LAST_STEPS:]
+    timed = bool(np.isfinite(times).all())
+    at = (times if timed else trajectory.series["step"][-LAST_STEPS:])[known]
     u = u[known]
     size = shutil.get_terminal_size()
     figure = plotext.figure
@@ -102,5 +104,5 @@ def _plot(trajectory: Trajectory) -> str:
         if value is not None and value < THRESHOLD_SHOWN * u.max():
             figure.line(value)
     figure.title("U (eV/Å)")
-    figure.label("time (fs)", axis="x")
+    figure.label("time (fs)" if timed else "step", axis="x")
     return str(figure.build().string(colorless=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def draw(trajectory: Trajectory) -> Any:
     from matplotlib.figure import Figure
 
     series = trajectory.series
-    time = series["time"]
+    time = _abscissa(series)
     conserved = bool(np.isfinite(series.get(CONSERVED_ENERGY, np.empty(0))).any())
     rows = [2, 3, 2, 1.5] if conserved else [2, 3, 2]
     figure = Figure(figsize=(8, sum(rows)), layout="constrained")
@@ -64,18 +65,29 @@ def draw(trajectory: Trajectory) -> Any:
         at = time[np.searchsorted(series["step"], step)]
         for axes in panels:
             axes.axvline(at, color=STOP_COLOUR, linewidth=1.2)
+        where = f"{at:g} fs" if _timed(series) else f"step {step}"
         delta.annotate(
-            f"stopped at {at:g} fs", (at, 1), xycoords=("data", "axes fraction"),
+            f"stopped at {where}", (at, 1), xycoords=("data", "axes fraction"),
             xytext=(-5, -6), textcoords="offset points", ha="right", va="top", color=STOP_COLOUR,
         )  # fmt: skip
     for axes in panels:
         axes.grid(alpha=0.25)
     margin = 0.02 * (time[-1] - time[0]) or 1.0
     hot.set_xlim(time[0] - margin, time[-1] + margin)
-    panels[-1].set_xlabel("time (fs)")
+    panels[-1].set_xlabel("time (fs)" if _timed(series) else "step")
     figure.suptitle(_title(trajectory), fontsize=10, parse_math=False)
     figure.align_ylabels()
     return figure
+
+
+def _timed(series: Mapping[str, Any]) -> bool:
+    """Whether the times are known."""
+    return bool(np.isfinite(series["time"]).all())
+
+
+def _abscissa(series: Mapping[str, Any]) -> Any:
+    """The times (fs), or the steps where they are unknown."""
+    return series["time"] if _timed(series) else series["step"]
 
 
 def _title(trajectory: Trajectory) -> str:
@@ -90,7 +102,7 @@ def _title(trajectory: Trajectory) -> str:
 
 def _temperature(axes: Any, trajectory: Trajectory) -> None:
     series = trajectory.series
-    line(axes, series["time"], series["temperature"], color="#555555", linewidth=0.8)
+    line(axes, _abscissa(series), series["temperature"], color="#555555", linewidth=0.8)
     settings = trajectory.metadata.get("settings", {})
     if settings.get("ramp_to") is not None and "ramp_steps" in settings:
         # interpolated, so that it ends where the run does
@@ -105,7 +117,7 @@ def _temperature(axes: Any, trajectory: Trajectory) -> None:
 
 def _force_delta(axes: Any, trajectory: Trajectory) -> None:
     series = trajectory.series
-    time, u, largest = series["time"], series["force_delta"], series["force_delta_max"]
+    time, u, largest = _abscissa(series), series["force_delta"], series["force_delta_max"]
     if ESTIMATE in series:
         line(
             axes,
@@ -149,7 +161,7 @@ def _worst_atom(axes: Any, trajectory: Trajectory) -> None:
     if not known.any() or not len(trajectory):
         return
     atoms = series["worst_atom"][known]
-    axes.scatter(series["time"][known], atoms, s=3, color=U_COLOUR, linewidths=0)
+    axes.scatter(_abscissa(series)[known], atoms, s=3, color=U_COLOUR, linewidths=0)
     numbers = trajectory.frame(-1).numbers
     seen = np.unique(atoms)
     ticks = np.arange(len(numbers)) if len(numbers) <= 20 else seen

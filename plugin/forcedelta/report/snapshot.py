@@ -10,6 +10,7 @@ from ase.data import chemical_symbols
 
 from forcedelta.monitoring import recorded_monitoring
 from md_hooks import Drift, Trajectory, drift_of
+from md_hooks.foreign_fields import finite
 from md_hooks.predicted_error import OUTSIDE, PREDICTED, last_predicted, predicted_words
 
 
@@ -23,7 +24,7 @@ class Snapshot:
         message: why it ended so.
         step: the last one.
         steps: planned in total.
-        time: fs.
+        time: fs; None where unknown.
         temperature: K.
         force_delta: the last U, eV/Å.
         worst_atom: index of its worst atom.
@@ -84,7 +85,9 @@ class Snapshot:
         if self.step is None:
             return ""
         total = "" if self.steps is None else f"/{self.steps}"
-        parts = [f"step {self.step}{total}", f"{self.time:.1f} fs"]
+        parts = [f"step {self.step}{total}"]
+        if self.time is not None:
+            parts.append(f"{self.time:.1f} fs")
         if self.temperature is not None:
             parts.append(f"T {self.temperature:.0f} K")
         if self.force_delta is not None:
@@ -118,7 +121,7 @@ def snapshot(trajectory: Trajectory) -> Snapshot:
     if not len(series.get("step", ())):
         return Snapshot(**known)
     steps = trajectory.metadata.get("settings", {}).get("steps")
-    known |= {"step": int(series["step"][-1]), "steps": steps, "time": float(series["time"][-1])}
+    known |= {"step": int(series["step"][-1]), "steps": steps, "time": finite(series["time"][-1])}
     if np.isfinite(series["temperature"][-1]):  # an audited trajectory may have no velocities
         known["temperature"] = float(series["temperature"][-1])
     rows = np.flatnonzero(np.isfinite(series["force_delta"]))

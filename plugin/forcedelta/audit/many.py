@@ -31,7 +31,7 @@ from forcedelta.thresholds import (
     threshold_of,
 )
 from forcedelta.trajectories.opening import open_trajectory
-from md_hooks import Trajectory
+from md_hooks import HookError, Trajectory
 from md_hooks.progress import QuietStream, print_line
 from md_hooks.signals import completed
 
@@ -120,7 +120,8 @@ def audit(
         a result for each trajectory, in their order; an interrupted audit is the last one.
 
     Raises:
-        ForceDeltaError, HookError: invalid input. With several processes the other jobs finish first.
+        ForceDeltaError, HookError: invalid input. If a trajectory cannot be audited, the others are, and the
+            report names it, before its error is raised.
     """
     paths = [trajectories] if isinstance(trajectories, str | Path) else list(trajectories)
     names = [str(path) for path in paths]
@@ -153,21 +154,37 @@ def audit(
     )
     prepare(jobs, mode, None if given is None else {*given, "trajectory"})
     record = shlex.join(sys.argv) if command is None else command
+    failures: dict[str, Exception] = {}
     if executor is not None:
-        results = run_jobs(jobs, executor, record, overwrite=mode == "overwrite", progress=progress)
+        results = run_jobs(
+            jobs, executor, record, failures, overwrite=mode == "overwrite", progress=progress
+        )
     elif workers > 1 and len(jobs) > 1:
-        results = _in_processes(jobs, record, min(workers, len(jobs)), mode, progress)
+        results = _in_processes(jobs, record, failures, min(workers, len(jobs)), mode, progress)
     else:
         results = []
         for job in jobs:
             resume = mode != "overwrite"
-            results.append(audit_one(job, record, loaded, resume=resume, progress=progress))
+            try:
+                results.append(audit_one(job, record, loaded, resume=resume, progress=progress))
+            except (ForceDeltaError, HookError) as error:
+                failures[job.trajectory] = error
+                continue
             if results[-1].reason == "interrupted":
                 break
     for line in explained(jobs[0]):
         _log.info(line)
-    if report is not None and all(result.reason != "interrupted" for result in results):
-        write_report([result.out for result in results if result.audited], Path(report))
+    interrupted = any(result.reason == "interrupted" for result in results)
+    audited = [result.out for result in results if result.audited]
+    if report is not None and not interrupted and (audited or not failures):
+        failed = {name: str(error) for name, error in failures.items()}
+        failed |= {result.trajectory: result.problem for result in results if not result.audited}
+        write_report(audited, Path(report), failed)
+    first, *others = [*failures.values(), None]
+    for error in filter(None, others):
+        _log.warning("%s", error)
+    if first is not None:
+        raise first
     return results
 
 
@@ -185,13 +202,23 @@ def _as_begun(trajectories: list[str], model: str | None, out: str) -> tuple[lis
 
 
 def _in_processes(
-    jobs: list[AuditSettings], command: str, workers: int, mode: Mode, progress: bool
+    jobs: list[AuditSettings],
+    command: str,
+    failures: dict[str, Exception],
+    workers: int,
+    mode: Mode,
+    progress: bool,
 ) -> list[AuditResult]:
     context = multiprocessing.get_context("spawn")  # PyTorch's threads do not survive a fork
     with ProcessPoolExecutor(workers, mp_context=context) as executor:
         try:
             return run_jobs(
-                jobs, executor, command, overwrite=mode == "overwrite", progress=progress
+                jobs,
+                executor,
+                command,
+                failures,
+                overwrite=mode == "overwrite",
+                progress=progress,
             )
         except BaseException:
             executor.shutdown(wait=False, cancel_futures=True)
@@ -345,23 +372,33 @@ def version_of(path: str | Path) -> tuple[int, int] | None:
 
 
 def run_jobs(
-    jobs: list[AuditSettings], executor: Executor, command: str, *, overwrite: bool, progress: bool
+    jobs: list[AuditSettings],
+    executor: Executor,
+    command: str,
+    failures: dict[str, Exception],
+    *,
+    overwrite: bool,
+    progress: bool,
 ) -> list[AuditResult]:
     """All jobs through an executor, with a bar that counts trajectories.
 
+    Args:
+        failures: receives the errors of jobs by trajectory.
+
     Raises:
-        ForceDeltaError, HookError: the first error of a job, after the others; a broken executor.
+        ForceDeltaError: the executor broke.
     """
-    for job in jobs:
-        open_trajectory(
-            job.trajectory, job.topology, job.reading
-        ).close()  # before files are replaced
     futures: dict[Future[AuditResult], int] = {}
     for k, job in enumerate(jobs):
+        try:
+            # before its file is replaced
+            open_trajectory(job.trajectory, job.topology, job.reading).close()
+        except (ForceDeltaError, HookError) as error:
+            failures[job.trajectory] = error
+            continue
         replaces = version_of(job.out) if overwrite else None
         futures[executor.submit(audit_one, job, command, replaces=replaces)] = k
     results: list[AuditResult | None] = [None] * len(jobs)
-    first: Exception | None = None
     out = QuietStream(sys.stderr)
     bar = tqdm(
         total=len(jobs), unit="trajectory", file=out, disable=not progress or not out.isatty()
@@ -377,11 +414,9 @@ def run_jobs(
                     "continue, as nothing that was written is lost"
                 ) from error
             except Exception as error:
-                first = first or error
+                failures[jobs[k].trajectory] = error
                 continue
             bar.update()
             if progress and bar.disable:
                 print_line(result.line)
-    if first is not None:
-        raise first
     return [result for result in results if result is not None]

@@ -18,8 +18,9 @@ from md_hooks.drift import CONSERVED_ENERGY
 from md_hooks.replacing import replace_file
 from md_hooks.text import printable
 
-FLAG_COLOUR, STOP_COLOUR, U_COLOUR, ATOM_COLOUR = "#e08a00", "#c1272d", "#1f5a99", "#8fb8de"
-ESTIMATE_COLOUR = "#bbbbbb"
+FLAG_COLOUR, STOP_COLOUR, U_COLOUR, ATOM_COLOUR = "#b86e00", "#c1272d", "#1f5a99", "#5f93c4"
+ESTIMATE_COLOUR = "#8a8a8a"
+"""All with a contrast of 3 or more to white, as WCAG 2.2 asks of graphics (1.4.11)."""
 MOST_POINTS = 4000
 """More points than this are drawn as the range of each block, which looks the same."""
 

@@ -88,7 +88,8 @@ def test_outer_steps_have_a_stress_and_inner_ones_refuse_it() -> None:
         atoms.get_stress()
 
 
-def test_an_evaluation_elsewhere_does_not_spoil_the_next_outer_step() -> None:
+@pytest.mark.parametrize("again", [False, True])
+def test_an_evaluation_elsewhere_does_not_spoil_the_next_outer_step(again: bool) -> None:
     """An observer that displaces the atoms and puts them back makes an evaluation of its own."""
     plain, watched = moving(), moving()
     integrator("nve", plain).run(3 * M)
@@ -99,6 +100,8 @@ def test_an_evaluation_elsewhere_does_not_spoil_the_next_outer_step() -> None:
         watched.positions += 0.01
         watched.get_potential_energy()
         watched.positions[:] = places
+        if again:
+            watched.get_potential_energy()
 
     dynamics.attach(look, M)
     dynamics.run(3 * M)

@@ -68,9 +68,8 @@ class _MultipleTimeSteps:
         calculator.count_from(self.nsteps)
         self.atoms.get_forces()  # no evaluation, except after a restart
         if self.nsteps % self.inner == 0:
-            if (
-                "conservative_forces" not in calculator.results
-            ):  # evaluated elsewhere, as inner step
+            if "conservative_forces" not in calculator.results:
+                # an observer moved the atoms and back: these positions counted as an inner step
                 calculator.reset()
                 calculator.count_from(self.nsteps)
                 self.atoms.get_forces()

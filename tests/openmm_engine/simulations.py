@@ -165,7 +165,12 @@ def openmm_velocities(frame: Any, made: app.Simulation) -> np.ndarray:
 
 
 class Frames(list):
-    """A hook that keeps the frames."""
+    """A hook that keeps the frames, and the verdicts on them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.verdicts: list[Any] = []
 
     def observe(self, frame: Any, verdict: Any) -> None:
         self.append(frame)
+        self.verdicts.append(verdict)

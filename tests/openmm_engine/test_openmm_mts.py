@@ -32,7 +32,7 @@ from forcedelta.ase import ForceDeltaCalculator
 from forcedelta.integrators import MTSVelocityVerlet
 from forcedelta.openmm import add_force_delta, run
 from forcedelta.openmm import monitor as monitor_module
-from md_hooks import Guard, Recorder, Trajectory
+from md_hooks import Action, DriftGuard, Guard, Recorder, Trajectory
 from md_hooks import run as run_ase
 
 MOLECULE = Path(__file__).parents[2] / "examples" / "acetylacetone.xyz"
@@ -239,16 +239,19 @@ def test_no_heating_of_a_molecule():
         atoms, openmm.VerletIntegrator(0.0005), model="acac", dtype="float32", every=20
     )
     multiple = started(atoms, 4, 0.5, "acac", "float32")
-    gains = []
+    gains, flags = [], []
     for made, steps in ((direct, 600), (multiple, 150)):
         made.context.setVelocities(atoms.get_velocities() * units.fs * 100)
         frames = Frames()
-        run(made, steps, [frames])
+        run(made, steps, [frames, DriftGuard(flag_above=10.0, window=200.0)])
+        flags.append(sum(verdict.action == Action.FLAG for verdict in frames.verdicts))
         total = np.array([frame.extra["conserved_energy"] for frame in frames])
         fifth = len(total) // 5
         gains.append(1000 * (total[-fifth:].mean() - total[:fifth].mean()) / len(atoms))
     assert gains[0] > 3, "meV per atom, of direct forces"
     assert abs(gains[1]) < 0.3
+    assert flags[0] > 0, "the drift guard"
+    assert flags[1] == 0
 
 
 # --- runs ------------------------------------------------------------------------------------------

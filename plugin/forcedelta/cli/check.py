@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ..limits import check_number
+from ..errors import ForceDeltaError
 from ..structures import read_structure
 from .exit_status import ExitStatus, described
 from .options import Architecture, Charge, Device, Spin, Trust
@@ -70,11 +70,10 @@ def check(
     cost of U. All measurements except U itself use a copy with random displacements of 0.05 Å,
     since forces, and errors of the gradient, vanish in a symmetric structure.
     """
-    if mts:
-        for name, value in (
-            ("drift_bound", drift_bound), ("timestep", timestep), ("temperature", temperature)
-        ):  # fmt: skip
-            check_number(name, value)
+    if not mts and (drift_bound, timestep, temperature) != (1.0, 0.5, 300.0):
+        raise ForceDeltaError(
+            "--drift-bound, --timestep and --temperature belong to --mts: pass it too, or omit them"
+        )
     atoms = read_structure(structure)  # before PyTorch, which takes seconds to import
     from ..verify.check import check as checked
     from .check_screen import CheckScreen

@@ -217,8 +217,8 @@ def run(
         int,
         typer.Option(
             metavar="N",
-            help="Record a frame every N steps, and all flagged frames. Energy (eV), temperature (K) "
-            "and U (eV/Å) are recorded at every step.",
+            help="Record a frame every N steps, and all flagged frames. Energy and conserved "
+            "energy (eV), temperature (K) and U (eV/Å) are recorded at every step.",
             rich_help_panel=OUTPUT,
         ),
     ] = _DEFAULTS.record_every,

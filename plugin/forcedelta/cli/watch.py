@@ -39,7 +39,7 @@ def watch(
         bool, typer.Option("--json", help="Print each change as a line of JSON, without the plot.")
     ] = False,
 ) -> int:
-    """Monitor a run: step, time, temperature, U, worst atom, thresholds, flags.
+    """Monitor a run: step, time, temperature, U, worst atom, thresholds, flags, energy drift.
 
     Reads the file every second until the run ends or Ctrl-C, without disturbing the run. If the
     output is not a terminal, lines without the plot are printed.

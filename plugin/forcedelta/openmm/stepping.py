@@ -70,8 +70,8 @@ def run(
         why and at which step the run ended.
 
     Raises:
-        ForceDeltaError: the System has no force of `add_force_delta`, or the checkpoint does not
-            match.
+        ForceDeltaError: the System has no force of `add_force_delta`, the integrator does not fit
+            its multiple time steps, or the checkpoint does not match.
         Exception: errors of the model or of a hook, unchanged, after the hooks were closed; a note
             on the exception names the step.
     """

@@ -60,7 +60,10 @@ def ramp(name: str, model: LoadedModel, every: object, seed: int, threshold: flo
         dynamics.set_temperature(temperature_K=300 + share * (END[name] - 300))
 
     with np.errstate(over="ignore", invalid="ignore"):
-        return run(dynamics, STEPS, [heat, Guard(stop_above=threshold)])
+        result = run(dynamics, STEPS, [heat, Guard(stop_above=threshold)])
+    if result.reason == "interrupted":
+        raise SystemExit(f"seed {seed}: {result.message}")
+    return result
 
 
 def calm_quantile(name: str, model: LoadedModel) -> float:

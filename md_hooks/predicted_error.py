@@ -36,7 +36,7 @@ def last_predicted(series: Mapping[str, NDArray[Any]]) -> dict[str, float]:
     Args:
         series: as of `md_hooks.Trajectory.series`.
     """
-    known = np.flatnonzero(np.isfinite(series.get(PREDICTED[0], np.empty(0))))
+    known = np.flatnonzero(_known(series))
     if not len(known):
         return {}
     return {name: float(series[name][known[-1]]) for name in (*PREDICTED, OUTSIDE)}
@@ -49,10 +49,10 @@ def predicted_summary(series: Mapping[str, NDArray[Any]]) -> dict[str, float]:
     Args:
         series: as of `md_hooks.Trajectory.series`.
     """
-    errors = series.get(PREDICTED[0], np.empty(0))
-    known = np.isfinite(errors)
+    known = _known(series)
     if not known.any():
         return {}
+    errors = series[PREDICTED[0]]
     return {
         "median": float(np.median(errors[known])),
         "95th percentile": float(np.quantile(errors[known], 0.95)),
@@ -60,3 +60,10 @@ def predicted_summary(series: Mapping[str, NDArray[Any]]) -> dict[str, float]:
         "frames": int(known.sum()),
         "outside": int((series[OUTSIDE][known] > 0).sum()),
     }
+
+
+def _known(series: Mapping[str, NDArray[Any]]) -> NDArray[np.bool_]:
+    """Of each step whether it has a predicted error; empty if a series is missing."""
+    if not all(name in series for name in (*PREDICTED, OUTSIDE)):
+        return np.zeros(0, bool)
+    return np.isfinite(series[PREDICTED[0]])

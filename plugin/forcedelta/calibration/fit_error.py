@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from ..ranking import spearman
 from .atom_errors import fit_atoms
 from .log_linear import LogLinear, fit
 from .predicted_error import COVERAGE, MARGIN, Coefficients, PredictedError, transformed
-from .signals import ENERGY, FLOOR, WORDS, Signals
+from .signals import ENERGY, FLOOR, Signals
 
 if TYPE_CHECKING:
     from .labels import Labels
@@ -175,13 +174,3 @@ def _rounded(value: float) -> float:
 
 def _number(value: Any) -> float | None:
     return float(value) if np.isfinite(value) else None
-
-
-def summary(found: PredictedError) -> dict[str, Any]:
-    """What is printed of a predicted error, JSON-able: signals, slopes, quality, elements."""
-    return {
-        "signals": [name for name in WORDS if name in found.fit.slopes],
-        "slopes": dict(found.fit.slopes),
-        "quality": dict(found.quality),
-        "atoms": {symbol: asdict(entry) for symbol, entry in found.atoms.items()},
-    }

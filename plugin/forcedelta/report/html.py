@@ -175,7 +175,7 @@ def _section(digest: Digest) -> dict[str, Any]:
         "predicted": predicted_summary(digest.series),
         "error_stop": digest.settings.get("stop_error"),
         "error_flag": digest.settings.get("flag_error"),
-        "prediction": digest.settings.get("calibration") or {},
+        "prediction": _guarantee(digest.settings.get("calibration")),
         "model": model,
         "calibrations": digest.settings.get("calibrations", {}),
         "facts": [(title, metadata[key]) for key, title in _FACTS if metadata.get(key)],
@@ -185,6 +185,11 @@ def _section(digest: Digest) -> dict[str, Any]:
             digest.remark_counts.get(kind, 0) for kind in ("not audited", "unreadable", "end")
         ),
     }
+
+
+def _guarantee(calibration: Any) -> str:
+    """The guarantee of a stored predicted error; "" if there is none."""
+    return str(calibration.get("guarantee", "")) if isinstance(calibration, dict) else ""
 
 
 def _shown(value: Any) -> Any:

@@ -37,7 +37,8 @@ def bare_atoms(frame: Frame) -> Atoms:
     if frame.velocities is not None:
         atoms.set_momenta(frame.velocities / units.fs * frame.masses[:, None])
     atoms.info["step"] = frame.step
-    atoms.info["time"] = frame.time
+    if np.isfinite(frame.time):
+        atoms.info["time"] = frame.time
     ElectronicState(frame.charge, frame.spin, frame.magnetic_moments).put(atoms)
     if frame.force_delta is not None:
         atoms.info["force_delta"] = frame.force_delta

@@ -16,7 +16,7 @@ from md_hooks import Trajectory
 from md_hooks.progress import QuietStream
 from md_hooks.text import printable
 
-from ..report.snapshot import Snapshot, snapshot
+from ..report.snapshot import Snapshot, has_times, snapshot
 from .encoding import can_write
 from .exit_status import ExitStatus
 from .printing import print_json
@@ -89,7 +89,8 @@ def _plot(trajectory: Trajectory) -> str:
     known = np.isfinite(u)
     if not known.any():
         return ""
-    at = trajectory.series["time"][-LAST_STEPS:][known]
+    timed = has_times(trajectory)
+    at = trajectory.series["time" if timed else "step"][-LAST_STEPS:][known]
     u = u[known]
     size = shutil.get_terminal_size()
     figure = plotext.figure
@@ -102,5 +103,5 @@ def _plot(trajectory: Trajectory) -> str:
         if value is not None and value < THRESHOLD_SHOWN * u.max():
             figure.line(value)
     figure.title("U (eV/Å)")
-    figure.label("time (fs)", axis="x")
+    figure.label("time (fs)" if timed else "step", axis="x")
     return str(figure.build().string(colorless=True))

@@ -21,7 +21,7 @@ class Snapshot:
         message: why it ended so.
         step: the last one.
         steps: planned in total.
-        time: fs.
+        time: fs; None for an audit of frames without times.
         temperature: K.
         force_delta: the last U, eV/Å.
         worst_atom: index of its worst atom.
@@ -63,7 +63,9 @@ class Snapshot:
         if self.step is None:
             return ""
         total = "" if self.steps is None else f"/{self.steps}"
-        parts = [f"step {self.step}{total}", f"{self.time:.1f} fs"]
+        parts = [f"step {self.step}{total}"]
+        if self.time is not None:
+            parts.append(f"{self.time:.1f} fs")
         if self.temperature is not None:
             parts.append(f"T {self.temperature:.0f} K")
         if self.force_delta is not None:
@@ -74,6 +76,23 @@ class Snapshot:
                 parts.append(f"{kind} > {value:.3f}")
         parts.append(f"flagged {self.flagged}")
         return "  ".join(parts)
+
+
+def has_times(trajectory: Trajectory) -> bool:
+    """Whether the steps have times. Frames of an audit may have none, or one and the same."""
+    time = trajectory.series["time"]
+    audited = "trajectory" in trajectory.metadata.get("settings", {})
+    return bool(np.isfinite(time).all() and (not audited or np.ptp(time) > 0))
+
+
+def _element(trajectory: Trajectory, step: int, atom: int) -> str | None:
+    """Element of an atom at a step; None where that is not known, as the frame is not stored."""
+    at = np.flatnonzero(trajectory.frame_steps == step)
+    atoms = trajectory.series.get("atoms")
+    if not len(at) and (not len(trajectory) or (atoms is not None and np.ptp(atoms) > 0)):
+        return None
+    numbers = trajectory.frame(int(at[0]) if len(at) else 0).numbers
+    return str(chemical_symbols[int(numbers[atom])])
 
 
 def snapshot(trajectory: Trajectory) -> Snapshot:
@@ -91,7 +110,9 @@ def snapshot(trajectory: Trajectory) -> Snapshot:
     if not len(series.get("step", ())):
         return Snapshot(**known)
     steps = trajectory.metadata.get("settings", {}).get("steps")
-    known |= {"step": int(series["step"][-1]), "steps": steps, "time": float(series["time"][-1])}
+    known |= {"step": int(series["step"][-1]), "steps": steps}
+    if has_times(trajectory):
+        known["time"] = float(series["time"][-1])
     if np.isfinite(series["temperature"][-1]):  # an audited trajectory may have no velocities
         known["temperature"] = float(series["temperature"][-1])
     rows = np.flatnonzero(np.isfinite(series["force_delta"]))
@@ -103,8 +124,8 @@ def snapshot(trajectory: Trajectory) -> Snapshot:
             "worst_atom": atom,
             "worst": float(series["force_delta_max"][row]),
         }
-        if len(trajectory):
-            known["worst_element"] = chemical_symbols[int(trajectory.frame(0).numbers[atom])]
+        if atom >= 0:
+            known["worst_element"] = _element(trajectory, int(series["step"][row]), atom)
     thresholds = trajectory.thresholds
     return Snapshot(
         **known,

@@ -29,7 +29,7 @@ from ..thresholds import (
     threshold_of,
 )
 from .build import Built, build
-from .first_look import ThresholdLine, first_look
+from .first_look import ThresholdLine, first_look, symmetric_start
 from .resolve import RunPlan, resolve
 from .settings import RunSettings
 
@@ -232,11 +232,14 @@ def _run(
     done = 0 if checkpoint is None else checkpoint.step
     if checkpoint is None:
         # a model that cannot evaluate this structure raises here, before files change
-        faults = first_look(*built.engine.first_evaluation())
+        u, *forces = built.engine.first_evaluation()
+        faults = first_look(u, *forces)
     _log.info(_headline(plan, built))
     if checkpoint is None and faults:
         advice = f"look with 'forcedelta check {settings.model} {settings.structure}'"
         _log.warning("%s; %s", "; ".join(faults), advice)
+    if checkpoint is None and (symmetric := symmetric_start(built.atoms, *forces)):
+        _log.info(symmetric)
     for calibration in plan.calibrations.values():
         _log.info(calibration.guarantee)
     with np.errstate(over="ignore", invalid="ignore"):  # the guard handles explosions

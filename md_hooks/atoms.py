@@ -38,7 +38,7 @@ def bare_atoms(frame: Frame) -> Atoms:
     if frame.velocities is not None:
         atoms.set_momenta(frame.velocities / units.fs * frame.masses[:, None])
     atoms.info["step"] = frame.step
-    if not np.isnan(frame.time):
+    if np.isfinite(frame.time):
         atoms.info["time"] = frame.time
     ElectronicState(frame.charge, frame.spin, frame.magnetic_moments).put(atoms)
     if frame.force_delta is not None:

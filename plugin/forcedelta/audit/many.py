@@ -180,10 +180,10 @@ def audit(
         failed = {name: str(error) for name, error in failures.items()}
         failed |= {result.trajectory: result.problem for result in results if not result.audited}
         write_report(audited, Path(report), failed)
-    first, *others = [*failures.values(), None]
-    for error in filter(None, others):
-        _log.warning("%s", error)
-    if first is not None:
+    if failures:
+        first, *others = failures.values()
+        for other in others:
+            _log.warning("%s", other)
         raise first
     return results
 

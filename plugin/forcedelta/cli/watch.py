@@ -16,7 +16,7 @@ from md_hooks import Trajectory
 from md_hooks.progress import QuietStream
 from md_hooks.text import printable
 
-from ..report.snapshot import Snapshot, snapshot
+from ..report.snapshot import Snapshot, has_times, snapshot
 from .encoding import can_write
 from .exit_status import ExitStatus
 from .printing import print_json
@@ -89,9 +89,8 @@ def _plot(trajectory: Trajectory) -> str:
     known = np.isfinite(u)
     if not known.any():
         return ""
-    times = trajectory.series["time"][-LAST_STEPS:]
-    timed = bool(np.isfinite(times).all())
-    at = (times if timed else trajectory.series["step"][-LAST_STEPS:])[known]
+    timed = has_times(trajectory)
+    at = trajectory.series["time" if timed else "step"][-LAST_STEPS:][known]
     u = u[known]
     size = shutil.get_terminal_size()
     figure = plotext.figure

@@ -10,7 +10,6 @@ from ase.data import chemical_symbols
 
 from forcedelta.monitoring import recorded_monitoring
 from md_hooks import Drift, Trajectory, drift_of
-from md_hooks.foreign_fields import finite
 from md_hooks.predicted_error import OUTSIDE, PREDICTED, last_predicted, predicted_words
 
 
@@ -106,6 +105,23 @@ class Snapshot:
         return "  ".join(parts)
 
 
+def has_times(trajectory: Trajectory) -> bool:
+    """Whether the steps have times. Frames of an audit may have none, or one and the same."""
+    time = trajectory.series["time"]
+    audited = "trajectory" in trajectory.metadata.get("settings", {})
+    return bool(np.isfinite(time).all() and (not audited or np.ptp(time) > 0))
+
+
+def _element(trajectory: Trajectory, step: int, atom: int) -> str | None:
+    """Element of an atom at a step; None where that is not known, as the frame is not stored."""
+    at = np.flatnonzero(trajectory.frame_steps == step)
+    atoms = trajectory.series.get("atoms")
+    if not len(at) and (not len(trajectory) or (atoms is not None and np.ptp(atoms) > 0)):
+        return None
+    numbers = trajectory.frame(int(at[0]) if len(at) else 0).numbers
+    return str(chemical_symbols[int(numbers[atom])])
+
+
 def snapshot(trajectory: Trajectory) -> Snapshot:
     """The latest numbers of a run.
 
@@ -121,7 +137,9 @@ def snapshot(trajectory: Trajectory) -> Snapshot:
     if not len(series.get("step", ())):
         return Snapshot(**known)
     steps = trajectory.metadata.get("settings", {}).get("steps")
-    known |= {"step": int(series["step"][-1]), "steps": steps, "time": finite(series["time"][-1])}
+    known |= {"step": int(series["step"][-1]), "steps": steps}
+    if has_times(trajectory):
+        known["time"] = float(series["time"][-1])
     if np.isfinite(series["temperature"][-1]):  # an audited trajectory may have no velocities
         known["temperature"] = float(series["temperature"][-1])
     rows = np.flatnonzero(np.isfinite(series["force_delta"]))
@@ -134,8 +152,8 @@ def snapshot(trajectory: Trajectory) -> Snapshot:
             "worst": float(series["force_delta_max"][row]),
         }
         known |= last_predicted(series)
-        if len(trajectory):
-            known["worst_element"] = chemical_symbols[int(trajectory.frame(0).numbers[atom])]
+        if atom >= 0:
+            known["worst_element"] = _element(trajectory, int(series["step"][row]), atom)
     drift = drift_of(trajectory)
     if drift is not None:
         known |= {"drift": drift.value, "drift_error": drift.error}

@@ -43,7 +43,7 @@ from ..thresholds import (
     threshold_of,
 )
 from .build import Built, build
-from .first_look import ThresholdLine, first_look
+from .first_look import ThresholdLine, first_look, symmetric_start
 from .outer_steps import forces_and_steps, remarks
 from .resolve import RunPlan, resolve
 from .settings import RunSettings
@@ -273,7 +273,8 @@ def _run(
     done = 0 if checkpoint is None else checkpoint.step
     if checkpoint is None:
         # a model that cannot evaluate this structure raises here, before files change
-        faults = first_look(*built.engine.first_evaluation())
+        u, *forces = built.engine.first_evaluation()
+        faults = first_look(u, *forces)
     _log.info(_headline(plan, built))
     for remark in remarks(settings, plan.steps, built.atoms.numbers):
         _log.info(remark)
@@ -282,6 +283,8 @@ def _run(
         _log.warning("%s; %s", "; ".join(faults), advice)
     for line in explained(settings):
         _log.info(line)
+    if checkpoint is None and (symmetric := symmetric_start(built.atoms, *forces)):
+        _log.info(symmetric)
     with np.errstate(over="ignore", invalid="ignore"):  # the guard handles explosions
         return built.engine.run(
             plan.steps - done, HookChain(chain), _info(plan, built, given, command), checkpoint

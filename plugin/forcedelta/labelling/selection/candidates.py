@@ -110,10 +110,12 @@ def _recorded(path: Path) -> Candidates:
     )
     model = dict(trajectory.metadata.get("model", {}))
     run_id = trajectory.run_id
+    times = np.where(paths >= 0, np.nan, _known_times(series["time"][at]))
 
     def read(indices: list[int]) -> list[Atoms]:
-        return [
-            candidate(
+        frames = []
+        for index in indices:
+            atoms = candidate(
                 trajectory.frame(index),
                 path.name,
                 model.get("name"),
@@ -121,13 +123,15 @@ def _recorded(path: Path) -> Candidates:
                 run_id,
                 model.get("level_of_theory"),
             )
-            for index in indices
-        ]
+            if paths[index] < 0 and np.isnan(times[index]):
+                atoms.info.pop("time", None)
+            frames.append(atoms)
+        return frames
 
     return Candidates(
         name=path.name,
         steps=steps,
-        times=np.where(paths >= 0, np.nan, _known_times(series["time"][at])),
+        times=times,
         force_delta=series["force_delta"][at],
         worst=series["force_delta_max"][at],
         finite=np.isfinite(series["potential_energy"][at]),

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tqdm import tqdm
 
-from forcedelta.audit.result import AuditResult
+from forcedelta.audit.result import AuditResult, NoFramesError
 from forcedelta.audit.settings import AuditSettings, continued, just_created
 from forcedelta.errors import ForceDeltaError
 from forcedelta.outputs import Named, check_outputs
@@ -152,7 +152,13 @@ def audit(
         results = []
         for job in jobs:
             resume = mode != "overwrite"
-            results.append(audit_one(job, record, loaded, resume=resume, progress=progress))
+            try:
+                result = audit_one(job, record, loaded, resume=resume, progress=progress)
+            except NoFramesError as error:
+                if len(jobs) == 1:
+                    raise
+                result = _unreadable(job, error)
+            results.append(result)
             if results[-1].reason == "interrupted":
                 break
     for calibration in jobs[0].calibrations.values():
@@ -326,6 +332,16 @@ def audit_one(
     return Audit(settings, model, resume=resume, command=command).run(progress)
 
 
+def _unreadable(job: AuditSettings, error: NoFramesError) -> AuditResult:
+    return AuditResult(
+        job.trajectory,
+        job.out,
+        "unreadable",
+        frames=0,
+        problem=str(error).removeprefix(f"{job.trajectory} "),
+    )
+
+
 def version_of(path: str | Path) -> tuple[int, int] | None:
     """Size in bytes and time of the last change in ns of a file; None if it does not exist."""
     try:
@@ -362,6 +378,10 @@ def run_jobs(
             k = futures[future]
             try:
                 result = results[k] = future.result()
+            except NoFramesError as error:
+                if len(jobs) == 1:
+                    raise
+                result = results[k] = _unreadable(jobs[k], error)
             except BrokenExecutor as error:
                 raise ForceDeltaError(
                     "a worker process died, killed or out of memory: pass --restart to "

@@ -171,7 +171,7 @@ def _scale(element: Any, known: dict[str, float], path: Path) -> float | None:
         raise ForceDeltaError(
             f"{path} has lengths in {unit}, which is unknown here: write them in Å"
         )
-    return known[unit]  # type: ignore[index]
+    return known[unit]
 
 
 def _speed(element: Any) -> float | None:

@@ -52,6 +52,7 @@ def audit(
     no_pbc: bool = False,
     select: str | None = None,
     timestep: float | None = None,
+    rattle: float | None = None,
     start: int = 0,
     stop: int | None = None,
     every: int = 1,
@@ -95,7 +96,7 @@ def audit(
             ``mode="restart"``, where ``out`` names its trajectory.
         model: a name, the path of a file, or a model in memory (in this process only).
         out: file or folder, see above.
-        file_format, type_map, no_pbc, select, timestep: how the files are read; see
+        file_format, type_map, no_pbc, select, timestep, rattle: how the files are read; see
             `forcedelta.trajectories.options.ReadingOptions`.
         topology, start, stop, every, end_at_stop, record_every, flags, charge, spin, architecture,
             trust, compile, device, dtype, threads: see `AuditSettings`.
@@ -135,6 +136,7 @@ def audit(
     jobs = plan(
         names, str(out), model=name, topology=None if topology is None else str(topology),
         file_format=file_format, type_map=type_map, no_pbc=no_pbc, select=select, timestep=timestep,
+        rattle=rattle,
         start=start, stop=stop, every=every, stop_above=threshold_of(stop_above),
         flag_above=threshold_of(flag_above), on=on, patience=patience, stop_factor=stop_factor,
         flag_factor=flag_factor, burn_in=burn_in, end_at_stop=end_at_stop, charge=charge, spin=spin,

@@ -116,6 +116,16 @@ def audit(
             show_default="times of the file",
         ),
     ] = None,
+    rattle: Annotated[
+        float | None,
+        typer.Option(
+            metavar="Å",
+            help="Displace the atoms at random by this standard deviation, Å, where the forces of an "
+            "ideal structure vanish by symmetry.",
+            rich_help_panel=READING,
+            show_default="none",
+        ),
+    ] = None,
     start: Annotated[
         int,
         typer.Option(metavar="N", help="First frame, counted from 0.", rich_help_panel=READING),

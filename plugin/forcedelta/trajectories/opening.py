@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -58,7 +59,9 @@ def open_trajectory(
     options = options or ReadingOptions()
     path, top = Path(path), None if topology is None else Path(topology)
     source = _open(path, top, options)
-    if options.no_pbc or options.select is not None or options.timestep is not None:
+    if options != replace(
+        ReadingOptions(), file_format=options.file_format, type_map=options.type_map
+    ):
         try:
             return AdaptedTrajectory(source, options, top)
         except BaseException:

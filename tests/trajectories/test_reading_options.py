@@ -99,3 +99,13 @@ def test_a_format_by_name(path):
     assert len(read(other, file_format="extxyz")) == 3
     with pytest.raises(ForceDeltaError, match="no format of ASE"):
         read(other, file_format="nonsense")
+
+
+def test_random_displacements(path):
+    before = read(path)
+    frames, again = read(path, rattle=0.02), read(path, rattle=0.02)
+    for one, other, ideal in zip(frames, again, before, strict=True):
+        np.testing.assert_array_equal(one.atoms.positions, other.atoms.positions)
+        moves = one.atoms.positions - ideal.atoms.positions
+        assert 0.01 < moves.std() < 0.04
+    assert not np.allclose(frames[0].atoms.positions, frames[1].atoms.positions)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tqdm import tqdm
 
-from forcedelta.audit.result import AuditResult
+from forcedelta.audit.result import AuditResult, NoFramesError
 from forcedelta.audit.settings import AuditSettings, continued, just_created
 from forcedelta.calibration.error_guard import GivenPrediction, prediction_of
 from forcedelta.errors import ForceDeltaError
@@ -54,6 +54,7 @@ def audit(
     no_pbc: bool = False,
     select: str | None = None,
     timestep: float | None = None,
+    rattle: float | None = None,
     start: int = 0,
     stop: int | None = None,
     every: int = 1,
@@ -100,7 +101,7 @@ def audit(
             ``mode="restart"``, where ``out`` names its trajectory.
         model: a name, the path of a file, or a model in memory (in this process only).
         out: file or folder, see above.
-        file_format, type_map, no_pbc, select, timestep: how the files are read; see
+        file_format, type_map, no_pbc, select, timestep, rattle: how the files are read; see
             `forcedelta.trajectories.options.ReadingOptions`.
         topology, start, stop, every, end_at_stop, record_every, flags, charge, spin, architecture,
             trust, compile, device, dtype, threads: see `AuditSettings`.
@@ -142,6 +143,7 @@ def audit(
     jobs = plan(
         names, str(out), model=name, topology=None if topology is None else str(topology),
         file_format=file_format, type_map=type_map, no_pbc=no_pbc, select=select, timestep=timestep,
+        rattle=rattle,
         start=start, stop=stop, every=every, stop_above=threshold_of(stop_above),
         flag_above=threshold_of(flag_above), on=on, patience=patience, stop_factor=stop_factor,
         flag_factor=flag_factor, burn_in=burn_in, calibration=prediction_of(calibration),
@@ -166,10 +168,15 @@ def audit(
         for job in jobs:
             resume = mode != "overwrite"
             try:
-                results.append(audit_one(job, record, loaded, resume=resume, progress=progress))
+                result = audit_one(job, record, loaded, resume=resume, progress=progress)
+            except NoFramesError as error:
+                if len(jobs) == 1:
+                    raise
+                result = _unreadable(job, error)
             except (ForceDeltaError, HookError) as error:
                 failures[job.trajectory] = error
                 continue
+            results.append(result)
             if results[-1].reason == "interrupted":
                 break
     for line in explained(jobs[0]):
@@ -362,6 +369,16 @@ def audit_one(
     return Audit(settings, model, resume=resume, command=command).run(progress)
 
 
+def _unreadable(job: AuditSettings, error: NoFramesError) -> AuditResult:
+    return AuditResult(
+        job.trajectory,
+        job.out,
+        "unreadable",
+        frames=0,
+        problem=str(error).removeprefix(f"{job.trajectory} "),
+    )
+
+
 def version_of(path: str | Path) -> tuple[int, int] | None:
     """Size in bytes and time of the last change in ns of a file; None if it does not exist."""
     try:
@@ -408,6 +425,10 @@ def run_jobs(
             k = futures[future]
             try:
                 result = results[k] = future.result()
+            except NoFramesError as error:
+                if len(jobs) == 1:
+                    raise
+                result = results[k] = _unreadable(jobs[k], error)
             except BrokenExecutor as error:
                 raise ForceDeltaError(
                     "a worker process died, killed or out of memory: pass --restart to "

@@ -13,7 +13,7 @@ import torch
 
 from forcedelta.audit.continuity import Continuity
 from forcedelta.audit.evaluate import NOT_FINITE, FrameEvaluator
-from forcedelta.audit.result import AuditCounts, AuditResult
+from forcedelta.audit.result import AuditCounts, AuditResult, NoFramesError
 from forcedelta.audit.settings import AuditSettings, just_created
 from forcedelta.calibration.error_guard import check_prediction
 from forcedelta.checks import check_takes_charge
@@ -94,7 +94,7 @@ class Audit:
         if self._frames == 0:
             first = next(iter(self._source.frames(0, None, 1)), None)
             why = f" ({first.reason})" if isinstance(first, UnreadableFrame) else ""
-            raise ForceDeltaError(
+            raise NoFramesError(
                 f"{settings.trajectory} holds no readable frame{why}: give another trajectory"
             )
         if settings.start >= self._frames:

@@ -9,11 +9,16 @@ from typing import Any
 
 import numpy as np
 
+from forcedelta.errors import ForceDeltaError
 from md_hooks import Action, Frame, Hook, Remark, Verdict
 
 _SEVERAL = {"other atoms": "changes of the atoms", "gap": "gaps", "not audited": "not audited",
             "not finite": "not finite", "unreadable": "unreadable", "step back": "steps that go back",
             "velocities": "without usable velocities"}  # fmt: skip
+
+
+class NoFramesError(ForceDeltaError):
+    """A trajectory holds no frame that can be read."""
 
 
 class AuditCounts(Hook):
@@ -74,7 +79,8 @@ class AuditResult:
     Attributes:
         trajectory: the audited file.
         out: the file of the audit.
-        reason: "finished", "stopped" (with ``end_at_stop``) or "interrupted".
+        reason: "finished", "stopped" (with ``end_at_stop``), "interrupted", or "unreadable" for one
+            of several trajectories that holds no frame, and for which no file is written.
         frames: number of frames in the trajectory when it was opened.
         audited: frames in the audit's file, including those before a restart.
         flagged: frames between the thresholds.
@@ -125,6 +131,8 @@ class AuditResult:
     @property
     def line(self) -> str:
         """A one-line summary."""
+        if self.reason == "unreadable":
+            return f"{self.trajectory}: not audited, no frame can be read"
         parts = [f"{self.audited} frames audited"]
         if self.largest is not None:
             parts.append(f"largest U {self.largest:.4g} eV/Å at step {self.largest_step}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -27,7 +28,7 @@ from forcedelta.trajectories.options import ReadingOptions
 from md_hooks import Guard, Hook, HookError, Trajectory
 
 DEFINING = (
-    "trajectory", "topology", "file_format", "type_map", "no_pbc", "select", "timestep",
+    "trajectory", "topology", "file_format", "type_map", "no_pbc", "select", "timestep", "rattle",
     "start", "every", "model", "architecture", "compile", "charge", "spin", "dtype",
     "stop_above", "flag_above", "on", "patience", "stop_factor", "flag_factor", "burn_in",
     "calibration", "stop_error", "flag_error",
@@ -47,7 +48,7 @@ class AuditSettings:
     Attributes:
         trajectory: the file.
         topology: topology file for MDAnalysis; None: ASE reads the trajectory.
-        file_format, type_map, no_pbc, select, timestep: see `ReadingOptions`.
+        file_format, type_map, no_pbc, select, timestep, rattle: see `ReadingOptions`.
         out: the file of the audit, H5MD.
         start: first frame, counted from 0.
         stop: end before this frame; None: to the end.
@@ -78,6 +79,7 @@ class AuditSettings:
     no_pbc: bool = False
     select: str | None = None
     timestep: float | None = None
+    rattle: float | None = None
     start: int = 0
     stop: int | None = None
     every: int = 1
@@ -144,8 +146,11 @@ class AuditSettings:
             raise ForceDeltaError(
                 f"--start {self.start} and --stop {self.stop} leave no frame: give 0 <= start < stop"
             )
+        if self.timestep is not None and not 0 < self.timestep < math.inf:
+            raise ForceDeltaError(f"--timestep {self.timestep}: give a time in fs above 0")
         for entry in fields(self):
-            if entry.name not in ("stop_above", "flag_above", "patience"):  # checked by the guard
+            # the guard checks its own; frames of a file may be far apart, unlike the steps of a run
+            if entry.name not in ("stop_above", "flag_above", "patience", "timestep"):
                 check_value(entry.name, getattr(self, entry.name))
         self.guard()
         self.error_hooks()

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 MODEL, GUARD, OUTPUT, MACHINE = "Model", "Guard", "Output", "Machine"
+READING = "Reading"
 
 ModelArgument = Annotated[
     str,
@@ -67,6 +68,24 @@ Spin = Annotated[
         help="Spin multiplicity, 1 for a closed shell, for models that take one.",
         rich_help_panel=MODEL,
         show_default="that of the structure file",
+    ),
+]
+
+TypeMap = Annotated[
+    str | None,
+    typer.Option(
+        metavar="1=Si,2=O",
+        help="Elements of the atom types of LAMMPS.",
+        rich_help_panel=READING,
+        show_default=False,
+    ),
+]
+NoPbc = Annotated[
+    bool,
+    typer.Option(
+        "--no-pbc",
+        help="Ignore cells and periodicity, as for a molecule in the box of another program.",
+        rich_help_panel=READING,
     ),
 ]
 

@@ -31,6 +31,7 @@ from .options import (
     Flags,
     Json,
     Model,
+    NoPbc,
     On,
     Overwrite,
     Patience,
@@ -40,6 +41,7 @@ from .options import (
     StopFactor,
     Threads,
     Trust,
+    TypeMap,
 )
 from .printing import print_json
 from .settings_file import load_toml
@@ -83,6 +85,8 @@ def run(
             show_default=False,
         ),
     ] = _DEFAULTS.structure,
+    type_map: TypeMap = _DEFAULTS.type_map,
+    no_pbc: NoPbc = _DEFAULTS.no_pbc,
     model: Model = _DEFAULTS.model,
     architecture: Architecture = _DEFAULTS.architecture,
     trust: Trust = _DEFAULTS.trust,

@@ -113,6 +113,8 @@ def guarded_run(
     model: str | Path | LoadedModel | None = None,
     steps: int | None = None,
     *,
+    type_map: str | None = None,
+    no_pbc: bool = False,
     out: str | Path = "run.h5",
     stop_above: GivenThreshold = None,
     flag_above: GivenThreshold = None,
@@ -163,6 +165,8 @@ def guarded_run(
         structure: a file that ASE reads (its last frame is used), or a structure in memory, which
             is not changed. Optional with ``restart``.
         model: a registered name, the path of a file, or a model in memory.
+        type_map: elements of LAMMPS's types in a structure file, as in "1=Si,2=O".
+        no_pbc: drop the cell and the periodicity of a structure file.
         steps: total number of steps, including those before a restart.
         out: H5MD trajectory to write.
         stop_above, flag_above: thresholds in eV/Å, "auto", a `Calibration` or its file, or None.
@@ -211,6 +215,7 @@ def guarded_run(
     )
     settings = RunSettings(
         structure=None if isinstance(structure, Atoms) else _text(structure),
+        type_map=type_map, no_pbc=no_pbc,
         model=model.name if isinstance(model, LoadedModel) else _text(model),
         steps=steps, out=str(out), stop_above=threshold_of(stop_above),
         flag_above=threshold_of(flag_above), on=on, patience=patience, stop_factor=stop_factor,

@@ -22,7 +22,7 @@ from ..thresholds import (
 DEFINING = (
     "model", "architecture", "compile", "charge", "spin", "engine", "ensemble", "temperature",
     "ramp_to", "timestep", "tau", "pressure", "barostat_tau", "seed", "forces", "every", "inner", "dtype",
-    "burn_in",
+    "burn_in", "type_map", "no_pbc",
 )  # fmt: skip
 """Settings that a continued run must share with its first part."""
 
@@ -36,6 +36,8 @@ class RunSettings:
     """All settings of a guarded run, with their defaults; see `forcedelta.guarded_run`."""
 
     structure: str | None = None
+    type_map: str | None = None
+    no_pbc: bool = False
     model: str | None = None
     architecture: str | None = None
     trust: bool = False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -16,21 +16,29 @@ from forcedelta.text_formats.pdb import parse_pdb, split_pdb
 from forcedelta.text_formats.splitting import DAMAGED, open_text
 from forcedelta.text_formats.xyz import parse_xyz, split_xyz
 
-_READERS: dict[str, tuple[Callable[[IO[bytes]], Iterator[Any]], Callable[[Any], Atoms]]] = {
+
+def _without_notes(frame: Any, type_map: Mapping[int, str] | None) -> Atoms:
+    return parse_lammps_dump(frame, type_map)[0]
+
+
+_READERS: dict[str, tuple[Callable[[IO[bytes]], Iterator[Any]], Callable[..., Atoms]]] = {
     "xyz": (split_xyz, parse_xyz),
     "extxyz": (split_xyz, parse_xyz),
     "gromacs": (split_gro, parse_gro),
     "proteindatabank": (split_pdb, parse_pdb),
-    "lammps-dump-text": (split_lammps_dump, lambda frame: parse_lammps_dump(frame)[0]),
+    "lammps-dump-text": (split_lammps_dump, _without_notes),
 }
 
 
-def read_text_format(path: str, index: int | slice) -> Atoms | list[Atoms] | None:
+def read_text_format(
+    path: str, index: int | slice, type_map: Mapping[int, str] | None = None
+) -> Atoms | list[Atoms] | None:
     """One or several structures of a file.
 
     Args:
         path: the file.
         index: of the structures, counted from 0, as for a list.
+        type_map: elements of LAMMPS's types.
 
     Returns:
         None if the file is in another format.
@@ -47,6 +55,7 @@ def read_text_format(path: str, index: int | slice) -> Atoms | list[Atoms] | Non
     if file_format not in _READERS:
         return None
     split, parse = _READERS[file_format]
+    options = {"type_map": type_map} if file_format == "lammps-dump-text" else {}
     try:
         with open_text(Path(path)) as file:
             frames = list(split(file))
@@ -55,7 +64,7 @@ def read_text_format(path: str, index: int | slice) -> Atoms | list[Atoms] | Non
     if not frames:
         raise ForceDeltaError("it holds no structure")
     if isinstance(index, slice):
-        return [parse(frame) for frame in frames[index]]
+        return [parse(frame, **options) for frame in frames[index]]
     if not -len(frames) <= index < len(frames):
         raise ForceDeltaError(f"it has {len(frames)} structures and none of index {index}")
-    return parse(frames[index])
+    return parse(frames[index], **options)

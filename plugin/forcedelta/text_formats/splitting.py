@@ -22,7 +22,7 @@ _OPENERS: dict[str | None, Any] = {"gz": gzip.open, "bz2": bz2.open, "xz": lzma.
 
 def open_text(path: Path) -> IO[bytes]:
     """The decompressed bytes of a file."""
-    return _OPENERS[get_compression(str(path))[1]](path, "rb")  # type: ignore[no-any-return]
+    return _OPENERS[get_compression(str(path))[1]](path, "rb")
 
 
 def next_lines(file: IO[Any], count: int) -> Iterator[bytes]:

@@ -11,9 +11,13 @@ from ase.data import atomic_numbers
 
 from forcedelta.errors import ForceDeltaError
 from forcedelta.trajectories.base import RandomAccessTrajectory, StoredFrame, StoredTrajectory
+from forcedelta.trajectories.h5md_reader import H5MDTrajectory
 from md_hooks.foreign_fields import finite, step_of
 
 _NM, _PS = 10.0, 1000.0  # Å, fs
+
+
+VELOCITIES = "the file does not name the unit of its velocities: they are left out"
 
 
 class TorchSimTrajectory(RandomAccessTrajectory):
@@ -44,11 +48,13 @@ class TorchSimTrajectory(RandomAccessTrajectory):
         # torch-sim keeps cell vectors as columns
         atoms = Atoms(
             numbers=numbers.astype(int), positions=self._positions[index].astype(float),
-            cell=None if cell is None else cell.T.astype(float), pbc=pbc.astype(bool), masses=masses,
+            cell=None if cell is None else cell.T.astype(float),
+            pbc=np.broadcast_to(pbc, 3).astype(bool), masses=masses,
         )  # fmt: skip
+        notes = (VELOCITIES,) if "velocities" in self._data else ()
         steps = self._file.get("steps/positions")
         step = None if steps is None else step_of(steps[index])
-        return StoredFrame(index, atoms, step=step)
+        return StoredFrame(index, atoms, step=step, notes=notes)
 
     def _of(self, name: str, index: int, dimensions: int) -> np.ndarray | None:
         """A quantity of a frame, which may be stored once for all frames."""
@@ -114,7 +120,7 @@ def open_foreign_hdf5(path: Path) -> StoredTrajectory:
         if isinstance(file.get("coordinates"), h5py.Dataset) and "topology" in file:
             return MDTrajTrajectory(file)
         names = ", ".join(list(file)[:8])
-        h5md = "h5md" in file or "particles" in file
+        h5md = "particles" in file
     except (KeyError, TypeError, ValueError) as error:
         file.close()
         raise ForceDeltaError(f"{path} cannot be read as HDF5 of mdtraj ({error})") from error
@@ -122,7 +128,9 @@ def open_foreign_hdf5(path: Path) -> StoredTrajectory:
         file.close()
         raise
     file.close()
-    if h5md or "coordinates" in names or "cell_lengths" in names:
+    if h5md:
+        return H5MDTrajectory(path, None)
+    if "coordinates" in names or "cell_lengths" in names:
         raise ForceDeltaError(
             f"{path} does not store elements: pass a file that does as --topology "
             "(PDB, PRMTOP, TPR, PSF, or a structure that ASE reads)"

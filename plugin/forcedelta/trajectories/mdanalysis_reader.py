@@ -89,7 +89,7 @@ class MDAnalysisTrajectory(RandomAccessTrajectory):
             for message in SILENCED:
                 warnings.filterwarnings("ignore", message=message)
             frame: Any = self._universe.trajectory[index]
-            box, notes = (None, []) if self._cells is None else self._cells.of(frame, index)
+            box, notes = (None, []) if self._cells is None else self._cells.of(frame)
         periodic = box is not None and bool(np.any(box))
         atoms = Atoms(
             numbers=self._numbers,

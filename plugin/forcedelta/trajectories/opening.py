@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -20,6 +21,7 @@ from forcedelta.trajectories.ase_readers import (
 )
 from forcedelta.trajectories.base import StoredTrajectory, reason_of
 from forcedelta.trajectories.foreign_hdf5 import open_foreign_hdf5
+from forcedelta.trajectories.h5md_reader import H5MDTrajectory
 from forcedelta.trajectories.mdanalysis_reader import MDAnalysisTrajectory
 from forcedelta.trajectories.options import AdaptedTrajectory, ReadingOptions
 from forcedelta.trajectories.topology import elements_of
@@ -57,7 +59,9 @@ def open_trajectory(
     options = options or ReadingOptions()
     path, top = Path(path), None if topology is None else Path(topology)
     source = _open(path, top, options)
-    if options.no_pbc or options.select is not None or options.timestep is not None:
+    if options != replace(
+        ReadingOptions(), file_format=options.file_format, type_map=options.type_map
+    ):
         try:
             return AdaptedTrajectory(source, options, top)
         except BaseException:
@@ -93,7 +97,7 @@ def _open(path: Path, topology: Path | None, options: ReadingOptions) -> StoredT
         file_format = _format_of(path, options)
     except (UnknownFileTypeError, OSError, UnicodeDecodeError) as error:
         if topology is not None:
-            return MDAnalysisTrajectory(path, topology, options.file_format, options.no_pbc)
+            return _open_with_topology(path, topology, options)
         raise ForceDeltaError(
             f"{path} is not in a format that ASE supports ({reason_of(error)}): give another file, or "
             "pass --topology to read it with MDAnalysis"
@@ -103,8 +107,17 @@ def _open(path: Path, topology: Path | None, options: ReadingOptions) -> StoredT
         numbers = None if topology is None else elements_of(topology)
         return open_text_format(path, file_format, types, numbers)
     if topology is not None:
-        return MDAnalysisTrajectory(path, topology, options.file_format, options.no_pbc)
+        return _open_with_topology(path, topology, options)
     return open_with_ase(path, file_format)
+
+
+def _open_with_topology(path: Path, topology: Path, options: ReadingOptions) -> StoredTrajectory:
+    if options.file_format is None and h5py.is_hdf5(path):
+        with h5py.File(path, "r", locking=False) as file:
+            h5md = "particles" in file
+        if h5md:
+            return H5MDTrajectory(path, elements_of(topology))
+    return MDAnalysisTrajectory(path, topology, options.file_format, options.no_pbc)
 
 
 def _format_of(path: Path, options: ReadingOptions) -> str:

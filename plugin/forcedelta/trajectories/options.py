@@ -36,6 +36,8 @@ class ReadingOptions:
         select: the audited atoms: indices counted from 0, as in "0:9,12", or a selection in
             MDAnalysis's language, evaluated for the first frame.
         timestep: fs between two steps, or between two frames of files without steps.
+        rattle: standard deviation (Å) of random displacements, which break the symmetry of ideal
+            structures and are the same each time for a frame of the same number.
     """
 
     file_format: str | None = None
@@ -43,6 +45,7 @@ class ReadingOptions:
     no_pbc: bool = False
     select: str | None = None
     timestep: float | None = None
+    rattle: float | None = None
 
 
 class AdaptedTrajectory(StoredTrajectory):
@@ -102,6 +105,10 @@ class AdaptedTrajectory(StoredTrajectory):
             atoms = atoms.copy()
             atoms.pbc = False
             atoms.set_cell(None)
+        if options.rattle is not None:
+            atoms = atoms.copy()
+            moves = np.random.default_rng(frame.index).normal(size=atoms.positions.shape)
+            atoms.positions += options.rattle * moves  # those of constrained atoms, too
         if options.timestep is not None:
             step = frame.index if frame.step is None else frame.step
             changes["time"] = step * options.timestep

@@ -23,8 +23,8 @@ TURNED = (
 class RawCells:
     """Cell vectors [3, 3] (Å) of the frames of a reader of MDAnalysis.
 
-    MDAnalysis turns every cell until the first vector lies along x, but not the positions. XTC, TRR
-    and H5MD store vectors, and DCD may have CHARMM's symmetric matrix.
+    MDAnalysis turns every cell until the first vector lies along x, but not the positions. XTC and TRR
+    store vectors, and DCD may have CHARMM's symmetric matrix.
 
     Args:
         reader: of MDAnalysis, for a trajectory.
@@ -43,7 +43,7 @@ class RawCells:
 
             reader._frame_to_ts = keep
 
-    def of(self, frame: Any, index: int) -> tuple[NDArray[np.float64] | None, list[str]]:
+    def of(self, frame: Any) -> tuple[NDArray[np.float64] | None, list[str]]:
         """The cell of a frame that was just read, and notes on its orientation.
 
         Raises:
@@ -54,8 +54,6 @@ class RawCells:
             return None, []
         if self._kind in ("XTC", "TRR") and self._box is not None:
             return np.array(self._box, dtype=float).reshape(3, 3) * _NM, []
-        if self._kind == "H5MD":
-            return self._of_h5md(index), []
         if (np.abs(found[3:] - 90) < _RIGHT).all():
             return frame.triclinic_dimensions.astype(float), []
         if self._kind == "DCD" and self._box is not None:
@@ -63,12 +61,6 @@ class RawCells:
             if matrix is not None:
                 return matrix, []
         return frame.triclinic_dimensions.astype(float), [TURNED]
-
-    def _of_h5md(self, index: int) -> NDArray[np.float64]:
-        edges = self._reader._particle_group["box/edges/value"][index].astype(float)
-        if self._reader.convert_units and self._reader.units.get("length"):
-            self._reader.convert_pos_from_native(edges)
-        return np.diag(edges) if edges.ndim == 1 else edges
 
 
 def _symmetric_matrix(box: NDArray[np.floating], remarks: str) -> NDArray[np.float64] | None:

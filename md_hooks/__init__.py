@@ -1,8 +1,9 @@
 """Hooks on the frames of a molecular dynamics run: record, guard, flag, report progress.
 
 The package handles frames, not models: an engine makes a `Frame` of each step and hands it to the
-hooks through a `HookChain`. `run` and `attach` do this for ASE; `Guard`, `Recorder`, `FlagStore` and
-`Progress` are ready to use. A hook of your own subclasses `Hook`, or is a function of a frame:
+hooks through a `HookChain`. `run` and `attach` do this for ASE; `Guard`, `DriftGuard`, `Recorder`,
+`FlagStore` and `Progress` are ready to use. A hook of your own subclasses `Hook`, or is a function of
+a frame:
 
 >>> from md_hooks import Action, Guard, Progress, Recorder, run
 >>> def hot(frame):  # flags frames above 1000 K
@@ -16,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 from .ase_md import Attachment, attach, run
 from .ase_state import restore
 from .chain import HookChain
+from .drift import Drift, drift_of
+from .drift_guard import DriftGuard
 from .errors import HookError, RunStoppedError
 from .flags import FlagStore
 from .frame import Frame
@@ -36,6 +39,8 @@ __all__ = [
     "Action",
     "Attachment",
     "Checkpoint",
+    "Drift",
+    "DriftGuard",
     "FlagStore",
     "Frame",
     "Guard",
@@ -52,6 +57,7 @@ __all__ = [
     "Trajectory",
     "Verdict",
     "attach",
+    "drift_of",
     "load_checkpoint",
     "restore",
     "run",

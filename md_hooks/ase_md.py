@@ -15,6 +15,8 @@ from ase import units
 from .ase_calculators import ForceDeltaSource
 from .ase_state import atoms_of, capture
 from .chain import HookChain
+from .conserved_energy import conserved_energy, has_conserved_energy
+from .drift import CONSERVED_ENERGY
 from .electronic_state import ElectronicState
 from .errors import HookError, RunStoppedError
 from .frame import Frame
@@ -50,6 +52,7 @@ class Attachment:
         if info.restart_step is None:
             self._step_offset = 0
         self._clock = getattr(dynamics, "get_time", None)
+        self._conserves = has_conserved_energy(dynamics)
         self._time_offset = 0.0
         if info.restart_step is not None and self._clock is not None:
             self._time_offset = info.restart_time - self._clock() / units.fs
@@ -57,8 +60,11 @@ class Attachment:
         self._detached = False
         self._source = ForceDeltaSource(self._atoms.calc)
         calc = self._source.calculator
+        self.chain.add_first(getattr(calc, "sentinel", None))
         self._session = Session(
-            self.chain, lambda: getattr(self._source.calculator, "evaluations", None)
+            self.chain,
+            lambda: getattr(self._source.calculator, "evaluations", None),
+            monitoring=lambda: getattr(self._source.calculator, "monitoring", None),
         )
         self._user_checkpoint = info.checkpoint
         self._session.open(
@@ -124,6 +130,7 @@ class Attachment:
         if computed_at is None or len(computed_at) != len(atoms):
             computed_at = atoms
         momenta = atoms.arrays.get("momenta")
+        twice_kinetic = 0.0
         if momenta is None:
             velocities = np.zeros((len(atoms), 3))
             temperature = 0.0
@@ -147,6 +154,12 @@ class Attachment:
         }
         if results.get("stress") is not None:
             arrays["stress"] = _own(results["stress"])
+        extra = dict(
+            Frame.scalars(predicted.get("expected_errors"), predicted.get("estimated_force_delta"))
+        )
+        if self._conserves:
+            total = float(energy) + 0.5 * twice_kinetic
+            extra[CONSERVED_ENERGY] = conserved_energy(self.dynamics, atoms, total)
         return Frame(
             step=step,
             time=time,
@@ -160,7 +173,7 @@ class Attachment:
             forces=_own(forces),
             temperature=temperature,
             force_delta=None if u is None else float(u),
-            extra=Frame.scalars(predicted.get("expected_errors")),
+            extra=extra,
             why_no_force_delta=self._source.why_missing() if u is None else "",
             **arrays,
             **self._electronic_state,

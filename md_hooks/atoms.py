@@ -9,6 +9,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from .electronic_state import ElectronicState
 from .foreign_fields import step_of
 from .frame import Frame
+from .predicted_error import OUTSIDE, PREDICTED
 
 ATTACK = ("path", "move")
 """Scalars of a frame of an attack: the number of its path, and of the move along it."""
@@ -37,7 +38,8 @@ def bare_atoms(frame: Frame) -> Atoms:
     if frame.velocities is not None:
         atoms.set_momenta(frame.velocities / units.fs * frame.masses[:, None])
     atoms.info["step"] = frame.step
-    atoms.info["time"] = frame.time
+    if np.isfinite(frame.time):
+        atoms.info["time"] = frame.time
     ElectronicState(frame.charge, frame.spin, frame.magnetic_moments).put(atoms)
     if frame.force_delta is not None:
         atoms.info["force_delta"] = frame.force_delta
@@ -45,6 +47,10 @@ def bare_atoms(frame: Frame) -> Atoms:
         number = step_of(frame.extra.get(name))
         if number is not None:
             atoms.info[name] = number
+    for name in ("expected_error", *PREDICTED, OUTSIDE):
+        value = frame.extra.get(name)
+        if value is not None and value == value:
+            atoms.info[name] = float(value)
     if frame.worst_atom is not None:
         atoms.info["worst_atom"] = frame.worst_atom
     for name in ("force_deltas", "direct_forces", "conservative_forces"):

@@ -31,15 +31,35 @@ class HookChain:
     """
 
     def __init__(self, hooks: Iterable[AnyHook]) -> None:
-        self.hooks = list(hooks)
+        self._loaded: Mapping[str, Any] = {}
+        self._opened: list[Hook] = []
+        self._failed = False
+        self._take(list(hooks))
+
+    def _take(self, hooks: list[AnyHook]) -> None:
+        self.hooks = hooks
         self._hooks = [_as_hook(hook) for hook in self.hooks]
         # A recorder's checkpoint states that everything up to its step is stored, so it comes after
         # the others: otherwise a killed process would lose what they had not written yet.
         self._recorder_last = sorted(self._hooks, key=_records)
+        self._annotators = [hook for hook in self._hooks if _overrides(hook, "annotate")]
         self._judges = [hook for hook in self._hooks if _overrides(hook, "__call__")]
         self._observers = [hook for hook in self._recorder_last if _overrides(hook, "observe")]
-        self._opened: list[Hook] = []
-        self._failed = False
+
+    def add_first(self, hook: AnyHook | None) -> None:
+        """Put a hook before all others, before the run: that of a calculator, which is in every chain.
+
+        It gets its part of the states that were loaded.
+
+        Args:
+            hook: nothing happens if it is in the chain already, or None.
+        """
+        if hook is None or any(hook is given for given in self.hooks):
+            return
+        self._take([hook, *self.hooks])
+        for name, added, _ in self._states():
+            if added is self._hooks[0] and name in self._loaded:
+                added.load_state_dict(self._loaded[name])
 
     def open(self, info: RunInfo) -> None:
         """Open the hooks. If one refuses, those already open are closed again."""
@@ -79,18 +99,21 @@ class HookChain:
             error.add_note(f"while closing: {second}")
 
     def dispatch(self, frame: Frame) -> Verdict:
-        """Judge a frame, show it to the observers and return the strongest verdict.
+        """Annotate and judge a frame, show it to the observers and return the strongest verdict.
 
         Every observer sees the frame even if another one raises; the first error is raised
         afterwards.
         """
+        for hook in self._annotators:
+            frame = replace(frame, extra={**frame.extra, **hook.annotate(frame)})
         strongest = CONTINUE
         for judge in self._judges:
             verdict = _as_verdict(judge, judge(frame))
             if verdict.action > strongest.action:
                 strongest = verdict
             elif verdict.action == strongest.action != Action.CONTINUE:
-                both = "; ".join(part for part in (strongest.reason, verdict.reason) if part)
+                reasons = dict.fromkeys((strongest.reason, verdict.reason))  # two guards: one NaN
+                both = "; ".join(part for part in reasons if part)
                 strongest = replace(strongest, reason=both)
         self._each(self._observers, "observe", frame, strongest)
         return strongest
@@ -143,6 +166,7 @@ class HookChain:
 
     def load_state_dict(self, states: Mapping[str, Any]) -> None:
         """Restore the states of `state_dict`; hooks that are not in it start afresh."""
+        self._loaded = states
         for name, hook, _ in self._states():
             if name in states:
                 hook.load_state_dict(states[name])

@@ -9,6 +9,8 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
+from .predicted_error import PREDICTED
+
 FloatArray = NDArray[np.floating]
 
 _NOTHING: Mapping[str, float] = MappingProxyType({})
@@ -24,7 +26,7 @@ class Frame:
 
     Attributes:
         step: number of the step, starting at 0.
-        time: fs; 0 if the engine has no time (a geometry optimiser).
+        time: fs; 0 if the engine has no time (a geometry optimiser), NaN if unknown.
         numbers: [N] atomic numbers.
         positions: [N, 3] Å, those at which the forces were computed.
         velocities: [N, 3] Å/fs; None if a stored trajectory has none.
@@ -39,7 +41,9 @@ class Frame:
         direct_forces: [N, 3] eV/Å, the model's own: ``forces`` may hold more, such as dispersion.
         conservative_forces: [N, 3] eV/Å, likewise.
         stress: (6,) eV/Å^3, Voigt order xx, yy, zz, yz, xz, xy.
-        extra: further scalars of the step by name.
+        extra: further scalars of the step by name, such as "conserved_energy" in eV, the total energy
+            minus the heat of a thermostat, for ensembles that have one (NaN where not known), and those
+            of `md_hooks.predicted_error`.
         why_no_force_delta: why U is missing although this frame should carry it; "" if U is present,
             was not due (between two exact evaluations), or the reason is unknown.
         charge: total charge of the structure, e; None if not given.
@@ -70,14 +74,31 @@ class Frame:
     magnetic_moments: FloatArray | None = None
 
     @staticmethod
-    def scalars(expected_errors: FloatArray | None) -> Mapping[str, float]:
-        """``extra`` for a model that predicts its own force errors [N], eV/Å.
+    def scalars(
+        expected_errors: FloatArray | None, estimated_force_delta: float | None = None
+    ) -> Mapping[str, float]:
+        """``extra`` of what is known about errors beyond U, to be compared with it.
 
-        Contains their mean as "expected_error", to be compared with U.
+        Args:
+            expected_errors: [N] eV/Å, force errors that the model itself predicts; their mean is
+                "expected_error".
+            estimated_force_delta: eV/Å, estimate of U by adaptive monitoring; NaN while there is
+                none.
         """
-        if expected_errors is None:
+        if expected_errors is None and estimated_force_delta is None:
             return _NOTHING
-        return {"expected_error": float(expected_errors.mean())}
+        known = {}
+        if expected_errors is not None:
+            known["expected_error"] = float(expected_errors.mean())
+        if estimated_force_delta is not None:
+            known["estimated_force_delta"] = float(estimated_force_delta)
+        return known
+
+    @property
+    def predicted_error(self) -> float | None:
+        """The predicted error of the direct forces, eV/Å; None if nothing predicts one."""
+        value = self.extra.get(PREDICTED[0])
+        return None if value is None or value != value else float(value)
 
     @property
     def worst_atom(self) -> int | None:

@@ -27,8 +27,8 @@ def not_finite(frame: Frame) -> tuple[str, float] | None:
 
 
 def where(frame: Frame) -> str:
-    """Step and time."""
-    return f"step {frame.step}, {frame.time:.10g} fs"
+    """Step and time, where that is known."""
+    return f"step {frame.step}" + ("" if math.isnan(frame.time) else f", {frame.time:.10g} fs")
 
 
 def worst(frame: Frame) -> str:

@@ -14,10 +14,18 @@ from .errors import HookError
 from .frame import Frame
 from .frame_description import not_finite, where, worst
 from .hook import Hook
+from .predicted_error import predicted_words
 from .run_info import RunInfo
 from .verdict import CONTINUE, Action, Verdict
 
 Threshold = float | Literal["auto"] | None
+
+_QUANTITIES = {
+    "force_delta": ("force_delta", "U"),
+    "worst_atom": ("worst_force_delta", "largest u"),
+    "predicted_error": ("predicted_error", "predicted error"),
+}
+"""Quantities of a frame that thresholds apply to: attribute and words."""
 
 FRAMES_WITHOUT_U = 1000
 """A guard with a threshold raises after this many frames in a row that lack U without a reason."""
@@ -53,7 +61,8 @@ class Guard(Hook):
     Args:
         stop_above: eV/Å, "auto", or None for no stop threshold.
         flag_above: eV/Å, "auto", or None (see above).
-        on: "force_delta" for U of the frame, "worst_atom" for its largest u_i.
+        on: "force_delta" for U of the frame, "worst_atom" for its largest u_i, "predicted_error" for
+            the predicted error of its direct forces, which another hook adds to `Frame.extra`.
         patience: (k, n): stop when k of the last n frames that carry U lie above the stop
             threshold. Frames in which U was not computed do not count.
         factor: multiple of the burn-in level at which an automatic threshold stops.
@@ -71,7 +80,7 @@ class Guard(Hook):
         stop_above: Threshold = None,
         flag_above: Threshold = None,
         *,
-        on: Literal["force_delta", "worst_atom"] = "force_delta",
+        on: Literal["force_delta", "worst_atom", "predicted_error"] = "force_delta",
         patience: tuple[int, int] = (1, 1),
         factor: float = AUTO_STOP_FACTOR,
         flag_factor: float = AUTO_FLAG_FACTOR,
@@ -87,8 +96,8 @@ class Guard(Hook):
                 f"flag_above ({flag_above} eV/Å) must lie below stop_above ({stop_above} eV/Å): "
                 "swap the two"
             )
-        if on not in ("force_delta", "worst_atom"):
-            raise HookError(f"on is {on!r}: pass 'force_delta' or 'worst_atom'")
+        if on not in _QUANTITIES:
+            raise HookError(f"on is {on!r}: pass {', '.join(map(repr, _QUANTITIES))}")
         if len(patience) != 2 or not 1 <= patience[0] <= patience[1]:
             raise HookError(
                 f"patience is {patience}: pass (k, n) with 1 <= k <= n for k of the last n frames"
@@ -163,7 +172,7 @@ class Guard(Hook):
             reason = f"{where(frame)}: {quantity} is not finite ({number}){worst(frame)}"
             return Verdict(Action.STOP, reason, quantity, number)
 
-        value = frame.force_delta if self.on == "force_delta" else frame.worst_force_delta
+        value = getattr(frame, _QUANTITIES[self.on][0])
         if value is None:
             self._miss(frame)
         else:
@@ -249,12 +258,17 @@ class Guard(Hook):
     def _verdict(
         self, action: Action, frame: Frame, value: float, threshold: float | None
     ) -> Verdict:
-        what = "U" if self.on == "force_delta" else "largest u"
+        what = _QUANTITIES[self.on][1]
         kind = "stop" if action is Action.STOP else "flag"
         reason = (
             f"{where(frame)}: {what} {value:.4g} eV/Å is above the {kind} threshold "
             f"{threshold:.4g} eV/Å"
         )
+        if self.on == "predicted_error" and frame.force_delta is not None:
+            reason = (
+                f"{where(frame)}: {predicted_words(frame.extra)} is above the {kind} threshold "
+            )
+            reason += f"{threshold:.4g} eV/Å (U {frame.force_delta:.4g} eV/Å)"
         if action is Action.STOP and self.patience[1] > 1:
             reason += f" ({sum(self._window)} of the last {len(self._window)} frames with U)"
         return Verdict(action, reason + worst(frame), self.on, value, threshold)

@@ -14,8 +14,8 @@ class Hook:
     """Base class of hooks: every method does nothing, and a subclass overrides those it needs.
 
     In a run the methods are called in this order: `check_files` and `open` once; for each step
-    ``hook(frame)``, whose answer may flag or stop, and `observe` with the strongest answer of all
-    hooks; `flush` now and then; `unresolved` and `close` once at the end.
+    `annotate`, ``hook(frame)``, whose answer may flag or stop, and `observe` with the strongest
+    answer of all hooks; `flush` now and then; `unresolved` and `close` once at the end.
 
     >>> class Hottest(Hook):
     ...     temperature = 0.0
@@ -41,6 +41,10 @@ class Hook:
 
     def open(self, info: RunInfo) -> None:
         """The run begins, or continues from ``info.restart_step``."""
+
+    def annotate(self, frame: Frame) -> Mapping[str, float]:
+        """Further scalars of the step, for the `Frame.extra` that all hooks judge and observe."""
+        return {}
 
     def __call__(self, frame: Frame) -> Action | Verdict | None:
         """Judge a frame; None is `Action.CONTINUE`."""
@@ -79,6 +83,7 @@ AnyHook = Hook | Callable[[Frame], Action | Verdict | None]
 _METHODS = (
     "check_files",
     "open",
+    "annotate",
     "observe",
     "flush",
     "unresolved",

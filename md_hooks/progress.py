@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from .frame import Frame
 from .hook import Hook
+from .predicted_error import predicted_words
 from .run_info import RunInfo, RunResult
 from .text import printable
 from .verdict import Action, Verdict
@@ -187,7 +188,7 @@ class Progress(Hook):
         else:
             end = self._info.planned_steps
             place = f"step {frame.step}" + ("" if end is None else f"/{(self._first or 0) + end}")
-        return f"{place}  {frame.time:.1f} fs"
+        return place if math.isnan(frame.time) else f"{place}  {frame.time:.1f} fs"
 
     def _time_left(self, frame: Frame) -> str:
         """The time left at the mean pace of this run; "" while that is unknown."""
@@ -204,14 +205,17 @@ class Progress(Hook):
         with_u = self._last_with_u
         if with_u is not None:
             parts.append((f"U {with_u.force_delta:.3f} eV/Å", _COLOURS[self._action]))
+            if error := predicted_words(with_u.extra):
+                parts.append((error, ""))
         for policy in self._info.policies():
             stop, flag = policy.get("stop_threshold"), policy.get("flag_threshold")
+            what = "error " if policy.get("on") == "predicted_error" else ""
             if stop is not None:
-                parts.append((f"stop > {stop:.3f}", ""))
+                parts.append((f"stop {what}> {stop:.3f}", ""))
             elif policy.get("stop_above") == "auto":
                 parts.append(("burn-in", "cyan"))
             if flag is not None:
-                parts.append((f"flag > {flag:.3f}", ""))
+                parts.append((f"flag {what}> {flag:.3f}", ""))
         if self._flags:
             parts.append((f"flagged {self._flags}", "yellow"))
         if with_u is not None and with_u.worst_atom is not None:

@@ -93,6 +93,8 @@ class RunResult:
         worst_atom: index of the atom with the largest u_i in that frame.
         message: one readable line; for "stopped" the reason of the verdict.
         evaluations: model evaluations during the run, if the calculator counts them.
+        monitoring: counts of adaptive monitoring, including those before a restart: "evaluations",
+            "exact_evaluations", "firings" and "false_firings"; None without it.
     """
 
     reason: str
@@ -102,3 +104,4 @@ class RunResult:
     worst_atom: int | None = None
     message: str = ""
     evaluations: int | None = None
+    monitoring: dict[str, int] | None = None

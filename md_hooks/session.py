@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from .chain import HookChain
 from .frame import Frame
@@ -17,6 +17,7 @@ class Session:
         chain: the hooks.
         evaluations: gives the number of evaluations of the model so far; None if they are not counted.
         replay: the frames are those of a stored trajectory, which may be too short for the hooks.
+        monitoring: gives the counts of adaptive monitoring; None without it.
 
     Attributes:
         chain: the hooks.
@@ -32,6 +33,7 @@ class Session:
         chain: HookChain,
         evaluations: Callable[[], int | None] = lambda: None,
         replay: bool = False,
+        monitoring: Callable[[], Mapping[str, int] | None] = lambda: None,
     ) -> None:
         self.chain = chain
         self.last: Frame | None = None
@@ -43,6 +45,7 @@ class Session:
         self._evaluations = evaluations
         self._evaluations_before = evaluations()
         self._replay = replay
+        self._monitoring = monitoring
 
     def open(self, info: RunInfo) -> None:
         """Open the hooks."""
@@ -116,6 +119,7 @@ class Session:
     def _outcome(self, reason: str, message: str) -> RunResult:
         last, with_u = self.last, self._last_with_u
         before, now = self._evaluations_before, self._evaluations()
+        counts = self._monitoring()
         return RunResult(
             reason=reason,
             step=-1 if last is None else last.step,
@@ -124,4 +128,5 @@ class Session:
             worst_atom=None if with_u is None else with_u.worst_atom,
             message=message,
             evaluations=None if before is None or now is None else now - before,
+            monitoring=None if counts is None else dict(counts),
         )

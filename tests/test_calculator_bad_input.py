@@ -57,7 +57,7 @@ def test_bad_structures(atoms: Atoms, periodic: bool | None, message: str) -> No
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"forces": "both"}, "forces must be 'direct' or 'conservative'"),
+        ({"forces": "both"}, "forces must be 'direct', 'conservative' or 'mts', not 'both'"),
         ({"dtype": "float16"}, "dtype must be 'float32' or 'float64'"),
         ({"device": "gpu"}, "device 'gpu' cannot be used here"),
         ({"device": "cuda:99"}, "device 'cuda:99' cannot be used here .* try 'cpu'"),

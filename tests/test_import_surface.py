@@ -36,3 +36,9 @@ def test_neither_import_nor_help_loads_torch(code):
         "assert not {'torch', 'openmm'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", program], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_ase_md_can_be_imported_first():
+    """It loads ASE's file formats, and among them ours: no circle may leave that out."""
+    program = "import ase.md.verlet, ase.io.formats as io; assert 'forcedelta-h5md' in io.ioformats"
+    subprocess.run([sys.executable, "-W", "error", "-c", program], check=True)

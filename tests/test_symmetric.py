@@ -8,11 +8,14 @@ import torch
 from ase import Atoms
 from ase.build import bulk, fcc111, graphene, molecule
 from ase.spacegroup import crystal
+from command_line import untrained_network
 from systems import small_network
 
 from forcedelta.evaluation import Evaluator
 from forcedelta.models.loaded import LoadedModel
+from forcedelta.simulation.guarded import guarded_run
 from forcedelta.symmetric import forces_vanish
+from md_hooks import Trajectory
 
 TEFLON = Atoms("C2", [[0, 0, 0], [0, 0, 1.25]], cell=[0, 0, 2.5], pbc=[False, False, True])
 
@@ -108,3 +111,17 @@ def test_random_weights_agree(name):
     [found] = Evaluator(model, torch.float64).batch([atoms])
     zero = max(np.abs(found.direct_forces).max(), np.abs(found.conservative_forces).max()) < 1e-9
     assert zero == forces_vanish(atoms)
+
+
+@pytest.mark.parametrize("displaced", [False, True])
+def test_a_run_from_an_ideal_crystal_says_what_its_first_u_means(tmp_path, displaced, caplog):
+    atoms = bulk("Si", cubic=True)
+    if displaced:
+        atoms.rattle(0.05, seed=1)
+    model = untrained_network(tmp_path / "solid.safetensors", [14], periodic=True)
+    with caplog.at_level("INFO", "forcedelta"):
+        guarded_run(atoms, model, steps=2, out=tmp_path / "run.h5")
+    u = Trajectory(tmp_path / "run.h5").series["force_delta"]
+    assert (u[0] < 1e-5) == (not displaced)
+    assert u[-1] > 1e-5  # the atoms have moved
+    assert ("vanish by symmetry, and U with them" in caplog.text) == (not displaced)

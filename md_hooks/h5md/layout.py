@@ -159,6 +159,13 @@ SERIES: tuple[tuple[str, str, str | None], ...] = (
 )
 """Name, type and unit of the scalars of each step, in the order of a row after step and time."""
 
+EXTRA_UNITS = {
+    "conserved_energy": "eV",
+    "expected_error": _FORCE,
+    "estimated_force_delta": _FORCE,
+}
+"""Units of further scalars of each step, by name (`md_hooks.Frame.extra`)."""
+
 SERIES_STEP = f"{PER_STEP}/step"
 
 CORE = frozenset(

@@ -3,14 +3,15 @@
 Everything below comes from ``import forcedelta`` or ``from forcedelta import ...``, and is loaded when it is
 used:
 
-- Runs: `guarded_run`, `audit`, `attack`, `compare`, `screen`, `label`, `calibrate`, `tune`, `check`, `export`: the
-  commands as functions.
+- Runs: `guarded_run`, `audit`, `attack`, `compare`, `screen`, `label`, `calibrate` (with `calibrate_error` and
+  `suggest`), `tune`, `check`, `export`: the commands as functions.
 - ASE: `ForceDeltaCalculator`; `run` and `attach` for any dynamics of ASE.
 - OpenMM: the package `openmm`, with ``add_force_delta`` and ``run``.
 - Hooks (of `md_hooks`): `Guard`, `Recorder`, `FlagStore`, `Progress`, `RecalculationQueue`, and the base
   class `Hook`; `Trajectory` reads what a `Recorder` wrote.
 - Models: `load_model`, `LoadedModel`, and the module `ForceDelta`; `epsilon` is the true error.
-- Thresholds: `Calibration`, `read_calibration`.
+- Thresholds and predicted errors: `Calibration`, `read_calibration`; `PredictedErrorHook` adds a predicted
+  error to the frames of any run, `read_predicted_error` reads it.
 """
 
 from importlib import import_module
@@ -24,11 +25,15 @@ if TYPE_CHECKING:
     from forcedelta.adversarial.attack import attack
     from forcedelta.ase import ForceDeltaCalculator
     from forcedelta.calibration.calibrate import calibrate
+    from forcedelta.calibration.calibrate_error import calibrate_error
+    from forcedelta.calibration.error_hook import PredictedErrorHook
+    from forcedelta.calibration.predicted_error_file import read_predicted_error
     from forcedelta.calibration.result import Calibration, read_calibration
     from forcedelta.comparison.compare import compare
     from forcedelta.evaluation import Evaluation, Evaluator
     from forcedelta.force_delta import ForceDelta, epsilon
     from forcedelta.labelling.label_frames import label
+    from forcedelta.labelling.selection.stratified import suggest
     from forcedelta.models import LoadedModel, load_model
     from forcedelta.openmm.export import export
     from forcedelta.screening.many import screen
@@ -36,6 +41,7 @@ if TYPE_CHECKING:
     from forcedelta.tuning.tune import tune
     from forcedelta.verify.check import check
     from md_hooks import (
+        DriftGuard,
         FlagStore,
         Guard,
         Hook,
@@ -50,6 +56,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Calibration",
+    "DriftGuard",
     "Evaluation",
     "Evaluator",
     "FlagStore",
@@ -60,6 +67,7 @@ __all__ = [
     "Hook",
     "HookError",
     "LoadedModel",
+    "PredictedErrorHook",
     "Progress",
     "RecalculationQueue",
     "Recorder",
@@ -70,6 +78,7 @@ __all__ = [
     "attack",
     "audit",
     "calibrate",
+    "calibrate_error",
     "check",
     "compare",
     "epsilon",
@@ -79,8 +88,10 @@ __all__ = [
     "load_model",
     "openmm",
     "read_calibration",
+    "read_predicted_error",
     "run",
     "screen",
+    "suggest",
     "tune",
 ]
 
@@ -92,8 +103,10 @@ _HOMES = {
     "ForceDelta": "forcedelta.force_delta",
     "ForceDeltaCalculator": "forcedelta.ase",
     "LoadedModel": "forcedelta.models",
+    "PredictedErrorHook": "forcedelta.calibration.error_hook",
     "attack": "forcedelta.adversarial.attack",
     "calibrate": "forcedelta.calibration.calibrate",
+    "calibrate_error": "forcedelta.calibration.calibrate_error",
     "check": "forcedelta.verify.check",
     "compare": "forcedelta.comparison.compare",
     "epsilon": "forcedelta.force_delta",
@@ -102,7 +115,9 @@ _HOMES = {
     "label": "forcedelta.labelling.label_frames",
     "load_model": "forcedelta.models",
     "read_calibration": "forcedelta.calibration.result",
+    "read_predicted_error": "forcedelta.calibration.predicted_error_file",
     "screen": "forcedelta.screening.many",
+    "suggest": "forcedelta.labelling.selection.stratified",
     "tune": "forcedelta.tuning.tune",
 }
 _PACKAGES = ("ase", "audit", "openmm")

@@ -25,9 +25,12 @@ from forcedelta.evaluation import (
     usable_device,
 )
 from forcedelta.force_delta import ForceDelta
-from forcedelta.graph import charge_and_spin
+from forcedelta.graph import Graph, charge_and_spin
+from forcedelta.integrators import check_inner
 from forcedelta.models.loaded import LoadedModel
 from forcedelta.models.registry import load_model
+from forcedelta.monitoring import ADAPTIVE, ESTIMATE, Every, check_every, evaluate_adaptively
+from forcedelta.sentinel import Sentinel
 
 _NEED_GRADIENT = ("force_delta", "force_deltas", "conservative_forces", "stress")
 
@@ -58,6 +61,15 @@ class ForceDeltaCalculator(Calculator):
     2k, ... (see `count_from` for runs that do not start at 0). Requesting a property that was not
     computed raises an error instead of computing it. There is no stress with ``every`` above 1.
 
+    With ``every="adaptive"`` the work along the path decides which evaluations are exact
+    (`forcedelta.sentinel.Sentinel`); the others are forward passes, as above. ``results`` then also
+    holds ``estimated_force_delta``, eV/Å: what the forward pass alone tells about U, NaN at the
+    start. In a run with hooks the thresholds of its guards count, and `monitoring` is in its result.
+
+    With ``forces="mts"`` and ``inner=m`` the evaluations of steps 0, m, 2m, ... are exact, and those
+    in between are forward passes. ``forces`` are the direct ones at each of them: an integrator of
+    `forcedelta.integrators` adds the difference to the conservative forces every m steps.
+
     A model of charged and open-shell molecules takes the total charge and the spin multiplicity
     from ``atoms.info["charge"]`` and ``atoms.info["spin"]``.
 
@@ -67,9 +79,11 @@ class ForceDeltaCalculator(Calculator):
 
     Attributes:
         model: the `LoadedModel`.
+        inner: inner steps per outer step of multiple time steps; 1 without them.
         model_info: name, weights_hash, library, versions and settings, for files.
         problem: the reason why the results are NaN; None if they are not.
         force_delta_due: whether the last evaluation was exact.
+        sentinel: the `Sentinel`, which takes part in runs with hooks; None without ``every="adaptive"``.
     """
 
     implemented_properties: Sequence[str] = [  # type: ignore[assignment]
@@ -87,11 +101,12 @@ class ForceDeltaCalculator(Calculator):
     def __init__(
         self,
         model: str | Path | ForceDelta | LoadedModel,
-        forces: Literal["direct", "conservative"] = "direct",
-        every: int = 1,
+        forces: Literal["direct", "conservative", "mts"] = "direct",
+        every: Every = 1,
         device: str = "cpu",
         dtype: Literal["float32", "float64"] = "float32",
         *,
+        inner: int = 1,
         architecture: str | None = None,
         trust: bool = False,
     ) -> None:
@@ -100,38 +115,41 @@ class ForceDeltaCalculator(Calculator):
         Args:
             model: a registered name (``forcedelta models``), the path of a weights file, or a model
                 in memory.
-            forces: which forces ``results["forces"]`` holds.
-            every: exact U at every N-th evaluation; above 1 only with direct forces.
+            forces: which forces ``results["forces"]`` holds; "mts" for multiple time steps.
+            every: exact U at every N-th evaluation, or "adaptive"; above 1 only with direct forces.
             device: torch device, such as "cpu" or "cuda".
             dtype: of positions and weights.
+            inner: inner steps per outer step, 2 or more with "mts".
             architecture, trust: see `forcedelta.load_model`.
 
         Raises:
             ForceDeltaError: arguments out of range, or a model that cannot be loaded.
         """
         super().__init__()
-        if forces not in ("direct", "conservative"):
-            raise ForceDeltaError(f"forces must be 'direct' or 'conservative', not {forces!r}")
-        if isinstance(every, bool) or not isinstance(every, int | np.integer) or every < 1:
-            raise ForceDeltaError(f"every must be a whole number of 1 or more, not {every!r}")
-        if every > 1 and forces == "conservative":
+        if forces not in ("direct", "conservative", "mts"):
             raise ForceDeltaError(
-                "every must be 1 with conservative forces, which need the gradient at every step"
+                f"forces must be 'direct', 'conservative' or 'mts', not {forces!r}"
             )
+        every = check_every(every, forces)
+        check_inner(forces, inner, every)
         if dtype not in DTYPES:
             raise ForceDeltaError(f"dtype must be 'float32' or 'float64', not {dtype!r}")
         where = usable_device(device)
         self.model = load_model(model, DTYPES[dtype], where, architecture=architecture, trust=trust)
         self.forces = forces
-        self.every = int(every)
+        self.every = every
+        self.inner = int(inner)
         self.problem: str | None = None
         self.force_delta_due = False
         self.model_info: dict[str, Any] = model_info(
             self.model, {"ase": ase.__version__},
-            forces=forces, every=self.every, device=str(where), dtype=dtype,
+            forces=forces, every=self.every, inner=self.inner, device=str(where), dtype=dtype,
         )  # fmt: skip
-        self.parameters.update(model=self.model.name, forces=forces, every=self.every, dtype=dtype)
+        self.parameters.update(
+            model=self.model.name, forces=forces, every=self.every, inner=self.inner, dtype=dtype
+        )
         self._evaluator = Evaluator(self.model, DTYPES[dtype], where)
+        self.sentinel = Sentinel() if every == ADAPTIVE else None
         self._count = 0
         self._numbers: NDArray[np.integer] = np.empty(0, int)
         self._pbc: NDArray[np.bool_] = np.empty(0, bool)
@@ -141,8 +159,16 @@ class ForceDeltaCalculator(Calculator):
         """Forward passes of the model so far."""
         return self._evaluator.passes
 
+    @property
+    def monitoring(self) -> dict[str, int] | None:
+        """Counts of adaptive monitoring (`Sentinel.counts`); None without it."""
+        return None if self.sentinel is None else self.sentinel.counts()
+
     def count_from(self, step: int) -> None:
-        """Assigns the next evaluation to ``step``; evaluations at ``step % every == 0`` are exact."""
+        """Assigns the next evaluation to ``step``; those at ``step % every == 0`` are exact.
+
+        With multiple time steps those at ``step % inner == 0``. Adaptive monitoring does not count.
+        """
         self._count = step
 
     def check_state(self, atoms: Atoms, tol: float = 0.0) -> list[str]:
@@ -152,7 +178,7 @@ class ForceDeltaCalculator(Calculator):
         covers charges and magnetic moments; runs at every ``get_forces`` and ``get_potential_energy``.
         """
         known = self.atoms
-        if known is None:
+        if known is None or (self.sentinel is not None and self.sentinel.resuming):
             return list(all_changes)
         pairs = {
             "positions": (known.positions, atoms.positions),
@@ -186,15 +212,43 @@ class ForceDeltaCalculator(Calculator):
                 raise ForceDeltaError("no structure to calculate: pass atoms")
         elif self.check_state(atoms):  # a direct call; get_property has set the atoms
             self.atoms, self.results = atoms.copy(), {}
-        exact = self._count % self.every == 0
-        if self.results:  # same configuration, but a property is missing
+        new = self._is_new(atoms)
+        if new and self.sentinel is not None:
+            self.sentinel.begin()
+        again = bool(self.results)  # same configuration, but a property is missing
+        if again:
             exact = "force_delta" in self.results
-        self.force_delta_due = exact
+        elif self.sentinel is not None:
+            exact = self.sentinel.due
+        else:
+            exact = self._count % (self.inner if self.forces == "mts" else int(self.every)) == 0
         stress = bool(atoms.pbc.all()) and self.model.stress and self.every == 1
         self._refuse(properties, atoms, exact, stress)
-        new = self._take_system(atoms)
+        if new:
+            self._take_system(atoms)
+        graph = self._graph(atoms, new)
+
+        def evaluate(exact: bool) -> Evaluation:
+            if graph is None:
+                return not_finite(len(atoms), exact, stress)
+            evaluator = self._evaluator
+            return (evaluator.evaluate(graph, stress) if exact else evaluator.forward(graph))[0]
+
+        if self.sentinel is None or again:
+            found = evaluate(exact)
+        else:
+            found = evaluate_adaptively(
+                self.sentinel, evaluate, atoms.positions, atoms.cell.array, atoms.pbc
+            )
+        self.force_delta_due = found.exact
+        self.results = self._results(found)
+        self._count += 1
+
+    def _graph(self, atoms: Atoms, new: bool) -> Graph | None:
+        """The model's arguments; None, with the `problem`, where a run has exploded."""
+        self.problem = None
         try:
-            graph = self._evaluator.graph_at(
+            return self._evaluator.graph_at(
                 atoms.positions, atoms.numbers, atoms.cell.array, atoms.pbc,
                 charge_and_spin(atoms, self.model),
             )  # fmt: skip
@@ -203,20 +257,12 @@ class ForceDeltaCalculator(Calculator):
                 self._numbers = np.empty(0, int)
                 raise
             self.problem = str(error)
-            found: Evaluation = not_finite(len(atoms), exact, stress)
-        else:
-            self.problem = None
-            found = (
-                self._evaluator.evaluate(graph, stress)[0]
-                if exact
-                else self._evaluator.forward(graph)[0]
-            )
-        self.results = self._results(found)
-        self._count += 1
+            return None
 
     def _results(self, found: Evaluation) -> dict[str, Any]:
         """An evaluation under ASE's names."""
-        driving = found.direct_forces if self.forces == "direct" else found.conservative_forces
+        conservative = self.forces == "conservative"
+        driving = found.conservative_forces if conservative else found.direct_forces
         assert driving is not None
         results = {
             "energy": found.energy,
@@ -228,6 +274,7 @@ class ForceDeltaCalculator(Calculator):
             "stress": found.voigt_stress,
             "expected_errors": found.expected_errors,
             "forces": driving.copy(),
+            ESTIMATE: None if self.sentinel is None else self.sentinel.estimate,
         }
         return {name: value for name, value in results.items() if value is not None}
 
@@ -246,7 +293,7 @@ class ForceDeltaCalculator(Calculator):
                 )
             else:
                 reason = (
-                    f"stress needs the gradient at every step, and every={self.every}: use every=1 "
+                    f"stress needs the gradient at every step, and every={self.every!r}: use every=1 "
                     "for constant pressure"
                 )
             raise PropertyUnavailableError(reason)
@@ -255,15 +302,21 @@ class ForceDeltaCalculator(Calculator):
             if missing:
                 raise PropertyUnavailableError(
                     f"{', '.join(missing)} was not computed at this evaluation "
-                    f"(every={self.every}); read calc.results.get('{missing[0]}'), or use every=1"
+                    f"({self._period}); read calc.results.get('{missing[0]}'), or use every=1"
                 )
 
-    def _take_system(self, atoms: Atoms) -> bool:
-        """Remembers elements and periodicity; True if they differ from the last evaluation."""
-        new = not (
+    @property
+    def _period(self) -> str:
+        """How many evaluations there are per exact one, as an argument."""
+        return f"inner={self.inner}" if self.forces == "mts" else f"every={self.every!r}"
+
+    def _is_new(self, atoms: Atoms) -> bool:
+        """Whether elements or periodicity differ from the last evaluation."""
+        return not (
             np.array_equal(atoms.numbers, self._numbers) and np.array_equal(atoms.pbc, self._pbc)
         )
-        if new:
-            check_supported(atoms.numbers, atoms.pbc, self.model)
-            self._numbers, self._pbc = atoms.numbers.copy(), atoms.pbc.copy()
-        return new
+
+    def _take_system(self, atoms: Atoms) -> None:
+        """Check and remember elements and periodicity."""
+        check_supported(atoms.numbers, atoms.pbc, self.model)
+        self._numbers, self._pbc = atoms.numbers.copy(), atoms.pbc.copy()

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from ase import Atoms, units
 from ase.constraints import FixAtoms, FixCom, FixConstraint
+from ase.md import langevin
 from ase.md.bussi import Bussi
-from ase.md.langevin import Langevin
 from ase.md.langevinbaoab import LangevinBAOAB
 from ase.md.md import MolecularDynamics
 from ase.md.velocitydistribution import thermalize_momenta
@@ -20,6 +20,7 @@ from md_hooks import Frame, Hook, Verdict
 from .checks import check_atoms
 from .errors import ForceDeltaError
 from .free_rotation import FixRotation, turns_freely
+from .integrators import Langevin, MTSBussi, MTSLangevin, MTSVelocityVerlet
 from .limits import check_number
 
 ENSEMBLES = ("nve", "langevin", "bussi", "npt")
@@ -188,6 +189,8 @@ def _check_rotation(atoms: Atoms, began_as: Atoms) -> None:
 class Ensemble(Hook):
     """An integrator of ASE with its temperature ramp.
 
+    A calculator with ``forces="mts"`` gets multiple time steps (`forcedelta.integrators`).
+
     It is also a hook: after each frame it sets the target temperature of the next step. It must
     precede a Recorder in the chain for checkpoints to hold the target of the next step.
 
@@ -199,7 +202,8 @@ class Ensemble(Hook):
         dynamics: the ASE dynamics.
 
     Raises:
-        ForceDeltaError: "npt" with a structure that is not periodic in all directions.
+        ForceDeltaError: "npt" with a structure that is not periodic in all directions, or with
+            multiple time steps; multiple time steps with constraints that they do not support.
     """
 
     def __init__(self, atoms: Atoms, settings: EnsembleSettings) -> None:
@@ -212,10 +216,11 @@ class Ensemble(Hook):
         settings, atoms = self.settings, self.atoms
         timestep, tau = settings.timestep * units.fs, settings.tau * units.fs
         start = settings.ramp.temperature(1)
+        mts = getattr(atoms.calc, "forces", None) == "mts"
         if settings.name == "nve":
-            return VelocityVerlet(atoms, timestep)
+            return MTSVelocityVerlet(atoms, timestep) if mts else VelocityVerlet(atoms, timestep)
         if settings.name == "langevin":
-            return Langevin(
+            return (MTSLangevin if mts else Langevin)(
                 atoms, timestep, temperature_K=start, friction=1 / tau, fixcm=False, rng=self._rng
             )
         if settings.name == "bussi":
@@ -223,7 +228,12 @@ class Ensemble(Hook):
                 raise ForceDeltaError(
                     "ensemble bussi rescales velocities, but all are zero: choose langevin"
                 )
-            return Bussi(atoms, timestep, start, tau, rng=self._rng)
+            return (MTSBussi if mts else Bussi)(atoms, timestep, start, tau, rng=self._rng)
+        if mts:
+            raise ForceDeltaError(
+                "ensemble npt needs the stress at every step, and multiple time steps give it at "
+                "outer steps only: choose langevin or bussi, or direct forces"
+            )
         if not atoms.pbc.all():
             raise ForceDeltaError(
                 "ensemble npt needs a structure that is periodic in all three directions: choose "
@@ -246,7 +256,7 @@ class Ensemble(Hook):
     def set_temperature(self, temperature: float) -> None:
         """Set the target of the thermostat, K."""
         dynamics = self.dynamics
-        if isinstance(dynamics, Langevin):
+        if isinstance(dynamics, langevin.Langevin):
             dynamics.set_temperature(temperature_K=temperature)
         elif isinstance(dynamics, Bussi):  # has no setter
             dynamics.temp = temperature * units.kB

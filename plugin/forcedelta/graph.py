@@ -13,7 +13,7 @@ from torch import Tensor
 
 from forcedelta.errors import ForceDeltaError
 from forcedelta.models.loaded import LoadedModel
-from forcedelta.neighbours import NeighbourList, neighbour_pairs
+from forcedelta.neighbours import NeighbourList, near_the_first, neighbour_pairs
 
 Graph = tuple[Tensor, ...]
 """Arguments of a model and of `forcedelta.ForceDelta`, in order: positions, numbers, cell,
@@ -114,9 +114,9 @@ class Graphs:
         if not np.array_equal(cell, self._cell):
             self._cell = cell
             self._cell_tensor = self._tensor(cell[None])
+        near, shift = near_the_first(positions, cell, pbc, index, shift)
         graph = (
-            # relative to an atom: float32 has seven digits
-            self._tensor(positions - positions[0]),
+            self._tensor(near),
             self._number_tensor,
             self._cell_tensor,
             torch.from_numpy(index).to(self._device),
@@ -141,7 +141,8 @@ class Graphs:
         for atoms in structures:
             cell = np.where(atoms.pbc[:, None], atoms.cell.array, 0.0)
             index, shift = neighbour_pairs(atoms.positions, cell, atoms.pbc, self._model.cutoff)
-            positions.append(atoms.positions - atoms.positions[:1])
+            near, shift = near_the_first(atoms.positions, cell, atoms.pbc, index, shift)
+            positions.append(near)
             cells.append(cell)
             indices.append(index + first)
             shifts.append(shift)

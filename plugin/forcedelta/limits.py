@@ -76,6 +76,7 @@ LIMITS: Mapping[str, Limits] = {
     "seed": Limits(0, 2**64 - 1, noun="a whole number"),
     # model
     "every": _COUNT,
+    "inner": Limits(1, 1000, noun="a whole number", why="outer steps must resolve the vibrations"),
     "charge": Limits(-1000, 1000, "e", "a whole number"),
     "spin": Limits(1, 1000, noun="a whole number"),
     "threads": Limits(1, _MOST_THREADS, noun="a whole number", why=_CPU),
@@ -83,10 +84,13 @@ LIMITS: Mapping[str, Limits] = {
     # guard
     "stop_above": _THRESHOLD,
     "flag_above": _THRESHOLD,
+    "stop_error": _THRESHOLD,
+    "flag_error": _THRESHOLD,
     "stop_factor": _FACTOR,
     "flag_factor": _FACTOR,
     "burn_in": _COUNT,
     "patience": Limits(1, 10**6, noun="whole numbers k/n with k <= n"),
+    "drift_bound": Limits(1e-6, 1e6, "meV/atom/ps", "a drift"),
     # frames
     "record_every": _COUNT,
     "start": _FROM_ZERO,
@@ -110,6 +114,7 @@ LIMITS: Mapping[str, Limits] = {
     "tolerance": Limits(1e-6, 1e6, "eV/Å", "an error"),
     "risk": _PROBABILITY,
     "confidence": _PROBABILITY,
+    "suggest": Limits(1, 10**6, noun="a whole number"),
     # training
     "report_every": _COUNT,
 }
@@ -118,7 +123,7 @@ LIMITS: Mapping[str, Limits] = {
 CHOICES: Mapping[str, tuple[str, ...]] = {
     "engine": ("ase", "openmm"),
     "ensemble": ("nve", "langevin", "bussi", "npt"),
-    "forces": ("direct", "conservative"),
+    "forces": ("direct", "conservative", "mts"),
     "on": ("force_delta", "worst_atom"),
     "optimizer": ("plain", "adam"),
     "by": ("diversity", "u", "u-diversity"),

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from forcedelta.errors import ForceDeltaError
 
 _ROUNDING = 1e-6  # Å: keeps pairs at the very edge despite rounding in the build
+_NEAR = 2.0  # cells
 FARTHEST = 1e6
 """Å; matscipy wraps periodic positions cell by cell. A position beyond is unphysical."""
 _FLATTEST = 1e-3  # volume over the product of the lengths
@@ -63,6 +64,39 @@ def neighbour_pairs(
     order = np.lexsort((shift[:, 2], shift[:, 1], shift[:, 0], j, i))
     index = np.stack([i[order], j[order]]).astype(np.int64)
     return index, shift[order].astype(np.int64)
+
+
+def near_the_first(
+    positions: NDArray[np.float64],
+    cell: NDArray[np.float64],
+    pbc: NDArray[np.bool_],
+    index: NDArray[np.int64],
+    shift: NDArray[np.int64],
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Positions relative to the first atom, of the periodic images near it, for use in float32.
+
+    float32 has seven digits. Atoms of an unwrapped trajectory move thousands of Å away, and their
+    distances would lose those digits. Atoms within `_NEAR` cells stay where they are.
+
+    Args:
+        positions: [N, 3] Å.
+        cell: [3, 3] Å, with rows of zeros in directions that are not periodic.
+        pbc: [3].
+        index: [2, E] from `neighbour_pairs`.
+        shift: [E, 3] from `neighbour_pairs`.
+
+    Returns:
+        positions [N, 3] in Å, and the shifts [E, 3] that belong to them.
+    """
+    relative = positions - positions[:1]
+    if not pbc.any() or not len(positions):
+        return relative, shift
+    cells = relative @ np.linalg.inv(complete_cell(cell))
+    away = np.where(pbc & (np.abs(cells) > _NEAR), np.round(cells), 0.0)
+    if not away.any():
+        return relative, shift
+    cells_away = away.astype(np.int64)
+    return relative - away @ cell, shift + cells_away[index[1]] - cells_away[index[0]]
 
 
 class NeighbourList:

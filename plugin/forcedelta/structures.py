@@ -18,33 +18,49 @@ from .errors import ForceDeltaError
 from .reading_files import check_regular
 
 
-def read_structure(path: str | None) -> Atoms:
+def read_structure(path: str | None, type_map: str | None = None, no_pbc: bool = False) -> Atoms:
     """The last structure of a file in any format that ASE reads.
+
+    Args:
+        path: the file.
+        type_map: elements of LAMMPS's types, as in "1=Si,2=O".
+        no_pbc: drop cell and periodicity.
 
     Raises:
         ForceDeltaError: no readable structure, no atoms, or invalid atoms
             (`forcedelta.checks.check_atoms`).
         HookError: invalid charge, multiplicity or magnetic moments.
     """
-    found = read_structures(path)
+    found = read_structures(path, type_map, no_pbc)
     if len(found) > 1:
         raise ForceDeltaError(f"{path} names several structures: give one of them")
     return found[0]
 
 
-def read_structures(path: str | None) -> list[Atoms]:
+def read_structures(
+    path: str | None, type_map: str | None = None, no_pbc: bool = False
+) -> list[Atoms]:
     """The last structure of a file in any format that ASE reads, or those chosen as in ``file@0:10``.
+
+    Args:
+        path, type_map, no_pbc: as for `read_structure`.
 
     Raises:
         ForceDeltaError, HookError: as `read_structure`.
     """
     import ase.io  # takes half a second; other commands do not need it
+    from ase.io.formats import string2index
+
+    from .text_formats.elements import read_type_map
+    from .text_formats.reading import read_text_format
 
     if path is None:
         raise ForceDeltaError("no structure: give a file that ASE reads, e.g. molecule.xyz")
+    types = None if type_map is None else read_type_map(type_map)
     file, at, _ = path.rpartition("@")  # ASE's syntax for one of several frames
+    named = at and not os.path.lexists(path)
     if path != "-":
-        file = file if at and not os.path.lexists(path) else path
+        file = file if named else path
         if not os.path.lexists(file):
             raise ForceDeltaError(f"{path} does not exist: give a structure file")
         check_regular(file, "give a structure file")
@@ -52,7 +68,12 @@ def read_structures(path: str | None) -> list[Atoms]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # remarks of readers are not errors
-            atoms = ase.io.read(path)
+            index = string2index(path.rpartition("@")[2]) if named else -1
+            atoms = None if path == "-" else read_text_format(file, index, types)
+            if atoms is None:
+                atoms = ase.io.read(file, index, do_not_split_by_at_sign=True)
+    except ForceDeltaError as error:
+        raise ForceDeltaError(f"{path}: {error}") from error
     except FileNotFoundError:
         raise ForceDeltaError(f"{path} does not exist: give a structure file") from None
     except (Exception, SystemExit) as error:  # readers of many formats, each with its own errors
@@ -64,6 +85,9 @@ def read_structures(path: str | None) -> list[Atoms]:
     found = [atoms] if isinstance(atoms, Atoms) else list(atoms)
     if not found or not all(len(atoms) for atoms in found):
         raise ForceDeltaError(f"{path} holds no atoms: give a structure file with at least one")
+    for atoms in found if no_pbc else ():
+        atoms.pbc = False
+        atoms.set_cell(None)
     try:
         return [checked_structure(atoms) for atoms in found]
     except ForceDeltaError as error:
@@ -107,7 +131,13 @@ def _check_xyz_counts(path: str) -> None:
         )
 
 
-def continued_structure(given: str | Atoms | None, run: str, constraints: Any) -> Atoms:
+def continued_structure(
+    given: str | Atoms | None,
+    run: str,
+    constraints: Any,
+    type_map: str | None = None,
+    no_pbc: bool = False,
+) -> Atoms:
     """The atoms of a recorded run, or those of a structure file that must be the same system.
 
     A recorded run holds only a description of its constraints (`constraints_of`); to continue a run
@@ -117,6 +147,7 @@ def continued_structure(given: str | Atoms | None, run: str, constraints: Any) -
         given: the structure or its file, if any.
         run: the recorded run.
         constraints: description of its constraints.
+        type_map, no_pbc: how the file is read, see `read_structure`.
 
     Raises:
         ForceDeltaError: another system, other constraints.
@@ -127,7 +158,7 @@ def continued_structure(given: str | Atoms | None, run: str, constraints: Any) -
     elif isinstance(given, Atoms):
         atoms = checked_structure(given)
     else:
-        atoms = read_structure(given)
+        atoms = read_structure(given, type_map, no_pbc)
     if list(atoms.numbers) != list(stored.numbers) or list(atoms.pbc) != list(stored.pbc):
         raise ForceDeltaError(
             f"{run} holds another system ({stored.symbols}, periodic {stored.pbc}) than the structure "

@@ -10,6 +10,8 @@ from md_hooks import Guard
 from md_hooks.guard import AUTO_FLAG_FACTOR, AUTO_STOP_FACTOR, BURN_IN
 from md_hooks.text import one_line
 
+from .calibration.predicted_error import PredictedError
+from .calibration.predicted_error_file import from_dict
 from .calibration.result import Calibration, read_calibration
 from .errors import ForceDeltaError
 from .limits import check_number
@@ -23,6 +25,7 @@ __all__ = [
     "Threshold",
     "as_number",
     "calibrations_of",
+    "explained",
     "guard_of",
     "stored_guard_settings",
     "threshold_of",
@@ -58,6 +61,8 @@ class GuardSettings(Protocol):
     def flag_factor(self) -> float: ...
     @property
     def burn_in(self) -> int: ...
+    @property
+    def calibration(self) -> PredictedError | None: ...
 
 
 def threshold_of(given: GivenThreshold) -> Threshold:
@@ -124,6 +129,20 @@ def guard_of(settings: GuardSettings, temperature: float | None = None) -> Guard
     )
 
 
+def explained(settings: GuardSettings) -> list[str]:
+    """What the numbers of a calibrated guard mean, one sentence each."""
+    lines = [found.guarantee for found in calibrations_of(settings).values()]
+    if settings.calibration is not None:
+        quality = settings.calibration.quality
+        typical = quality.get("factor")
+        known = f", typically within a factor of {typical:.2f}" if type(typical) is float else ""
+        lines.append(
+            f"The predicted error is an estimate for each frame{known}; a threshold on it bounds no "
+            f"risk. {settings.calibration.guarantee}"
+        )
+    return lines
+
+
 def calibrations_of(settings: GuardSettings) -> dict[str, Calibration]:
     """The calibrations that define thresholds, by the name of the setting."""
     given = {name: getattr(settings, name) for name in NAMES}
@@ -133,7 +152,8 @@ def calibrations_of(settings: GuardSettings) -> dict[str, Calibration]:
 def stored_guard_settings(settings: GuardSettings) -> dict[str, Any]:
     """Thresholds and patience in their stored form, the syntax of the command line.
 
-    A calibration is stored as its threshold, so a continued run does not need the calibration.
+    A calibration is stored as its threshold, and a predicted error with all of its numbers, so a
+    continued run does not need the file of the calibration.
     """
     numbers = {name: as_number(name, getattr(settings, name)) for name in NAMES}
     k, n = settings.patience
@@ -143,6 +163,7 @@ def stored_guard_settings(settings: GuardSettings) -> dict[str, Any]:
             for name, value in numbers.items()
         },
         "patience": f"{k}/{n}",
+        **({} if settings.calibration is None else {"calibration": settings.calibration.as_dict()}),
     }
 
 
@@ -160,6 +181,8 @@ def with_stored_guard_settings(stored: Mapping[str, Any], where: str) -> dict[st
     for name in NAMES:
         if name in stored:
             read[name] = _stored_threshold(name, stored[name], where)
+    if stored.get("calibration") is not None:
+        read["calibration"] = from_dict(stored["calibration"], where)
     if "patience" in stored:
         read["patience"] = _stored_patience(stored["patience"], where)
     return read

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import base64
 import io
+import json
+import re
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -11,12 +15,20 @@ import ase.io
 import numpy as np
 import pytest
 from ase import Atoms
+from ase.build import bulk
+from ase.data import chemical_symbols
+from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 from shaken import moving
 
 from forcedelta.audit import audit
 from forcedelta.cli import status
-from md_hooks import Trajectory
+from forcedelta.errors import ForceDeltaError
+from forcedelta.report.audit_figures import overview, png, points
+from forcedelta.report.digest import Digest
+from forcedelta.report.run_figure import ATOM_COLOUR, FLAG_COLOUR, STOP_COLOUR, U_COLOUR
+from forcedelta.report.structure_view import MOST_ATOMS, view_of, viewer_library
+from md_hooks import Frame, Trajectory
 
 VOID = {"meta", "img", "br"}
 
@@ -30,6 +42,8 @@ class Page(HTMLParser):
         self.attributes: list[tuple[str, str, str]] = []
         self.tables: list[list[list[str]]] = []
         self.words: list[str] = []
+        self.embedded: dict[str, str] = {}
+        self._id: str | None = None
         self._open: list[str] = []
         self.feed(self.source)
         self.close()
@@ -39,6 +53,8 @@ class Page(HTMLParser):
         self.attributes += [(tag, name, value or "") for name, value in attrs]
         if tag not in VOID:
             self._open.append(tag)
+        if tag == "script":
+            self._id = dict(attrs).get("id")
         if tag == "table":
             self.tables.append([])
         elif tag == "tr":
@@ -50,6 +66,10 @@ class Page(HTMLParser):
         assert self._open.pop() == tag
 
     def handle_data(self, data):
+        if self._open[-1:] == ["script"]:
+            if self._id is not None:
+                self.embedded[self._id] = data
+            return
         self.words.append(data)
         if "td" in self._open or "th" in self._open:
             self.tables[-1][-1][-1] += data
@@ -112,42 +132,216 @@ def page(audited) -> Page:
 
 
 def test_it_needs_nothing_else(page):
-    used = {name for _, name, _ in page.attributes}
+    used = {(tag, name) for tag, name, _ in page.attributes}
     tags = {tag for tag, _, _ in page.attributes}
-    assert "http" not in page.source
-    assert not tags & {"script", "link", "iframe", "object"}
-    assert not used & {"srcset", "onload", "action"}
-    assert "url(" not in page.source
-    assert "@import" not in page.source
+    assert not tags & {"link", "iframe", "object", "base"}
+    assert ("script", "src") not in used
+    assert not {name for _, name in used} & {"srcset", "onload", "action"}
     assert all(value.startswith("#") for _, name, value in page.attributes if name == "href")
+    [policy] = [value for _, name, value in page.attributes if value.startswith("default-src")]
+    allowed = dict(part.strip().split(" ", 1) for part in policy.split(";"))
+    assert allowed.pop("default-src") == "'none'"  # whatever a script on it asks for
+    assert set(" ".join(allowed.values()).split()) == {"data:", "blob:", "'unsafe-inline'"}
+    outside = page.source.replace(viewer_library(), "")
+    assert len(page.source) - len(outside) > 500_000
+    assert not any(word in outside for word in ("http:", "https:", "url(", "@import"))
     assert len(page.source) < 2_000_000
 
 
 def test_its_pictures(audited, page):
     pictures = page.pictures()
-    assert len(pictures) == 2  # over time, and the worst frame: one that is not finite is not drawn
+    # over time, the worst frame, and the last one before that which is not finite
+    assert len(pictures) == 3
     assert all(map(is_drawn, pictures))
     np.testing.assert_array_equal(imread(audited.path.with_suffix(".png")), pictures[0])
+
+
+def test_what_the_pictures_show_is_told(audited, page):
+    over_time, worst, last = [
+        v for tag, name, v in page.attributes if (tag, name) == ("img", "alt")
+    ]
+    series = audited.series
+    u, flags = series["force_delta"], audited.flags
+    largest = int(np.nanargmax(u))
+    assert f"largest {u[largest]:.3g} eV/Å at step {series['step'][largest]}" in over_time
+    assert f"median {np.nanmedian(u):.3g} eV/Å" in over_time
+    assert f"{len(flags)} frames flagged (above {audited.thresholds['flag']:.3g} eV/Å)" in over_time
+    assert "step 230 is not finite" in over_time
+    frame = audited.frame(audited.frame_steps.tolist().index(series["step"][largest]))
+    atom = frame.worst_atom
+    assert f"C2H6O at step {frame.step}" in worst
+    assert f"{chemical_symbols[frame.numbers[atom]]}{atom} {frame.worst_force_delta:.2g}" in worst
+    assert "at step 210" in last
 
 
 def test_marked_frames_are_those_of_the_file(audited, page, shaken):
     rows = page.table("step", "frame in file", "worst atom")
     series = audited.series
-    marked = np.flatnonzero(series["action"])
-    assert len(marked) > 3
-    assert [int(row["step"]) for row in rows] == series["step"][marked].tolist()
-    assert [int(row["frame in file"]) for row in rows] == series["source_frame"][marked].tolist()
+    last = series["step"][-4:-1].tolist()
+    flagged = np.flatnonzero(series["action"] == 1)
+    shown = sorted({*flagged.tolist(), *range(len(series["step"]) - 4, len(series["step"]) - 1)})
+    assert len(flagged) > 3
+    assert set(last) - set(series["step"][flagged].tolist())  # one of them is below the threshold
+    assert [int(row["step"]) for row in rows] == series["step"][shown].tolist()
+    assert [int(row["frame in file"]) for row in rows] == series["source_frame"][shown].tolist()
     images = ase.io.read(shaken, ":")
-    for k, row in zip(marked, rows, strict=True):
+    for k, row in zip(shown, rows, strict=True):
         assert row["file"] == str(shaken)
-        assert row[""] == {1: "flagged", 2: "stop"}[int(series["action"][k])]
+        marks = {0: "", 1: "flagged"}[int(series["action"][k])]
+        assert row["mark"] == marks
         assert float(row["time (fs)"]) == images[int(row["frame in file"])].info["time"]
-        if row[""] == "flagged":
-            assert float(row["U (eV/Å)"]) == pytest.approx(series["force_delta"][k], abs=6e-5)
-            assert float(row["T (K)"]) == pytest.approx(series["temperature"][k], abs=0.6)
-            atom = int(series["worst_atom"][k])
-            assert row["worst atom"] == f"{images[int(row['frame in file'])].symbols[atom]}{atom}"
-    assert rows[-1][""] == "stop"  # not finite
+        assert float(row["U (eV/Å)"]) == pytest.approx(series["force_delta"][k], abs=6e-5)
+        assert float(row["T (K)"]) == pytest.approx(series["temperature"][k], abs=0.6)
+        atom = int(series["worst_atom"][k])
+        assert row["worst atom"] == f"{images[int(row['frame in file'])].symbols[atom]}{atom}"
+    assert "Step 230 is not finite" in page.text
+
+
+def test_frames_in_three_dimensions_are_those_of_the_table(audited, page):
+    """Atoms and u_i are those of the file; every row and every point of the plot has its frame."""
+    [views] = json.loads(page.embedded["views"])
+    stored = {frame.step: frame for frame in audited.frames()}
+    rows = [int(row["step"]) for row in page.table("step", "frame in file", "worst atom")]
+    assert [view["step"] for view in views] == rows
+    for view in views:
+        frame = stored[view["step"]]
+        assert view["symbols"] == [chemical_symbols[number] for number in frame.numbers]
+        np.testing.assert_allclose(view["positions"], frame.positions, atol=6e-4)
+        np.testing.assert_allclose(view["deltas"], frame.force_deltas, rtol=1e-3)
+        assert view["cell"] is None
+    buttons = [int(value) for _, name, value in page.attributes if name == "data-step"]
+    assert sorted(buttons) == sorted(2 * rows)
+
+
+def test_points_of_the_plot_are_where_it_is_drawn(audited):
+    """At the flagged frames the picture has the colour of flagged points."""
+    digest = Digest(audited)
+    figure = overview(digest)
+    picture = imread(io.BytesIO(png(figure)))[..., :3]
+    height, width = picture.shape[:2]
+    found = [spot for spot in points(figure, digest) if spot[0].action == "flagged"]
+    assert len(found) > 3
+    for _, left, top in found:
+        colour = picture[round(top * height), round(left * width)]
+        np.testing.assert_allclose(colour, to_rgb(FLAG_COLOUR), atol=0.02)
+
+
+def test_large_pages_are_bounded(audited):
+    few = Digest(audited, most_viewed=20)
+    largest = audited.series["step"][np.nanargmax(audited.series["force_delta"])]
+    assert [view.step for view in few.views] == [largest, 210]  # of nine atoms each
+    assert len(few.rows) == len(Digest(audited).rows)
+
+
+def test_of_a_large_frame_the_surroundings_of_the_worst_atom_are_shown():
+    atoms = bulk("Si", cubic=True) * (6, 6, 6)
+    deltas = np.full(len(atoms), 0.1)
+    deltas[100] = 1.0
+    forces = np.zeros((len(atoms), 3))
+    frame = Frame(
+        step=3, time=0.0, numbers=atoms.numbers, positions=atoms.positions, velocities=None,
+        masses=atoms.get_masses(), cell=atoms.cell.array, pbc=atoms.pbc, energy=0.0, forces=forces,
+        temperature=None, force_delta=0.1, force_deltas=deltas,
+    )  # fmt: skip
+    view = view_of(frame)
+    distances = atoms.get_distances(100, view.indices, mic=True)
+    assert len(view.indices) == len(view.deltas) < MOST_ATOMS < view.atoms == len(atoms)
+    assert distances.max() < 9.0
+    assert view.deltas[view.indices.index(100)] == 1.0
+    assert view.cell is None
+
+
+def _contrast(one: str, other: str = "#ffffff") -> float:
+    """Contrast ratio of two colours (WCAG 2.2, definitions of contrast ratio and relative luminance)."""
+    light = []
+    for colour in (one, other):
+        values = np.array(to_rgb(colour))
+        linear = np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
+        light.append(float(linear @ [0.2126, 0.7152, 0.0722]))
+    return (max(light) + 0.05) / (min(light) + 0.05)
+
+
+def test_contrasts(page):
+    """AA of WCAG 2.2: text 4.5 (also on the boxes of verdicts), graphics 3."""
+    colours = dict(re.findall(r"--(\w+): (#\w{6})", page.source))
+    boxes = ["#ffffff", *re.findall(r"background: (#\w{6})", page.source)]
+    assert len(boxes) > 5
+    bar = "#c8551b"
+    for name in ("text", "quiet", "flag", "stop"):
+        assert min(_contrast(colours[name], box) for box in boxes if box != bar) > 4.5, name
+    for colour in (FLAG_COLOUR, STOP_COLOUR, U_COLOUR, ATOM_COLOUR, bar):
+        assert _contrast(colour) > 3, colour
+
+
+def test_the_largest_are_listed_where_nothing_is_marked(files, here):
+    ase.io.write("move.traj", moving(40))
+    audit("move.traj", files / "wet.safetensors", "a.h5", report="a.html", record_every=7)
+    page, series = Page("a.html"), Trajectory("a.h5").series
+    assert "Frames with the largest U" in page.text
+    rows = page.table("step", "frame in file", "worst atom")
+    assert [int(row["step"]) for row in rows] == sorted(np.argsort(-series["force_delta"])[:10])
+    numbers = moving(1)[0].symbols
+    for row in rows:  # stored or not
+        atom = int(series["worst_atom"][int(row["step"])])
+        assert row["worst atom"] == f"{numbers[atom]}{atom}"
+
+
+def test_statistics_are_of_all_steps(files, here):
+    """Most steps of a run are not stored with their atoms: the largest u_i and its element are known still."""
+    ase.io.write("move.traj", moving(40))
+    audit("move.traj", files / "wet.safetensors", "all.h5")
+    audit("move.traj", files / "wet.safetensors", "few.h5", record_every=20, report="few.html")
+    every, few = Digest(Trajectory("all.h5")), Digest(Trajectory("few.h5"))
+    assert (few.counted, few.all_steps, every.all_steps) == (3, 40, 40)
+    assert sum(share.worst for share in few.elements) == 40
+    found = {share.symbol: share for share in few.elements}
+    top = max(every.elements, key=lambda share: share.largest)
+    assert found[top.symbol].largest == top.largest
+    assert {s.symbol: s.worst for s in every.elements} == {s.symbol: s.worst for s in few.elements}
+    page = Page("few.html")
+    assert "over all 40 frames with U" in page.text
+    assert f"({few.quantiles()['maximum']:.4g} among all 40)" in page.text
+    assert json.loads(page.embedded["views"])[0]
+
+
+def test_explosions_fill_no_table(files, here):
+    images = moving(30)
+    for k in (*range(6, 20), 22):
+        images[k].positions[1] = np.nan
+    ase.io.write("move.traj", images)
+    audit("move.traj", files / "wet.safetensors", "a.h5", report="a.html")
+    page = Page("a.html")
+    assert "Steps 6 to 19, 22 are not finite (15 frames)" in page.text
+    rows = page.table("step", "frame in file", "worst atom")
+    steps = [int(row["step"]) for row in rows]
+    assert {3, 4, 5} <= set(steps)
+    assert not set(steps) & {*range(6, 20), 22}
+    assert "nan" not in " ".join(" ".join(row.values()) for row in rows)
+    assert "at step 5," in " ".join(v for _, name, v in page.attributes if name == "alt")
+
+
+@pytest.mark.parametrize("executor", [None, ThreadPoolExecutor])
+def test_files_that_failed_are_listed_with_their_reason(files, here, executor):
+    ase.io.write("a.traj", moving(5))
+    ase.io.write("c.traj", moving(5, seed=1))
+    ase.io.write("gold.xyz", [Atoms("Au2", [[0, 0, 0], [0, 0, 2.5]])] * 2)
+    Path("b.xyz").write_text("9\n\nC 0 0 0\n")
+    with closing_executor(executor) as pool, pytest.raises(ForceDeltaError, match=r"b\.xyz"):
+        audit(
+            ["a.traj", "b.xyz", "gold.xyz", "c.traj"], files / "wet.safetensors", "many",
+            report="all.html", executor=pool,
+        )  # fmt: skip
+    page = Page("all.html")
+    table = {row["trajectory"]: row for row in page.table("trajectory", "not audited")}
+    assert list(table) == ["a.traj", "c.traj", "b.xyz", "gold.xyz"]
+    assert table["a.traj"]["frames"] == table["c.traj"]["frames"] == "5"
+    assert "holds no readable frame" in table["b.xyz"]["failed"]
+    assert "Au" in table["gold.xyz"]["failed"]
+    assert page.source.count("<h2") == 2
+
+
+def closing_executor(kind):
+    return nullcontext(None) if kind is None else kind(2)
 
 
 def test_elements(audited, page):

@@ -116,10 +116,12 @@ def test_a_picture(forcedelta, recorded):
 
 def test_the_picture_has_units_and_marks(recorded):
     trajectory = Trajectory(recorded)
-    hot, delta, worst = draw(trajectory).axes
+    hot, delta, worst, conserved = draw(trajectory).axes
     assert hot.get_ylabel() == "temperature (K)"
     assert delta.get_ylabel() == "Force Delta (eV/Å)"
-    assert worst.get_xlabel() == "time (fs)"
+    assert conserved.get_ylabel() == "conserved\nenergy (eV)"
+    assert "meV/atom/ps" in conserved.get_title(loc="left")
+    assert conserved.get_xlabel() == "time (fs)"
     labels = delta.get_legend_handles_labels()[1]
     assert f"stop above {trajectory.thresholds['stop']:.3g}" in labels
     assert "flagged" in labels

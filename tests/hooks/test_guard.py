@@ -7,9 +7,9 @@ import math
 
 import numpy as np
 import pytest
-from helpers import frame
+from helpers import frame, frames
 
-from md_hooks import Action, Guard, HookChain, HookError, Verdict
+from md_hooks import Action, Guard, Hook, HookChain, HookError, Verdict
 
 
 @pytest.mark.parametrize(
@@ -285,3 +285,32 @@ def test_a_recorder_opens_first_and_commits_last():
         ("observe", "flush", "close"), zip(calls[2::2], calls[3::2], strict=True), strict=True
     ):
         assert (first, last) == ((method, "other"), (method, "recorder"))
+
+
+def test_chain_a_hook_added_first_gets_its_part_of_the_loaded_states():
+    class Counts(Hook):
+        count = 0
+
+        def observe(self, frame, verdict):
+            self.count += 1
+
+        def state_dict(self):
+            return {"count": self.count}
+
+        def load_state_dict(self, state):
+            self.count = state["count"]
+
+    first, before = Counts(), HookChain([Guard(stop_above=1.0)])
+    before.add_first(first)
+    before.add_first(first)  # is in it already
+    before.add_first(None)
+    assert before.hooks[0] is first
+    assert len(before.hooks) == 2
+    for at in frames(0, 1, 2):
+        before.dispatch(at)
+    again, after = Counts(), HookChain([Guard(stop_above=1.0)])
+    after.load_state_dict(before.state_dict())
+    after.add_first(again)
+    assert again.count == 3
+    after.dispatch(frame(step=3))
+    assert again.count == 4

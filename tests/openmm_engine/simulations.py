@@ -115,7 +115,7 @@ INTEGRATORS: dict[str, Callable[[], openmm.Integrator]] = {
 
 def simulation(
     structure: Atoms,
-    integrator: str = "LangevinMiddle",
+    integrator: str | openmm.Integrator = "LangevinMiddle",
     *,
     model: Any = None,
     barostat: bool = False,
@@ -136,7 +136,7 @@ def simulation(
         pressure = openmm.MonteCarloBarostat(1.0, 300, 5)
         pressure.setRandomNumberSeed(3)
         system.addForce(pressure)
-    engine = INTEGRATORS[integrator]()
+    engine = INTEGRATORS[integrator]() if isinstance(integrator, str) else integrator
     if hasattr(engine, "setRandomNumberSeed"):
         engine.setRandomNumberSeed(1)
     made = app.Simulation(topology, system, engine, openmm.Platform.getPlatformByName(platform))
@@ -165,7 +165,12 @@ def openmm_velocities(frame: Any, made: app.Simulation) -> np.ndarray:
 
 
 class Frames(list):
-    """A hook that keeps the frames."""
+    """A hook that keeps the frames, and the verdicts on them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.verdicts: list[Any] = []
 
     def observe(self, frame: Any, verdict: Any) -> None:
         self.append(frame)
+        self.verdicts.append(verdict)

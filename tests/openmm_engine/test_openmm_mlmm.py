@@ -11,6 +11,7 @@ pytest.importorskip("openmmml", reason="needs openmm-ml")
 import openmm
 import torch
 from openmm import app, unit
+from openmm.mtsintegrator import MTSIntegrator
 from openmmml import MLPotential
 from simulations import Frames
 
@@ -100,6 +101,53 @@ def test_mixed_system(model, water, interpolate, tmp_path, frames):
     np.testing.assert_allclose(
         Trajectory(path).series["force_delta"], [frame.force_delta for frame in frames]
     )
+
+
+def test_mixed_system_with_multiple_time_steps(model, water, frames, monkeypatch):
+    """The molecule's slow force in a group of its own, the force field in the fast group."""
+    backwards = []
+    grad = torch.autograd.grad
+    monkeypatch.setattr(
+        torch.autograd, "grad", lambda *a, **k: backwards.append(1) or grad(*a, **k)
+    )
+    topology, positions, mm_system = water
+    atoms, inner = [3, 4, 5], 4
+    totals = {}
+    for forces in ("mts", "conservative"):
+        options = {"inner": inner} if forces == "mts" else {}
+        potential = MLPotential(
+            "forcedelta", model=model, dtype="float64", forces=forces, **options
+        )
+        system = potential.createMixedSystem(topology, mm_system, atoms, interpolate=False)
+        integrator = MTSIntegrator(0.002, [(1, 1), (0, inner)])
+        if forces == "conservative":
+            integrator = openmm.VerletIntegrator(0.0005)
+        simulation = app.Simulation(
+            topology, system, integrator, openmm.Platform.getPlatformByName("Reference")
+        )
+        simulation.context.setPositions(positions)
+        simulation.context.applyConstraints(1e-8)
+        state = simulation.context.getState(energy=True, forces=True)
+        totals[forces] = state.getPotentialEnergy()._value, state.getForces(asNumpy=True)._value
+        if forces == "mts":
+            simulation.context.setVelocitiesToTemperature(300, 1)
+            monitor = find_monitor(system)
+            before = monitor.evaluations
+            backwards.clear()
+            result = run(simulation, 5, [frames])
+            assert result.reason == "finished"
+            assert (monitor.evaluations - before, len(backwards)) == (5 * inner, 5)
+    assert totals["mts"][0] == pytest.approx(totals["conservative"][0], rel=1e-9)
+    np.testing.assert_allclose(totals["mts"][1], totals["conservative"][1], rtol=0, atol=1e-3)
+    assert all(frame.force_delta is not None for frame in frames)
+    assert "conserved_energy" not in frames[0].extra, "the energy of the force field is not known"
+
+
+def test_interpolation_with_multiple_time_steps_is_refused(model, water):
+    topology, _, mm_system = water
+    potential = MLPotential("forcedelta", model=model, forces="mts", inner=4)
+    with pytest.raises(ForceDeltaError, match="use interpolate=False"):
+        potential.createMixedSystem(topology, mm_system, [3, 4, 5], interpolate=True)
 
 
 def test_a_whole_system(model):

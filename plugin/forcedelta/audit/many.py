@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tqdm import tqdm
 
-from forcedelta.audit.result import AuditResult
+from forcedelta.audit.result import AuditResult, NoFramesError
 from forcedelta.audit.settings import AuditSettings, continued, just_created
+from forcedelta.calibration.error_guard import GivenPrediction, prediction_of
 from forcedelta.errors import ForceDeltaError
 from forcedelta.outputs import Named, check_outputs
 from forcedelta.restarts import check_stored_model, continued_flags
@@ -26,10 +27,11 @@ from forcedelta.thresholds import (
     BURN_IN,
     GivenThreshold,
     Patience,
+    explained,
     threshold_of,
 )
 from forcedelta.trajectories.opening import open_trajectory
-from md_hooks import Trajectory
+from md_hooks import HookError, Trajectory
 from md_hooks.progress import QuietStream, print_line
 from md_hooks.signals import completed
 
@@ -47,6 +49,12 @@ def audit(
     out: str | Path = "audit.h5",
     *,
     topology: str | Path | None = None,
+    file_format: str | None = None,
+    type_map: str | None = None,
+    no_pbc: bool = False,
+    select: str | None = None,
+    timestep: float | None = None,
+    rattle: float | None = None,
     start: int = 0,
     stop: int | None = None,
     every: int = 1,
@@ -57,6 +65,9 @@ def audit(
     stop_factor: float = AUTO_STOP_FACTOR,
     flag_factor: float = AUTO_FLAG_FACTOR,
     burn_in: int = BURN_IN,
+    calibration: GivenPrediction = None,
+    stop_error: float | None = None,
+    flag_error: float | None = None,
     end_at_stop: bool = False,
     charge: int | None = None,
     spin: int | None = None,
@@ -90,10 +101,13 @@ def audit(
             ``mode="restart"``, where ``out`` names its trajectory.
         model: a name, the path of a file, or a model in memory (in this process only).
         out: file or folder, see above.
+        file_format, type_map, no_pbc, select, timestep, rattle: how the files are read; see
+            `forcedelta.trajectories.options.ReadingOptions`.
         topology, start, stop, every, end_at_stop, record_every, flags, charge, spin, architecture,
             trust, compile, device, dtype, threads: see `AuditSettings`.
         stop_above, flag_above: thresholds in eV/Å, "auto", a `Calibration` or its file, or None.
         on, patience, stop_factor, flag_factor, burn_in: see `md_hooks.Guard`.
+        calibration, stop_error, flag_error: see `forcedelta.guarded_run`.
         report: HTML file to write about the audits.
         mode: "create" refuses files that exist, "restart" continues them, "overwrite" replaces them.
         executor: runs a job for each trajectory, e.g. a ProcessPoolExecutor, or Dask's
@@ -107,7 +121,8 @@ def audit(
         a result for each trajectory, in their order; an interrupted audit is the last one.
 
     Raises:
-        ForceDeltaError, HookError: invalid input. With several processes the other jobs finish first.
+        ForceDeltaError, HookError: invalid input. If a trajectory cannot be audited, the others are, and the
+            report names it, before its error is raised.
     """
     paths = [trajectories] if isinstance(trajectories, str | Path) else list(trajectories)
     names = [str(path) for path in paths]
@@ -127,30 +142,56 @@ def audit(
         raise ForceDeltaError("no model: give --model with a name of 'forcedelta models' or a path")
     jobs = plan(
         names, str(out), model=name, topology=None if topology is None else str(topology),
+        file_format=file_format, type_map=type_map, no_pbc=no_pbc, select=select, timestep=timestep,
+        rattle=rattle,
         start=start, stop=stop, every=every, stop_above=threshold_of(stop_above),
         flag_above=threshold_of(flag_above), on=on, patience=patience, stop_factor=stop_factor,
-        flag_factor=flag_factor, burn_in=burn_in, end_at_stop=end_at_stop, charge=charge, spin=spin,
+        flag_factor=flag_factor, burn_in=burn_in, calibration=prediction_of(calibration),
+        stop_error=stop_error, flag_error=flag_error, end_at_stop=end_at_stop, charge=charge, spin=spin,
         architecture=architecture, trust=trust, compile=compile, record_every=record_every,
         flags=None if flags is None else str(flags), device=device, dtype=dtype, threads=threads,
     )  # fmt: skip
-    check_files(jobs, (stop_above, flag_above), None if report is None else Path(report))
+    check_files(
+        jobs, (stop_above, flag_above, calibration), None if report is None else Path(report)
+    )
     prepare(jobs, mode, None if given is None else {*given, "trajectory"})
     record = shlex.join(sys.argv) if command is None else command
+    failures: dict[str, Exception] = {}
     if executor is not None:
-        results = run_jobs(jobs, executor, record, overwrite=mode == "overwrite", progress=progress)
+        results = run_jobs(
+            jobs, executor, record, failures, overwrite=mode == "overwrite", progress=progress
+        )
     elif workers > 1 and len(jobs) > 1:
-        results = _in_processes(jobs, record, min(workers, len(jobs)), mode, progress)
+        results = _in_processes(jobs, record, failures, min(workers, len(jobs)), mode, progress)
     else:
         results = []
         for job in jobs:
             resume = mode != "overwrite"
-            results.append(audit_one(job, record, loaded, resume=resume, progress=progress))
+            try:
+                result = audit_one(job, record, loaded, resume=resume, progress=progress)
+            except NoFramesError as error:
+                if len(jobs) == 1:
+                    raise
+                result = _unreadable(job, error)
+            except (ForceDeltaError, HookError) as error:
+                failures[job.trajectory] = error
+                continue
+            results.append(result)
             if results[-1].reason == "interrupted":
                 break
-    for calibration in jobs[0].calibrations.values():
-        _log.info(calibration.guarantee)
-    if report is not None and all(result.reason != "interrupted" for result in results):
-        write_report([result.out for result in results if result.audited], Path(report))
+    for line in explained(jobs[0]):
+        _log.info(line)
+    interrupted = any(result.reason == "interrupted" for result in results)
+    audited = [result.out for result in results if result.audited]
+    if report is not None and not interrupted and (audited or not failures):
+        failed = {name: str(error) for name, error in failures.items()}
+        failed |= {result.trajectory: result.problem for result in results if not result.audited}
+        write_report(audited, Path(report), failed)
+    if failures:
+        first, *others = failures.values()
+        for other in others:
+            _log.warning("%s", other)
+        raise first
     return results
 
 
@@ -168,13 +209,23 @@ def _as_begun(trajectories: list[str], model: str | None, out: str) -> tuple[lis
 
 
 def _in_processes(
-    jobs: list[AuditSettings], command: str, workers: int, mode: Mode, progress: bool
+    jobs: list[AuditSettings],
+    command: str,
+    failures: dict[str, Exception],
+    workers: int,
+    mode: Mode,
+    progress: bool,
 ) -> list[AuditResult]:
     context = multiprocessing.get_context("spawn")  # PyTorch's threads do not survive a fork
     with ProcessPoolExecutor(workers, mp_context=context) as executor:
         try:
             return run_jobs(
-                jobs, executor, command, overwrite=mode == "overwrite", progress=progress
+                jobs,
+                executor,
+                command,
+                failures,
+                overwrite=mode == "overwrite",
+                progress=progress,
             )
         except BaseException:
             executor.shutdown(wait=False, cancel_futures=True)
@@ -214,14 +265,14 @@ def plan(trajectories: Sequence[str], out: str, **settings: Any) -> list[AuditSe
 
 def check_files(
     jobs: Sequence[AuditSettings],
-    thresholds: Sequence[GivenThreshold],
+    calibrations: Sequence[GivenThreshold | GivenPrediction],
     report: Path | None = None,
 ) -> None:
     """Refuse outputs that are inputs, or each other, before anything is written.
 
     Args:
         jobs: of one call.
-        thresholds: as given; some may be files of calibrations.
+        calibrations: thresholds and predicted error as given; some may be files.
         report: HTML file to write about them.
 
     Raises:
@@ -232,7 +283,7 @@ def check_files(
         outputs += [Named("--out", job.out), Named("--flags", job.flags)]
         inputs += [Named("trajectory", job.trajectory), Named("topology", job.topology)]
         inputs.append(Named("model", job.model))
-    for given in thresholds:
+    for given in calibrations:
         file = given if isinstance(given, str | Path) and given != "auto" else None
         inputs.append(Named("calibration", file))
     if report is not None:
@@ -318,6 +369,16 @@ def audit_one(
     return Audit(settings, model, resume=resume, command=command).run(progress)
 
 
+def _unreadable(job: AuditSettings, error: NoFramesError) -> AuditResult:
+    return AuditResult(
+        job.trajectory,
+        job.out,
+        "unreadable",
+        frames=0,
+        problem=str(error).removeprefix(f"{job.trajectory} "),
+    )
+
+
 def version_of(path: str | Path) -> tuple[int, int] | None:
     """Size in bytes and time of the last change in ns of a file; None if it does not exist."""
     try:
@@ -328,21 +389,33 @@ def version_of(path: str | Path) -> tuple[int, int] | None:
 
 
 def run_jobs(
-    jobs: list[AuditSettings], executor: Executor, command: str, *, overwrite: bool, progress: bool
+    jobs: list[AuditSettings],
+    executor: Executor,
+    command: str,
+    failures: dict[str, Exception],
+    *,
+    overwrite: bool,
+    progress: bool,
 ) -> list[AuditResult]:
     """All jobs through an executor, with a bar that counts trajectories.
 
+    Args:
+        failures: receives the errors of jobs by trajectory.
+
     Raises:
-        ForceDeltaError, HookError: the first error of a job, after the others; a broken executor.
+        ForceDeltaError: the executor broke.
     """
-    for job in jobs:
-        open_trajectory(job.trajectory, job.topology).close()  # before files are replaced
     futures: dict[Future[AuditResult], int] = {}
     for k, job in enumerate(jobs):
+        try:
+            # before its file is replaced
+            open_trajectory(job.trajectory, job.topology, job.reading).close()
+        except (ForceDeltaError, HookError) as error:
+            failures[job.trajectory] = error
+            continue
         replaces = version_of(job.out) if overwrite else None
         futures[executor.submit(audit_one, job, command, replaces=replaces)] = k
     results: list[AuditResult | None] = [None] * len(jobs)
-    first: Exception | None = None
     out = QuietStream(sys.stderr)
     bar = tqdm(
         total=len(jobs), unit="trajectory", file=out, disable=not progress or not out.isatty()
@@ -352,17 +425,19 @@ def run_jobs(
             k = futures[future]
             try:
                 result = results[k] = future.result()
+            except NoFramesError as error:
+                if len(jobs) == 1:
+                    raise
+                result = results[k] = _unreadable(jobs[k], error)
             except BrokenExecutor as error:
                 raise ForceDeltaError(
                     "a worker process died, killed or out of memory: pass --restart to "
                     "continue, as nothing that was written is lost"
                 ) from error
             except Exception as error:
-                first = first or error
+                failures[jobs[k].trajectory] = error
                 continue
             bar.update()
             if progress and bar.disable:
                 print_line(result.line)
-    if first is not None:
-        raise first
     return [result for result in results if result is not None]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,8 +13,9 @@ import torch
 
 from forcedelta.audit.continuity import Continuity
 from forcedelta.audit.evaluate import NOT_FINITE, FrameEvaluator
-from forcedelta.audit.result import AuditCounts, AuditResult
+from forcedelta.audit.result import AuditCounts, AuditResult, NoFramesError
 from forcedelta.audit.settings import AuditSettings, just_created
+from forcedelta.calibration.error_guard import check_prediction
 from forcedelta.checks import check_takes_charge
 from forcedelta.errors import ForceDeltaError
 from forcedelta.evaluation import Evaluation, ExactEvaluation, model_info, not_finite, usable_device
@@ -33,9 +36,12 @@ from md_hooks import (
     load_checkpoint,
 )
 from md_hooks.electronic_state import ElectronicState
+from md_hooks.predicted_error import predicted_summary
 from md_hooks.session import Session
 from md_hooks.signals import end_after_the_step
 from md_hooks.versions import versions_of
+
+_log = logging.getLogger("forcedelta")
 
 STORED_FRAMES = 10_000
 """Number of frames stored of a long trajectory, besides those marked by the guard."""
@@ -72,7 +78,10 @@ class Audit:
         settings.check()
         self._settings = settings
         self._command = command
-        self._source: StoredTrajectory = open_trajectory(settings.trajectory, settings.topology)
+        self._source: StoredTrajectory = open_trajectory(
+            settings.trajectory, settings.topology, settings.reading
+        )
+        self._noted: set[str] = set()
         try:
             self._prepare(model, resume)
         except BaseException:
@@ -85,7 +94,7 @@ class Audit:
         if self._frames == 0:
             first = next(iter(self._source.frames(0, None, 1)), None)
             why = f" ({first.reason})" if isinstance(first, UnreadableFrame) else ""
-            raise ForceDeltaError(
+            raise NoFramesError(
                 f"{settings.trajectory} holds no readable frame{why}: give another trajectory"
             )
         if settings.start >= self._frames:
@@ -102,6 +111,7 @@ class Audit:
         check_takes_charge(self._model, settings.charge, settings.spin)
         for found in settings.calibrations.values():
             found.check_use(self._model.name, self._model.weights_hash, settings.on)
+        check_prediction(settings, self._model.name, self._model.weights_hash)
         self._evaluate = FrameEvaluator(
             self._model, dtype, self._device, settings.charge, settings.spin
         )
@@ -174,7 +184,8 @@ class Audit:
             mode="overwrite" if self._checkpoint is None else "append",
             replay=True,
         )
-        hooks: list[Any] = [self._guard, self._counts, self._recorder]
+        predicting = settings.error_hooks()
+        hooks: list[Any] = [self._guard, *predicting, self._counts, self._recorder]
         if progress:
             hooks.append(Progress())
         if settings.flags is not None:
@@ -249,7 +260,15 @@ class Audit:
             message=message,
             problem=self._problem() if reason == "finished" else "",
             refused=self._guard.refused or "",
+            stop_error=self._settings.stop_error,
+            flag_error=self._settings.flag_error,
+            predicted_error=self._predicted(),
         )
+
+    def _predicted(self) -> dict[str, float] | None:
+        if self._settings.calibration is None or not self._counts.counts["audited"]:
+            return None
+        return predicted_summary(Trajectory(self._settings.out).series)
 
     def _problem(self) -> str:
         if not self._counts.counts["audited"]:
@@ -287,6 +306,11 @@ class Audit:
                 self._remark(Remark(item.index, None, "unreadable", item.reason))
             return
         step, remarks = self._continuity.number(item)
+        for note in item.notes:
+            if note not in self._noted:  # it holds for the whole file
+                self._noted.add(note)
+                self._remark(Remark(item.index, step, "reading", note))
+                _log.warning("%s: %s", self._settings.trajectory, note)
         for remark in remarks:
             self._remark(remark)
         if isinstance(answer, str):
@@ -337,7 +361,7 @@ def _frame(stored: StoredFrame, step: int, evaluation: Evaluation, state: Electr
     atoms = stored.atoms
     return Frame(
         step=step,
-        time=0.0 if stored.time is None else stored.time,
+        time=math.nan if stored.time is None else stored.time,
         numbers=atoms.numbers,
         positions=atoms.positions,
         velocities=stored.velocities,

@@ -9,11 +9,16 @@ from typing import Any
 
 import numpy as np
 
+from forcedelta.errors import ForceDeltaError
 from md_hooks import Action, Frame, Hook, Remark, Verdict
 
 _SEVERAL = {"other atoms": "changes of the atoms", "gap": "gaps", "not audited": "not audited",
             "not finite": "not finite", "unreadable": "unreadable", "step back": "steps that go back",
             "velocities": "without usable velocities"}  # fmt: skip
+
+
+class NoFramesError(ForceDeltaError):
+    """A trajectory holds no frame that can be read."""
 
 
 class AuditCounts(Hook):
@@ -74,7 +79,8 @@ class AuditResult:
     Attributes:
         trajectory: the audited file.
         out: the file of the audit.
-        reason: "finished", "stopped" (with ``end_at_stop``) or "interrupted".
+        reason: "finished", "stopped" (with ``end_at_stop``), "interrupted", or "unreadable" for one
+            of several trajectories that holds no frame, and for which no file is written.
         frames: number of frames in the trajectory when it was opened.
         audited: frames in the audit's file, including those before a restart.
         flagged: frames between the thresholds.
@@ -90,6 +96,9 @@ class AuditResult:
         message: the guard's reason if it ended the audit, or what interrupted it.
         problem: what the user must correct: nothing could be audited, or no threshold was chosen.
         refused: why "auto" chose no threshold from the burn-in.
+        stop_error, flag_error: thresholds on the predicted error, eV/Å.
+        predicted_error: see `md_hooks.predicted_error.predicted_summary`; None without a
+            calibration.
     """
 
     trajectory: str
@@ -110,6 +119,9 @@ class AuditResult:
     message: str = ""
     problem: str = ""
     refused: str = ""
+    stop_error: float | None = None
+    flag_error: float | None = None
+    predicted_error: dict[str, float] | None = None
 
     @property
     def symmetric(self) -> int:
@@ -119,20 +131,26 @@ class AuditResult:
     @property
     def line(self) -> str:
         """A one-line summary."""
+        if self.reason == "unreadable":
+            return f"{self.trajectory}: not audited, no frame can be read"
         parts = [f"{self.audited} frames audited"]
         if self.largest is not None:
             parts.append(f"largest U {self.largest:.4g} eV/Å at step {self.largest_step}")
-        if self.flag_threshold is not None:
-            parts.append(f"{self.flagged} flagged (above {self.flag_threshold:.4g} eV/Å)")
+        if self.predicted_error:
+            found = self.predicted_error
+            parts.append(
+                f"predicted error {found['median']:.2g} eV/Å in the median and {found['maximum']:.2g} at "
+                f"most, extrapolated in {found['outside']:.0f}"
+            )
+        if above := _above(self.flag_threshold, self.flag_error):
+            parts.append(f"{self.flagged} flagged ({above})")
         if self.refused:
             parts.append(
                 f"in the burn-in {self.refused}: 'auto' chose no threshold (step "
                 f"{self.first_stop} is marked)"
             )
         elif self.stops:
-            above = "not finite"
-            if self.stop_threshold is not None:
-                above = f"above {self.stop_threshold:.4g} eV/Å or not finite"
+            above = _above(self.stop_threshold, self.stop_error, "not finite")
             parts.append(f"{self.stops} {above}, the first at step {self.first_stop}")
         parts += [
             f"{n} {_SEVERAL[kind]}"
@@ -152,3 +170,11 @@ class AuditResult:
     def as_dict(self) -> dict[str, Any]:
         """The result, JSON-able; U and thresholds in eV/Å."""
         return {**asdict(self), "remarks": dict(self.remarks)}
+
+
+def _above(u: float | None, error: float | None, *others: str) -> str:
+    """What frames above thresholds on U and on the predicted error are, eV/Å; "" without any."""
+    parts = [] if u is None else [f"above {u:.4g} eV/Å"]
+    if error is not None:
+        parts.append(f"with a predicted error above {error:.4g} eV/Å")
+    return " or ".join([*parts, *others])

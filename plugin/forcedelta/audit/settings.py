@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from forcedelta.calibration.error_guard import error_hooks
+from forcedelta.calibration.predicted_error import PredictedError
 from forcedelta.calibration.result import Calibration
 from forcedelta.errors import ForceDeltaError
 from forcedelta.limits import check_types, check_value
@@ -21,11 +24,14 @@ from forcedelta.thresholds import (
     stored_guard_settings,
     with_stored_guard_settings,
 )
-from md_hooks import Guard, HookError, Trajectory
+from forcedelta.trajectories.options import ReadingOptions
+from md_hooks import Guard, Hook, HookError, Trajectory
 
 DEFINING = (
-    "trajectory", "topology", "start", "every", "model", "architecture", "compile", "charge", "spin", "dtype",
+    "trajectory", "topology", "file_format", "type_map", "no_pbc", "select", "timestep", "rattle",
+    "start", "every", "model", "architecture", "compile", "charge", "spin", "dtype",
     "stop_above", "flag_above", "on", "patience", "stop_factor", "flag_factor", "burn_in",
+    "calibration", "stop_error", "flag_error",
 )  # fmt: skip
 """Settings that a restart must not change, or its frames would not be comparable."""
 
@@ -42,6 +48,7 @@ class AuditSettings:
     Attributes:
         trajectory: the file.
         topology: topology file for MDAnalysis; None: ASE reads the trajectory.
+        file_format, type_map, no_pbc, select, timestep, rattle: see `ReadingOptions`.
         out: the file of the audit, H5MD.
         start: first frame, counted from 0.
         stop: end before this frame; None: to the end.
@@ -52,6 +59,8 @@ class AuditSettings:
         spin: spin multiplicity, likewise.
         stop_above, flag_above, on, patience, stop_factor, flag_factor, burn_in: of the guard, as
             for a run.
+        calibration, stop_error, flag_error: prediction of the error and thresholds on it, as for a
+            run.
         end_at_stop: end at the first frame at which the guard would stop.
         record_every: store every Nth audited frame; None: about
             `forcedelta.audit.replay.STORED_FRAMES` in all.
@@ -65,6 +74,12 @@ class AuditSettings:
     model: str
     out: str
     topology: str | None = None
+    file_format: str | None = None
+    type_map: str | None = None
+    no_pbc: bool = False
+    select: str | None = None
+    timestep: float | None = None
+    rattle: float | None = None
     start: int = 0
     stop: int | None = None
     every: int = 1
@@ -80,6 +95,9 @@ class AuditSettings:
     stop_factor: float = AUTO_STOP_FACTOR
     flag_factor: float = AUTO_FLAG_FACTOR
     burn_in: int = BURN_IN
+    calibration: PredictedError | None = None
+    stop_error: float | None = None
+    flag_error: float | None = None
     end_at_stop: bool = False
     record_every: int | None = None
     flags: str | None = None
@@ -91,6 +109,11 @@ class AuditSettings:
         """The settings as stored in the file of the audit."""
         names = (*DEFINING, *CONTINUED, "flags")
         return {name: getattr(self, name) for name in names} | stored_guard_settings(self)
+
+    @property
+    def reading(self) -> ReadingOptions:
+        """How the trajectory is read."""
+        return ReadingOptions(**{e.name: getattr(self, e.name) for e in fields(ReadingOptions)})
 
     @property
     def calibrations(self) -> dict[str, Calibration]:
@@ -105,6 +128,14 @@ class AuditSettings:
         """
         return guard_of(self)
 
+    def error_hooks(self) -> list[Hook]:
+        """The hooks that predict errors and guard on them.
+
+        Raises:
+            ForceDeltaError: thresholds on the error without a calibration, or out of range.
+        """
+        return error_hooks(self)
+
     def check(self) -> None:
         """Check the settings without reading any file.
 
@@ -115,10 +146,14 @@ class AuditSettings:
             raise ForceDeltaError(
                 f"--start {self.start} and --stop {self.stop} leave no frame: give 0 <= start < stop"
             )
+        if self.timestep is not None and not 0 < self.timestep < math.inf:
+            raise ForceDeltaError(f"--timestep {self.timestep}: give a time in fs above 0")
         for entry in fields(self):
-            if entry.name not in ("stop_above", "flag_above", "patience"):  # checked by the guard
+            # the guard checks its own; frames of a file may be far apart, unlike the steps of a run
+            if entry.name not in ("stop_above", "flag_above", "patience", "timestep"):
                 check_value(entry.name, getattr(self, entry.name))
         self.guard()
+        self.error_hooks()
 
 
 def continued(

@@ -14,15 +14,16 @@ from md_hooks.replacing import replace_files
 from md_hooks.versions import versions_of
 
 from ..errors import ForceDeltaError
-from ..outputs import Named, check_outputs, refuse_existing
+from ..outputs import Named
 from ..ranking import as_facts, at_thresholds, ranking
 from .correlation import Sample, independent
+from .fit_error import FEWEST, predicted_error
 from .guarantee import Threshold, check, find_threshold
-from .labels import Labels, read_labels
+from .labelled_input import check_files, labels_of
+from .labels import Labels
 from .result import Calibration
 
 if TYPE_CHECKING:
-    from ..ase import ForceDeltaCalculator
     from ..models import LoadedModel
 
 Array = NDArray[np.float64]
@@ -63,7 +64,8 @@ def calibrate(
         tolerance, risk, confidence: see `from_labels`.
         forces_key, energy_key: see `forcedelta.calibration.labels.read_labels`.
         architecture, trust, compile: see `forcedelta.load_model`.
-        out: JSON file to write, for ``stop_above`` and ``flag_above`` of runs and audits.
+        out: JSON file to write, for ``stop_above``, ``flag_above`` and ``calibration`` of runs and
+            audits: with 10 labels or more, it holds a predicted error, too.
         plot: picture to write.
         overwrite: replace these files.
         device, dtype, threads: of the model.
@@ -72,19 +74,12 @@ def calibrate(
         ForceDeltaError: as `from_labels` and `read_labels`; an output exists or is an input.
     """
     paths = [files] if isinstance(files, str | Path) else list(files)
-    outputs = [Named("--out", out), Named("--plot", plot)]
-    source = model if isinstance(model, str | Path) else None
-    check_outputs(outputs, [Named("labels", path) for path in paths] + [Named("model", source)])
-    for flag, path in outputs:
-        if path is not None:
-            refuse_existing(flag, Path(path), overwrite)
+    check_files(paths, model, [Named("--out", out), Named("--plot", plot)], overwrite)
     check(tolerance, risk, confidence)
-    calculator = None
-    if model is not None:
-        calculator = _calculator(
-            model, device, dtype, threads, architecture=architecture, trust=trust, compile=compile
-        )
-    labels = read_labels(paths, calculator, forces_key, energy_key)
+    labels = labels_of(
+        paths, model, forces_key=forces_key, energy_key=energy_key, device=device, dtype=dtype,
+        threads=threads, architecture=architecture, trust=trust, compile=compile,
+    )  # fmt: skip
     found = from_labels(labels, tolerance, risk, confidence, paths)
     written: list[tuple[str | Path, bytes, str]] = []
     if out is not None:
@@ -95,21 +90,6 @@ def calibrate(
         written.append((plot, picture(labels, found), "choose another --plot"))
     replace_files(written, ForceDeltaError)
     return found
-
-
-def _calculator(
-    model: str | Path | LoadedModel, device: str, dtype: Literal["float32", "float64"],
-    threads: int, **options: Any,
-) -> ForceDeltaCalculator:  # fmt: skip
-    import torch  # takes seconds to import
-
-    from ..ase import ForceDeltaCalculator
-    from ..evaluation import DTYPES, usable_device
-    from ..models import load_model
-
-    torch.set_num_threads(threads)
-    loaded = load_model(model, DTYPES[dtype], usable_device(device), **options)
-    return ForceDeltaCalculator(loaded, device=device, dtype=dtype)
 
 
 def from_labels(
@@ -139,6 +119,9 @@ def from_labels(
     used = labels.subset(sample.kept)
     value = shortest(found.value, used.force_delta)
     marks = np.unique([*np.quantile(used.force_delta, QUANTILES), value])
+    prediction: dict[str, Any] = {}
+    if labels.signals is not None and len(labels) >= FEWEST:
+        prediction = predicted_error(labels).as_dict()
     return Calibration(
         threshold=value,
         tolerance=tolerance,
@@ -165,6 +148,7 @@ def from_labels(
         ranking=as_facts(ranking(predictors(used), used.epsilon, tolerance, worth=sample.worth)),
         thresholds=at_thresholds(marks, used.force_delta, used.epsilon, tolerance),
         versions=versions_of("forcedelta", "numpy", "scipy"),
+        prediction=prediction,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +13,12 @@ from ase import Atoms
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from md_hooks.foreign_fields import number
-
 from ..errors import ForceDeltaError
+from .atom_errors import LabelledAtoms
 from .labelled_files import LabelledFrame, read_frames, reference_forces
+from .predictions import SAME, evaluated_prediction, rms, stored_prediction
 from .runs import runs_of
+from .signals import ENERGY, Signals, composition
 
 if TYPE_CHECKING:
     from ..ase import ForceDeltaCalculator
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 HASH_PREFIX = "hash:"
-SAME = 1e-6  # eV/Å; forces that agree this well are not those of a model and its reference
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,8 @@ class Labels:
         time: in that run, fs, or the step; NaN where unknown [n].
         model: name and weights_hash of the model.
         reference: method of the labels, None if unknown.
+        signals: from which the error is predicted; None if they were not read.
+        atoms: u_i and errors of the atoms of each frame; empty where unknown.
     """
 
     force_delta: Array
@@ -52,6 +54,8 @@ class Labels:
     time: Array
     model: dict[str, str]
     reference: str | None
+    signals: Signals | None = None
+    atoms: list[LabelledAtoms] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.force_delta)
@@ -63,7 +67,13 @@ class Labels:
             for field in fields(self)
             if isinstance(getattr(self, field.name), np.ndarray)
         }
-        return replace(self, **arrays, source=[self.source[index] for index in indices])
+        return replace(
+            self,
+            **arrays,
+            source=[self.source[index] for index in indices],
+            signals=None if self.signals is None else self.signals.subset(indices),
+            atoms=[self.atoms[index] for index in indices] if self.atoms else [],
+        )
 
 
 def read_labels(
@@ -115,7 +125,7 @@ def _labels(frames: list[LabelledFrame], calculator: ForceDeltaCalculator | None
     _refuse_copies(frames)
     reference = _reference(frames)
     if calculator is None:
-        rows = [_stored(frame) for frame in frames]
+        rows = [stored_prediction(frame) for frame in frames]
         model = {
             key: str(_only(key, [frame.atoms.info.get(key) for frame in frames], frames))
             for key in ("model", "weights_hash")
@@ -123,13 +133,15 @@ def _labels(frames: list[LabelledFrame], calculator: ForceDeltaCalculator | None
         model = {"name": model["model"], "weights_hash": model["weights_hash"]}
         model["weights_hash"] = model["weights_hash"].removeprefix(HASH_PREFIX)
     else:
-        rows = [_evaluated(frame, calculator) for frame in tqdm(frames, "evaluating", disable=None)]
+        rows = [
+            evaluated_prediction(frame, calculator)
+            for frame in tqdm(frames, "evaluating", disable=None)
+        ]
         model = {
             "name": calculator.model.name,
             "weights_hash": calculator.model.weights_hash,
         }
-    force_delta, energy, direct = zip(*rows, strict=True)
-    errors = [predicted - frame.forces for predicted, frame in zip(direct, frames, strict=True)]
+    errors = [row.direct - frame.forces for row, frame in zip(rows, frames, strict=True)]
     if all(np.abs(error).max() < SAME for error in errors):
         raise ForceDeltaError(
             "the forces of the frames are predictions of the model, not of a reference: label the "
@@ -140,52 +152,35 @@ def _labels(frames: list[LabelledFrame], calculator: ForceDeltaCalculator | None
             "the reference forces of all frames are zero: label the frames first (forcedelta recalc)"
         )
     sources, times = runs_of(frames)
+    force_delta = np.array([row.force_delta for row in rows])
+    force_rms = np.array([rms(row.direct) for row in rows])
+    energy = np.array([row.energy for row in rows])
+    known = {
+        "force_delta": force_delta,
+        "worst_atom": np.array([np.nan if row.u is None else row.u.max() for row in rows]),
+        ENERGY: energy,
+        "force_rms": force_rms,
+        "expected_error": np.array([row.expected_error for row in rows]),
+    }
     return Labels(
-        force_delta=np.array(force_delta),
-        epsilon=np.array([_rms(error) for error in errors]),
-        force_rms=np.array([_rms(predicted) for predicted in direct]),
-        energy=_above_the_lowest([frame.atoms for frame in frames], np.array(energy)),
+        force_delta=force_delta,
+        epsilon=np.array([rms(error) for error in errors]),
+        force_rms=force_rms,
+        energy=_above_the_lowest([frame.atoms for frame in frames], energy),
         source=sources,
         time=times,
         model=model,
         reference=reference,
+        signals=Signals(
+            {name: column for name, column in known.items() if np.isfinite(column).all()},
+            [composition(frame.atoms.numbers) for frame in frames],
+        ),
+        atoms=[
+            LabelledAtoms(frame.atoms.numbers, row.u, np.sqrt(np.mean(error**2, axis=1)))
+            for frame, row, error in zip(frames, rows, errors, strict=True)
+            if row.u is not None
+        ],
     )
-
-
-def _stored(frame: LabelledFrame) -> tuple[float, float, Array]:
-    """U, the predicted energy per atom and the direct forces stored in the file."""
-    info, arrays = frame.atoms.info, frame.atoms.arrays
-    missing = [name for name in ("force_delta", "model", "weights_hash") if name not in info]
-    if "direct_forces" not in arrays:
-        missing.append("direct_forces")
-    if missing:
-        raise ForceDeltaError(
-            f"{frame.where} has no {' and no '.join(missing)}: pass --model to evaluate all frames"
-        )
-    force_delta, direct = number(info["force_delta"]), np.asarray(arrays["direct_forces"])
-    if direct.shape != frame.forces.shape or direct.dtype.kind not in "fiu" or force_delta < 0:
-        raise ForceDeltaError(
-            f"{frame.where} has a force_delta or direct_forces that 'forcedelta' did not write: pass "
-            "--model to evaluate all frames"
-        )
-    if not (np.isfinite(force_delta) and np.isfinite(direct).all()):
-        raise ForceDeltaError(f"{frame.where} has a prediction that is not finite: remove it")
-    return force_delta, number(info.get("model_energy")) / len(frame.atoms), direct.astype(float)
-
-
-def _evaluated(
-    frame: LabelledFrame, calculator: ForceDeltaCalculator
-) -> tuple[float, float, Array]:
-    atoms = frame.atoms.copy()
-    try:
-        calculator.calculate(atoms, ["force_delta"])
-    except ForceDeltaError as error:
-        raise ForceDeltaError(f"{frame.where}: {error}") from error
-    results = calculator.results
-    if calculator.problem is not None or not np.isfinite(results["force_delta"]):
-        reason = calculator.problem or "U is not finite"
-        raise ForceDeltaError(f"{frame.where} cannot be evaluated ({reason}): remove it")
-    return results["force_delta"], results["energy"] / len(atoms), results["direct_forces"]
 
 
 def _refuse_copies(frames: list[LabelledFrame]) -> None:
@@ -223,10 +218,6 @@ def _only(name: str, values: list[Any], frames: list[LabelledFrame]) -> Any:
                 + (", or pass --model to evaluate all frames again" if name != "reference" else "")
             )
     return values[0]
-
-
-def _rms(array: Array) -> float:
-    return float(np.sqrt(np.mean(array**2)))
 
 
 def _above_the_lowest(frames: Sequence[Atoms], energy: Array) -> Array:

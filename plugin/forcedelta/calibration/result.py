@@ -6,6 +6,7 @@ Light to import, as every run with ``--stop-above calibration.json`` reads one.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, get_origin, get_type_hints
@@ -18,7 +19,10 @@ from ..limits import LIMITS
 from ..reading_files import read_json
 
 FORMAT = "forcedelta calibration 1"
+FORMAT_ALONE = "forcedelta predicted error 1"
+"""A file with a predicted error and no threshold."""
 UNIT = "eV/Å"
+GIVE = "give a file that 'forcedelta calibrate --out' wrote"
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,7 @@ class Calibration:
         ranking: r_s and AUROC of U and its controls, with intervals.
         thresholds: share of passing labels, risk, precision and recall at several thresholds.
         versions: of the packages used.
+        prediction: a predicted error, as of `predicted_error.PredictedError.as_dict`; empty without.
     """
 
     threshold: float
@@ -52,6 +57,7 @@ class Calibration:
     ranking: dict[str, Any]
     thresholds: list[dict[str, Any]]
     versions: dict[str, str] = field(default_factory=dict)
+    prediction: dict[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """The calibration as in its file, JSON-able."""
@@ -90,17 +96,7 @@ class Calibration:
         Raises:
             ForceDeltaError: another model, another quantity, or other forces.
         """
-        known = self.model
-        if weights_hash != known["weights_hash"]:
-            raise ForceDeltaError(
-                f"the calibration is for the weights {known['weights_hash']} of '{known['name']}', but "
-                f"'{name}' has the weights {weights_hash}: calibrate this model, or use that one"
-            )
-        if name != known["name"]:
-            raise ForceDeltaError(
-                f"the calibration is for the model '{known['name']}', not for '{name}', though the "
-                "weights are the same: use the name that was calibrated"
-            )
+        check_model(self.model, name, weights_hash)
         if on != "force_delta":
             raise ForceDeltaError(f"the calibration is for U of the frame, not for {on}: omit --on")
         if forces != "direct":
@@ -110,6 +106,29 @@ class Calibration:
             )
 
 
+def check_model(known: Mapping[str, str], name: str, weights_hash: str) -> None:
+    """Refuse a model other than the calibrated one.
+
+    Args:
+        known: name and weights_hash of the calibrated model.
+        name: of the model in use.
+        weights_hash: of that model.
+
+    Raises:
+        ForceDeltaError: another name or other weights.
+    """
+    if weights_hash != known["weights_hash"]:
+        raise ForceDeltaError(
+            f"the calibration is for the weights {known['weights_hash']} of '{known['name']}', but "
+            f"'{name}' has the weights {weights_hash}: calibrate this model, or use that one"
+        )
+    if name != known["name"]:
+        raise ForceDeltaError(
+            f"the calibration is for the model '{known['name']}', not for '{name}', though the "
+            "weights are the same: use the name that was calibrated"
+        )
+
+
 def read_calibration(path: str | Path) -> Calibration:
     """A file that `Calibration.write` wrote.
 
@@ -117,8 +136,13 @@ def read_calibration(path: str | Path) -> Calibration:
         ForceDeltaError: the file is missing, is not a calibration, or has an entry of a wrong type
             or out of range.
     """
-    what = "give a file that 'forcedelta calibrate --out' wrote"
+    what = GIVE
     entries = read_json(path, what)
+    if isinstance(entries, dict) and entries.get("format") == FORMAT_ALONE:
+        raise ForceDeltaError(
+            f"{path} has a predicted error but no threshold: pass it to --calibration, or run "
+            "'forcedelta calibrate' with --tolerance"
+        )
     if not isinstance(entries, dict) or entries.get("format") != FORMAT:
         raise ForceDeltaError(f"{path} is not a calibration of this version: {what}")
     if entries.get("unit") != UNIT or entries.get("on") != "force_delta":
@@ -126,6 +150,7 @@ def read_calibration(path: str | Path) -> Calibration:
             f"{path} has a threshold in {entries.get('unit')}, not on U in {UNIT}: {what}"
         )
     hints = get_type_hints(Calibration)
+    entries = {"prediction": {}, **entries}  # missing in files of earlier versions
     missing = [name for name in hints if name not in entries]
     if missing:
         raise ForceDeltaError(f"{path} lacks {missing[0]!r}: {what}")

@@ -17,25 +17,31 @@ from .exit_status import ExitStatus, described
 from .options import (
     GUARD,
     OUTPUT,
+    READING,
     Architecture,
     BurnIn,
+    Calibration,
     Charge,
     Compile,
     Device,
     Dtype,
     FlagAbove,
+    FlagError,
     FlagFactor,
     Flags,
     Json,
     Model,
+    NoPbc,
     On,
     Overwrite,
     Patience,
     Spin,
     StopAbove,
+    StopError,
     StopFactor,
     Threads,
     Trust,
+    TypeMap,
     Workers,
 )
 from .printing import print_json
@@ -51,7 +57,6 @@ EPILOG = (
     + " Frames that cannot be read, or that the model does not support, are counted and do not "
     "change the status."
 )
-_READING = "Reading"
 _ONLY_HERE = {"context", "restart", "overwrite", "json"}
 
 
@@ -78,25 +83,67 @@ def audit(
             metavar="FILE",
             help="Topology with the elements of the atoms: PDB with element column, PRMTOP, TPR, PSF, "
             "or a structure that ASE reads. MDAnalysis then reads TRAJ.",
-            rich_help_panel=_READING,
+            rich_help_panel=READING,
             show_default=False,
+        ),
+    ] = None,
+    file_format: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            metavar="NAME",
+            help="Format of TRAJ: a name of ASE ('ase info --formats'), or of MDAnalysis with --topology.",
+            rich_help_panel=READING,
+            show_default="from name and content",
+        ),
+    ] = None,
+    type_map: TypeMap = None,
+    no_pbc: NoPbc = False,
+    select: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ATOMS",
+            help="Audit these atoms: indices counted from 0, as in 0:9,12, or a selection of MDAnalysis, "
+            "as in 'element C O', evaluated for the first frame.",
+            rich_help_panel=READING,
+            show_default="all",
+        ),
+    ] = None,
+    timestep: Annotated[
+        float | None,
+        typer.Option(
+            metavar="FS",
+            help="Time between two steps, fs, or between two frames of files without steps. Replaces the "
+            "times of the file.",
+            rich_help_panel=READING,
+            show_default="times of the file",
+        ),
+    ] = None,
+    rattle: Annotated[
+        float | None,
+        typer.Option(
+            metavar="Å",
+            help="Displace the atoms at random by this standard deviation, Å, where the forces of an "
+            "ideal structure vanish by symmetry.",
+            rich_help_panel=READING,
+            show_default="none",
         ),
     ] = None,
     start: Annotated[
         int,
-        typer.Option(metavar="N", help="First frame, counted from 0.", rich_help_panel=_READING),
+        typer.Option(metavar="N", help="First frame, counted from 0.", rich_help_panel=READING),
     ] = 0,
     stop: Annotated[
         int | None,
         typer.Option(
             metavar="N",
             help="Stop before this frame.",
-            rich_help_panel=_READING,
+            rich_help_panel=READING,
             show_default="none",
         ),
     ] = None,
     every: Annotated[
-        int, typer.Option(metavar="N", help="Audit every Nth frame.", rich_help_panel=_READING)
+        int, typer.Option(metavar="N", help="Audit every Nth frame.", rich_help_panel=READING)
     ] = 1,
     stop_above: StopAbove = None,
     flag_above: FlagAbove = None,
@@ -105,6 +152,9 @@ def audit(
     stop_factor: StopFactor = AUTO_STOP_FACTOR,
     flag_factor: FlagFactor = AUTO_FLAG_FACTOR,
     burn_in: BurnIn = BURN_IN,
+    calibration: Calibration = None,
+    stop_error: StopError = None,
+    flag_error: FlagError = None,
     end_at_stop: Annotated[
         bool,
         typer.Option(

@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..calibration.predicted_error_file import from_dict
 from ..calibration.result import Calibration
+from ..errors import ForceDeltaError
 from .exit_status import ExitStatus, described
 from .options import Architecture, Compile, Device, Dtype, Json, Threads, Trust
+from .prediction_words import prediction_shown, suggestion_shown
 from .printing import print_json
 from .tables import show, table
 
@@ -35,16 +38,19 @@ def calibrate(
         list[Path],
         typer.Argument(
             metavar="LABELLED.xyz",
-            help="Frames with reference forces, eV/Å, as written by 'forcedelta recalc'.",
+            help="Frames with reference forces, eV/Å, as written by 'forcedelta recalc'; with --suggest, "
+            "recorded runs or audits.",
         ),
     ],
     tolerance: Annotated[
-        float,
+        float | None,
         typer.Option(
             metavar="eV/Å",
-            help="Largest acceptable RMS error of the direct forces of a frame, eV/Å.",
+            help="Largest acceptable RMS error of the direct forces of a frame, eV/Å. Without it, only "
+            "the predicted error is fitted, for which 10 labels suffice.",
+            show_default=False,
         ),
-    ],
+    ] = None,
     risk: Annotated[
         float,
         typer.Option(
@@ -89,7 +95,8 @@ def calibrate(
         Path | None,
         typer.Option(
             metavar="FILE.json",
-            help="File to write; pass it to --stop-above or --flag-above of 'run' and 'audit'.",
+            help="File to write; pass it to --stop-above, --flag-above or --calibration of 'run' and "
+            "'audit'. With --suggest, an extended XYZ file for 'forcedelta recalc'.",
             show_default=False,
         ),
     ] = None,
@@ -101,6 +108,15 @@ def calibrate(
             show_default=False,
         ),
     ] = None,
+    suggest: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Suggest N frames of recorded runs or audits to label for a calibration: a stratified "
+            "random sample over U.",
+            show_default=False,
+        ),
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace --out and --plot.")
     ] = False,
@@ -109,10 +125,15 @@ def calibrate(
     dtype: Dtype = "float32",
     threads: Threads = 1,
 ) -> int:
-    """Find the threshold on U above which predictions of a model should not be trusted.
+    """Find the threshold on U above which predictions of a model should not be trusted, and predict errors.
 
-    The largest one for which the labels show, with the requested confidence, that
+    The threshold is the largest one for which the labels show, with the requested confidence, that
     P(error > tolerance | U <= threshold) <= risk.
+
+    The predicted error of the direct forces (eV/Å) is fitted to the labels by U and what else is
+    free: largest u, energy, size of the forces, the model's expected error. It comes with an interval
+    that covers 90 % of the errors of frames drawn like the labels, and a warning for frames outside
+    their range. It bounds no risk: that does the threshold.
 
     Also printed: how well U ranks the errors (Spearman's r_s, AUROC, with 95 % bootstrap
     intervals) next to the energy and the size of the forces, and what thresholds cost. Frames
@@ -123,6 +144,23 @@ def calibrate(
     the same labels adds up the chances of a wrong threshold. It also counts draws that give no
     threshold: of the thresholds found, more than 1 - confidence may be wrong.
     """
+    if suggest is not None:
+        return _suggest(files, suggest, out, overwrite, json, tolerance, model, plot)
+    if tolerance is None:
+        if plot is not None:
+            raise ForceDeltaError("--plot shows thresholds: pass --tolerance, or omit --plot")
+        from ..calibration.calibrate_error import calibrate_error
+
+        error = calibrate_error(
+            files, model, forces_key=forces_key, energy_key=energy_key, architecture=architecture,
+            trust=trust, compile=compile, out=out, overwrite=overwrite, device=device, dtype=dtype,
+            threads=threads,
+        )  # fmt: skip
+        if json:
+            print_json(error.as_dict())
+        else:
+            show(*prediction_shown(error))
+        return ExitStatus.DONE
     from ..calibration.calibrate import calibrate as calibrated
 
     found = calibrated(
@@ -150,7 +188,26 @@ def _shown(found: Calibration) -> list[str | Table]:
         "",
         _ranking(found),
         _thresholds(found.thresholds),
+        *([""] if found.prediction else []),
+        *(prediction_shown(from_dict(found.prediction, "the labels")) if found.prediction else []),
     ]
+
+
+def _suggest(
+    files: list[Path], count: int, out: Path | None, overwrite: bool, json: bool, *unused: object
+) -> int:
+    if any(option is not None for option in unused):
+        raise ForceDeltaError(
+            "--suggest chooses frames that have no labels yet: omit --tolerance, --model and --plot"
+        )
+    from ..labelling.selection.stratified import suggest
+
+    found = suggest(files, count, out=out, overwrite=overwrite)
+    if json:
+        print_json(found.as_dict())
+    else:
+        show(*suggestion_shown(found))
+    return ExitStatus.DONE
 
 
 def _number_of(labels: dict[str, Any]) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 MODEL, GUARD, OUTPUT, MACHINE = "Model", "Guard", "Output", "Machine"
+READING = "Reading"
 
 ModelArgument = Annotated[
     str,
@@ -69,6 +71,24 @@ Spin = Annotated[
     ),
 ]
 
+TypeMap = Annotated[
+    str | None,
+    typer.Option(
+        metavar="1=Si,2=O",
+        help="Elements of the atom types of LAMMPS.",
+        rich_help_panel=READING,
+        show_default=False,
+    ),
+]
+NoPbc = Annotated[
+    bool,
+    typer.Option(
+        "--no-pbc",
+        help="Ignore cells and periodicity, as for a molecule in the box of another program.",
+        rich_help_panel=READING,
+    ),
+]
+
 On = Annotated[
     Literal["force_delta", "worst_atom"],
     typer.Option(
@@ -113,6 +133,34 @@ FlagAbove = Annotated[
         "FILE.json: as for --stop-above.",
         rich_help_panel=GUARD,
         show_default="auto with --stop-above auto, else none",
+    ),
+]
+Calibration = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE.json",
+        help="File of 'forcedelta calibrate': predict the error of the direct forces of each frame, eV/Å, "
+        "with its interval.",
+        rich_help_panel=GUARD,
+        show_default=False,
+    ),
+]
+StopError = Annotated[
+    float | None,
+    typer.Option(
+        metavar="eV/Å",
+        help="Stop above this predicted error (an audit marks the frame); needs --calibration.",
+        rich_help_panel=GUARD,
+        show_default="none",
+    ),
+]
+FlagError = Annotated[
+    float | None,
+    typer.Option(
+        metavar="eV/Å",
+        help="Flag frames above this predicted error, and those outside the calibrated range.",
+        rich_help_panel=GUARD,
+        show_default="none",
     ),
 ]
 Patience = Annotated[

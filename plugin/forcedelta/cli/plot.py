@@ -31,7 +31,7 @@ def plot(
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the written files as JSON.")] = False,
 ) -> int:
-    """Plot temperature (K), Force Delta (eV/Å) and worst atom of a run against time (fs) as PNG."""
+    """Plot temperature (K), Force Delta (eV/Å), worst atom and conserved energy (eV) of a run as PNG."""
     from ..report.plotting import plot_run
 
     written = plot_run(path, out, overwrite=overwrite)

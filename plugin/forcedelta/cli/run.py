@@ -11,6 +11,7 @@ import typer
 
 from md_hooks.progress import print_line
 
+from ..monitoring import counts_in_words
 from ..outputs import Named, check_outputs
 from ..simulation.settings import RunSettings
 from .exit_status import ExitStatus, described
@@ -19,26 +20,32 @@ from .options import (
     OUTPUT,
     Architecture,
     BurnIn,
+    Calibration,
     Charge,
     Compile,
     Device,
     Dtype,
     FlagAbove,
+    FlagError,
     FlagFactor,
     Flags,
     Json,
     Model,
+    NoPbc,
     On,
     Overwrite,
     Patience,
     Spin,
     StopAbove,
+    StopError,
     StopFactor,
     Threads,
     Trust,
+    TypeMap,
 )
 from .printing import print_json
 from .settings_file import load_toml
+from .threshold_words import every as read_every
 from .threshold_words import patience as read_patience
 from .threshold_words import threshold
 
@@ -78,6 +85,8 @@ def run(
             show_default=False,
         ),
     ] = _DEFAULTS.structure,
+    type_map: TypeMap = _DEFAULTS.type_map,
+    no_pbc: NoPbc = _DEFAULTS.no_pbc,
     model: Model = _DEFAULTS.model,
     architecture: Architecture = _DEFAULTS.architecture,
     trust: Trust = _DEFAULTS.trust,
@@ -85,26 +94,39 @@ def run(
     charge: Charge = _DEFAULTS.charge,
     spin: Spin = _DEFAULTS.spin,
     forces: Annotated[
-        Literal["direct", "conservative"],
+        Literal["direct", "conservative", "mts"],
         typer.Option(
             help="Forces that drive the run. The conservative ones are the gradient of the energy, "
-            "and cost the same while U is computed at every step.",
+            "and cost the same while U is computed at every step. mts: multiple time steps, direct "
+            "forces at each step and the difference to the conservative ones every --inner steps.",
             rich_help_panel=MODEL,
         ),
     ] = _DEFAULTS.forces,  # type: ignore[assignment]
     every: Annotated[
-        int,
+        str,
         typer.Option(
-            metavar="N",
-            help="Compute U every N steps; the steps between need no gradient.",
+            metavar="N|adaptive",
+            help="Compute U every N steps; the steps between need no gradient. adaptive: where the "
+            "work along the path requires it, and at least every 20 steps; a stop or flag is decided by "
+            "U itself.",
             rich_help_panel=MODEL,
         ),
-    ] = _DEFAULTS.every,
+    ] = str(_DEFAULTS.every),
+    inner: Annotated[
+        int,
+        typer.Option(
+            metavar="M",
+            help="Steps per outer step with --forces mts, 2 or more; U is computed at outer steps.",
+            rich_help_panel=MODEL,
+            show_default=False,
+        ),
+    ] = _DEFAULTS.inner,
     engine: Annotated[
         Literal["ase", "openmm"],
         typer.Option(
             help="MD engine. openmm: VerletIntegrator (nve), "
-            "LangevinMiddleIntegrator (langevin), with MonteCarloBarostat (npt); no bussi.",
+            "LangevinMiddleIntegrator (langevin), with MonteCarloBarostat (npt); no bussi. With "
+            "--forces mts: MTSIntegrator and MTSLangevinIntegrator, and frames at outer steps only.",
             rich_help_panel=_DYNAMICS,
         ),
     ] = _DEFAULTS.engine,  # type: ignore[assignment]
@@ -182,6 +204,9 @@ def run(
     stop_factor: StopFactor = _DEFAULTS.stop_factor,
     flag_factor: FlagFactor = _DEFAULTS.flag_factor,
     burn_in: BurnIn = _DEFAULTS.burn_in,
+    calibration: Calibration = None,
+    stop_error: StopError = None,
+    flag_error: FlagError = None,
     out: Annotated[
         str,
         typer.Option(metavar="FILE.h5", help="Trajectory to write, H5MD.", rich_help_panel=OUTPUT),
@@ -202,8 +227,8 @@ def run(
         int,
         typer.Option(
             metavar="N",
-            help="Record a frame every N steps, and all flagged frames. Energy (eV), temperature (K) "
-            "and U (eV/Å) are recorded at every step.",
+            help="Record a frame every N steps, and all flagged frames. Energy and conserved "
+            "energy (eV), temperature (K) and U (eV/Å) are recorded at every step.",
             rich_help_panel=OUTPUT,
         ),
     ] = _DEFAULTS.record_every,
@@ -234,6 +259,7 @@ def run(
     values["stop_above"] = threshold("stop-above", stop_above)
     values["flag_above"] = threshold("flag-above", flag_above)
     values["patience"] = read_patience(patience)
+    values["every"] = read_every(every)
     from ..simulation.guarded import guarded_run
 
     result = guarded_run(
@@ -241,6 +267,10 @@ def run(
     )
     status = _STATUS[result.reason]
     line = _line(result)
+    if result.drift is not None:
+        print_line(f"drift of the conserved energy: {result.drift}")
+    if result.run.monitoring is not None:
+        print_line(counts_in_words(result.run.monitoring))
     if json:
         print_json({"reason": result.reason, "status": status, **result.as_dict()})
         print_line(line)

@@ -14,7 +14,7 @@ from ..limits import check_type, check_value
 from ..reading_files import read_toml
 from ..simulation.settings import RunSettings
 
-_WORDS = ("stop_above", "flag_above", "patience")
+_WORDS = ("stop_above", "flag_above", "patience", "every")
 """Settings given as text that the command line parses, such as "auto"."""
 
 

@@ -1,4 +1,4 @@
-"""Parsing of thresholds and patience on the command line."""
+"""Parsing of thresholds, patience and the interval of U on the command line."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from md_hooks.text import one_line
 
 from ..errors import ForceDeltaError
 from ..limits import check_number
+from ..monitoring import ADAPTIVE, Every
 from ..thresholds import GivenThreshold, Patience
 
 
@@ -58,3 +59,21 @@ def patience(text: str) -> Patience:
         )
     check_number("patience", n, "--patience")
     return k, n
+
+
+def every(text: str) -> Every:
+    """Steps between two exact evaluations, or "adaptive".
+
+    Raises:
+        ForceDeltaError: the text is neither.
+    """
+    if text == ADAPTIVE:
+        return ADAPTIVE
+    try:
+        number = int(text)
+    except ValueError:
+        raise ForceDeltaError(
+            f"--every {one_line(text)}: give a whole number of steps of 1 or more, or adaptive"
+        ) from None
+    check_number("every", number, "--every")
+    return number

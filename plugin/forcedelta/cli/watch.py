@@ -16,7 +16,7 @@ from md_hooks import Trajectory
 from md_hooks.progress import QuietStream
 from md_hooks.text import printable
 
-from ..report.snapshot import Snapshot, snapshot
+from ..report.snapshot import Snapshot, has_times, snapshot
 from .encoding import can_write
 from .exit_status import ExitStatus
 from .printing import print_json
@@ -39,7 +39,7 @@ def watch(
         bool, typer.Option("--json", help="Print each change as a line of JSON, without the plot.")
     ] = False,
 ) -> int:
-    """Monitor a run: step, time, temperature, U, worst atom, thresholds, flags.
+    """Monitor a run: step, time, temperature, U, worst atom, thresholds, flags, energy drift.
 
     Reads the file every second until the run ends or Ctrl-C, without disturbing the run. If the
     output is not a terminal, lines without the plot are printed.
@@ -89,7 +89,8 @@ def _plot(trajectory: Trajectory) -> str:
     known = np.isfinite(u)
     if not known.any():
         return ""
-    at = trajectory.series["time"][-LAST_STEPS:][known]
+    timed = has_times(trajectory)
+    at = trajectory.series["time" if timed else "step"][-LAST_STEPS:][known]
     u = u[known]
     size = shutil.get_terminal_size()
     figure = plotext.figure
@@ -102,5 +103,5 @@ def _plot(trajectory: Trajectory) -> str:
         if value is not None and value < THRESHOLD_SHOWN * u.max():
             figure.line(value)
     figure.title("U (eV/Å)")
-    figure.label("time (fs)", axis="x")
+    figure.label("time (fs)" if timed else "step", axis="x")
     return str(figure.build().string(colorless=True))

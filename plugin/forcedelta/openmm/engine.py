@@ -12,6 +12,7 @@ from ase.constraints import FixAtoms, FixCom
 from ase.md.velocitydistribution import Stationary
 from numpy.typing import NDArray
 from openmm import app
+from openmm.mtsintegrator import MTSIntegrator, MTSLangevinIntegrator
 
 from md_hooks import Checkpoint, Hook, HookChain, RunInfo, RunResult
 from md_hooks.electronic_state import ElectronicState
@@ -19,13 +20,14 @@ from md_hooks.electronic_state import ElectronicState
 from ..checks import check_atoms
 from ..ensembles import EnsembleSettings
 from ..errors import ForceDeltaError
+from ..monitoring import Every
 from .force import add_force_delta
 from .monitor import Forces
-from .stepping import run
-from .units import NM, PS
+from .stepping import run_steps
+from .units import EV, NM, PS
 
 BAROSTAT_EVERY = 25
-"""Steps between the barostat's attempts, OpenMM's own default."""
+"""Steps between the barostat's attempts, OpenMM's own default; inner ones with multiple time steps."""
 
 _BAR_PER_GPA = 1e4
 
@@ -39,6 +41,9 @@ class OpenMMEngine(Hook):
     continued run equals an uninterrupted one bit for bit. ("npt" is the exception: OpenMM's
     checkpoint lacks the barostat's counters.)
 
+    With ``forces="mts"`` they are MTSIntegrator and MTSLangevinIntegrator. Steps and ``timestep``
+    are the inner ones; frames are those of outer steps.
+
     The engine is also a hook: as the first of a chain it sets the target temperature of the next
     step after each frame.
 
@@ -46,7 +51,7 @@ class OpenMMEngine(Hook):
         atoms: with momenta (`forcedelta.ensembles.prepare`). Positions, cell and momenta are turned
             in place into the orientation that OpenMM needs.
         settings: see `EnsembleSettings`.
-        model, forces, every, device, dtype, charge, spin: see
+        model, forces, every, inner, device, dtype, charge, spin: see
             `forcedelta.openmm.add_force_delta`.
 
     Attributes:
@@ -64,7 +69,8 @@ class OpenMMEngine(Hook):
         settings: EnsembleSettings,
         model: Any,
         forces: Forces = "direct",
-        every: int = 1,
+        every: Every = 1,
+        inner: int = 1,
         device: str = "cpu",
         dtype: str = "float32",
         charge: int | None = None,
@@ -76,11 +82,12 @@ class OpenMMEngine(Hook):
         if atoms.pbc.all():
             to_openmm_cell(atoms)
         self.settings = settings
-        system = _system(atoms, settings)
+        self._inner = inner
+        system = _system(atoms, settings, inner)
         topology = _topology(atoms)
         self.monitor = add_force_delta(
-            system, model, topology, forces=forces, every=every, device=device, dtype=dtype,
-            charge=charge, spin=spin,
+            system, model, topology, forces=forces, every=every, inner=inner, device=device,
+            dtype=dtype, charge=charge, spin=spin,
         )  # fmt: skip
         stored = ElectronicState.of(atoms)
         self.monitor.electronic_state = replace(
@@ -91,20 +98,22 @@ class OpenMMEngine(Hook):
         self.simulation = app.Simulation(
             topology,
             system,
-            _integrator(settings),
+            _integrator(settings) if forces != "mts" else _mts_integrator(settings, inner),
             openmm.Platform.getPlatformByName("Reference"),
         )
         context = self.simulation.context
         context.setPositions(atoms.positions / NM)
         velocities = atoms.get_velocities() * (units.fs * PS / NM)
-        # the integrators take velocities half a step before the positions; this evaluation also
         # raises the model's errors for this structure
         forces_now = self.monitor.measure(context).openmm_forces
-        masses = _masses(atoms)[:, None]
-        accelerations = np.divide(
-            forces_now, masses, out=np.zeros_like(forces_now), where=masses > 0
-        )
-        context.setVelocities(velocities - 0.5 * settings.timestep / PS * accelerations)
+        if forces != "mts":
+            # these integrators take velocities half a step before the positions
+            masses = _masses(atoms)[:, None]
+            accelerations = np.divide(
+                forces_now, masses, out=np.zeros_like(forces_now), where=masses > 0
+            )
+            velocities -= 0.5 * settings.timestep / PS * accelerations
+        context.setVelocities(velocities)
         self._set_temperature(settings.ramp.temperature(1))
 
     @property
@@ -123,20 +132,30 @@ class OpenMMEngine(Hook):
     def run(
         self, steps: int, chain: HookChain, info: RunInfo, checkpoint: Checkpoint | None = None
     ) -> RunResult:
-        """Make ``steps`` steps, from a checkpoint if given; see `forcedelta.openmm.run`."""
+        """Make ``steps`` steps, from a checkpoint if given; see `forcedelta.openmm.run`.
+
+        Raises:
+            ForceDeltaError: ``steps`` that are not a multiple of the inner steps, or an error of
+                `forcedelta.openmm.run`.
+        """
+        check_steps(steps, self._inner)
         if checkpoint is not None:
-            self._set_temperature(self.settings.ramp.temperature(checkpoint.step + 1))
-        return run(self.simulation, steps, chain, info, restart=checkpoint)
+            check_steps(checkpoint.step, self._inner)
+            self._set_temperature(self.settings.ramp.temperature(checkpoint.step + self._inner))
+        outer = steps // self._inner
+        return run_steps(self.simulation, outer, chain, info, checkpoint, self._inner)
 
     def observe(self, frame: Any, verdict: Any) -> None:
         """Set the target temperature of the step after this frame."""
-        ramp = self.settings.ramp
-        if ramp.start != ramp.end and ramp.first_step <= frame.step <= ramp.last_step:
-            self._set_temperature(ramp.temperature(frame.step + 1))
+        ramp, following = self.settings.ramp, frame.step + self._inner
+        if ramp.start != ramp.end and ramp.first_step < following <= ramp.last_step + self._inner:
+            self._set_temperature(ramp.temperature(following))
 
     def _set_temperature(self, temperature: float) -> None:
         integrator = self.simulation.integrator
-        if hasattr(integrator, "setTemperature"):
+        if isinstance(integrator, MTSLangevinIntegrator):
+            integrator.setGlobalVariableByName("kT", units.kB * temperature * EV)
+        elif hasattr(integrator, "setTemperature"):
             integrator.setTemperature(temperature)
         if self.settings.name == "npt":
             name = openmm.MonteCarloBarostat.Temperature()
@@ -194,7 +213,7 @@ def _masses(atoms: Atoms) -> NDArray[np.float64]:
     return masses
 
 
-def _system(atoms: Atoms, settings: EnsembleSettings) -> openmm.System:
+def _system(atoms: Atoms, settings: EnsembleSettings, inner: int) -> openmm.System:
     system = openmm.System()
     masses = _masses(atoms)
     for mass in masses:
@@ -205,7 +224,7 @@ def _system(atoms: Atoms, settings: EnsembleSettings) -> openmm.System:
         system.addForce(openmm.CMMotionRemover(1))
     if settings.name == "npt":
         barostat = openmm.MonteCarloBarostat(
-            settings.pressure * _BAR_PER_GPA, settings.ramp.start, BAROSTAT_EVERY
+            settings.pressure * _BAR_PER_GPA, settings.ramp.start, max(1, BAROSTAT_EVERY // inner)
         )
         barostat.setRandomNumberSeed(_seed(settings.seed + 1))
         system.addForce(barostat)
@@ -230,6 +249,29 @@ def _integrator(settings: EnsembleSettings) -> openmm.Integrator:
     integrator = openmm.LangevinMiddleIntegrator(settings.ramp.start, PS / settings.tau, step)
     integrator.setRandomNumberSeed(_seed(settings.seed))
     return integrator
+
+
+def _mts_integrator(settings: EnsembleSettings, inner: int) -> openmm.Integrator:
+    """Outer steps for the groups of `add_force_delta`: 0 the fast force, 1 the slow one."""
+    step, groups = inner * settings.timestep / PS, [(1, 1), (0, inner)]
+    if settings.name == "nve":
+        return MTSIntegrator(step, groups)
+    integrator = MTSLangevinIntegrator(settings.ramp.start, PS / settings.tau, step, groups)
+    integrator.setRandomNumberSeed(_seed(settings.seed))
+    return integrator
+
+
+def check_steps(steps: int, inner: int) -> None:
+    """Refuse a number of steps that ends between two outer steps.
+
+    Raises:
+        ForceDeltaError: it is not a multiple of the inner steps.
+    """
+    if steps % inner:
+        raise ForceDeltaError(
+            f"{steps} steps are not a multiple of --inner {inner}, and OpenMM makes whole outer steps: "
+            f"pass --steps {steps + -steps % inner}, or choose --engine ase"
+        )
 
 
 def _seed(seed: int) -> int:

@@ -24,7 +24,8 @@ class Measurement(Evaluation):
         box: [3, 3] nm, rows are the vectors; None without periodicity.
         forces: [N, 3] eV/Å, those that drive the run.
         openmm_energy: kJ/mol.
-        openmm_forces: [N, 3] kJ/(mol nm), those that drive the run.
+        openmm_forces: [N, 3] kJ/(mol nm), those that drive the run; with multiple time steps the
+            direct ones, which drive the inner steps.
     """
 
     positions: FloatArray
@@ -37,7 +38,7 @@ class Measurement(Evaluation):
     def of(
         cls,
         evaluation: Evaluation,
-        driving: Literal["direct", "conservative"],
+        driving: Literal["direct", "conservative", "mts"],
         positions: FloatArray,
         box: FloatArray | None,
     ) -> Measurement:
@@ -45,7 +46,7 @@ class Measurement(Evaluation):
 
         Args:
             evaluation: exact if the conservative forces drive the run.
-            driving: the forces that drive the run.
+            driving: the forces that drive the run, or "mts".
             positions: [N, 3] nm.
             box: [3, 3] nm, or None.
         """
@@ -63,6 +64,12 @@ class Measurement(Evaluation):
             openmm_energy=evaluation.energy * EV,
             openmm_forces=forces * EV_PER_ANGSTROM,
         )
+
+    @property
+    def openmm_slow_forces(self) -> FloatArray:
+        """F_c - F_nc [N, 3], kJ/(mol nm), of an exact evaluation."""
+        assert self.conservative_forces is not None
+        return (self.conservative_forces - self.direct_forces) * EV_PER_ANGSTROM
 
     def is_at(self, positions: FloatArray, box: FloatArray | None) -> bool:
         """Whether the measurement was made at this configuration, bit for bit."""
@@ -87,7 +94,7 @@ class RememberingEvaluator:
         model: loaded with this dtype and device; OpenMM's platform is independent of the device.
         numbers: [N] atomic numbers.
         periodic: whether the model sees periodic images.
-        forces: "direct" or "conservative", those that drive the run.
+        forces: "direct" or "conservative", those that drive the run, or "mts".
         dtype: of the model.
         device: of the model.
         charge_spin: total charge (e) and spin multiplicity, for models that take them.
@@ -98,7 +105,7 @@ class RememberingEvaluator:
         model: LoadedModel,
         numbers: NDArray[np.integer],
         periodic: bool,
-        forces: Literal["direct", "conservative"],
+        forces: Literal["direct", "conservative", "mts"],
         dtype: torch.dtype,
         device: torch.device,
         charge_spin: tuple[float, float] | None = None,

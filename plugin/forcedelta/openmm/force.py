@@ -17,8 +17,10 @@ from ..checks import check_supported
 from ..errors import ForceDeltaError
 from ..evaluation import DTYPES, model_info, usable_device
 from ..graph import charge_and_spin
+from ..integrators import check_inner
 from ..models import LoadedModel, load_model
-from . import checks
+from ..monitoring import ADAPTIVE, Every, check_every
+from . import checks, mts
 from .evaluator import RememberingEvaluator
 from .monitor import Forces, Monitor, PythonMonitor
 
@@ -30,7 +32,8 @@ def add_force_delta(
     atoms: Iterable[int] | None = None,
     *,
     forces: Forces = "direct",
-    every: int = 1,
+    every: Every = 1,
+    inner: int = 1,
     path: Literal["python", "torchscript"] = "python",
     periodic: bool | None = None,
     device: str = "cpu",
@@ -53,9 +56,17 @@ def add_force_delta(
             ``path="torchscript"`` a file written by ``forcedelta export``.
         topology_or_numbers: an `openmm.app.Topology`, or an atomic number for each particle.
         atoms: indices of the particles that the model sees; all of them if None.
-        forces: "direct" or "conservative", those that drive the run.
+        forces: "direct" or "conservative", those that drive the run; or "mts", multiple time steps:
+            a fast force with the energy and the direct forces, and in the next force group a slow one
+            with the difference of the conservative and the direct forces. They need an
+            `openmm.mtsintegrator.MTSIntegrator` or ``MTSLangevinIntegrator`` of step ``inner * dt`` with
+            ``groups=[(force_group + 1, 1), (force_group, inner)]``, which then conserves the energy
+            and gives U at every step for one backward pass. Other forces of the System belong in
+            the fast group, which is theirs by default.
         every: steps between two exact evaluations of U, above 1 only with direct forces; the steps
-            between them need no backward pass.
+            between them need no backward pass. "adaptive": in `forcedelta.openmm.run`, the work
+            along the path decides (`forcedelta.sentinel.Sentinel`).
+        inner: with "mts", inner steps in a step of the integrator, at least 2.
         path: "python" evaluates the model through `openmm.PythonForce`; "torchscript" runs an
             exported module in C++ through ``openmmtorch.TorchForce``, which has the device of
             OpenMM's platform and the dtype of the export.
@@ -88,16 +99,14 @@ def add_force_delta(
         ForceDeltaError: a topology of another size, virtual sites or particles without an element
             among ``atoms``, unsupported elements, a missing box, or an invalid setting.
     """
-    if forces not in ("direct", "conservative"):
-        raise ForceDeltaError(f"forces is {forces!r}: pass 'direct' or 'conservative'")
+    if forces not in ("direct", "conservative", "mts"):
+        raise ForceDeltaError(f"forces is {forces!r}: pass 'direct', 'conservative' or 'mts'")
     if path not in ("python", "torchscript"):
         raise ForceDeltaError(f"path is {path!r}: pass 'python' or 'torchscript'")
-    if isinstance(every, bool) or int(every) != every or every < 1:
-        raise ForceDeltaError(f"every is {every!r}: pass a whole number of steps, at least 1")
-    if every > 1 and forces == "conservative":
-        raise ForceDeltaError(
-            "every must be 1 with conservative forces, which need the gradient at each step anyway"
-        )
+    every = check_every(every, forces)
+    check_inner(forces, inner, every)
+    if forces == "mts":
+        mts.check_settings(path, force_group, system.getNumParticles())
     if dtype not in DTYPES:
         raise ForceDeltaError(f"dtype must be 'float32' or 'float64', not {dtype!r}")
     numbers, topology_says = checks.atomic_numbers(system, topology_or_numbers)
@@ -110,7 +119,11 @@ def add_force_delta(
     if path == "torchscript":
         from .torch_monitor import TorchMonitor
 
-        exported = TorchMonitor(model, indices, numbers, images, forces, int(every), part, trust)
+        if every == ADAPTIVE:
+            raise ForceDeltaError(
+                "every='adaptive' does not work with an exported model: use path='python', or a number"
+            )
+        exported = TorchMonitor(model, indices, numbers, images, forces, every, part, trust)
         _same_state(exported.electronic_state, charge, spin)
         exported.add_to(system, force_group)
         return exported
@@ -120,9 +133,17 @@ def add_force_delta(
     rebuild = None if reference is None else (make_evaluator, (reference, *arguments))
     info = model_info(
         evaluator.model, {"openmm": openmm.Platform.getOpenMMVersion()},
-        forces=forces, every=int(every), device=device, dtype=dtype,
+        forces=forces, every=every, inner=int(inner), device=device, dtype=dtype,
     )  # fmt: skip
-    monitor = PythonMonitor(evaluator, rebuild, indices, numbers, images, forces, int(every), info)
+    settings: dict[str, Any] = {
+        "atoms": indices, "numbers": numbers, "periodic": images, "forces": forces,
+        "every": every, "model_info": info,
+    }  # fmt: skip
+    monitor = (
+        mts.MTSMonitor(evaluator, rebuild, inner=int(inner), **settings)
+        if forces == "mts"
+        else PythonMonitor(evaluator, rebuild, **settings)
+    )
     monitor.electronic_state = ElectronicState(charge, spin)
     monitor.add_to(system, force_group)
     return monitor

@@ -15,11 +15,16 @@ from numpy.typing import NDArray
 from md_hooks.electronic_state import ElectronicState
 
 from ..errors import ForceDeltaError
+from ..monitoring import ADAPTIVE, Every
+from ..sentinel import Sentinel
 from .evaluator import Measurement, RememberingEvaluator
 
-Forces = Literal["direct", "conservative"]
+Forces = Literal["direct", "conservative", "mts"]
 
 _NAME = "ForceDelta "
+SLOW_NAME = "slow ForceDelta "
+"""Begin of the name of the slow force of multiple time steps."""
+
 _monitors: weakref.WeakValueDictionary[str, Monitor] = weakref.WeakValueDictionary()
 
 # Platforms that pass a PythonForce the positions of the context unchanged; the others may shift
@@ -34,8 +39,12 @@ class Monitor(ABC):
         atoms: [n] indices of the particles that the model sees.
         numbers: [n] their atomic numbers.
         periodic: whether the model sees periodic images.
-        forces: "direct" or "conservative", those that drive the run.
-        every: `run` computes U every N steps.
+        forces: "direct" or "conservative", those that drive the run, or "mts": both, with multiple
+            time steps.
+        inner: inner steps with direct forces in a step of the integrator; 1 without "mts".
+        every: `run` computes U every N steps, or where `sentinel` requires it.
+        sentinel: decides with ``every="adaptive"`` which frames have U; None otherwise.
+        last_step: number of the last step that `run` has measured; None before the first.
         model_info: name, hash, ... of the model, for the files.
         token: identifies the force in a System; the force's name ends with it.
         force: the OpenMM force that was added.
@@ -43,13 +52,15 @@ class Monitor(ABC):
             in the frames of a run.
     """
 
+    inner = 1
+
     def __init__(
         self,
         atoms: NDArray[np.int64],
         numbers: NDArray[np.int64],
         periodic: bool,
         forces: Forces,
-        every: int,
+        every: Every,
         model_info: dict[str, Any],
         token: str | None = None,
     ) -> None:
@@ -58,6 +69,8 @@ class Monitor(ABC):
         self.periodic = periodic
         self.forces = forces
         self.every = every
+        self.sentinel = Sentinel() if every == ADAPTIVE else None
+        self.last_step: int | None = None
         self.model_info = model_info
         self.token = uuid.uuid4().hex[:12] if token is None else token
         self.force: openmm.Force | None = None
@@ -83,6 +96,12 @@ class Monitor(ABC):
             Exception: the model's own error, unchanged.
         """
 
+    def due(self, step: int) -> bool:
+        """Whether a step has U in any case, as far as is known before its forward pass."""
+        if self.sentinel is not None:
+            return self.sentinel.due
+        return step % int(self.every) == 0
+
     @abstractmethod
     def watch(self, context: openmm.Context, running: bool) -> None:
         """Mark the begin or end of a run, during which evaluations for frames include U."""
@@ -91,8 +110,26 @@ class Monitor(ABC):
     def take_error(self) -> BaseException | None:
         """Return the error of the last evaluation inside OpenMM, if any, and forget it."""
 
+    @property
+    def force_name(self) -> str:
+        """Name of the force in its System."""
+        return _NAME + self.token
+
+    def check_integrator(  # noqa: B027  any integrator is right without multiple time steps
+        self, system: openmm.System, integrator: openmm.Integrator
+    ) -> None:
+        """Refuse an integrator that does not apply the force as intended.
+
+        Args:
+            system: the System that holds the force.
+            integrator: of its context.
+
+        Raises:
+            ForceDeltaError: such an integrator; only with multiple time steps.
+        """
+
     def _register(self, system: openmm.System, force: openmm.Force) -> None:
-        force.setName(_NAME + self.token)
+        force.setName(self.force_name)
         system.addForce(force)
         self.force = force
 
@@ -106,6 +143,10 @@ class PythonMonitor(Monitor):
             that exists in this process only, whose System cannot be serialised.
     """
 
+    _SETTINGS: tuple[str, ...] = (
+        "atoms", "numbers", "periodic", "forces", "every", "model_info",
+    )  # fmt: skip
+
     def __init__(
         self,
         evaluator: RememberingEvaluator,
@@ -114,7 +155,7 @@ class PythonMonitor(Monitor):
         numbers: NDArray[np.int64],
         periodic: bool,
         forces: Forces,
-        every: int,
+        every: Every,
         model_info: dict[str, Any],
         token: str | None = None,
     ) -> None:
@@ -129,12 +170,15 @@ class PythonMonitor(Monitor):
 
     def add_to(self, system: openmm.System, group: int = 0) -> None:
         """Add the force to a System, in one of OpenMM's force groups."""
-        force = openmm.PythonForce(self)
+        self._register(system, self._python_force(system, self, group))
+
+    def _python_force(self, system: openmm.System, function: Any, group: int) -> openmm.PythonForce:
+        force = openmm.PythonForce(function)
         force.setUsesPeriodicBoundaryConditions(self.periodic)
         if len(self.atoms) != system.getNumParticles():
             force.setParticles(self.atoms.tolist())
         force.setForceGroup(group)
-        self._register(system, force)
+        return force
 
     @property
     def evaluations(self) -> int:
@@ -152,6 +196,27 @@ class PythonMonitor(Monitor):
 
     def __call__(self, state: openmm.State) -> tuple[float, NDArray[np.floating]]:
         """Energy in kJ/mol and forces [n, 3] in kJ/(mol nm) of a state, for OpenMM."""
+        latest, other_volume = self._evaluate(state)
+        if latest is None:
+            # raising would leave the trial volume in place; an infinite energy rejects it
+            return np.inf, np.zeros((len(self.atoms), 3))
+        energy = latest.openmm_energy
+        if other_volume and np.isnan(energy):
+            energy = np.inf  # a barostat would accept NaN
+        return energy, latest.openmm_forces
+
+    def _evaluate(
+        self, state: openmm.State, exact: bool = False
+    ) -> tuple[Measurement | None, bool]:
+        """The model at a state, and whether that is a barostat's trial volume.
+
+        Args:
+            state: of OpenMM.
+            exact: with U in any case.
+
+        Returns:
+            None in place of the evaluation if the model failed at a trial volume.
+        """
         positions = state.getPositions(asNumpy=True)._value
         box = state.getPeriodicBoxVectors(asNumpy=True)._value if self.periodic else None
         step = state.getStepCount()
@@ -159,22 +224,29 @@ class PythonMonitor(Monitor):
         other_volume = after_frame and box is not None and not np.array_equal(box, self._frame_box)
         # The frame of a step is followed by trial volumes of a barostat, for which U is not needed,
         # or, if the integrator ends a step with its forces, by the configuration of the next frame.
-        due = (step + after_frame) % self.every == 0
+        frame = step + after_frame
         try:
-            self._latest = self._evaluator.known(positions, box)
-            if self._latest is None:
-                full = self._running and due and not other_volume
-                self._latest = self._evaluator.evaluate(positions, box, full)
+            latest = self._evaluator.known(positions, box)
+            if latest is None or (exact and not latest.exact):
+                with_u = exact or self._with_u(box, frame, other_volume)
+                latest = self._evaluator.evaluate(positions, box, with_u)
         except BaseException as error:
             self._error = error  # OpenMM would keep only its text
             if other_volume:
-                # raising would leave the trial volume in place; an infinite energy rejects it
-                return np.inf, np.zeros(positions.shape)
+                return None, True
             raise
-        energy = self._latest.openmm_energy
-        if other_volume and np.isnan(energy):
-            energy = np.inf  # a barostat would accept NaN
-        return energy, self._latest.openmm_forces
+        self._latest = latest
+        return latest, other_volume
+
+    def _with_u(self, box: NDArray[np.floating] | None, frame: int, other_volume: bool) -> bool:
+        """Whether the evaluation of a new configuration includes U.
+
+        Args:
+            box: its box vectors [3, 3], nm, or None.
+            frame: step of the frame that it may belong to.
+            other_volume: whether it is a barostat's trial.
+        """
+        return self._running and not other_volume and self.due(frame)
 
     # --- evaluations requested by a run --------------------------------------------------------
 
@@ -214,10 +286,9 @@ class PythonMonitor(Monitor):
                 "a model in memory cannot be serialised with its force: load the model by its name "
                 "or from its file"
             )
-        names = ("atoms", "numbers", "periodic", "forces", "every", "model_info")
-        settings = {name: getattr(self, name) for name in names}
+        settings = {name: getattr(self, name) for name in self._SETTINGS}
         state = {"electronic_state": self.electronic_state}
-        return _restore, (self.token, *self._rebuild, settings), state
+        return _restore, (self.token, *self._rebuild, settings, type(self)), state
 
 
 class _Unavailable:
@@ -239,6 +310,7 @@ def _restore(
     rebuild: Callable[..., RememberingEvaluator],
     rebuild_arguments: tuple[Any, ...],
     settings: dict[str, Any],
+    kind: type[PythonMonitor] = PythonMonitor,
 ) -> Any:
     """The force of a deserialised System: the existing one in the same process, or a new one."""
     live = _monitors.get(token)
@@ -246,7 +318,7 @@ def _restore(
         return live
     try:
         evaluator = rebuild(*rebuild_arguments)
-        return PythonMonitor(evaluator, (rebuild, rebuild_arguments), token=token, **settings)
+        return kind(evaluator, (rebuild, rebuild_arguments), token=token, **settings)
     except Exception as error:
         return _Unavailable(error)
 
@@ -270,8 +342,8 @@ def _names(force: openmm.Force) -> list[str]:
 
 
 def holds(force: openmm.Force, monitor: Monitor) -> bool:
-    """Whether a force of a System is the monitor's own, not one that contains it."""
-    return str(force.getName()) == _NAME + monitor.token
+    """Whether a force of a System is one of the monitor's own, not one that contains it."""
+    return str(force.getName()) in (monitor.force_name, SLOW_NAME + monitor.token)
 
 
 def find_monitor(system: openmm.System) -> Monitor:

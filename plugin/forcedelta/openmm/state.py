@@ -34,13 +34,19 @@ def degrees_of_freedom(system: openmm.System, atoms: NDArray[np.int64]) -> int:
     return freedom
 
 
-def capture(context: openmm.Context) -> dict[str, Any]:
-    """OpenMM's own checkpoint, with the settings that a restart must match."""
+def capture(context: openmm.Context, monitor: Monitor) -> dict[str, Any]:
+    """OpenMM's own checkpoint, with the settings that a restart must match.
+
+    Args:
+        context: between two steps.
+        monitor: of the force in its System.
+    """
     return {
         "engine": "openmm",
         "platform": context.getPlatform().getName(),
         "integrator": type(context.getIntegrator()).__name__,
         "particles": context.getSystem().getNumParticles(),
+        "inner": monitor.inner,
         "context": np.frombuffer(context.createCheckpoint(), dtype=np.uint8),
     }
 
@@ -56,11 +62,12 @@ def restore(context: openmm.Context, monitor: Monitor, checkpoint: Checkpoint) -
         raise ForceDeltaError(
             "the checkpoint was not written by OpenMM: continue with the engine that wrote it"
         )
-    here = capture(context)
-    for name in ("platform", "integrator", "particles"):
-        if state[name] != here[name]:
+    here = capture(context, monitor)
+    for name in ("platform", "integrator", "particles", "inner"):
+        before = state.get(name, 1)  # earlier checkpoints lack inner
+        if before != here[name]:
             raise ForceDeltaError(
-                f"the checkpoint was written with {name} {state[name]}, but the simulation has "
+                f"the checkpoint was written with {name} {before}, but the simulation has "
                 f"{here[name]}: continue with the same"
             )
     if len(checkpoint.positions) != len(monitor.atoms):

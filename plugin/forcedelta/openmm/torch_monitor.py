@@ -21,6 +21,7 @@ from ..installing import command
 from ..models import LoadedModel
 from ..models.metadata import check_cutoff, check_numbers, check_periodic, parse_json
 from ..models.scripted_code import load_script, reason, records
+from ..monitoring import Every
 from .evaluator import Measurement
 from .export import AHEAD, DESCRIPTION, FULL, OTHER, PLAIN
 from .monitor import Forces, Monitor
@@ -50,7 +51,7 @@ class TorchMonitor(Monitor):
         numbers: NDArray[np.int64],
         periodic: bool,
         forces: Forces,
-        every: int,
+        every: Every,
         part: bool,
         trust: bool = False,
     ) -> None:
@@ -131,7 +132,7 @@ class TorchMonitor(Monitor):
             deltas = np.sqrt(((direct - conservative) ** 2).sum(axis=1) / 3)
             u = float(np.sqrt(np.mean(deltas**2)))
         # the next evaluation belongs to the next frame, or to a trial of a barostat
-        due = (context.getStepCount() + 1) % self.every == 0
+        due = self.due(context.getStepCount() + 1)
         context.setParameter(_REQUEST, AHEAD if due else PLAIN)
         positions = state.getPositions(asNumpy=True)._value[self.atoms]
         box = state.getPeriodicBoxVectors(asNumpy=True)._value if self.periodic else None

@@ -28,6 +28,9 @@ HALF_A_STEP_BEHIND = (
 F(t)/m improved the conservation of the total energy of oscillators by a factor of 65 for all but
 the two with variable steps, for which the gain is smaller."""
 
+CONSERVE_ENERGY = ("MTSIntegrator", "VerletIntegrator")
+"""Integrators without thermostat whose velocities in a frame have the time of its positions."""
+
 _MOVE_NO_ATOMS = (
     openmm.CMMotionRemover,
     openmm.MonteCarloBarostat,
@@ -51,6 +54,8 @@ class Velocities:
     Attributes:
         masses: [n] amu, of the model's atoms. An atom fixed in OpenMM by a mass of 0 has the mass of
             its element here.
+        conserve_energy: whether the frame's total energy is a constant of the motion of the
+            model's conservative forces.
         offset: time of the frames' velocities relative to their positions, in time steps: 0 or -0.5.
     """
 
@@ -64,8 +69,10 @@ class Velocities:
         self.masses = np.where(self._mobile, masses, atomic_masses[monitor.numbers])
         self._freedom = degrees_of_freedom(system, monitor.atoms)
         self._centred = any(isinstance(f, openmm.CMMotionRemover) for f in system.getForces())
-        behind = type(self._integrator).__name__ in HALF_A_STEP_BEHIND
-        self._shifted = behind and _alone(system, monitor)
+        name = type(self._integrator).__name__
+        behind, alone = name in HALF_A_STEP_BEHIND, _alone(system, monitor)
+        self._shifted = behind and alone
+        self.conserve_energy = alone and name in CONSERVE_ENERGY and not _has_barostat(system)
         self.offset = -0.5 if behind and not self._shifted else 0.0
 
     def read(self, measured: Measurement) -> tuple[float, NDArray[np.float64], float]:
@@ -85,11 +92,19 @@ class Velocities:
             if self._centred:
                 velocities -= self.masses @ velocities / self.masses.sum()
         velocities *= NM / PS
-        kinetic = 0.5 * float((self.masses[:, None] * (velocities / units.fs) ** 2).sum())
+        kinetic = self.kinetic_energy(velocities)
         temperature = 2 * kinetic / (self._freedom * units.kB) if self._freedom > 0 else 0.0
         # rounded, because OpenMM adds up the time steps
         time = round(state.getTime()._value * PS, 9)
         return time, velocities, temperature
+
+    def kinetic_energy(self, velocities: NDArray[np.float64]) -> float:
+        """Kinetic energy (eV) of the model's atoms with the velocities [n, 3] (Å/fs) of a frame."""
+        return 0.5 * float((self.masses[:, None] * (velocities / units.fs) ** 2).sum())
+
+
+def _has_barostat(system: openmm.System) -> bool:
+    return any("Barostat" in type(force).__name__ for force in system.getForces())
 
 
 def _alone(system: openmm.System, monitor: Monitor) -> bool:

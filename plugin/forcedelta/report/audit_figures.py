@@ -14,15 +14,15 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from forcedelta.report.digest import Digest, intervals
+from forcedelta.report.digest import Digest, Row, intervals
 from forcedelta.report.run_figure import ATOM_COLOUR, FLAG_COLOUR, STOP_COLOUR, U_COLOUR, line
+from forcedelta.report.structure_view import COLOURS, atoms_shown
 from md_hooks import Action, Frame
+from md_hooks.drift import CONSERVED_ENERGY
 
 DPI = 160
 _LABELLED = 5  # the worst atoms by name
 _LONG = 2e4  # fs; from there on ps
-_MOST_ATOMS = 1500  # more are not drawn, but those around the worst
-_AROUND = 9.0  # Å
 _LONGEST_BOND = 3.5  # Å; those to a periodic image would cross the picture
 _LOG_ABOVE = 20.0  # times the median
 _WRECKED = 100.0  # times the largest U below the stop threshold; more is above the picture
@@ -42,6 +42,8 @@ def overview(digest: Digest) -> Figure:
     _distribution(spread, series["force_delta"], delta.get_yscale() == "log", digest)
     energy = figure.add_subplot(grid[1, 0], sharex=delta)
     _energy(energy, digest, x)
+    if CONSERVED_ENERGY in series:
+        _conserved_energy(energy, digest, x)
     last = energy
     if hot:
         last = figure.add_subplot(grid[2, 0], sharex=delta)
@@ -71,6 +73,27 @@ def _energy(axes: Any, digest: Digest, x: NDArray[np.float64]) -> None:
     _leave_out_unphysical(axes, digest, values - offset)
     axes.set_ylabel(f"energy ({unit})")
     axes.set_title(f"predicted energy, relative to {offset:.6g} {unit}", fontsize=8, loc="left")
+
+
+def _conserved_energy(axes: Any, digest: Digest, x: NDArray[np.float64]) -> None:
+    """Draw the conserved energy relative to its first value, on the axes of the predicted energy."""
+    values = digest.series[CONSERVED_ENERGY]
+    known = values[np.isfinite(values)]
+    if not len(known):
+        return
+    limits = axes.get_ylim()
+    line(
+        axes,
+        x,
+        values - known[0],
+        color=FLAG_COLOUR,
+        linewidth=1.0,
+        label="conserved, from its start",
+    )
+    calm = (values - known[0])[np.isfinite(values) & digest.intact]
+    if len(calm):
+        axes.set_ylim(min(limits[0], calm.min()), max(limits[1], calm.max()))
+    axes.legend(loc="upper left", fontsize=7)
 
 
 def _leave_out_unphysical(axes: Any, digest: Digest, values: NDArray[np.float64]) -> None:
@@ -157,11 +180,11 @@ def _distribution(axes: Any, u: NDArray[np.float64], logarithmic: bool, digest: 
 def structure(frame: Frame) -> Figure:
     """The atoms of a frame, coloured by u_i, the worst of them by name."""
     assert frame.force_deltas is not None
-    chosen = _drawn(frame)
+    chosen = atoms_shown(frame)
     deltas = frame.force_deltas[chosen].astype(float)
     atoms = Atoms(frame.numbers, frame.positions, cell=frame.cell, pbc=frame.pbc)[chosen]
     periodic = bool(frame.pbc.any())
-    colours = ScalarMappable(Normalize(0.0, float(deltas.max()) or 1.0), "YlOrRd")
+    colours = ScalarMappable(Normalize(0.0, float(deltas.max()) or 1.0), COLOURS)
     figure = Figure(figsize=(5.4, 4.2), layout="constrained")
     axes = figure.subplots()
     drawing = Matplotlib(
@@ -174,7 +197,7 @@ def structure(frame: Frame) -> Figure:
     first, second = neighbor_list("ij", atoms, natural_cutoffs(atoms, mult=1.15))
     lengths = np.linalg.norm(atoms.positions[first] - atoms.positions[second], axis=1)
     for i, j in zip(first[lengths < _LONGEST_BOND], second[lengths < _LONGEST_BOND], strict=True):
-        axes.plot(*at[[i, j]].T, color="#999999", linewidth=2, zorder=0, solid_capstyle="round")
+        axes.plot(*at[[i, j]].T, color="#8a8a8a", linewidth=2, zorder=0, solid_capstyle="round")
     for k in np.argsort(-deltas)[:_LABELLED]:
         name = f"{atoms.symbols[k]}{chosen[k]} {deltas[k]:.2g}"
         axes.annotate(
@@ -196,14 +219,24 @@ def _broadside(positions: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.ascontiguousarray(axes.T)
 
 
-def _drawn(frame: Frame) -> NDArray[np.int64]:
-    """The atoms that are drawn: all, or those around the worst one in a large system."""
-    if len(frame.numbers) <= _MOST_ATOMS:
-        return np.arange(len(frame.numbers))
-    atoms = Atoms(frame.numbers, frame.positions, cell=frame.cell, pbc=frame.pbc)
-    worst = int(frame.worst_atom or 0)
-    distances = atoms.get_distances(worst, np.arange(len(atoms)), mic=bool(frame.pbc.any()))
-    return np.flatnonzero(distances < _AROUND)
+def points(figure: Figure, digest: Digest) -> list[tuple[Row, float, float]]:
+    """The frames of the table that are on the picture of `overview`, once it is drawn.
+
+    Returns:
+        each with the distances of its point from the left and the upper edge, as shares of the picture.
+    """
+    axes = figure.axes[0]
+    x, _ = _abscissa(digest)
+    on_worst = digest.trajectory.thresholds["on"] == "worst_atom"
+    found = []
+    for row in digest.rows:
+        value = row.largest if on_worst else row.force_delta
+        low, high = sorted(axes.get_ylim())
+        if np.isfinite(value):
+            at = axes.transData.transform((x[row.place], float(np.clip(value, low, high))))
+            left, bottom = at / figure.bbox.size
+            found.append((row, float(left), float(1.0 - bottom)))
+    return found
 
 
 def png(figure: Figure) -> bytes:

@@ -4,27 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
+from forcedelta.report.structure_view import MOST_VIEWED, StructureView, view_of, within
 from md_hooks import Action, Frame, Remark, Trajectory
+from md_hooks.predicted_error import OUTSIDE, PREDICTED, predicted_words
+
+_PREDICTION = (*PREDICTED, OUTSIDE)
 
 MOST_ROWS = 100
 """Rows of the table of flagged frames; those with the largest U are shown."""
 MOST_REMARKS = 50
+LARGEST = 10
+"""Rows of the table where no frame is marked."""
+LAST_FINITE = 3
+"""So many frames before the first one that is not finite are in the table."""
+_MOST_STRETCHES = 5
 
 
 @dataclass
 class ElementShare:
-    """How an element fares in the stored frames.
+    """How an element fares.
 
     Attributes:
         symbol: of the element.
         atoms: how many a frame has, at most.
-        mean_square: mean of u_i^2, (eV/Å)^2.
+        mean_square: mean of u_i^2 in the stored frames, (eV/Å)^2.
         largest: largest u_i, eV/Å.
         worst: in so many frames the worst atom is one of these.
     """
@@ -45,11 +55,24 @@ class ElementShare:
         self.largest = max(self.largest, float(deltas.max()))
         self.worst += is_worst
 
+    def take_worst(self, largest: NDArray[np.floating]) -> None:
+        """Count all steps at which the worst atom is of this element, with its u_i in eV/Å."""
+        self.worst = len(largest)
+        self.largest = max(self.largest, float(largest.max(initial=0.0)))
+
 
 @dataclass(frozen=True)
 class Row:
-    """A frame in the table of marked frames; U in eV/Å, time in fs, temperature in K."""
+    """A frame in the table; U in eV/Å, time in fs, temperature in K.
 
+    Attributes:
+        place: of the frame in the series.
+        atom: the worst one, with its element where that is known.
+        action: "flagged", "stop", or empty.
+        predicted: the predicted error in words, empty without one.
+    """
+
+    place: int
     step: int
     time: float
     source_frame: int | None
@@ -58,6 +81,7 @@ class Row:
     atom: str
     temperature: float
     action: str
+    predicted: str = ""
 
 
 class Digest:
@@ -66,42 +90,84 @@ class Digest:
     Attributes:
         trajectory: the file.
         series: its scalars.
-        elements: of the stored frames at which no guard says stop, the largest mean first.
-        counted: the number of these frames.
+        elements: of the frames at which no guard says stop, the largest mean first.
+        counted: the number of stored frames among these.
+        all_steps: the number of steps behind ``largest`` and ``worst`` of the elements: all with U, as
+            far as the atoms are the same throughout; otherwise those of the stored frames.
         worst: the stored frame with the largest U that is finite and below the stop threshold.
         stopped: the first stored frame at which the guard said stop and U is finite.
-        rows: marked frames for the table, by step.
+        last_finite: the last stored frame before the first one that is not finite.
+        rows: frames for the table, by step: the marked ones or those with the largest U, and the last
+            ones before U is not finite. What is not finite is in no row.
+        views: what a browser shows in three dimensions of these and of the three frames above, as far as
+            they are stored.
         remarks: of the file.
     """
 
-    def __init__(self, trajectory: Trajectory) -> None:
+    def __init__(self, trajectory: Trajectory, most_viewed: int = MOST_VIEWED) -> None:
         self.trajectory = trajectory
         self.series = trajectory.series
         self.remarks: list[Remark] = trajectory.remarks()
         self.worst: Frame | None = None
         self.stopped: Frame | None = None
-        self.rows: list[Row] = []
-        self.counted = 0
+        self.last_finite: Frame | None = None
+        self.views: list[StructureView] = []
+        self.counted = self.all_steps = 0
+        self._numbers: NDArray[np.integer] | None = None
+        self._uniform = True
         shares: dict[int, ElementShare] = {}
-        kept = self._rows_to_show()
+        symbols: dict[int, str] = {}
+        places = self._places_to_show()
         for frame in trajectory.frames():
-            self._take(frame, shares, kept)
+            self._take(frame, shares, symbols, set(places))
+        self.rows = [self._row(place, symbols) for place in sorted(places)]
+        self._count_all_steps(shares)
         self.elements = sorted(shares.values(), key=lambda share: -share.mean_square)
+        self._choose_views(places, most_viewed)
 
-    def _rows_to_show(self) -> set[int]:
-        """Steps of the marked frames with the largest U; what is not finite counts as largest."""
-        marked = np.flatnonzero(self.series["action"] > 0)
-        order = np.argsort(-np.nan_to_num(self.series["force_delta"][marked], nan=np.inf))
-        return set(self.series["step"][marked[order[:MOST_ROWS]]].tolist())
+    def _places_to_show(self) -> list[int]:
+        """Places of the frames of the table in the series, the most important ones first."""
+        u, finite = self.series["force_delta"], np.isfinite(self.series["force_delta"])
+        marked = np.flatnonzero((self.series["action"] > 0) & finite)
+        shown, most = (marked, MOST_ROWS) if len(marked) else (np.flatnonzero(finite), LARGEST)
+        places = shown[np.argsort(-u[shown], kind="stable")[:most]].tolist()
+        if self.broken.any():
+            before = np.flatnonzero(finite[: int(self.broken.argmax())])
+            places += before[-LAST_FINITE:].tolist()
+        return list(dict.fromkeys(places))
 
-    def _take(self, frame: Frame, shares: dict[int, ElementShare], kept: set[int]) -> None:
+    def _choose_views(self, places: list[int], most: int) -> None:
+        """Keep what a page has room for: the frames of the pictures, then those of the table in their order."""
+        pictured = [
+            frame
+            for frame in (self.worst, self.stopped, self.last_finite)
+            if frame is not None and np.isfinite(frame.positions).all()
+        ]
+        views = {view.step: view for view in self.views}
+        order = [frame.step for frame in pictured] + self.series["step"][places].tolist()
+        views |= {frame.step: view_of(frame) for frame in pictured if frame.step not in views}
+        self.views = within((views[step] for step in dict.fromkeys(order) if step in views), most)
+
+    def _take(
+        self,
+        frame: Frame,
+        shares: dict[int, ElementShare],
+        symbols: dict[int, str],
+        shown: set[int],
+    ) -> None:
+        if self._numbers is None:
+            self._numbers = frame.numbers
+        self._uniform = self._uniform and np.array_equal(frame.numbers, self._numbers)
         place = int(np.searchsorted(self.series["step"], frame.step))
         action = int(self.series["action"][place])
-        if frame.step in kept:
-            self.rows.append(self._row(frame, place, action))
         u, deltas = frame.force_delta, frame.force_deltas
         if u is None or deltas is None or not np.isfinite(deltas).all():
             return
+        if place in shown:
+            symbols[place] = chemical_symbols[int(frame.numbers[deltas.argmax()])]
+            self.views.append(view_of(frame))
+        if self.broken.any() and place < int(self.broken.argmax()):
+            self.last_finite = frame
         if action == Action.STOP:  # unphysical: it would drown everything else
             self.stopped = self.stopped or frame
             return
@@ -113,19 +179,72 @@ class Digest:
             share = shares.setdefault(int(number), ElementShare(chemical_symbols[int(number)]))
             share.add(deltas[frame.numbers == number], bool(number == worst))
 
-    def _row(self, frame: Frame, place: int, action: int) -> Row:
+    def _count_all_steps(self, shares: dict[int, ElementShare]) -> None:
+        """Replace counts of stored frames by those of all steps, where the atoms are known."""
+        self.all_steps = self.counted
+        if not self._same_atoms or self._numbers is None:
+            return
+        worst, largest = self.series["worst_atom"], self.series["force_delta_max"]
+        known = self.intact & (worst >= 0) & np.isfinite(largest)
+        self.all_steps = int(known.sum())
+        of_element = self._numbers[np.where(known, worst, 0)]
+        for number, share in shares.items():
+            share.take_worst(largest[known & (of_element == number)])
+
+    @property
+    def _same_atoms(self) -> bool:
+        atoms = self.series.get("atoms")
+        return self._uniform and (atoms is None or len(np.unique(atoms)) == 1)
+
+    def _row(self, place: int, symbols: dict[int, str]) -> Row:
         series = self.series
         atom = int(series["worst_atom"][place])
         source = series.get("source_frame")
+        symbol = symbols.get(place, "")
+        if not symbol and atom >= 0 and self._same_atoms and self._numbers is not None:
+            symbol = chemical_symbols[int(self._numbers[atom])]
         return Row(
-            step=frame.step,
-            time=frame.time,
+            place=place,
+            step=int(series["step"][place]),
+            time=float(series["time"][place]),
             source_frame=None if source is None else int(source[place]),
             force_delta=float(series["force_delta"][place]),
             largest=float(series["force_delta_max"][place]),
-            atom="" if atom < 0 else f"{chemical_symbols[int(frame.numbers[atom])]}{atom}",
+            atom="" if atom < 0 else f"{symbol}{atom}",
             temperature=float(series["temperature"][place]),
-            action="flagged" if action == Action.FLAG else "stop",
+            predicted=predicted_words(
+                {name: float(series[name][place]) for name in _PREDICTION if name in series}
+            ),
+            action={Action.FLAG: "flagged", Action.STOP: "stop"}.get(
+                Action(int(series["action"][place])), ""
+            ),
+        )
+
+    @cached_property
+    def broken(self) -> NDArray[np.bool_]:
+        """Of each frame whether its energy, forces or U are not finite; U that was not due is not meant."""
+        stopped = self.series["action"] == Action.STOP
+        lost = stopped & ~np.isfinite(self.series["force_delta"])
+        return np.asarray(lost | ~np.isfinite(self.series["potential_energy"]))
+
+    @property
+    def not_finite(self) -> str:
+        """One line on the steps that are not finite; empty if all are."""
+        found = list(intervals(self.broken))
+        steps = self.series["step"]
+        parts = [
+            f"{steps[first]}" if first == last else f"{steps[first]} to {steps[last]}"
+            for first, last in found[:_MOST_STRETCHES]
+        ]
+        if len(found) > _MOST_STRETCHES:
+            parts.append(f"{len(found) - _MOST_STRETCHES} further stretches")
+        if not parts:
+            return ""
+        number = int(self.broken.sum())
+        return (
+            f"step {parts[0]} is not finite"
+            if number == 1
+            else f"steps {', '.join(parts)} are not finite ({number} frames)"
         )
 
     # --- for the page ----------------------------------------------------------------------------
@@ -148,6 +267,11 @@ class Digest:
     def marked(self, action: Action) -> int:
         """Number of frames with this verdict."""
         return int((self.series["action"] == action).sum())
+
+    @property
+    def marked_finite(self) -> int:
+        """Number of marked frames with a finite U."""
+        return int(((self.series["action"] > 0) & np.isfinite(self.series["force_delta"])).sum())
 
     @property
     def intact(self) -> NDArray[np.bool_]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,15 @@ from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
 from forcedelta.errors import ForceDeltaError
-from md_hooks import Trajectory
+from forcedelta.monitoring import ESTIMATE
+from md_hooks import Trajectory, drift_of
+from md_hooks.drift import CONSERVED_ENERGY
 from md_hooks.replacing import replace_file
 from md_hooks.text import printable
 
-FLAG_COLOUR, STOP_COLOUR, U_COLOUR, ATOM_COLOUR = "#e08a00", "#c1272d", "#1f5a99", "#8fb8de"
+FLAG_COLOUR, STOP_COLOUR, U_COLOUR, ATOM_COLOUR = "#b86e00", "#c1272d", "#1f5a99", "#5f93c4"
+ESTIMATE_COLOUR = "#8a8a8a"
+"""All with a contrast of 3 or more to white, as WCAG 2.2 asks of graphics (1.4.11)."""
 MOST_POINTS = 4000
 """More points than this are drawn as the range of each block, which looks the same."""
 
@@ -45,29 +50,45 @@ def draw(trajectory: Trajectory) -> Any:
     """The figure, a `matplotlib.figure.Figure` that no window belongs to."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 7), layout="constrained")
-    hot, delta, worst = figure.subplots(3, 1, sharex=True, gridspec_kw={"height_ratios": [2, 3, 2]})
     series = trajectory.series
-    time = series["time"]
+    time = _abscissa(series)
+    conserved = bool(np.isfinite(series.get(CONSERVED_ENERGY, np.empty(0))).any())
+    rows = [2, 3, 2, 1.5] if conserved else [2, 3, 2]
+    figure = Figure(figsize=(8, sum(rows)), layout="constrained")
+    panels = figure.subplots(len(rows), 1, sharex=True, gridspec_kw={"height_ratios": rows})
+    hot, delta, worst = panels[:3]
     _temperature(hot, trajectory)
     _force_delta(delta, trajectory)
     _worst_atom(worst, trajectory)
+    if conserved:
+        _conserved_energy(panels[3], trajectory)
     for step in trajectory.stops:
         at = time[np.searchsorted(series["step"], step)]
-        for axes in (hot, delta, worst):
+        for axes in panels:
             axes.axvline(at, color=STOP_COLOUR, linewidth=1.2)
+        where = f"{at:g} fs" if _timed(series) else f"step {step}"
         delta.annotate(
-            f"stopped at {at:g} fs", (at, 1), xycoords=("data", "axes fraction"),
+            f"stopped at {where}", (at, 1), xycoords=("data", "axes fraction"),
             xytext=(-5, -6), textcoords="offset points", ha="right", va="top", color=STOP_COLOUR,
         )  # fmt: skip
-    for axes in (hot, delta, worst):
+    for axes in panels:
         axes.grid(alpha=0.25)
     margin = 0.02 * (time[-1] - time[0]) or 1.0
-    worst.set_xlim(time[0] - margin, time[-1] + margin)
-    worst.set_xlabel("time (fs)")
+    hot.set_xlim(time[0] - margin, time[-1] + margin)
+    panels[-1].set_xlabel("time (fs)" if _timed(series) else "step")
     figure.suptitle(_title(trajectory), fontsize=10, parse_math=False)
     figure.align_ylabels()
     return figure
+
+
+def _timed(series: Mapping[str, Any]) -> bool:
+    """Whether the times are known."""
+    return bool(np.isfinite(series["time"]).all())
+
+
+def _abscissa(series: Mapping[str, Any]) -> Any:
+    """The times (fs), or the steps where they are unknown."""
+    return series["time"] if _timed(series) else series["step"]
 
 
 def _title(trajectory: Trajectory) -> str:
@@ -82,7 +103,7 @@ def _title(trajectory: Trajectory) -> str:
 
 def _temperature(axes: Any, trajectory: Trajectory) -> None:
     series = trajectory.series
-    line(axes, series["time"], series["temperature"], color="#555555", linewidth=0.8)
+    line(axes, _abscissa(series), series["temperature"], color="#555555", linewidth=0.8)
     settings = trajectory.metadata.get("settings", {})
     if settings.get("ramp_to") is not None and "ramp_steps" in settings:
         # interpolated, so that it ends where the run does
@@ -97,7 +118,16 @@ def _temperature(axes: Any, trajectory: Trajectory) -> None:
 
 def _force_delta(axes: Any, trajectory: Trajectory) -> None:
     series = trajectory.series
-    time, u, largest = series["time"], series["force_delta"], series["force_delta_max"]
+    time, u, largest = _abscissa(series), series["force_delta"], series["force_delta_max"]
+    if ESTIMATE in series:
+        line(
+            axes,
+            time,
+            series[ESTIMATE],
+            color=ESTIMATE_COLOUR,
+            linewidth=0.6,
+            label="estimated $U$",
+        )
     line(axes, time, largest, color=ATOM_COLOUR, linewidth=0.8, label="largest $u_i$")
     line(axes, time, u, color=U_COLOUR, linewidth=1.0, label="$U$")
     thresholds = trajectory.thresholds
@@ -132,7 +162,7 @@ def _worst_atom(axes: Any, trajectory: Trajectory) -> None:
     if not known.any() or not len(trajectory):
         return
     atoms = series["worst_atom"][known]
-    axes.scatter(series["time"][known], atoms, s=3, color=U_COLOUR, linewidths=0)
+    axes.scatter(_abscissa(series)[known], atoms, s=3, color=U_COLOUR, linewidths=0)
     numbers = trajectory.frame(-1).numbers
     seen = np.unique(atoms)
     ticks = np.arange(len(numbers)) if len(numbers) <= 20 else seen
@@ -142,6 +172,17 @@ def _worst_atom(axes: Any, trajectory: Trajectory) -> None:
         axes.set_ylim(ticks[0] - 0.7, ticks[-1] + 0.7)
     else:
         axes.set_ylabel("worst atom (index)")
+
+
+def _conserved_energy(axes: Any, trajectory: Trajectory) -> None:
+    series = trajectory.series
+    energy = series[CONSERVED_ENERGY]
+    first = energy[np.isfinite(energy)][0]
+    line(axes, series["time"], energy - first, color="#555555", linewidth=0.8)
+    axes.set_ylabel("conserved\nenergy (eV)")
+    drift = drift_of(trajectory)
+    if drift is not None:
+        axes.set_title(f"drift {drift}", fontsize=8, loc="left")
 
 
 def line(axes: Any, time: NDArray[Any], values: NDArray[Any], **style: Any) -> None:

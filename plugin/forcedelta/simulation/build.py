@@ -14,6 +14,7 @@ from md_hooks import Trajectory
 from md_hooks.atoms import bare_atoms
 
 from ..ase import ForceDeltaCalculator
+from ..calibration.error_guard import check_prediction
 from ..checks import check_structure, check_takes_charge
 from ..ensembles import EnsembleSettings, prepare
 from ..errors import ForceDeltaError
@@ -68,16 +69,21 @@ def build(plan: RunPlan, structure: str | Path | Atoms | None, model: LoadedMode
         if isinstance(structure, Atoms):
             atoms = checked_structure(structure)
         else:
-            atoms = read_structure(None if structure is None else str(structure))
+            atoms = read_structure(
+                None if structure is None else str(structure), settings.type_map, settings.no_pbc
+            )
     else:
         recorded = settings.out
         given = structure if isinstance(structure, Atoms) else settings.structure
-        atoms = continued_structure(given, recorded, plan.stored.get("constraints"))
+        atoms = continued_structure(
+            given, recorded, plan.stored.get("constraints"), settings.type_map, settings.no_pbc
+        )
         began_as = bare_atoms(Trajectory(recorded).frame(0))
     constraints = constraints_of(atoms)
     loaded = _load(settings, model)
     for calibration in plan.calibrations.values():
         calibration.check_use(loaded.name, loaded.weights_hash, settings.on, settings.forces)
+    check_prediction(settings, loaded.name, loaded.weights_hash, settings.forces)
     settings = _with_charge_and_spin(settings, atoms, loaded)
     if checkpoint is None:
         check_structure(atoms, loaded)
@@ -126,7 +132,8 @@ def _engine(
         calculator = ForceDeltaCalculator(
             model,
             forces=settings.forces,  # type: ignore[arg-type]
-            every=settings.every,
+            every=settings.every,  # type: ignore[arg-type]
+            inner=settings.inner,
             device=settings.device,
             dtype=settings.dtype,  # type: ignore[arg-type]
         )
@@ -142,7 +149,8 @@ def _engine(
         ensemble,
         model,
         forces=settings.forces,  # type: ignore[arg-type]
-        every=settings.every,
+        every=settings.every,  # type: ignore[arg-type]
+        inner=settings.inner,
         device=settings.device,
         dtype=settings.dtype,
         charge=settings.charge,

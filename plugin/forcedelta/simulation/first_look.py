@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 
 import numpy as np
+from ase import Atoms
 from numpy.typing import NDArray
 
+from forcedelta.symmetric import forces_vanish
 from md_hooks import Frame, Guard, Hook, Verdict
 from md_hooks.burn_in import NEGLIGIBLE, disagreement
 
@@ -49,6 +51,24 @@ def first_look(
             f"the net direct force at step 0 is {np.linalg.norm(net):.3g} eV/Å and should be 0"
         )
     return found
+
+
+def symmetric_start(
+    atoms: Atoms, direct: NDArray[np.float64], conservative: NDArray[np.float64]
+) -> str:
+    """What a first U of 0 means where the forces vanish by symmetry; empty for other structures.
+
+    Args:
+        atoms: structure of step 0, Å.
+        direct: direct forces [N, 3] in eV/Å.
+        conservative: conservative forces [N, 3] in eV/Å.
+    """
+    if not forces_vanish(atoms, direct, conservative):
+        return ""
+    return (
+        "at step 0 the forces vanish by symmetry, and U with them for any model: U tells of the model "
+        "as soon as the atoms have moved"
+    )
 
 
 class ThresholdLine(Hook):

@@ -6,7 +6,7 @@ import logging
 import shlex
 import sys
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -15,10 +15,23 @@ import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
 
-from md_hooks import FlagStore, HookChain, Progress, Recorder, RunInfo, RunResult, Trajectory
+from md_hooks import (
+    Drift,
+    FlagStore,
+    HookChain,
+    Progress,
+    Recorder,
+    RunInfo,
+    RunResult,
+    Trajectory,
+    drift_of,
+)
 from md_hooks.hook import AnyHook
+from md_hooks.predicted_error import last_predicted
 
+from ..calibration.error_guard import GivenPrediction, prediction_of
 from ..models import LoadedModel
+from ..monitoring import Every
 from ..outputs import Named, check_outputs
 from ..thresholds import (
     AUTO_FLAG_FACTOR,
@@ -26,10 +39,12 @@ from ..thresholds import (
     BURN_IN,
     GivenThreshold,
     Patience,
+    explained,
     threshold_of,
 )
 from .build import Built, build
-from .first_look import ThresholdLine, first_look
+from .first_look import ThresholdLine, first_look, symmetric_start
+from .outer_steps import forces_and_steps, remarks
 from .resolve import RunPlan, resolve
 from .settings import RunSettings
 
@@ -48,6 +63,10 @@ class GuardedRunResult:
         policy: policy of the guard; see `md_hooks.Guard.policy`.
         worst_element: symbol of the worst atom; None without U.
         flagged: number of flagged frames in the file.
+        drift: drift of the conserved energy over all steps in the file; None for an ensemble without
+            one, and for a run that is too short.
+        predicted: predicted error of the last step with U; see `md_hooks.predicted_error`. Empty
+            without a calibration.
     """
 
     run: RunResult
@@ -55,6 +74,8 @@ class GuardedRunResult:
     policy: dict[str, Any]
     worst_element: str | None
     flagged: int
+    drift: Drift | None
+    predicted: dict[str, float] = field(default_factory=dict)
 
     @property
     def reason(self) -> str:
@@ -62,7 +83,7 @@ class GuardedRunResult:
         return self.run.reason
 
     def as_dict(self) -> dict[str, Any]:
-        """The result for JSON: time in fs, force_delta and thresholds in eV/Å."""
+        """The result for JSON: time in fs, force_delta and thresholds in eV/Å, drift in meV/atom/ps."""
         run, settings = self.run, self.settings
         return {
             "reason": run.reason,
@@ -73,9 +94,13 @@ class GuardedRunResult:
             "worst_element": self.worst_element,
             "stop_threshold": self.policy["stop_threshold"],
             "flag_threshold": self.policy["flag_threshold"],
+            **self.predicted,
             "flagged": self.flagged,
+            "drift": None if self.drift is None else self.drift.value,
+            "drift_error": None if self.drift is None else self.drift.error,
             "message": run.message,
             "evaluations": run.evaluations,
+            "monitoring": run.monitoring,
             "seed": settings.seed,
             "model": settings.model,
             "file": settings.out,
@@ -88,6 +113,8 @@ def guarded_run(
     model: str | Path | LoadedModel | None = None,
     steps: int | None = None,
     *,
+    type_map: str | None = None,
+    no_pbc: bool = False,
     out: str | Path = "run.h5",
     stop_above: GivenThreshold = None,
     flag_above: GivenThreshold = None,
@@ -96,6 +123,9 @@ def guarded_run(
     stop_factor: float = AUTO_STOP_FACTOR,
     flag_factor: float = AUTO_FLAG_FACTOR,
     burn_in: int = BURN_IN,
+    calibration: GivenPrediction = None,
+    stop_error: float | None = None,
+    flag_error: float | None = None,
     engine: Literal["ase", "openmm"] = "ase",
     ensemble: Literal["nve", "langevin", "bussi", "npt"] = "langevin",
     temperature: float = 300.0,
@@ -105,8 +135,9 @@ def guarded_run(
     pressure: float = 0.0,
     barostat_tau: float = 1000.0,
     seed: int | None = None,
-    forces: Literal["direct", "conservative"] = "direct",
-    every: int = 1,
+    forces: Literal["direct", "conservative", "mts"] = "direct",
+    every: Every = 1,
+    inner: int = 1,
     charge: int | None = None,
     spin: int | None = None,
     architecture: str | None = None,
@@ -134,6 +165,8 @@ def guarded_run(
         structure: a file that ASE reads (its last frame is used), or a structure in memory, which
             is not changed. Optional with ``restart``.
         model: a registered name, the path of a file, or a model in memory.
+        type_map: elements of LAMMPS's types in a structure file, as in "1=Si,2=O".
+        no_pbc: drop the cell and the periodicity of a structure file.
         steps: total number of steps, including those before a restart.
         out: H5MD trajectory to write.
         stop_above, flag_above: thresholds in eV/Å, "auto", a `Calibration` or its file, or None.
@@ -141,6 +174,10 @@ def guarded_run(
         patience: (k, n): stop when k of the last n frames with U exceed the threshold.
         stop_factor, flag_factor: multiples of the upper end of the burn-in's usual values, for "auto".
         burn_in: number of initial steps that determine the thresholds for "auto".
+        calibration: predicts the error of the direct forces at each frame with U; a file of
+            ``forcedelta calibrate``, or a `forcedelta.calibration.predicted_error.PredictedError`.
+        stop_error, flag_error: thresholds on the predicted error, eV/Å. With ``flag_error`` frames
+            outside the calibrated range are flagged, too.
         engine: MD engine.
         ensemble: see `forcedelta.ensembles.EnsembleSettings`.
         temperature: temperature of the thermostat and the initial velocities, K.
@@ -148,8 +185,11 @@ def guarded_run(
         timestep, tau, barostat_tau: fs.
         pressure: GPa.
         seed: random seed of velocities and thermostat; drawn and recorded by default.
-        forces: the forces that drive the run.
-        every: compute U every N steps.
+        forces: the forces that drive the run; "mts": multiple time steps, direct forces at each
+            step and their difference to the conservative ones as an impulse at every outer step.
+        every: compute U every N steps, or "adaptive": wherever the work along the path requires it,
+            at least every 20 steps (`forcedelta.sentinel.Sentinel`).
+        inner: steps per outer step with ``forces="mts"``; U is computed at outer steps.
         charge, spin: total charge (e) and multiplicity, for models that accept them.
         architecture, trust, compile: see `forcedelta.load_model`.
         record_every: record a frame every N steps, and all flagged ones.
@@ -170,15 +210,19 @@ def guarded_run(
         ForceDeltaError, HookError: invalid input; nothing has been overwritten. Errors of the model
             or of a hook during the run, after the file was closed.
     """
-    _check_outputs([out, flags], None if restart else structure, model, (stop_above, flag_above))
+    _check_outputs(
+        [out, flags], None if restart else structure, model, (stop_above, flag_above, calibration)
+    )
     settings = RunSettings(
         structure=None if isinstance(structure, Atoms) else _text(structure),
+        type_map=type_map, no_pbc=no_pbc,
         model=model.name if isinstance(model, LoadedModel) else _text(model),
         steps=steps, out=str(out), stop_above=threshold_of(stop_above),
         flag_above=threshold_of(flag_above), on=on, patience=patience, stop_factor=stop_factor,
-        flag_factor=flag_factor, burn_in=burn_in, engine=engine, ensemble=ensemble,
+        flag_factor=flag_factor, burn_in=burn_in, calibration=prediction_of(calibration),
+        stop_error=stop_error, flag_error=flag_error, engine=engine, ensemble=ensemble,
         temperature=temperature, ramp_to=ramp_to, timestep=timestep, tau=tau, pressure=pressure,
-        barostat_tau=barostat_tau, seed=seed, forces=forces, every=every, charge=charge, spin=spin,
+        barostat_tau=barostat_tau, seed=seed, forces=forces, every=every, inner=inner, charge=charge, spin=spin,
         architecture=architecture, trust=trust, compile=compile, record_every=record_every,
         flags=_text(flags), overwrite=overwrite, restart=restart, device=device, dtype=dtype,
         threads=threads,
@@ -188,7 +232,8 @@ def guarded_run(
     plan = resolve(settings, given, has_model=model is not None)
     if plan.complete:
         assert plan.checkpoint is not None
-        ended = RunResult("finished", plan.checkpoint.step, plan.checkpoint.time)
+        counts = Trajectory(plan.settings.out).outcome.get("monitoring")
+        ended = RunResult("finished", plan.checkpoint.step, plan.checkpoint.time, monitoring=counts)
         return _summarise(plan, plan.settings, ended, None)
     built = build(plan, structure, model if isinstance(model, LoadedModel) else None)
     record = shlex.join(sys.argv) if command is None else command
@@ -200,11 +245,11 @@ def _check_outputs(
     outputs: list[str | Path | None],
     structure: str | Path | Atoms | None,
     model: str | Path | LoadedModel | None,
-    thresholds: tuple[GivenThreshold, GivenThreshold],
+    calibrations: Collection[GivenThreshold | GivenPrediction],
 ) -> None:
     """Refuse outputs that are inputs, or each other."""
     read = [("structure", structure), ("model", model)]
-    read += [("calibration", given) for given in thresholds if given != "auto"]  # type: ignore[misc]
+    read += [("calibration", given) for given in calibrations if given != "auto"]  # type: ignore[misc]
     check_outputs(
         [Named(*pair) for pair in zip(("--out", "--flags"), outputs, strict=True)],
         [Named(name, source) for name, source in read if isinstance(source, str | Path)],
@@ -223,6 +268,7 @@ def _run(
     chain: list[AnyHook] = [
         built.engine.hook,
         plan.guard,
+        *plan.error_hooks,
         recorder,
         *hooks,
         ThresholdLine(plan.guard),
@@ -232,13 +278,18 @@ def _run(
     done = 0 if checkpoint is None else checkpoint.step
     if checkpoint is None:
         # a model that cannot evaluate this structure raises here, before files change
-        faults = first_look(*built.engine.first_evaluation())
+        u, *forces = built.engine.first_evaluation()
+        faults = first_look(u, *forces)
     _log.info(_headline(plan, built))
+    for remark in remarks(settings, plan.steps, built.atoms.numbers):
+        _log.info(remark)
     if checkpoint is None and faults:
         advice = f"look with 'forcedelta check {settings.model} {settings.structure}'"
         _log.warning("%s; %s", "; ".join(faults), advice)
-    for calibration in plan.calibrations.values():
-        _log.info(calibration.guarantee)
+    for line in explained(settings):
+        _log.info(line)
+    if checkpoint is None and (symmetric := symmetric_start(built.atoms, *forces)):
+        _log.info(symmetric)
     with np.errstate(over="ignore", invalid="ignore"):  # the guard handles explosions
         return built.engine.run(
             plan.steps - done, HookChain(chain), _info(plan, built, given, command), checkpoint
@@ -279,8 +330,8 @@ def _headline(plan: RunPlan, built: Built) -> str:
         stress = f", {settings.pressure:g} GPa by {source}"
     engine = "OpenMM's " if settings.engine == "openmm" else ""
     return (
-        f"{settings.model}, {engine}{settings.ensemble}, {temperature}{stress}, {settings.forces} forces, "
-        f"{settings.timestep:g} fs; {built.velocities}; seed {settings.seed}; writing {settings.out}"
+        f"{settings.model}, {engine}{settings.ensemble}, {temperature}{stress}, "
+        f"{forces_and_steps(settings)}; {built.velocities}; seed {settings.seed}; writing {settings.out}"
     )
 
 
@@ -290,8 +341,11 @@ def _summarise(
     element = None
     if result.worst_atom is not None and atoms is not None:
         element = chemical_symbols[int(atoms.numbers[result.worst_atom])]
-    flagged = len(Trajectory(settings.out).flags)
-    return GuardedRunResult(result, settings, plan.guard.policy(), element, flagged)
+    recorded = Trajectory(settings.out)
+    return GuardedRunResult(
+        result, settings, plan.guard.policy(), element, len(recorded.flags), drift_of(recorded),
+        last_predicted(recorded.series),
+    )  # fmt: skip
 
 
 def _text(path: str | Path | None) -> str | None:

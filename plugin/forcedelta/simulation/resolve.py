@@ -9,12 +9,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from md_hooks import Checkpoint, Guard, Trajectory, load_checkpoint
+from md_hooks import Checkpoint, Guard, Hook, Trajectory, load_checkpoint
 from md_hooks.text import one_line
 
+from ..calibration.error_guard import error_hooks
 from ..calibration.result import Calibration
 from ..ensembles import EnsembleSettings, Ramp
 from ..errors import ForceDeltaError
+from ..integrators import check_inner
+from ..monitoring import ADAPTIVE, check_every
 from ..restarts import check_stored_model, continued_flags
 from ..thresholds import calibrations_of, guard_of
 from .settings import RunSettings, continued
@@ -28,6 +31,7 @@ class RunPlan:
         settings: all settings, including those read from the file of a continued run.
         ensemble: settings of the ensemble.
         guard: the guard with its thresholds.
+        error_hooks: hooks that predict the error of the direct forces and guard on it.
         calibrations: calibrations that define thresholds, by setting.
         checkpoint: starting point of a continued run; None for a new one.
         stored: settings in the file of a continued run.
@@ -36,6 +40,7 @@ class RunPlan:
     settings: RunSettings
     ensemble: EnsembleSettings
     guard: Guard
+    error_hooks: list[Hook]
     calibrations: dict[str, Calibration]
     checkpoint: Checkpoint | None
     stored: dict[str, Any]
@@ -79,6 +84,7 @@ def resolve(settings: RunSettings, given: Collection[str], has_model: bool) -> R
     settings = replace(settings, seed=seed)
     ramp = _ramp(settings, stored.get("ramp_steps"))
     guard = guard_of(settings, _burn_in_temperature(settings, ramp, stored, checkpoint))
+    predicting = error_hooks(settings)
     if "auto" in (settings.stop_above, settings.flag_above) and (
         (settings.steps or 0) <= settings.burn_in
     ):
@@ -95,7 +101,7 @@ def resolve(settings: RunSettings, given: Collection[str], has_model: bool) -> R
         barostat_tau=settings.barostat_tau,
         seed=seed,
     )
-    return RunPlan(settings, ensemble, guard, calibrations, checkpoint, stored)
+    return RunPlan(settings, ensemble, guard, predicting, calibrations, checkpoint, stored)
 
 
 def _check(settings: RunSettings, has_model: bool) -> None:
@@ -122,6 +128,18 @@ def _check(settings: RunSettings, has_model: bool) -> None:
         )
     if settings.steps is None:
         raise ForceDeltaError("no number of steps: pass --steps")
+    every = check_every(settings.every, settings.forces)
+    if every == ADAPTIVE and settings.ensemble == "npt" and settings.engine == "ase":
+        raise ForceDeltaError(
+            "--every adaptive has no stress between exact evaluations, which ensemble npt needs at "
+            "each step: choose langevin or bussi, or --every 1"
+        )
+    check_inner(settings.forces, settings.inner, settings.every)
+    if settings.forces == "mts" and settings.ensemble == "npt" and settings.engine == "ase":
+        raise ForceDeltaError(
+            "--forces mts has no stress at inner steps, which ensemble npt needs at each step: choose "
+            "langevin or bussi, or --forces direct"
+        )
     if settings.engine == "openmm" and settings.barostat_tau != RunSettings().barostat_tau:
         raise ForceDeltaError(
             "--barostat-tau has no meaning with OpenMM's Monte Carlo barostat: omit it"

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ..calibration.predicted_error import PredictedError
 from ..errors import ForceDeltaError
 from ..limits import check_types, flag
 from ..thresholds import (
@@ -20,13 +21,13 @@ from ..thresholds import (
 
 DEFINING = (
     "model", "architecture", "compile", "charge", "spin", "engine", "ensemble", "temperature",
-    "ramp_to", "timestep", "tau", "pressure", "barostat_tau", "seed", "forces", "every", "dtype",
-    "burn_in",
+    "ramp_to", "timestep", "tau", "pressure", "barostat_tau", "seed", "forces", "every", "inner", "dtype",
+    "burn_in", "type_map", "no_pbc",
 )  # fmt: skip
 """Settings that a continued run must share with its first part."""
 
 CONTINUED = ("device", "record_every", "threads", "stop_above", "flag_above", "on", "patience",
-             "stop_factor", "flag_factor", "steps")  # fmt: skip
+             "stop_factor", "flag_factor", "steps", "calibration", "stop_error", "flag_error")  # fmt: skip
 """Settings that a continued run takes from its file unless they are passed again."""
 
 
@@ -35,6 +36,8 @@ class RunSettings:
     """All settings of a guarded run, with their defaults; see `forcedelta.guarded_run`."""
 
     structure: str | None = None
+    type_map: str | None = None
+    no_pbc: bool = False
     model: str | None = None
     architecture: str | None = None
     trust: bool = False
@@ -53,7 +56,8 @@ class RunSettings:
     barostat_tau: float = 1000.0
     seed: int | None = None
     forces: str = "direct"
-    every: int = 1
+    every: int | str = 1
+    inner: int = 1
     stop_above: Threshold = None
     flag_above: Threshold = None
     on: str = "force_delta"
@@ -61,6 +65,9 @@ class RunSettings:
     stop_factor: float = AUTO_STOP_FACTOR
     flag_factor: float = AUTO_FLAG_FACTOR
     burn_in: int = BURN_IN
+    calibration: PredictedError | None = None
+    stop_error: float | None = None
+    flag_error: float | None = None
     record_every: int = 10
     flags: str | None = None
     overwrite: bool = False

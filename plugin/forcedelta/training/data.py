@@ -13,7 +13,7 @@ from torch import Tensor
 
 from forcedelta.errors import ForceDeltaError
 from forcedelta.labelling.level_of_theory import difference
-from forcedelta.neighbours import neighbour_pairs
+from forcedelta.neighbours import near_the_first, neighbour_pairs
 
 SAME_ENERGY = 1e-6  # eV
 
@@ -151,12 +151,11 @@ def mixed_levels(frames: list[Atoms]) -> str | None:
 
 def to_batch(atoms: Atoms, cutoff: float) -> Batch:
     """One labelled structure as a batch of one, in float32 (energies in float64)."""
-    edge_index, edge_shift = neighbour_pairs(
-        atoms.positions, np.asarray(atoms.cell), atoms.pbc, cutoff
-    )
+    cell = np.where(atoms.pbc[:, None], np.asarray(atoms.cell), 0.0)
+    edge_index, edge_shift = neighbour_pairs(atoms.positions, cell, atoms.pbc, cutoff)
+    near, edge_shift = near_the_first(atoms.positions, cell, atoms.pbc, edge_index, edge_shift)
     return Batch(
-        # relative to an atom, as in `forcedelta.graph`: float32 has seven digits
-        positions=torch.tensor(atoms.positions - atoms.positions[:1], dtype=torch.float32),
+        positions=torch.tensor(near, dtype=torch.float32),
         numbers=torch.tensor(atoms.numbers, dtype=torch.long),
         cell=torch.tensor(np.asarray(atoms.cell), dtype=torch.float32)[None],
         edge_index=torch.from_numpy(edge_index),

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
 import ase.io
+import numpy as np
 from ase import Atoms
-from ase.io.extxyz import read_extxyz
-from ase.io.formats import open_with_compression
+from numpy.typing import NDArray
 
 from forcedelta.errors import ForceDeltaError
+from forcedelta.text_formats.gro import parse_gro, split_gro
+from forcedelta.text_formats.lammps_dump import parse_lammps_dump, split_lammps_dump
+from forcedelta.text_formats.pdb import parse_pdb, split_pdb
+from forcedelta.text_formats.splitting import DAMAGED, open_text
+from forcedelta.text_formats.xyz import parse_xyz, split_xyz
 from forcedelta.trajectories.base import (
     RandomAccessTrajectory,
     SequentialTrajectory,
@@ -25,18 +29,32 @@ from forcedelta.trajectories.base import (
 from md_hooks import Trajectory
 from md_hooks.electronic_state import ElectronicState
 
+TEXT_FORMATS = ("xyz", "extxyz", "lammps-dump-text", "gromacs", "proteindatabank")
+"""Names in ASE of formats that are read frame by frame."""
 
-class XYZTrajectory(SequentialTrajectory):
-    """XYZ and extended XYZ, compressed or not.
 
-    ASE's reader first indexes the whole file. This one splits the file into frames and lets ASE
-    parse one at a time, which bounds the memory and confines an error to its frame.
+class TextTrajectory(SequentialTrajectory):
+    """A text format, compressed or not.
+
+    ASE's readers index or load the whole file. This one splits the file into frames and parses one
+    at a time, which bounds the memory and confines an error to its frame.
+
+    Args:
+        path: the file.
+        kind: name of the format.
+        split: from the open file to the frames.
+        parse: from a frame to its structure, see `SequentialTrajectory.parts`.
     """
 
-    kind = "extended XYZ"
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(
+        self,
+        path: Path,
+        kind: str,
+        split: Callable[[IO[bytes]], Iterator[Any]],
+        parse: Callable[[Any], Atoms | tuple[Atoms, Sequence[str]]],
+    ) -> None:
+        self._path, self.kind = path, kind
+        self._split, self._parse = split, parse
         self._length: int | None = None
 
     def __len__(self) -> int:
@@ -49,66 +67,40 @@ class XYZTrajectory(SequentialTrajectory):
                 pass  # to be reported when the frames are read
         return self._length
 
-    def parts(self) -> Iterator[Callable[[], Atoms]]:
+    def parts(self) -> Iterator[Callable[[], Atoms | tuple[Atoms, Sequence[str]]]]:
         """See `SequentialTrajectory`."""
-        with open_with_compression(str(self._path), "rb") as file:
-            for text in _split(file):
-                yield partial(_parse, text)
+        with open_text(self._path) as file:
+            try:
+                for frame in self._split(file):
+                    yield partial(self._parse, frame)
+            except DAMAGED as error:
+                raise ForceDeltaError(
+                    f"the compressed file is cut off or damaged ({reason_of(error)})"
+                ) from error
 
 
-def _split(file: IO[Any]) -> Iterator[bytes]:
-    """The text of each frame.
+def open_text_format(
+    path: Path,
+    file_format: str,
+    type_map: Mapping[int, str] | None,
+    numbers: NDArray[np.int64] | None,
+) -> TextTrajectory:
+    """The reader of one of `TEXT_FORMATS`.
 
-    Raises:
-        ForceDeltaError: the file ends within a frame, or a frame does not begin with a number of atoms.
+    Args:
+        path: the file.
+        file_format: by its name in ASE.
+        type_map: elements of LAMMPS's types.
+        numbers: atomic numbers from a topology.
     """
-    head = file.readline()
-    while head.strip():
-        try:
-            lines = [head, *_next_lines(file, 1 + _count(head))]
-        except ValueError:
-            found = head[:40].decode(errors="replace").strip()
-            raise ForceDeltaError(f"expected the number of atoms, found '{found}'") from None
-        if not lines[-1].endswith(b"\n"):
-            if not lines[-1]:
-                raise ForceDeltaError("the file ends in the middle of this frame")
-            if file.readline() == b"" and not _full_width(lines):
-                raise ForceDeltaError("the file ends in the middle of the last line of this frame")
-        head = file.readline()
-        while head.lstrip().startswith(b"VEC"):
-            lines.append(head)
-            head = file.readline()
-        yield b"".join(lines)
-
-
-def _count(head: bytes) -> int:
-    """The number of atoms in the first line of a frame; ValueError if it is not one."""
-    count = int(head)
-    if count < 0:
-        raise ValueError
-    return count
-
-
-def _next_lines(file: IO[Any], count: int) -> Iterator[bytes]:
-    """The next ``count`` lines; if the file ends earlier, the last one is empty."""
-    for _ in range(count):
-        line = file.readline()
-        yield line
-        if not line:
-            return
-
-
-def _full_width(lines: list[bytes]) -> bool:
-    """Whether the last line, which lacks a line break, is as long as those of the other atoms.
-
-    A truncated number is still a number; a file typed by hand may merely lack the last line break.
-    """
-    others = {len(line.rstrip()) for line in lines[2:-1]}
-    return not others or len(lines[-1].rstrip()) >= min(others)
-
-
-def _parse(text: bytes) -> Atoms:
-    return next(iter(read_extxyz(io.StringIO(text.decode()), 0)))
+    if file_format == "lammps-dump-text":
+        parse = partial(parse_lammps_dump, type_map=type_map, numbers=numbers)
+        return TextTrajectory(path, "LAMMPS dump", split_lammps_dump, parse)
+    if file_format == "gromacs":
+        return TextTrajectory(path, "GRO", split_gro, partial(parse_gro, numbers=numbers))
+    if file_format == "proteindatabank":
+        return TextTrajectory(path, "PDB", split_pdb, partial(parse_pdb, numbers=numbers))
+    return TextTrajectory(path, "extended XYZ", split_xyz, parse_xyz)
 
 
 class ASETrajectory(RandomAccessTrajectory):
@@ -176,11 +168,13 @@ class LoadedTrajectory(RandomAccessTrajectory):
 
     kind = "read by ASE"
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, file_format: str | None = None) -> None:
         self._images: list[Atoms] = []
         self._problem: Exception | None = None
         try:
-            for atoms in ase.io.iread(str(path), ":"):
+            for atoms in ase.io.iread(
+                str(path), ":", format=file_format, do_not_split_by_at_sign=True
+            ):
                 self._images.append(atoms)
         except Exception as error:
             if not self._images:
@@ -202,8 +196,6 @@ class LoadedTrajectory(RandomAccessTrajectory):
 
 def open_with_ase(path: Path, file_format: str) -> StoredTrajectory:
     """The reader for a format, given by its name in ASE."""
-    if file_format in ("xyz", "extxyz"):
-        return XYZTrajectory(path)
     if file_format == "traj":
         try:
             return ASETrajectory(path)
@@ -212,4 +204,4 @@ def open_with_ase(path: Path, file_format: str) -> StoredTrajectory:
                 f"{path} cannot be read as an ASE trajectory ({reason_of(error)}): it is truncated, "
                 "or holds no frame yet"
             ) from error
-    return LoadedTrajectory(path)
+    return LoadedTrajectory(path, file_format)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import count, islice
 
 import numpy as np
@@ -17,6 +17,11 @@ from md_hooks.run_id import id_of_content, is_run_id
 
 MOST_BROKEN = 8
 """After this many unreadable frames in a row a trajectory is taken to end."""
+
+UNKNOWN_TIMES = (
+    "LAMMPS wrote this DCD file, which does not tell its unit of time: times are unknown; pass "
+    "--timestep with the fs of a step"
+)
 
 _IDENTIFYING = 2
 """Number of frames in the id; one is not enough, as several runs may start from one structure."""
@@ -34,6 +39,7 @@ class StoredFrame:
         time: fs; None where the file has none.
         velocities: [N, 3] Å/fs; None where the file has none.
         temperature: K, from the velocities.
+        notes: what the file leaves open, and how it was read.
     """
 
     index: int
@@ -42,6 +48,7 @@ class StoredFrame:
     time: float | None = None
     velocities: NDArray[np.floating] | None = None
     temperature: float | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -125,8 +132,11 @@ class SequentialTrajectory(StoredTrajectory):
     """A trajectory that can only be read from its beginning."""
 
     @abstractmethod
-    def parts(self) -> Iterator[Callable[[], Atoms]]:
-        """A function for each frame that parses it; may raise anything where the frames end."""
+    def parts(self) -> Iterator[Callable[[], Atoms | tuple[Atoms, Sequence[str]]]]:
+        """A function for each frame that parses it; may raise anything where the frames end.
+
+        It returns the structure, or the structure and notes (`StoredFrame`).
+        """
 
     def frames(
         self, start: int, stop: int | None, every: int
@@ -146,7 +156,9 @@ class SequentialTrajectory(StoredTrajectory):
             if index < start or (index - start) % every:
                 continue
             try:
-                yield from_atoms(index, make())
+                made = make()
+                atoms, notes = made if isinstance(made, tuple) else (made, ())
+                yield replace(from_atoms(index, atoms), notes=tuple(notes))
             except Exception as error:
                 yield UnreadableFrame(index, reason_of(error))
 

@@ -8,19 +8,23 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import ase.io
 import numpy as np
 from ase import Atoms, units
-from ase.data import atomic_masses, atomic_numbers
-from numpy.typing import NDArray
+from ase.data import atomic_masses
 
 from forcedelta.errors import ForceDeltaError
 from forcedelta.installing import command
-from forcedelta.trajectories.base import RandomAccessTrajectory, StoredFrame, reason_of
+from forcedelta.trajectories.base import (
+    UNKNOWN_TIMES,
+    RandomAccessTrajectory,
+    StoredFrame,
+    reason_of,
+)
+from forcedelta.trajectories.raw_cells import RawCells
+from forcedelta.trajectories.topology import elements_of
 from md_hooks.foreign_fields import finite, step_of
 
 _FS = 1000.0  # fs in a ps, MDAnalysis's unit of time
-_SAME_MASS = 0.1  # amu; repartitioned hydrogen masses match no element
 
 SILENCED = ("Reader has no dt information", "DCDReader currently makes independent timesteps")
 """Warnings of MDAnalysis that are handled here: times are omitted, frames are copied."""
@@ -32,6 +36,12 @@ class MDAnalysisTrajectory(RandomAccessTrajectory):
     MDAnalysis converts every format to Å and ps. The temperature counts 3N degrees of freedom, as
     the files do not record constraints.
 
+    Args:
+        path: the trajectory.
+        topology: see `elements_of`.
+        file_format: name in MDAnalysis; None: by the ending of the path.
+        no_pbc: ignore its cell.
+
     Raises:
         ForceDeltaError: MDAnalysis is missing, cannot read one of the files, or the topology names no
             elements.
@@ -39,21 +49,22 @@ class MDAnalysisTrajectory(RandomAccessTrajectory):
 
     kind = "read by MDAnalysis"
 
-    def __init__(self, path: Path, topology: Path) -> None:
+    def __init__(
+        self, path: Path, topology: Path, file_format: str | None = None, no_pbc: bool = False
+    ) -> None:
         try:
             import MDAnalysis
         except ModuleNotFoundError as error:
             raise ForceDeltaError(
                 f"{path} needs MDAnalysis to be read: {command('trajectories')}"
             ) from error
-        self._mda = MDAnalysis
-        self._numbers = self._elements(topology)
+        self._numbers = elements_of(topology)
         self._masses = atomic_masses[self._numbers]
         universe = MDAnalysis.Universe.empty(len(self._numbers), trajectory=False)
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             try:
-                universe.load_new(str(path))
+                universe.load_new(str(path), format=file_format)
             except Exception as error:
                 reason = reason_of(error)
                 _release_reader(error)
@@ -62,33 +73,8 @@ class MDAnalysisTrajectory(RandomAccessTrajectory):
                     f"({reason}): give the matching topology, or a complete copy of the trajectory"
                 ) from error
         self._universe = universe
-        self._timed = not any(SILENCED[0] in str(warning.message) for warning in caught)
         self.kind = str(universe.trajectory.format)
-
-    def _elements(self, topology: Path) -> NDArray[np.int64]:
-        """Atomic numbers from the topology, never guessed from atom names."""
-        try:
-            with warnings.catch_warnings():
-                # about missing coordinates and attributes, which are not needed here
-                warnings.simplefilter("ignore")
-                atoms = self._mda.Universe(str(topology), to_guess=()).atoms
-        except Exception as error:
-            return _by_ase(topology, error)
-        symbols = [str(s).capitalize() for s in getattr(atoms, "elements", ())]
-        if symbols and all(symbol in atomic_numbers for symbol in symbols):
-            return np.array([atomic_numbers[symbol] for symbol in symbols])
-        if topology.suffix.lower() == ".xyz":
-            return _by_ase(topology, None)
-        masses = getattr(atoms, "masses", None)
-        if masses is not None:
-            nearest = np.abs(masses[:, None] - atomic_masses[None, 1:]).argmin(axis=1) + 1
-            if (np.abs(atomic_masses[nearest] - masses) < _SAME_MASS).all():
-                return nearest
-        raise ForceDeltaError(
-            f"{topology} does not name the elements of its atoms: give a topology that does, "
-            "such as a PDB file with its element column, a TPR or PRMTOP file, or any structure "
-            "file of ASE with the atoms in the order of the trajectory"
-        )
+        self._cells = None if no_pbc else RawCells(universe.trajectory, self.kind)
 
     def __len__(self) -> int:
         return int(self._universe.trajectory.n_frames)
@@ -103,14 +89,25 @@ class MDAnalysisTrajectory(RandomAccessTrajectory):
             for message in SILENCED:
                 warnings.filterwarnings("ignore", message=message)
             frame: Any = self._universe.trajectory[index]
-        box = frame.triclinic_dimensions
-        periodic = box is not None and bool(np.all(frame.dimensions[:3] > 0))
+            box, notes = (None, []) if self._cells is None else self._cells.of(frame)
+        periodic = box is not None and bool(np.any(box))
         atoms = Atoms(
             numbers=self._numbers,
             positions=frame.positions.astype(float),
-            cell=box.astype(float) if periodic else None,
+            cell=box if periodic else None,
             pbc=periodic,
         )
+        step, time = step_of(frame.data.get("step")), None
+        if self.kind == "DCD":
+            header = self._universe.trajectory._file.header
+            step = step_of(header["istart"] + index * header["nsavc"])
+            if "LAMMPS" in header["remarks"]:
+                notes.append(UNKNOWN_TIMES)
+            elif "NAMD" not in header["remarks"] and header["istart"] <= header["nsavc"]:
+                step = None  # often not filled in
+        timed = "time" in frame.data or "dt" in frame.data
+        if timed and UNKNOWN_TIMES not in notes:
+            time = finite(round(frame.time * _FS, 6))
         velocities = temperature = None
         if frame.has_velocities:
             velocities = frame.velocities.astype(float) / _FS
@@ -121,10 +118,11 @@ class MDAnalysisTrajectory(RandomAccessTrajectory):
         return StoredFrame(
             index=index,
             atoms=atoms,
-            step=None if self.kind == "DCD" else step_of(frame.data.get("step")),
-            time=finite(round(frame.time * _FS, 6)) if self._timed else None,
+            step=step,
+            time=time,
             velocities=velocities,
             temperature=temperature,
+            notes=tuple(notes),
         )
 
 
@@ -137,17 +135,3 @@ def _release_reader(error: BaseException | None) -> None:
             error = error.__context__
     finally:
         sys.unraisablehook = hook
-
-
-def _by_ase(topology: Path, error: Exception | None) -> NDArray[np.int64]:
-    """Atomic numbers from a structure file that MDAnalysis does not accept as a topology."""
-    try:
-        found = ase.io.read(str(topology))
-    except Exception as second:
-        first = second if error is None else error
-        raise ForceDeltaError(
-            f"{topology} cannot be read as a topology ({reason_of(first)}): give one that "
-            "MDAnalysis reads, or a structure file of ASE"
-        ) from second
-    assert isinstance(found, Atoms)
-    return np.array(found.numbers, dtype=np.int64)

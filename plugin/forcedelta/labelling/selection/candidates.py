@@ -19,6 +19,7 @@ from md_hooks import Trajectory
 from md_hooks.electronic_state import INITIAL_MOMENTS, ElectronicState
 from md_hooks.errors import HookError
 from md_hooks.foreign_fields import has_numbers, number, number_or_none, step_of, text_of
+from md_hooks.predicted_error import OUTSIDE, PREDICTED
 from md_hooks.recalculation import Journal, candidate
 from md_hooks.recalculation.journal import START
 from md_hooks.recalculation.labelled import PREDICTIONS
@@ -27,7 +28,7 @@ FloatArray = NDArray[np.float64]
 
 _FIELDS: dict[tuple[str, ...], Callable[[object], Any]] = {
     ("step", "worst_atom", "path", "move"): step_of,
-    ("time", "force_delta", "model_energy"): number_or_none,
+    ("time", "force_delta", "model_energy", "expected_error", *PREDICTED, OUTSIDE): number_or_none,
     ("run", "source", "run_id", "model", "weights_hash", "level_of_theory"): text_of,
 }
 """Fields of a flagged frame, and what they must be to be used."""
@@ -109,10 +110,12 @@ def _recorded(path: Path) -> Candidates:
     )
     model = dict(trajectory.metadata.get("model", {}))
     run_id = trajectory.run_id
+    times = np.where(paths >= 0, np.nan, _known_times(series["time"][at]))
 
     def read(indices: list[int]) -> list[Atoms]:
-        return [
-            candidate(
+        frames = []
+        for index in indices:
+            atoms = candidate(
                 trajectory.frame(index),
                 path.name,
                 model.get("name"),
@@ -120,13 +123,15 @@ def _recorded(path: Path) -> Candidates:
                 run_id,
                 model.get("level_of_theory"),
             )
-            for index in indices
-        ]
+            if paths[index] < 0 and np.isnan(times[index]):
+                atoms.info.pop("time", None)
+            frames.append(atoms)
+        return frames
 
     return Candidates(
         name=path.name,
         steps=steps,
-        times=np.where(paths >= 0, np.nan, _known_times(series["time"][at])),
+        times=times,
         force_delta=series["force_delta"][at],
         worst=series["force_delta_max"][at],
         finite=np.isfinite(series["potential_energy"][at]),

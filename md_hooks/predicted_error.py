@@ -1,0 +1,69 @@
+"""Predicted errors of the direct forces among the scalars of frames and in recorded series."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+PREDICTED = ("predicted_error", "predicted_error_low", "predicted_error_high")
+"""Scalars of a frame: a predicted error of its direct forces and the ends of its interval, eV/Å."""
+OUTSIDE = "predicted_error_outside"
+"""Number of signals outside the range in which the prediction was calibrated: above 0, it is
+extrapolated."""
+
+
+def predicted_words(extra: Mapping[str, float]) -> str:
+    """The predicted error of a frame with its interval, in words; "" without one.
+
+    Args:
+        extra: as of `md_hooks.Frame.extra`.
+    """
+    values = [extra.get(name, math.nan) for name in PREDICTED]
+    if not all(map(math.isfinite, values)):
+        return ""
+    centre, low, high = (f"{value:.2g}" for value in values)
+    note = ", extrapolated" if extra.get(OUTSIDE, 0) > 0 else ""
+    return f"predicted error {centre} ({low} to {high}) eV/Å{note}"
+
+
+def last_predicted(series: Mapping[str, NDArray[Any]]) -> dict[str, float]:
+    """The scalars of the last predicted error; empty without one.
+
+    Args:
+        series: as of `md_hooks.Trajectory.series`.
+    """
+    known = np.flatnonzero(_known(series))
+    if not len(known):
+        return {}
+    return {name: float(series[name][known[-1]]) for name in (*PREDICTED, OUTSIDE)}
+
+
+def predicted_summary(series: Mapping[str, NDArray[Any]]) -> dict[str, float]:
+    """Median, 95th percentile and maximum of the predicted errors, eV/Å, with the number of frames
+    that have one and of those outside the calibrated range; empty without predictions.
+
+    Args:
+        series: as of `md_hooks.Trajectory.series`.
+    """
+    known = _known(series)
+    if not known.any():
+        return {}
+    errors = series[PREDICTED[0]]
+    return {
+        "median": float(np.median(errors[known])),
+        "95th percentile": float(np.quantile(errors[known], 0.95)),
+        "maximum": float(errors[known].max()),
+        "frames": int(known.sum()),
+        "outside": int((series[OUTSIDE][known] > 0).sum()),
+    }
+
+
+def _known(series: Mapping[str, NDArray[Any]]) -> NDArray[np.bool_]:
+    """Of each step whether it has a predicted error; empty if a series is missing."""
+    if not all(name in series for name in (*PREDICTED, OUTSIDE)):
+        return np.zeros(0, bool)
+    return np.isfinite(series[PREDICTED[0]])

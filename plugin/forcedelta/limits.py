@@ -117,6 +117,9 @@ LIMITS: Mapping[str, Limits] = {
     "suggest": Limits(1, 10**6, noun="a whole number"),
     # training
     "report_every": _COUNT,
+    "epochs": _COUNT,
+    "batch_size": _COUNT,
+    "learning_rate": Limits(1e-9, 1, noun="a learning rate"),
 }
 """Limits by the name of the setting in Python and in TOML files."""
 
@@ -127,6 +130,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "on": ("force_delta", "worst_atom"),
     "optimizer": ("plain", "adam"),
     "by": ("diversity", "u", "u-diversity"),
+    "reach": ("head", "energy", "shared"),
     "dtype": ("float32", "float64"),
 }
 """Settings with a fixed set of values."""

@@ -58,7 +58,12 @@ def tune(
         int, typer.Option(metavar="N", help="Use every Nth frame.", rich_help_panel=_TRAINING)
     ] = 1,
     epochs: Annotated[
-        int, typer.Option(metavar="N", help="Epochs at most.", rich_help_panel=_TRAINING)
+        int,
+        typer.Option(
+            metavar="N",
+            help="Epochs at most; it ends after ten without improvement on the held-out tenth of the frames.",
+            rich_help_panel=_TRAINING,
+        ),
     ] = 40,
     batch_size: Annotated[
         int, typer.Option(metavar="N", help="Frames per step.", rich_help_panel=_TRAINING)
@@ -72,14 +77,6 @@ def tune(
             show_default="3e-3 head, 5e-4 energy, 3e-4 shared",
         ),
     ] = None,
-    patience: Annotated[
-        int,
-        typer.Option(
-            metavar="N",
-            help="End after N epochs without improvement on the held-out tenth of the frames.",
-            rich_help_panel=_TRAINING,
-        ),
-    ] = 10,
     seed: Annotated[
         int,
         typer.Option(
@@ -130,7 +127,7 @@ def tune(
     treatment = mode(restart, overwrite)
     result = tuned(
         model, frames, reach, out, judge_on=judge or [], every=every, epochs=epochs,
-        batch_size=batch_size, learning_rate=learning_rate, patience=patience, seed=seed,
+        batch_size=batch_size, learning_rate=learning_rate, seed=seed,
         mode=treatment, charge=charge, spin=spin, architecture=architecture, trust=trust,
         device=device, dtype=dtype, threads=threads, report=_progress,
     )  # fmt: skip

@@ -46,7 +46,8 @@ class Tunable(Protocol):
 
     ``energy`` and ``shared`` need parameters that lead to the energy, and an energy that is
     differentiable with respect to them. ``head`` needs the last features of the network: the module
-    adds the output of a head [N, F] -> [N, 1], in eV, to the atomic energies.
+    adds the output of a head [N, F] -> [N, 1], in eV, to the atomic energies. Models with
+    ``first_order_only`` are trained by finite differences of first derivatives.
 
     Attributes:
         tunable: the supported reaches.

@@ -121,7 +121,7 @@ def loss_of(
 
 def trained_parameters(
     part: nn.Module, module: nn.Module, target: Target
-) -> dict[str, nn.Parameter]:
+) -> dict[str, Tensor]:
     """The parameters of a part that the energy of a frame depends on, by name; all others are frozen.
 
     Raises:
@@ -169,7 +169,7 @@ class Loop:
 
     def __init__(
         self,
-        parameters: dict[str, nn.Parameter],
+        parameters: dict[str, Tensor],
         settings: TuningSettings,
         checkpoint: Path,
         identity: dict[str, Any],
@@ -177,7 +177,7 @@ class Loop:
         self.parameters, self.settings, self.checkpoint = parameters, settings, checkpoint
         text = json.dumps([asdict(settings), identity], sort_keys=True)
         self._identity = hashlib.sha256(text.encode()).hexdigest()
-        self._weights = list(parameters.values())
+        self._weights: list[Tensor] = list(parameters.values())
         self._optimizer = torch.optim.Adam(self._weights, lr=settings.learning_rate)
         self._generator = torch.Generator().manual_seed(settings.seed)
         self._average = [weight.detach().clone() for weight in self._weights]

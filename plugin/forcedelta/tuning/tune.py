@@ -16,6 +16,7 @@ from ase import Atoms
 from ..checks import check_takes_charge
 from ..errors import ForceDeltaError
 from ..evaluation import DTYPES, Evaluator, usable_device
+from ..limits import check_value
 from ..models.loaded import LoadedModel
 from ..models.registry import is_name, load_model
 from ..models.tuned import Assembled, Reach, assemble, save_tuned
@@ -84,7 +85,6 @@ def tune(
     epochs: int = 40,
     batch_size: int = 10,
     learning_rate: float | None = None,
-    patience: int = 10,
     seed: int = 0,
     mode: Literal["create", "restart", "overwrite"] = "create",
     charge: int | None = None,
@@ -113,10 +113,9 @@ def tune(
         judge_on: further trajectories on which the base and the tuned model are compared, with or without
             reference forces.
         every: use every Nth frame.
-        epochs: at most so many.
+        epochs: at most so many; it ends after ten without improvement on the held-out frames.
         batch_size: frames per step.
         learning_rate: largest one; by default `LEARNING_RATES`.
-        patience: epochs without improvement on the held-out frames, after which it ends.
         seed: of the split, of the order of the frames and of a new head.
         mode: "restart" continues an interrupted tuning from the file beside ``out`` with the ending
             ``.partial``, bit for bit on a CPU; "overwrite" replaces ``out``.
@@ -132,9 +131,13 @@ def tune(
     paths = [frames] if isinstance(frames, str | Path) else list(frames)
     if not paths:
         raise ForceDeltaError("there are no frames to tune on: give at least one trajectory")
-    _check_numbers(every=every, epochs=epochs, batch_size=batch_size, patience=patience)
-    if dtype not in DTYPES:
-        raise ForceDeltaError(f"dtype must be 'float32' or 'float64', not {dtype!r}")
+    rate = LEARNING_RATES.get(reach) if learning_rate is None else learning_rate
+    for name, value in (
+        ("reach", reach), ("every", every), ("epochs", epochs), ("batch_size", batch_size),
+        ("learning_rate", rate), ("seed", seed), ("dtype", dtype),
+    ):  # fmt: skip
+        check_value(name, value)
+    assert rate is not None  # the reach is known
     target = Path(out)
     checkpoint = target.with_name(target.name + ".partial")
     check_outputs(
@@ -162,12 +165,7 @@ def tune(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         assembled = assemble(reach, load)
-    rate = LEARNING_RATES[reach] if learning_rate is None else learning_rate
-    if not 0 < rate < 1:
-        raise ForceDeltaError(f"the learning rate must be above 0 and below 1, not {rate!r}")
-    settings = TuningSettings(
-        epochs=epochs, batch_size=batch_size, learning_rate=rate, patience=patience, seed=seed
-    )
+    settings = TuningSettings(epochs=epochs, batch_size=batch_size, learning_rate=rate, seed=seed)
     identity = {"reach": reach, "base": base.weights_hash, "frames": _digest(training + held_out)}
     before, after, loop, seconds = _train(
         assembled, reach, settings, (training, held_out, judged), checkpoint, identity,
@@ -272,11 +270,3 @@ def _digest(frames: Sequence[Atoms]) -> str:
         for array in (atoms.numbers, atoms.positions, atoms.cell.array):
             digest.update(array.tobytes())
     return digest.hexdigest()
-
-
-def _check_numbers(**numbers: int) -> None:
-    for name, value in numbers.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ForceDeltaError(
-                f"--{name.replace('_', '-')} must be a whole number of at least 1, not {value!r}"
-            )

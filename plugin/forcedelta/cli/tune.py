@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from ..tuning.loop import Epoch
     from ..tuning.tune import TuningResult
 
-EPILOG = described(ExitStatus.DONE, ExitStatus.BAD_INPUT)
+EPILOG = described(ExitStatus.DONE, ExitStatus.BAD_INPUT, ExitStatus.INTERRUPTED)
 _TRAINING = "Training"
 
 

@@ -69,9 +69,13 @@ def read_structures(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # remarks of readers are not errors
             index = string2index(path.rpartition("@")[2]) if named else -1
-            atoms = None if path == "-" else read_text_format(file, index, types)
-            if atoms is None:
-                atoms = ase.io.read(file, index, do_not_split_by_at_sign=True)
+            if isinstance(index, str):  # a query of ASE's databases
+                atoms = ase.io.read(path)
+            else:
+                text = None if path == "-" else read_text_format(file, index, types)
+                atoms = (
+                    ase.io.read(file, index, do_not_split_by_at_sign=True) if text is None else text
+                )
     except ForceDeltaError as error:
         raise ForceDeltaError(f"{path}: {error}") from error
     except FileNotFoundError:

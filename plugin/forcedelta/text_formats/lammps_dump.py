@@ -24,7 +24,10 @@ NO_UNITS = (
     "the dump does not name its units: lengths are taken as Å, and velocities are left out "
     "('dump_modify units yes' of LAMMPS names them)"
 )
-_ADVICE = "pass --type-map, as in --type-map 1=C,2=H, or a file with the elements as --topology"
+_ADVICE = (
+    "name them by --type-map, as in --type-map 1=C,2=H (audit, run), by a file with the elements as "
+    "--topology (audit), or in the dump itself ('dump_modify element' of LAMMPS)"
+)
 _POSITIONS = frozenset(f"{axis}{kind}" for axis in "xyz" for kind in ("", "s", "u", "su"))
 _SAME_MASS = 0.1  # amu; repartitioned hydrogen masses match no element
 _FS = {"metal": 1e3, "real": 1.0, "si": 1e15, "cgs": 1e15, "electron": 1.0}  # per unit of time

@@ -26,10 +26,10 @@ class Judgement:
 
     Attributes:
         force_delta: mean of U.
-        labelled: number of frames with reference forces; the others are zero without labels.
+        labelled: number of frames with reference forces; without any, what follows is None.
         direct_error: RMS error of F_nc, over the components of all labelled frames.
         conservative_error: that of F_c.
-        ranking: of the labelled frames by U and by the controls: Spearman's r_s with the error of F_nc
+        ranking: of ten or more labelled frames by U and by the controls: Spearman's r_s with the error of F_nc
             (eq. 2), and AUROC for the worst tenth.
     """
 

@@ -119,9 +119,7 @@ def loss_of(
     return loss, loss.detach()
 
 
-def trained_parameters(
-    part: nn.Module, module: nn.Module, target: Target
-) -> dict[str, Tensor]:
+def trained_parameters(part: nn.Module, module: nn.Module, target: Target) -> dict[str, Tensor]:
     """The parameters of a part that the energy of a frame depends on, by name; all others are frozen.
 
     Raises:

@@ -179,7 +179,10 @@ class Trajectory:
         Raises:
             IndexError: there are not so many frames.
         """
-        chosen = range(len(self))[index]
+        stored = range(len(self))
+        if not -len(stored) <= index < len(stored):
+            raise IndexError(f"{self.path} has {len(stored)} stored frames, and no frame {index}")
+        chosen = stored[index]
         return next(self.frames(range(chosen, chosen + 1)))
 
     def frames(self, indices: range | None = None) -> Iterator[Frame]:

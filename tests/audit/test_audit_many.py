@@ -57,7 +57,7 @@ def test_workers(forcedelta, files, here):
         "--json",
     )  # fmt: skip
     assert code == 2
-    assert "bad.xyz holds no readable frame (the file ends in the middle" in err
+    assert "bad.xyz: holds no readable frame (the file ends in the middle" in err
     for name in "ab":
         assert len(Trajectory(f"many/{name}.h5").series["step"]) == 30
     # what is done already is not done again

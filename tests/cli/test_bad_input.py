@@ -39,7 +39,11 @@ def fails(done: tuple[int, str, str]) -> str:
     ("name", "model", "said"),
     [
         ("missing.xyz", "wet", "missing.xyz does not exist"),
-        ("text.xyz", "wet", "text.xyz cannot be read as a structure"),
+        (
+            "text.xyz",
+            "wet",
+            "text.xyz: expected the number of atoms, found 'this is no structure': give",
+        ),
         ("empty.xyz", "wet", "empty.xyz"),
         ("noatoms.xyz", "wet", "holds no atoms"),
         ("nan.xyz", "wet", "not a finite number"),

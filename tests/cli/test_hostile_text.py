@@ -59,7 +59,8 @@ def test_watch_plot_and_report(forcedelta, hostile):
     page = Path("run.html").read_text(encoding="utf-8")
     assert "\x1b" not in page
     assert "\x9b" not in page
-    assert "<script" not in page
+    assert HOSTILE not in page
+    assert "<script>alert" not in page
 
 
 def test_an_audit_of_a_file_with_such_a_name(forcedelta, files, here):

@@ -37,7 +37,7 @@ def once(module, name):
 
 once(*{
     "plot": ("forcedelta.report.run_figure", "draw"),
-    "report": ("forcedelta.report.html", "_pictures"),
+    "report": ("forcedelta.report.html", "_section"),
     "calibrate": ("forcedelta.calibration.calibrate", "from_labels"),
     "export": ("forcedelta.openmm.export", "load_model"),
 }[sys.argv[3]])

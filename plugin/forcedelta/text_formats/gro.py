@@ -35,7 +35,9 @@ def split_gro(file: IO[Any]) -> Iterator[bytes]:
             count = int(head)
         except ValueError:
             found = head[:40].decode(errors="replace").strip()
-            raise ForceDeltaError(f"expected the number of atoms, found '{found}'") from None
+            raise ForceDeltaError(
+                f"expected the number of atoms, found '{found}': give a GRO file as programs write it"
+            ) from None
         rows = list(next_lines(file, count))
         check_complete(rows, count)
         box = file.readline()

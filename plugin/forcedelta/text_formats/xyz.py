@@ -35,7 +35,9 @@ def split_xyz(file: IO[Any]) -> Iterator[bytes]:
             lines = [head, *next_lines(file, 1 + _count(head))]
         except ValueError:
             found = head[:40].decode(errors="replace").strip()
-            raise ForceDeltaError(f"expected the number of atoms, found '{found}'") from None
+            raise ForceDeltaError(
+                f"expected the number of atoms, found '{found}': give an XYZ file as programs write it"
+            ) from None
         if not lines[-1].endswith(b"\n"):
             if not lines[-1]:
                 raise ForceDeltaError("the file ends in the middle of this frame")

@@ -116,7 +116,7 @@ def measure(model: LoadedModel, atoms: Atoms, rounds: int) -> None:
     ours = ForceDeltaCalculator(model)
     library = model.calculator()
     module: Any = model.module
-    force_delta = ours._force_delta
+    force_delta = ours._evaluator._force_delta
     inside = {"network": 0.0, "adapter": 0.0, "passes": 0.0}
     started = dict.fromkeys(inside, 0.0)
 
@@ -126,7 +126,7 @@ def measure(model: LoadedModel, atoms: Atoms, rounds: int) -> None:
         inside["passes"] = time.process_time() - started["passes"]
         return result
 
-    ours._force_delta = both_passes  # type: ignore[assignment]
+    ours._evaluator._force_delta = both_passes  # type: ignore[assignment]
 
     def watch(part: torch.nn.Module, name: str) -> None:
         def begin(*_: Any) -> None:

@@ -1,8 +1,9 @@
 """Cost of exact U of an Orb model, relative to orb-models' own calculator with direct forces only.
 
-Processor time of one evaluation of the same structure, alternating to cancel drifts in the speed
-of the machine; medians over the rounds. The network has its real size and random weights, which do
-not affect the time, unless a checkpoint is passed: --model FILE.
+Processor time of one evaluation of the same structure, or of a step with multiple time steps (the
+mean over an outer step), alternating to cancel drifts in the speed of the machine; medians over the
+rounds. The network has its real size and random weights, which do not affect the time, unless a
+checkpoint is passed: --model FILE.
 
 With --compile both are also compiled by torch, which takes minutes before the first round, and all
 are compared with orb-models' eager and compiled calculators. Needs orb-models: pip install '.[orb]'.
@@ -28,6 +29,7 @@ from forcedelta.ase import ForceDeltaCalculator
 from forcedelta.models import load_model
 
 ROUNDS = 9
+INNER = (4, 8)
 
 
 def silicon(repeat: tuple[int, int, int]) -> Atoms:
@@ -60,7 +62,8 @@ def processor_time(work: Callable[[], Any]) -> float:
 def outside(calculator: ForceDeltaCalculator, atoms: Atoms) -> Callable[[], float]:
     """Make one evaluation and return its share of time outside of the model and its gradient."""
     inside = [0.0]
-    force_delta = calculator._force_delta
+    evaluator = calculator._evaluator
+    force_delta = evaluator._force_delta
 
     def timed(*graph: Any, **options: Any) -> Any:
         start = time.process_time()
@@ -69,12 +72,25 @@ def outside(calculator: ForceDeltaCalculator, atoms: Atoms) -> Callable[[], floa
         return result
 
     def share() -> float:
-        calculator._force_delta = timed  # type: ignore[assignment]
+        evaluator._force_delta = timed  # type: ignore[assignment]
         whole = processor_time(lambda: calculator.calculate(atoms))
-        calculator._force_delta = force_delta
+        evaluator._force_delta = force_delta
         return 1 - inside[0] / whole
 
     return share
+
+
+def step_time(calculator: Any, atoms: Atoms) -> float:
+    """Processor time of a step: the mean over an outer step with multiple time steps."""
+    moved = atoms.copy()
+    inner = getattr(calculator, "inner", 1)
+
+    def work() -> None:
+        for _ in range(inner):
+            moved.positions += 1e-3
+            calculator.calculate(moved)
+
+    return processor_time(work) / inner
 
 
 def compare(path: Path, architecture: str, atoms: Atoms, compiled: bool) -> None:
@@ -84,6 +100,8 @@ def compare(path: Path, architecture: str, atoms: Atoms, compiled: bool) -> None
         "U every step, eager": ForceDeltaCalculator(model),
         "direct forces only, eager": ForceDeltaCalculator(model, every=10**9),
     }
+    for inner in INNER:
+        rows[f"mts, inner {inner}, eager"] = ForceDeltaCalculator(model, "mts", inner=inner)
     if compiled:
         faster = load_model(path, architecture=architecture, compile=True)
         rows["orb-models, compiled"] = faster.calculator()
@@ -95,7 +113,7 @@ def compare(path: Path, architecture: str, atoms: Atoms, compiled: bool) -> None
     for round_ in range(ROUNDS + 2):
         atoms.positions += rng.normal(scale=0.002, size=atoms.positions.shape)
         for name, calculator in rows.items():
-            elapsed = processor_time(lambda made=calculator: made.calculate(atoms))
+            elapsed = step_time(calculator, atoms)
             if round_ > 1:  # the first ones warm up
                 seconds[name].append(elapsed)
         atoms.positions += rng.normal(scale=0.002, size=atoms.positions.shape)

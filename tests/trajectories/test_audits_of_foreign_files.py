@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import ase.io
@@ -139,3 +140,27 @@ def test_a_run_of_a_dump(models, tmp_path, monkeypatch):
     atoms = read_structure("a.lammpstrj", "1=C,2=H,3=O")
     assert atoms.get_chemical_symbols() == molecule("CH3CH2OH").get_chemical_symbols()
     assert atoms.pbc.all()
+
+
+def test_a_screen_and_a_check_of_a_dump(models, tmp_path, monkeypatch, capsys):
+    """The same options, with the numbers of the same frames in extended XYZ; a restart keeps them."""
+    monkeypatch.chdir(tmp_path)
+    model = str(models / "wet.safetensors")
+    Path("a.lammpstrj").write_text(ethanol())
+    ase.io.write("b.xyz", read_structure("a.lammpstrj", "1=C,2=H,3=O", True), format="extxyz")
+    options = ["--type-map", "1=C,2=H,3=O", "--no-pbc"]
+    given = ["screen", "a.lammpstrj", "--model", model, "--json", "--out", "a.csv"]
+    assert main([*given, *options]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert main([*given, "--restart"]) == 0  # nothing is evaluated anew
+    assert json.loads(capsys.readouterr().out)["rows"] == rows
+    assert main(["screen", "b.xyz", "--model", model, "--json", "--out", "b.csv"]) == 0
+    (same,) = json.loads(capsys.readouterr().out)["rows"]
+    assert len(rows) == 3
+    assert rows[0]["formula"] == same["formula"]
+    assert rows[0]["force_delta"] == pytest.approx(same["force_delta"], rel=1e-4)
+
+    assert main(["check", model, "a.lammpstrj", "--quick"]) == 2
+    assert "--type-map" in capsys.readouterr().err
+    assert main(["check", model, "a.lammpstrj", "--quick", *options]) in (0, 4)
+    assert "verdict" in capsys.readouterr().out

@@ -9,7 +9,7 @@ import typer
 from ..errors import ForceDeltaError
 from ..structures import read_structure
 from .exit_status import ExitStatus, described
-from .options import Architecture, Charge, Device, Spin, Trust
+from .options import Architecture, Charge, Device, NoPbc, Spin, Trust, TypeMap
 from .printing import print_json
 from .tables import cell, show, table
 
@@ -34,6 +34,8 @@ def check(
     trust: Trust = False,
     charge: Charge = None,
     spin: Spin = None,
+    type_map: TypeMap = None,
+    no_pbc: NoPbc = False,
     device: Device = "cpu",
     dtype: Annotated[
         Literal["float32", "float64"],
@@ -74,7 +76,9 @@ def check(
         raise ForceDeltaError(
             "--drift-bound, --timestep and --temperature belong to --mts: pass it too, or omit them"
         )
-    atoms = read_structure(structure)  # before PyTorch, which takes seconds to import
+    atoms = read_structure(
+        structure, type_map, no_pbc
+    )  # before PyTorch, which takes seconds to import
     from ..verify.check import check as checked
     from .check_screen import CheckScreen
 

@@ -23,10 +23,12 @@ from .options import (
     Dtype,
     Json,
     Model,
+    NoPbc,
     Overwrite,
     Spin,
     Threads,
     Trust,
+    TypeMap,
     Workers,
 )
 from .printing import print_json
@@ -66,6 +68,8 @@ def screen(
     compile: Compile = False,
     charge: Charge = None,
     spin: Spin = None,
+    type_map: TypeMap = None,
+    no_pbc: NoPbc = False,
     rattle: Annotated[
         float,
         typer.Option(

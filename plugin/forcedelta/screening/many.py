@@ -55,6 +55,8 @@ def screen(
     device: str = "cpu",
     dtype: Literal["float32", "float64"] = "float32",
     threads: int = 1,
+    type_map: str | None = None,
+    no_pbc: bool = False,
     progress: bool = False,
     given: Collection[str] | None = None,
     command: str | None = None,
@@ -79,8 +81,8 @@ def screen(
         model: a name, the path of a file, or a model in memory (in this process only).
         out: the table to write, CSV; its record is beside it, ``screen.rows.jsonl``.
         rattle: Å; 0: U of the structures as given.
-        rattles, seed, charge, spin, architecture, trust, compile, device, dtype, threads: see
-            `forcedelta.screening.settings.ScreenSettings`.
+        rattles, seed, charge, spin, architecture, trust, compile, device, dtype, threads, type_map,
+            no_pbc: see `forcedelta.screening.settings.ScreenSettings`.
         stop_above, flag_above: thresholds on U in eV/Å, a `Calibration` or its file, or None. Above either
             the verdict is "doubt", else "trust"; without a threshold there is none.
         report: HTML file to write, its picture beside it.
@@ -124,7 +126,7 @@ def screen(
             )
         settings = ScreenSettings(
             name, architecture, trust, compile, charge, spin, rattle, rattles, seed, device, dtype,
-            threads,
+            threads, type_map, no_pbc,
         )  # fmt: skip
         if record.header:
             settings = continued(settings, given, record.header["settings"], str(record.path))

@@ -16,6 +16,7 @@ RATTLES = 3
 
 DEFINING = (
     "model", "architecture", "compile", "charge", "spin", "dtype", "rattle", "rattles", "seed",
+    "type_map", "no_pbc",
 )  # fmt: skip
 """Settings that a restart must not change, or its rows would not be comparable."""
 
@@ -35,6 +36,8 @@ class ScreenSettings:
         device: of torch.
         dtype: "float32" or "float64".
         threads: of torch, on the CPU.
+        type_map: elements of LAMMPS's types, as in "1=Si,2=O".
+        no_pbc: drop cells and periodicity.
     """
 
     model: str
@@ -49,6 +52,8 @@ class ScreenSettings:
     device: str = "cpu"
     dtype: str = "float32"
     threads: int = 1
+    type_map: str | None = None
+    no_pbc: bool = False
 
     @property
     def copies(self) -> int:

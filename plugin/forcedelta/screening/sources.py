@@ -18,6 +18,7 @@ from forcedelta.errors import ForceDeltaError
 from forcedelta.reading_files import check_regular
 from forcedelta.trajectories.base import UnreadableFrame, reason_of
 from forcedelta.trajectories.opening import WITHOUT_ELEMENTS, open_trajectory
+from forcedelta.trajectories.options import ReadingOptions
 
 _AMBIGUOUS = (
     ".ascii", ".cell", ".com", ".config", ".dat", ".data", ".geom", ".in", ".json", ".log", ".md", ".out",
@@ -145,13 +146,16 @@ def _holds_structures(path: Path) -> bool:
 
 
 def structures_of(
-    file: str, found: Callable[[int], None] | None = None
+    file: str,
+    found: Callable[[int], None] | None = None,
+    options: ReadingOptions | None = None,
 ) -> Iterator[Structure | Unreadable]:
     """Every frame of a file; errors of the readers become items with their reason.
 
     Args:
         file: its path.
         found: called with the number of frames once the file is open.
+        options: how to read it; None: as it says itself.
     """
     path = Path(file)
     if path.suffix.lower() in WITHOUT_ELEMENTS and not h5py.is_hdf5(path):
@@ -165,7 +169,7 @@ def structures_of(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # remarks of readers are not errors
         try:
-            source = open_trajectory(path)
+            source = open_trajectory(path, None, options or ReadingOptions())
         except (Exception, SystemExit) as error:  # readers raise errors of all kinds
             cause = error.__cause__
             yield Unreadable(file, None, _reason(cause if isinstance(cause, Exception) else error))

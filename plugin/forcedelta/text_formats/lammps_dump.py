@@ -25,7 +25,7 @@ NO_UNITS = (
     "('dump_modify units yes' of LAMMPS names them)"
 )
 _ADVICE = (
-    "name them by --type-map, as in --type-map 1=C,2=H (audit, run), by a file with the elements as "
+    "name them by --type-map, as in --type-map 1=C,2=H (run, audit, screen, check), by a file with the elements as "
     "--topology (audit), or in the dump itself ('dump_modify element' of LAMMPS)"
 )
 _POSITIONS = frozenset(f"{axis}{kind}" for axis in "xyz" for kind in ("", "s", "u", "su"))

@@ -7,19 +7,19 @@ from contextlib import closing
 from pathlib import Path
 
 import ase.io
+import h5py
 import numpy as np
 import pytest
 from ase.build import bulk
-from MDAnalysis.lib.formats.libdcd import DCDFile
-from MDAnalysis.lib.formats.libmdaxdr import TRRFile, XTCFile
 
 from forcedelta.trajectories.base import UnreadableFrame
 from forcedelta.trajectories.opening import open_trajectory
 from forcedelta.trajectories.options import ReadingOptions
 
-h5py = pytest.importorskip("h5py")
 pytest.importorskip("MDAnalysis", reason="needs MDAnalysis")
 
+from MDAnalysis.lib.formats.libdcd import DCDFile
+from MDAnalysis.lib.formats.libmdaxdr import TRRFile, XTCFile
 
 SYMMETRIC = np.array([[4.2, -0.6, 0.3], [-0.6, 4.8, -0.25], [0.3, -0.25, 9.0]])
 

@@ -58,6 +58,9 @@ class Guard(Hook):
 
     A frame that should carry U but does not is an error.
 
+    Further legs of a run (`md_hooks.legs`) continue the burn-in, the thresholds and the patience; after a
+    stop they are refused. In another run the guard keeps the thresholds that it has chosen.
+
     Args:
         stop_above: eV/Å, "auto", or None for no stop threshold.
         flag_above: eV/Å, "auto", or None (see above).
@@ -156,8 +159,15 @@ class Guard(Hook):
         return self._autocorrelation_times
 
     def open(self, info: RunInfo) -> None:
-        """Note whether the frames come from a stored trajectory."""
+        """Note whether the frames come from a stored trajectory; in a new run, begin anew but for
+        thresholds that are chosen."""
         self._replay = info.planned_frames is not None
+        if self.ended is not None and info.restart_step is None:
+            self._window.clear()
+            self._frames_without = 0
+            if self._pending:
+                self._refused = None
+                self._burn_in = BurnIn(self.burn_in, self._burn_in.temperature)
 
     def __call__(self, frame: Frame) -> Verdict:
         """Judge a frame.
@@ -236,7 +246,8 @@ class Guard(Hook):
             return None
         return (
             f"the run ended within the burn-in of {self.burn_in} steps, before 'auto' had chosen a "
-            "threshold: run more steps, or pass a shorter burn-in"
+            "threshold: run more steps (another run with the same hooks continues), or pass a shorter "
+            "burn-in"
         )
 
     def _miss(self, frame: Frame) -> None:

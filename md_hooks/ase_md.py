@@ -45,6 +45,7 @@ class Attachment:
         info = RunInfo() if info is None else info
         self.dynamics = dynamics
         self.chain = hooks if isinstance(hooks, HookChain) else HookChain(hooks)
+        _check_frames(dynamics)
         self._atoms = atoms_of(dynamics)
         self._numbers = _own(self._atoms.numbers)
         self._masses = _own(self._atoms.get_masses())
@@ -82,6 +83,10 @@ class Attachment:
             self._time(),
         )
         dynamics.attach(self._observe, 1)
+        self._unseen = False
+        self._step = getattr(dynamics, "step", None)
+        if self._step is not None:
+            dynamics.step = self._counted_step
 
     def _time(self) -> float:
         """Time of the dynamics, fs; 0 for an optimiser."""
@@ -106,6 +111,7 @@ class Attachment:
     def _observe(self) -> None:
         """Hand the frame of this step to the hooks; end the run if one of them stops it."""
         session = self._session
+        self._unseen = False
         if self._ended:
             raise RunStoppedError(
                 f"the run was stopped and cannot continue with these hooks ({session.reason}): attach new "
@@ -117,6 +123,21 @@ class Attachment:
             self._end()
         elif self.dynamics.nsteps == getattr(self.dynamics, "max_steps", None):
             self.chain.flush()
+
+    def _counted_step(self, *arguments: Any, **named: Any) -> Any:
+        """A step of the dynamics, which the loops of ASE show to its observers and ``step`` does not."""
+        self._refuse_unseen()
+        self._unseen = not self._detached
+        assert self._step is not None
+        return self._step(*arguments, **named)
+
+    def _refuse_unseen(self) -> None:
+        if self._unseen:
+            self._unseen = False
+            raise HookError(
+                f"{type(self.dynamics).__name__}.step() was called by itself, and hooks see no frame of it: "
+                "loop over dynamics.irun(steps) instead, or call dynamics.run(steps)"
+            )
 
     def _show(self) -> None:
         session, nsteps = self._session, self.dynamics.nsteps
@@ -135,7 +156,7 @@ class Attachment:
         atoms = self._atoms
         if not is_at(last, atoms.positions, atoms.cell.array):
             return False
-        if atoms.calc is None or atoms.calc.calculation_required(atoms, ["energy", "forces"]):
+        if not self._is_evaluated():
             return False
         now = self._frame(last.step)
         if not np.array_equal(now.velocities, last.velocities):  # type: ignore[arg-type]
@@ -144,6 +165,11 @@ class Attachment:
         if old is None or new is None:
             return old is new
         return math.isclose(old, new, rel_tol=1e-12, abs_tol=1e-9)
+
+    def _is_evaluated(self) -> bool:
+        """Whether the calculator has the results of the present configuration."""
+        required = getattr(self._atoms.calc, "calculation_required", None)
+        return required is not None and not required(self._atoms, ["energy", "forces"])
 
     @property
     def verdict(self) -> Verdict | None:
@@ -253,10 +279,10 @@ class Attachment:
         # ase.optimize loads ASE's file formats, and thereby this package: it cannot be imported before
         from ase.optimize.optimize import Optimizer
 
-        dynamics, calc = self.dynamics, self._atoms.calc
+        dynamics = self.dynamics
         if not isinstance(dynamics, Optimizer) or getattr(dynamics, "fmax", None) is None:
             return "finished"
-        if calc.calculation_required(self._atoms, ["energy", "forces"]):
+        if not self._is_evaluated():
             return "out of steps"
         gradient = dynamics.optimizable.get_gradient()
         return "converged" if dynamics.gradient_converged(gradient) else "out of steps"
@@ -270,6 +296,10 @@ class Attachment:
     def _detach(self) -> None:
         if not self._detached:
             self._detached = True
+            if vars(self.dynamics).get("step") == self._counted_step:
+                del self.dynamics.step  # that of its class comes back
+                if self.dynamics.step != self._step:
+                    self.dynamics.step = self._step  # of another attachment
             observers = self.dynamics.observers
             observers[:] = [entry for entry in observers if entry[0] != self._observe]
 
@@ -284,6 +314,7 @@ class Attachment:
     ) -> None:
         if error is None:
             self.close()
+            self._refuse_unseen()
         else:
             self.close_after(error)
 
@@ -386,6 +417,16 @@ def run(
     if raise_on_stop and result.reason in ("stopped", "interrupted"):
         raise RunStoppedError(f"the run was {result.reason} ({result.message})", result)
     return result
+
+
+def _check_frames(dynamics: Any) -> None:
+    """Refuse an optimiser whose steps have no forces."""
+    optimisers = sys.modules.get("ase.optimize.sciopt")
+    if optimisers and isinstance(dynamics, optimisers.SciPyGradientlessOptimizer):
+        raise HookError(
+            f"{type(dynamics).__name__} computes no forces at its steps, and hooks need them: use another "
+            "optimiser, such as BFGS"
+        )
 
 
 def _own(array: Any) -> np.ndarray:

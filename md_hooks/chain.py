@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -80,8 +81,9 @@ class HookChain:
 
         Raises:
             RunStoppedError: a hook stopped the leg before.
-            HookError: a hook refuses the run, or was used in another one.
+            HookError: a hook refuses the run, was used in another one, or is still in one.
         """
+        self._check_free()
         before = self.leg_before(info)
         if before is not None:
             info = before.continued(info)
@@ -113,6 +115,7 @@ class HookChain:
                 self._close_after(error)
                 raise
             self._opened.append(hook)
+            object.__setattr__(hook, "in_run", weakref.ref(self))  # also of a frozen dataclass
             info = replace(
                 info,
                 run_id=hook.run_id or info.run_id,
@@ -121,6 +124,16 @@ class HookChain:
             leg = max(leg, hook.leg)
         self._info = replace(info, leg=leg)
         return self._info
+
+    def _check_free(self) -> None:
+        """Refuse hooks of a run that was not closed: the next leg would begin before its end is known."""
+        for hook in self._given:
+            chain = None if hook.in_run is None else hook.in_run()
+            if chain is not None and any(hook is opened for opened in chain._opened):
+                raise HookError(
+                    f"{type(hook).__name__} is still in a run: close the handle of its attach() first, or "
+                    "pass another hook"
+                )
 
     def _close_after(self, error: BaseException) -> None:
         self._last = None  # no leg began
@@ -171,13 +184,15 @@ class HookChain:
 
     def _note_end(self, hooks: list[Hook], result: RunResult) -> None:
         """Tell the hooks where the leg ended, for the next one."""
-        info = self._info
-        if self._last is None or info.planned_frames is not None:
-            return
-        end = LegEnd(info.run_id, info.leg, self._last, result, info.model)
+        info, last = self._info, self._last
+        end = None
+        if last is not None and info.planned_frames is None:
+            last = replace(last, extra=dict(last.extra))  # a used hook can be pickled
+            end = LegEnd(info.run_id, info.leg, last, result, info.model)
         for hook in hooks:
-            if any(hook is given for given in self._given):
-                object.__setattr__(hook, "ended", end)  # also of a frozen dataclass
+            object.__setattr__(hook, "in_run", None)
+            if end is not None and any(hook is given for given in self._given):
+                object.__setattr__(hook, "ended", end)
 
     def _unless_failed(
         self, checkpoint: Callable[[], Mapping[str, Any] | None] | None

@@ -29,7 +29,8 @@ class DriftGuard(Hook):
     sign counts that is above a threshold and at least `RESOLVED` times its standard error.
 
     A further leg of a run (`md_hooks.legs`) continues the window if nothing was changed in between. Where
-    the conserved energy jumps, as with new velocities or another dynamics, the window begins anew.
+    the conserved energy jumps, as with new velocities or another dynamics, and after a stop, the window
+    begins anew.
 
     >>> guard = DriftGuard(stop_above=5.0, window=500.0)
 
@@ -77,9 +78,10 @@ class DriftGuard(Hook):
     def open(self, info: RunInfo) -> None:
         """Begin the window anew where the conserved energy does not go on from the last frame."""
         ended = self.ended
-        if ended is None or info.seamless or info.restart_step not in (None, ended.frame.step):
+        if ended is None or info.restart_step not in (None, ended.frame.step):
             return
-        self._begin()
+        if info.after_stop or not info.seamless:
+            self._begin()
 
     @property
     def drift(self) -> Drift | None:

@@ -58,8 +58,9 @@ class Guard(Hook):
 
     A frame that should carry U but does not is an error.
 
-    Further legs of a run (`md_hooks.legs`) continue the burn-in, the thresholds and the patience; after a
-    stop they are refused. In another run the guard keeps the thresholds that it has chosen.
+    Further legs of a run (`md_hooks.legs`) continue the burn-in, the thresholds and the patience. After a
+    stop they are refused; with ``after_stop`` the patience begins anew, and so does a burn-in that was
+    rejected. In another run the guard keeps the thresholds that it has chosen.
 
     Args:
         stop_above: eV/Å, "auto", or None for no stop threshold.
@@ -159,15 +160,15 @@ class Guard(Hook):
         return self._autocorrelation_times
 
     def open(self, info: RunInfo) -> None:
-        """Note whether the frames come from a stored trajectory; in a new run, begin anew but for
-        thresholds that are chosen."""
+        """Begin anew what a new run, or one that goes on after a stop, does not share with the last."""
         self._replay = info.planned_frames is not None
-        if self.ended is not None and info.restart_step is None:
-            self._window.clear()
-            self._frames_without = 0
-            if self._pending:
-                self._refused = None
-                self._burn_in = BurnIn(self.burn_in, self._burn_in.temperature)
+        if self.ended is None or not (info.after_stop or info.restart_step is None):
+            return
+        self._window.clear()
+        self._frames_without = 0
+        if self._pending and (self._refused is not None or info.restart_step is None):
+            self._refused = None
+            self._burn_in = BurnIn(self.burn_in, self._burn_in.temperature)
 
     def __call__(self, frame: Frame) -> Verdict:
         """Judge a frame.

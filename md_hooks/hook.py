@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -34,6 +35,7 @@ class Hook:
         leg: number of the leg in that file, once open; 0 of hooks that do not record.
         ended: where the last run of this hook ended; a further run with it is a leg that continues
             there, see `md_hooks.legs`. Set by the chain.
+        in_run: the chain that has opened the hook, while it exists. Set by the chain.
         state_name: under which checkpoints keep the state of the hook; by default, its class's name.
     """
 
@@ -42,6 +44,7 @@ class Hook:
     begins_anew: bool = False
     leg: int = 0
     ended: LegEnd | None = None
+    in_run: weakref.ref[Any] | None = None
     state_name: str = ""
 
     def check_files(self) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 from ase import units
@@ -416,3 +419,45 @@ def test_blocks_of_one_attachment():
             dynamics.run(steps)
     assert seen.steps == list(range(6))
     assert len(seen.infos) == 1
+
+
+def test_an_attachment_that_was_not_closed():
+    atoms, seen = argon(), Witness()
+    handle = attach(verlet(atoms), [seen])
+    handle.dynamics.run(3)
+    with pytest.raises(HookError, match="Witness is still in a run: close the handle"):
+        attach(verlet(atoms), [seen])
+    handle.close()
+    run(verlet(atoms), 3, [seen])
+    assert seen.steps == list(range(7))
+
+
+def test_used_hooks_are_copied_and_sent():
+    guard = Guard(stop_above=9.0)
+    atoms = argon()
+    run(verlet(atoms), 3, [guard])
+    for copied in (copy.deepcopy(guard), pickle.loads(pickle.dumps(guard))):
+        again = atoms.copy()
+        again.calc = TwoForces()
+        assert run(verlet(again), 2, [copied]).step == 5
+
+
+def test_after_a_stop_the_patience_begins_anew():
+    atoms = argon(error=5.0)
+    guard = Guard(stop_above=1e-6, patience=(3, 3))
+    assert run(verlet(atoms), 9, [guard]).step == 3
+    result = run(verlet(atoms), 9, [guard], after_stop=True)
+    assert (result.reason, result.step) == ("stopped", 6)
+
+
+def test_after_a_rejected_burn_in_it_begins_anew():
+    """U grows without bounds in the first; without the second force the next is as it should be."""
+    atoms = argon(error=900.0)
+    guard = Guard(stop_above="auto", burn_in=60, factor=1e6, flag_factor=1e5, temperature=30)
+    assert run(verlet(atoms), 90, [guard]).reason == "stopped"
+    assert guard.refused
+    atoms = argon(error=0.05)
+    result = run(verlet(atoms), 90, [guard], after_stop=True)
+    assert result.reason == "finished"
+    assert guard.refused is None
+    assert guard.stop_threshold is not None

@@ -69,7 +69,7 @@ class Attachment:
             replace(
                 info,
                 seamless=before is not None and self._is_seamless(before.frame),
-                settings={**settings_of(dynamics), **info.settings},
+                dynamics=info.dynamics or settings_of(dynamics),
                 model=info.model or dict(getattr(calc, "model_info", None) or {}),
                 versions={
                     "python": platform.python_version(),

@@ -27,6 +27,7 @@ class RunInfo:
         command: the command line or script that started the run.
         seed: seed of the random numbers.
         settings: any further JSON-able settings (ensemble, temperature in K, timestep in fs, ...).
+        dynamics: what the engine knows of them by itself, likewise.
         versions: library name -> version.
         planned_steps: planned number of steps of this run.
         planned_frames: planned number of frames of a replay, in total.
@@ -58,6 +59,7 @@ class RunInfo:
     command: str = ""
     seed: int | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+    dynamics: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     planned_steps: int | None = None
     planned_frames: int | None = None
@@ -83,6 +85,7 @@ class RunInfo:
             "command": self.command,
             "seed": self.seed,
             "settings": dict(self.settings),
+            "dynamics": dict(self.dynamics),
             "versions": dict(self.versions),
             "planned_steps": self.planned_steps,
             "restart_step": self.restart_step,

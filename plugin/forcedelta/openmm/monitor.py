@@ -44,7 +44,8 @@ class Monitor(ABC):
         inner: inner steps with direct forces in a step of the integrator; 1 without "mts".
         every: `run` computes U every N steps, or where `sentinel` requires it.
         sentinel: decides with ``every="adaptive"`` which frames have U; None otherwise.
-        last_step: number of the last step that `run` has measured; None before the first.
+        last_step: number of the last step that was measured for a frame; None before the first.
+        followed: whether the frames of a run or reporter that is open are made of this monitor.
         model_info: name, hash, ... of the model, for the files.
         token: identifies the force in a System; the force's name ends with it.
         force: the OpenMM force that was added.
@@ -71,6 +72,7 @@ class Monitor(ABC):
         self.every = every
         self.sentinel = Sentinel() if every == ADAPTIVE else None
         self.last_step: int | None = None
+        self.followed = False
         self.model_info = model_info
         self.token = uuid.uuid4().hex[:12] if token is None else token
         self.force: openmm.Force | None = None
@@ -105,6 +107,9 @@ class Monitor(ABC):
     @abstractmethod
     def watch(self, context: openmm.Context, running: bool) -> None:
         """Mark the begin or end of a run, during which evaluations for frames include U."""
+
+    def stepping(self, stepping: bool) -> None:  # noqa: B027  others need not know
+        """Mark the begin or end of a step: evaluations between two steps belong to no frame."""
 
     @abstractmethod
     def take_error(self) -> BaseException | None:
@@ -187,6 +192,9 @@ class PythonMonitor(Monitor):
     def watch(self, context: openmm.Context, running: bool) -> None:
         self._running = running
         self._frame_step = None
+
+    def stepping(self, stepping: bool) -> None:
+        self._running = stepping
 
     def take_error(self) -> BaseException | None:
         error, self._error = self._error, None
@@ -346,11 +354,11 @@ def holds(force: openmm.Force, monitor: Monitor) -> bool:
     return str(force.getName()) in (monitor.force_name, SLOW_NAME + monitor.token)
 
 
-def find_monitor(system: openmm.System) -> Monitor:
-    """The monitor of the force that `add_force_delta` added to a System.
+def find_monitors(system: openmm.System) -> list[Monitor]:
+    """The monitors of all forces that `add_force_delta` added to a System, in that order.
 
     Raises:
-        ForceDeltaError: no such force, several of them, or one whose model is not loaded.
+        ForceDeltaError: no such force, or one whose model is not loaded.
     """
     names = [name for force in system.getForces() for name in _names(force)]
     tokens = [name.removeprefix(_NAME) for name in names if name.startswith(_NAME)]
@@ -359,13 +367,24 @@ def find_monitor(system: openmm.System) -> Monitor:
             "the simulation's System holds no ForceDelta force: call "
             "forcedelta.openmm.add_force_delta(system, ...) before making the Simulation"
         )
-    if len(tokens) > 1:
-        raise ForceDeltaError(
-            f"the System holds {len(tokens)} ForceDelta forces: a run can monitor only one"
-        )
-    if tokens[0] not in _monitors:
+    if any(token not in _monitors for token in tokens):
         raise ForceDeltaError(
             "the model of the System's ForceDelta force is not loaded: call add_force_delta on a new "
             "System, or keep a reference to its monitor"
         )
-    return _monitors[tokens[0]]
+    return [_monitors[token] for token in tokens]
+
+
+def find_monitor(system: openmm.System) -> Monitor:
+    """The monitor of the only force that `add_force_delta` added to a System.
+
+    Raises:
+        ForceDeltaError: no such force, several of them, or one whose model is not loaded.
+    """
+    monitors = find_monitors(system)
+    if len(monitors) > 1:
+        raise ForceDeltaError(
+            f"the System holds {len(monitors)} ForceDelta forces: pass the hooks of each, "
+            "hooks={monitor: [...], other: [...]}, with what add_force_delta returned"
+        )
+    return monitors[0]

@@ -1,134 +1,65 @@
-"""OpenMM runs with hooks that may stop them."""
+"""The frames of a simulation's steps, for runs and reporters."""
 
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import openmm
 from numpy.typing import NDArray
 
-from md_hooks import Checkpoint, Frame, HookChain, RunInfo, RunResult, load_checkpoint
+from md_hooks import Frame, HookChain, RunInfo, RunResult
 from md_hooks.drift import CONSERVED_ENERGY
-from md_hooks.hook import AnyHook
 from md_hooks.session import Session
-from md_hooks.signals import end_after_the_step
 from md_hooks.versions import versions_of
 
+from ..errors import ForceDeltaError
 from ..monitoring import evaluate_adaptively
 from .evaluator import Measurement
-from .monitor import Monitor, find_monitor
-from .state import capture, restore
+from .monitor import Monitor
+from .state import capture
 from .units import NM
 from .velocities import Velocities
 
+_MOVED = 1e-6
+"""Å; atoms that are farther from where the last frame has them were moved by the user."""
 
-def run(
-    simulation: Any,
-    steps: int,
-    hooks: Iterable[AnyHook] | HookChain,
-    info: RunInfo | None = None,
-    *,
-    restart: str | Path | Checkpoint | None = None,
-) -> RunResult:
-    """Run an OpenMM simulation with hooks until it is done, stopped or interrupted.
 
-    Before each step the model is evaluated at the present configuration and the hooks get its
-    `md_hooks.Frame`; the integrator then reuses the computed forces. A run that a hook stops has
-    therefore not taken the step: positions, velocities, box, time and random numbers of the context
-    are those of the frame that stopped it, and a run continued from there equals an uninterrupted
-    one. Reporters of the simulation work as usual and see the same steps.
+class Frames:
+    """The frames of one monitored region, from opening its hooks to closing them.
 
-    The frame holds the model's atoms, energy and forces. OpenMM's leapfrog integrators (Verlet,
-    Langevin, LangevinMiddle, NoseHoover) keep velocities half a step behind the positions. If the
-    model's force is the only one in the System, the frame has velocities at the time of the
-    positions; with other forces or constraints it has OpenMM's, and ``velocity_offset`` in the
-    run's settings is -0.5 (steps) instead of 0. The temperature is that of the frame's velocities.
-
-    With multiple time steps a step is one of the integrator, an outer step, and its frame has both
-    forces and U. Where the model's force is the only one and the integrator is VerletIntegrator or
-    MTSIntegrator, the frame's ``extra`` holds the total energy as "conserved_energy", eV.
-
-    Ctrl-C and SIGTERM end the run after the current step; a second signal ends it within the step.
+    Whoever makes the steps calls `begin` and `catch_up` before the first one, and for each one
+    `begin_step`, then `end_step` and `show`.
 
     Args:
-        simulation: an `openmm.app.Simulation` with positions, of a System to which
-            `add_force_delta` added its force.
-        steps: number of steps.
-        hooks: see `md_hooks.HookChain`.
-        info: about the run; missing entries are filled in.
-        restart: a file written by `md_hooks.Recorder` in such a run, or its checkpoint: the
-            simulation continues from the state of that step, and the first frame is that of the
-            next step.
-
-    Returns:
-        why and at which step the run ended.
+        simulation: an `openmm.app.Simulation`.
+        monitor: of a force in its System.
+        chain: the hooks, which are opened.
+        info: about the run.
+        per_step: what a step of the integrator adds to the number of the frame.
 
     Raises:
-        ForceDeltaError: the System has no force of `add_force_delta`, the integrator does not fit
-            its multiple time steps, or the checkpoint does not match.
-        Exception: errors of the model or of a hook, unchanged, after the hooks were closed; a note
-            on the exception names the step.
+        ForceDeltaError: adaptive monitoring follows the path of another open run.
+        Exception: of a hook that refuses the run.
     """
-    chain = hooks if isinstance(hooks, HookChain) else HookChain(hooks)
-    checkpoint = load_checkpoint(restart) if isinstance(restart, str | Path) else restart
-    return run_steps(simulation, steps, chain, RunInfo() if info is None else info, checkpoint)
-
-
-def run_steps(
-    simulation: Any,
-    steps: int,
-    chain: HookChain,
-    info: RunInfo,
-    checkpoint: Checkpoint | None,
-    per_step: int = 1,
-) -> RunResult:
-    """`run` with another count of steps.
-
-    Args:
-        simulation, chain, info, checkpoint: see `run`.
-        steps: steps of the integrator.
-        per_step: what a step of the integrator adds to the number of the frame.
-    """
-    monitor = find_monitor(simulation.system)
-    monitor.check_integrator(simulation.system, simulation.integrator)
-    if checkpoint is not None:
-        restore(simulation.context, monitor, checkpoint)
-        chain.load_state_dict(checkpoint.hooks)
-        info = replace(info, restart_step=checkpoint.step, restart_time=checkpoint.time)
-    if info.planned_steps is None:
-        info = replace(info, planned_steps=steps * per_step)
-    frames = _Frames(simulation, monitor, chain, info, per_step)
-    session = frames.session
-    with end_after_the_step(session.interrupt), frames.watching():
-        frames.begin()
-        if info.restart_step is None:
-            frames.show()
-        for _ in range(steps):
-            if session.over:
-                break
-            frames.step()
-            frames.show()
-    assert session.result is not None
-    return session.result
-
-
-class _Frames:
-    """Makes the steps and the frames of a run."""
 
     def __init__(
-        self, simulation: Any, monitor: Monitor, chain: HookChain, info: RunInfo, per_step: int
+        self, simulation: Any, monitor: Monitor, chain: HookChain, info: RunInfo, per_step: int = 1
     ) -> None:
-        self.simulation = simulation
         self.context: openmm.Context = simulation.context
         self.monitor = monitor
         self._per_step = per_step
+        self._shown = info.restart_step
         self._sentinel = monitor.sentinel
+        if self._sentinel is not None and monitor.followed:
+            raise ForceDeltaError(
+                "every='adaptive' follows the path of one run, and another one with this monitor is "
+                "open: close its reporter, or give it these hooks too"
+            )
         chain.add_first(self._sentinel)
         self.session = Session(
             chain,
@@ -166,42 +97,56 @@ class _Frames:
                 checkpoint=self._checkpoint,
             )
         )
+        monitor.followed = True
+        monitor.watch(self.context, True)
+        self.session.count_from_now()
 
     @property
-    def _number(self) -> int:
+    def number(self) -> int:
         """Number of the present step."""
         return int(self.context.getStepCount()) * self._per_step
+
+    @property
+    def result(self) -> RunResult:
+        """The outcome, once closed."""
+        assert self.session.result is not None
+        return self.session.result
 
     def begin(self) -> None:
         """Prepare adaptive monitoring for the first step."""
         if self._sentinel is None:
             return
         if self._sentinel.resuming:
-            self._measure(self._number)  # of the checkpoint; the integrator reuses it
-        elif self._number != self.monitor.last_step:
+            self._measure(self.number)  # of the checkpoint; the integrator reuses it
+        elif self.number != self.monitor.last_step:
             self._sentinel.begin()  # another path than that of the last run
 
-    def step(self) -> None:
-        """One step of the integrator, with the simulation's reporters."""
-        step = self._number
+    def catch_up(self) -> None:
+        """Show the present configuration if it is none that was shown: before the first step."""
+        if self.number != self._shown:
+            self.end_step()
+            self.show()
+
+    def begin_step(self) -> None:
+        """The integrator is about to make a step."""
         self.session.between_steps = False
-        try:
-            self.simulation.step(1)
-        except openmm.OpenMMException as error:
-            original = self.monitor.take_error()
-            raise _at(error if original is None else original, step) from None
-        failed = self.monitor.take_error()
-        if failed is not None:
-            raise _at(failed, step)
+        self.monitor.stepping(True)
+
+    def end_step(self) -> None:
+        """The integrator has made a step."""
         self.session.between_steps = True
 
     def show(self) -> None:
         """Hand the frame of the present configuration to the hooks."""
-        step = self._number
+        step = self.number
+        self.monitor.stepping(True)
         try:
             due, measured = self._measure(step)
         except Exception as error:
-            raise _at(error, step) from None
+            raise at_step(error, step) from None
+        finally:
+            self.monitor.stepping(False)
+        self._shown = step
         self.session.show(self._make_frame(step, measured, due))
 
     def _measure(self, step: int) -> tuple[bool, Measurement]:
@@ -265,30 +210,47 @@ class _Frames:
         last = self.session.last
         if not self.session.between_steps or last is None:
             return None
-        if last.step != self._number:
+        if last.step != self.number:
             return None
         return capture(self.context, self.monitor)
 
+    def close(self, reason: str = "", message: str = "") -> RunResult:
+        """Close the hooks; see `md_hooks.session.Session.close`."""
+        with self._leaving():
+            return self.session.close(reason, message)
+
+    def close_after(self, error: BaseException) -> RunResult | None:
+        """Close the hooks after an exception."""
+        if isinstance(error, KeyboardInterrupt):
+            self.session.between_steps = False
+        with self._leaving():
+            return self.session.close_after(error)
+
     @contextmanager
-    def watching(self) -> Iterator[None]:
-        """Close the hooks at the end, also after an error."""
-        self.monitor.watch(self.context, True)
-        self.session.count_from_now()
+    def _leaving(self) -> Iterator[None]:
+        """Hooks that close may ask for a checkpoint, of the last frame only."""
+        if self.session.result is None and not self._is_at_last_frame():
+            self.session.between_steps = False
         try:
             yield
-        except KeyboardInterrupt as error:
-            self.session.between_steps = False
-            self.session.close_after(error)
-        except BaseException as error:
-            self.session.close_after(error)
-            raise
-        else:
-            self.session.close()
         finally:
+            self.monitor.followed = False
             self.monitor.watch(self.context, False)
 
+    def _is_at_last_frame(self) -> bool:
+        """Whether the atoms are where the last frame has them: a user may have moved them since."""
+        last = self.session.last
+        if last is None:
+            return False
+        state = self.context.getState(positions=True)
+        moved = state.getPositions(asNumpy=True)._value[self.monitor.atoms] * NM - last.positions
+        if self.monitor.periodic:  # some platforms show the model another image of an atom
+            moved -= np.round(moved @ np.linalg.inv(last.cell)) @ last.cell
+        return not np.abs(moved).max() > _MOVED
 
-def _at(error: BaseException, step: int) -> BaseException:
+
+def at_step(error: BaseException, step: int) -> BaseException:
+    """The error of an evaluation, with a note on its step."""
     error.add_note(f"in the evaluation at step {step}")
     return error
 

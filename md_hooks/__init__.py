@@ -24,9 +24,11 @@ from .flags import FlagStore
 from .frame import Frame
 from .guard import Guard
 from .h5md.checkpoint import Checkpoint, load_checkpoint
+from .h5md.recorded_legs import Leg
 from .h5md.remark import Remark
 from .h5md.trajectory import Trajectory
 from .hook import Hook
+from .legs import LegEnd
 from .progress import Progress
 from .recorder import Recorder
 from .run_info import RunInfo, RunResult
@@ -47,6 +49,8 @@ __all__ = [
     "Hook",
     "HookChain",
     "HookError",
+    "Leg",
+    "LegEnd",
     "Progress",
     "RecalculationQueue",
     "Recorder",

@@ -36,6 +36,7 @@ from md_hooks import (
     load_checkpoint,
 )
 from md_hooks.electronic_state import ElectronicState
+from md_hooks.environment import Surroundings
 from md_hooks.predicted_error import predicted_summary
 from md_hooks.session import Session
 from md_hooks.signals import end_after_the_step
@@ -382,4 +383,5 @@ def _frame(stored: StoredFrame, step: int, evaluation: Evaluation, state: Electr
             **Frame.scalars(evaluation.expected_errors),
         },
         **state.frame_fields(),
+        **Surroundings.usable(atoms).frame_fields(),
     )

@@ -21,6 +21,7 @@ from md_hooks.signals import end_after_the_step
 from md_hooks.versions import versions_of
 
 from ..monitoring import evaluate_adaptively
+from .environment import SystemAround
 from .evaluator import Measurement
 from .monitor import Monitor, find_monitor
 from .state import capture, restore
@@ -140,6 +141,7 @@ class _Frames:
         self._numbers = _sealed(monitor.numbers)
         self._pbc = _sealed(np.full(3, monitor.periodic))
         self._electronic_state = monitor.electronic_state.frame_fields()
+        self._around = SystemAround(self.context, monitor)
         integrator = simulation.integrator
         settings = {
             "engine": "openmm",
@@ -150,6 +152,7 @@ class _Frames:
             "every": monitor.every,
             "inner": monitor.inner,
             "velocity_offset": self._velocities.offset,
+            **self._around.settings,
         }
         self.session.open(
             replace(
@@ -248,6 +251,7 @@ class _Frames:
             if due and measured.force_delta is None
             else "",
             **self._electronic_state,
+            **self._around().frame_fields(),
         )
 
     def _scalars(

@@ -133,5 +133,5 @@ def test_a_charge_on_an_atom():
         np.zeros(1, int),
         np.zeros((3, 3)),
     )
-    with pytest.raises(ForceDeltaError, match="is 0.90 Å from atom 0"):
+    with pytest.raises(ForceDeltaError, match=r"is 0\.90 Å from atom 0"):
         charges_around(Atoms("H"), given)

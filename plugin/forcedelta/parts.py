@@ -50,7 +50,7 @@ def as_molecule(atoms: Atoms) -> Atoms | None:
 
 def charges_around(
     molecule: Atoms, environment: Environment, cutoff: float | None = None
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
     """The charges around a molecule: each molecule of the environment once, in its nearest image.
 
     Molecules are never divided, so that neutral ones add no charge. In a periodic System the centre of
@@ -87,11 +87,11 @@ def charges_around(
 
 
 def _nearest(
-    positions: NDArray[np.float64],
+    positions: NDArray[np.floating],
     index: NDArray[np.int64],
-    cell: NDArray[np.float64],
-    centre: NDArray[np.float64],
-) -> NDArray[np.float64]:
+    cell: NDArray[np.floating],
+    centre: NDArray[np.floating],
+) -> NDArray[np.floating]:
     """Positions [M, 3] of whole molecules in their images nearest to a point.
 
     Args:

@@ -61,11 +61,12 @@ def simulation(
 ) -> tuple[app.Simulation, Monitor]:
     topology, positions, system = given
     system = copy.deepcopy(system)
+    platform = openmm.Platform.getPlatformByName(options.pop("platform", "CPU"))
     options = {"environment": True, **options}
     monitor = add_force_delta(system, model, topology, atoms, **options)
     integrator = openmm.LangevinMiddleIntegrator(300, 5, 0.0005)
     integrator.setRandomNumberSeed(1)
-    made = app.Simulation(topology, system, integrator, openmm.Platform.getPlatformByName("CPU"))
+    made = app.Simulation(topology, system, integrator, platform)
     made.context.setPositions(positions)
     made.context.setVelocitiesToTemperature(300, 1)
     return made, monitor
@@ -123,7 +124,7 @@ def test_without_environment_a_frame_says_that_it_is_a_part(box, model, frames, 
 def test_the_run_is_the_same_with_and_without(box, model):
     ends = []
     for environment in (True, False):
-        made, monitor = simulation(box, model, environment=environment)
+        made, monitor = simulation(box, model, environment=environment, platform="Reference")
         frames = Frames()
         before = monitor.evaluations
         run(made, 10, [frames])

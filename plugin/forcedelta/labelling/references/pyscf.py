@@ -199,7 +199,7 @@ class PySCF(ReferenceCode):
             method = qmmm.mm_charge(method, *charges, unit="Angstrom")
         return Calculator_(method=method)
 
-    def _charges(self, molecule: Atoms) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+    def _charges(self, molecule: Atoms) -> tuple[NDArray[np.floating], NDArray[np.floating]] | None:
         """Positions [M, 3] (Å) and charges [M] (e) around a molecule; None for a label in vacuum."""
         environment = Surroundings.usable(molecule).environment
         if not self.embeds or environment is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import ase.io
 import numpy as np
 import pytest
 
@@ -16,9 +17,11 @@ from openmm import app, unit
 from simulations import Frames, loaded
 
 from forcedelta import ForceDeltaError
+from forcedelta.models.files import save_network
 from forcedelta.models.network import DirectForceNetwork
 from forcedelta.openmm import Monitor, add_force_delta, find_monitor, run
-from md_hooks import Recorder, Trajectory
+from md_hooks import FlagStore, Guard, Recorder, Trajectory
+from md_hooks.environment import Environment
 
 MODELLED = [3, 4, 5]
 CHARGES = {"tip3p.xml": {8: -0.834, 1: 0.417}, "tip4pew.xml": {8: 0.0, 1: 0.52422, 0: -1.04844}}
@@ -32,6 +35,16 @@ def model():
         network = DirectForceNetwork([1, 8], 4.0, features=16, channels=4, layers=1)
         network.energy_scale.mul_(0.01)
     return loaded(network.requires_grad_(False).eval(), elements=frozenset({1, 8}), periodic=False)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """Such a network in a file: a model in memory cannot be serialised with its force."""
+    network = DirectForceNetwork([1, 8], 4.0, features=16, channels=4, layers=1)
+    fields = ("name", "training_set", "source", "level_of_theory", "regime", "licence")
+    metadata = {**dict.fromkeys(fields, "tiny"), "periodic": False, "tests": {}}
+    save_network(tmp_path / "water.safetensors", network, metadata)
+    return tmp_path / "water.safetensors"
 
 
 def water(kind: str = "tip3p.xml", **settings: Any) -> tuple[app.Topology, Any, openmm.System]:
@@ -150,18 +163,9 @@ def test_a_system_without_periodicity(model, frames):
     assert not frames[0].environment.cell.any()
 
 
-def test_a_system_read_back_from_xml_keeps_its_environment(box, frames, tmp_path):
-    """Of a model in a file, as one in memory cannot be serialised."""
-    from forcedelta.models.files import save_network
-
-    network = DirectForceNetwork([1, 8], 4.0, features=16, channels=4, layers=1)
-    fields = ("name", "training_set", "source", "level_of_theory", "regime", "licence")
-    metadata = {**dict.fromkeys(fields, "tiny"), "periodic": False, "tests": {}}
-    save_network(tmp_path / "water.safetensors", network, metadata)
+def test_a_system_read_back_from_xml_keeps_its_environment(box, saved, frames):
     topology, positions, system = copy.deepcopy(box)
-    monitor = add_force_delta(
-        system, tmp_path / "water.safetensors", topology, MODELLED, environment=True
-    )
+    monitor = add_force_delta(system, saved, topology, MODELLED, environment=True)
     text = openmm.XmlSerializer.serialize(system)
     token = monitor.token
     del monitor, system
@@ -207,3 +211,42 @@ class TestRefusals:
         made, _ = simulation(box, model, [3, 4])
         with pytest.raises(ForceDeltaError, match="particle 5 belongs to a molecule of which"):
             run(made, 1, [])
+
+
+@pytest.mark.parametrize("interpolate", [False, True])
+def test_mixed_systems_of_openmm_ml(interpolate, box, saved, tmp_path):
+    """From the run to flagged frames, which hold what a reference needs."""
+    openmmml = pytest.importorskip("openmmml", reason="needs openmm-ml")
+    topology, positions, system = box
+    potential = openmmml.MLPotential("forcedelta", model=saved, environment=True)
+    mixed = potential.createMixedSystem(topology, system, MODELLED, interpolate=interpolate)
+    made = app.Simulation(topology, mixed, openmm.VerletIntegrator(0.0005))
+    made.context.setPositions(positions)
+    frames = Frames()
+    run(made, 2, [Guard(flag_above=0.0), frames, FlagStore(tmp_path / "flagged.xyz")])
+    flagged = ase.io.read(tmp_path / "flagged.xyz", ":")
+    assert len(flagged) == 3
+    for atoms, frame in zip(flagged, frames, strict=True):
+        found, expected = Environment.of(atoms), frame.environment
+        assert len(found) == mixed.getNumParticles() - 3
+        np.testing.assert_array_equal(found.positions, expected.positions)
+        np.testing.assert_array_equal(found.charges, expected.charges)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:FutureWarning")
+def test_the_path_of_torchscript(box, model, frames, tmp_path):
+    pytest.importorskip("openmmtorch", reason="needs openmmtorch and torch 2.9")
+    from forcedelta.openmm.export import export
+
+    export(model, tmp_path / "water.pt", dtype="float32")
+    options = {"platform": "Reference"}
+    made, _ = simulation(box, tmp_path / "water.pt", path="torchscript", **options)
+    run(made, 3, [frames])
+    expected = Frames()
+    run(simulation(box, model, **options)[0], 3, [expected])
+    for one, other in zip(frames, expected, strict=True):
+        np.testing.assert_array_equal(one.environment.charges, other.environment.charges)
+        np.testing.assert_allclose(
+            one.environment.positions, other.environment.positions, rtol=0, atol=1e-5
+        )

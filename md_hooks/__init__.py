@@ -19,6 +19,7 @@ from .ase_state import restore
 from .chain import HookChain
 from .drift import Drift, drift_of
 from .drift_guard import DriftGuard
+from .environment import Environment
 from .errors import HookError, RunStoppedError
 from .flags import FlagStore
 from .frame import Frame
@@ -43,6 +44,7 @@ __all__ = [
     "Checkpoint",
     "Drift",
     "DriftGuard",
+    "Environment",
     "FlagStore",
     "Frame",
     "Guard",

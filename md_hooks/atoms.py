@@ -7,6 +7,7 @@ from ase import Atoms, units
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from .electronic_state import ElectronicState
+from .environment import Surroundings
 from .foreign_fields import step_of
 from .frame import Frame
 from .predicted_error import OUTSIDE, PREDICTED
@@ -41,6 +42,7 @@ def bare_atoms(frame: Frame) -> Atoms:
     if np.isfinite(frame.time):
         atoms.info["time"] = frame.time
     ElectronicState(frame.charge, frame.spin, frame.magnetic_moments).put(atoms)
+    Surroundings(len(atoms), frame.system_particles, frame.environment).put(atoms)
     if frame.force_delta is not None:
         atoms.info["force_delta"] = frame.force_delta
     for name in ATTACK:

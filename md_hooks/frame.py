@@ -9,6 +9,7 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
+from .environment import Environment
 from .predicted_error import PREDICTED
 
 FloatArray = NDArray[np.floating]
@@ -49,6 +50,9 @@ class Frame:
         charge: total charge of the structure, e; None if not given.
         spin: multiplicity 2S+1 of the structure; None if not given.
         magnetic_moments: [N] Bohr magnetons, initial values of a reference calculation, or None.
+        system_particles: number of particles of the simulated System of which the frame holds a part
+            (ML/MM); None if it holds all.
+        environment: the other particles of that System, or None.
     """
 
     step: int
@@ -72,6 +76,8 @@ class Frame:
     charge: int | None = None
     spin: int | None = None
     magnetic_moments: FloatArray | None = None
+    system_particles: int | None = None
+    environment: Environment | None = None
 
     @staticmethod
     def scalars(
@@ -99,6 +105,11 @@ class Frame:
         """The predicted error of the direct forces, eV/Å; None if nothing predicts one."""
         value = self.extra.get(PREDICTED[0])
         return None if value is None or value != value else float(value)
+
+    @property
+    def particles(self) -> int:
+        """Number of atoms in the frame and in its environment."""
+        return len(self.numbers) + (0 if self.environment is None else len(self.environment))
 
     @property
     def worst_atom(self) -> int | None:

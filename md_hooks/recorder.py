@@ -38,7 +38,7 @@ WRITE_OUT_SECONDS = 1.0
 MAX_ROWS = 4096
 MAX_FRAMES = 512
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-MAX_FRAME_VALUES = 1_000_000  # atoms x buffered frames: about 130 MB
+MAX_FRAME_VALUES = 1_000_000  # particles x buffered frames: about 130 MB
 
 
 class Recorder(Hook):
@@ -226,7 +226,7 @@ class Recorder(Hook):
             or time.monotonic() - self._written > WRITE_OUT_SECONDS
             or len(self._rows) >= MAX_ROWS
             or len(self._frames) >= MAX_FRAMES
-            or len(self._frames) * len(frame.numbers) >= MAX_FRAME_VALUES
+            or len(self._frames) * frame.particles >= MAX_FRAME_VALUES
         ):
             if self.replay:
                 self._take_checkpoint(frame)

@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from ..environment import Environment
 from ..frame import Frame
 from ..run_id import stored_run_id
 from ..verdict import Action
@@ -22,7 +23,7 @@ from .recorded_legs import Leg, legs_of
 from .remark import Remark
 
 _NAMED = {"step", "time", *(name for name, *_ in layout.SERIES)}
-BLOCK_VALUES = 200_000  # atoms x frames that are read at a time
+BLOCK_VALUES = 200_000  # particles x frames that are read at a time
 
 
 class Trajectory:
@@ -66,6 +67,8 @@ class Trajectory:
         validation.check_steps(self.path, self._frame_steps, "frame")
         species = f"{layout.PARTICLES}/species/value"
         self._n_atoms = file[species].shape[1] if species in file else 0
+        others = f"{layout.ENVIRONMENT}/species/value"
+        self._n_particles = self._n_atoms + (file[others].shape[1] if others in file else 0)
         return self._read_series(file)
 
     def _read_series(self, file: h5py.File) -> int:
@@ -199,7 +202,7 @@ class Trajectory:
         the series.
         """
         indices = range(len(self)) if indices is None else indices
-        size = max(1, BLOCK_VALUES // max(1, self._n_atoms))
+        size = max(1, BLOCK_VALUES // max(1, self._n_particles))
         for start in range(0, len(indices), size):
             yield from open_to_read(
                 self.path, partial(self._read_frames, indices=indices[start : start + size])
@@ -215,7 +218,11 @@ class Trajectory:
                 total += checksum.of_rows(path, rows, layout.fill_value(rows.dtype.kind))
             known = _filled(known, high - low, checksum.UNKNOWN)
             validation.check_checksums(self.path, "frame", low, stored["step"], total, known)
-        named = {path.rsplit("/", 1)[-1]: rows for path, rows in stored.items()}
+        named = {
+            path.rsplit("/", 1)[-1]: rows
+            for path, rows in stored.items()
+            if not path.startswith(layout.ENVIRONMENT)
+        }
         validation.check_values(self.path, "frame", low, named, self._n_atoms)
         masses = file[layout.MASSES][()]
         boundary = file[f"{layout.PARTICLES}/box"].attrs["boundary"]
@@ -296,7 +303,7 @@ def _frame(
         name: value_of(f"{particles}/{name}", per_atom=True)
         for name in ("direct_forces", "conservative_forces", "force_deltas", "magnetic_moments")
     }
-    for name in ("charge", "spin"):
+    for name in ("charge", "spin", "system_particles"):
         told = value_of(f"{observables}/{name}")
         given[name] = None if told is None else int(told)
     own_masses = stored.get(f"{particles}/mass")  # of replays, whose frames may be of
@@ -317,7 +324,25 @@ def _frame(
         temperature=None if temperature is None else float(temperature),
         force_delta=None if u is None else float(u),
         stress=value_of(f"{observables}/stress"),
+        environment=_environment(stored, row),
         **given,
+    )
+
+
+def _environment(stored: dict[str, NDArray[Any]], row: int) -> Environment | None:
+    root = layout.ENVIRONMENT
+    if f"{root}/species" not in stored:
+        return None
+    species = stored[f"{root}/species"][row].astype(int)
+    particles = slice(0, int((species >= 0).sum()))
+    if not particles.stop:
+        return None
+    return Environment(
+        species[particles],
+        stored[f"{root}/position"][row][particles],
+        stored[f"{root}/charge"][row][particles].astype("f8"),
+        stored[f"{root}/molecule"][row][particles].astype(int),
+        stored[f"{root}/cell"][row],
     )
 
 

@@ -11,6 +11,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from ..atoms import bare_atoms
 from ..electronic_state import INITIAL_MOMENTS
+from ..environment import Surroundings
 from ..extxyz import frame_text
 from ..flags import HASH_PREFIX
 from ..frame import Frame
@@ -38,7 +39,8 @@ def candidate(
     Returns:
         atoms without momenta and calculator, with ``info`` (step, time in fs, force_delta in
         eV/Å, model_energy in eV, path and move of an attack, source, run_id, model, weights_hash,
-        level_of_theory of the model, charge in e, spin 2S+1) and arrays (direct_forces,
+        level_of_theory of the model, charge in e, spin 2S+1, and of a part of a System
+        `md_hooks.environment`) and arrays (direct_forces,
         conservative_forces, force_deltas in eV/Å, initial magnetic moments), as far as they are
         known.
     """
@@ -66,6 +68,8 @@ def labelled(atoms: Atoms, label: Label, reference: str) -> Atoms:
 
     ``info["epsilon"]`` (eV/Å) is the true error of the direct forces,
     ``eps = sqrt( 1/(3N) sum_i |F_direct,i - F_reference,i|^2 )``                (eq. 2)
+
+    ``info["labelled_in"]`` of a part of a System says whether its label is one in the field of the rest.
     """
     result = Atoms(atoms.symbols, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
     if atoms.has("masses"):
@@ -73,6 +77,10 @@ def labelled(atoms: Atoms, label: Label, reference: str) -> Atoms:
     for name in PROVENANCE:
         if name in atoms.info:
             result.info[name] = atoms.info[name]
+    around = Surroundings.usable(atoms)
+    around.put(result)
+    if around.others is not None:
+        result.info["labelled_in"] = _field_of(label, around.others)
     if atoms.has(INITIAL_MOMENTS):
         result.set_initial_magnetic_moments(atoms.get_initial_magnetic_moments())
     for name in PREDICTIONS:
@@ -89,6 +97,12 @@ def labelled(atoms: Atoms, label: Label, reference: str) -> Atoms:
         results["stress"] = label.stress
     result.calc = SinglePointCalculator(result, **results)
     return result
+
+
+def _field_of(label: Label, others: int) -> str:
+    if label.point_charges:
+        return f"the field of {label.point_charges} point charges of its System"
+    return f"vacuum, without the {others} other particles of its System"
 
 
 def write_all(path: str | Path, frames: Iterable[Atoms]) -> None:

@@ -93,10 +93,10 @@ class Auditing:
         several = len(pending) > 1 and (self.workers > 1 or self.executor is not None)
         if several and isinstance(model, str | Path):
             try:
-                self._audit([file.path for file in pending], model, folder)
+                failed = self._audit([file.path for file in pending], model, folder)
             except (ForceDeltaError, HookError) as error:
-                return name, [f"model '{loaded.name}': {error}"]
-            return name, []
+                failed = [str(error)]
+            return name, [f"model '{loaded.name}': {problem}" for problem in failed]
         problems = []
         for file in pending:
             try:
@@ -105,7 +105,8 @@ class Auditing:
                 problems.append(f"model '{loaded.name}': {error}")
         return name, problems
 
-    def _audit(self, paths: list[Path], model: str | Path | LoadedModel, out: Path) -> None:
+    def _audit(self, paths: list[Path], model: str | Path | LoadedModel, out: Path) -> list[str]:
+        """The files of several that cannot be audited, with the reason."""
         several: dict[str, Any] = {}
         if len(paths) > 1:
             several = {"executor": self.executor, "workers": self.workers}
@@ -118,6 +119,7 @@ class Auditing:
         if any(result.reason == "interrupted" for result in results):
             _log.info("interrupted: the same command continues the audits in %s", self.folder)
             raise KeyboardInterrupt
+        return [f"{result.trajectory}: {result.problem}" for result in results if result.failed]
 
     def _done(self, out: Path, file: StructureFile, model: LoadedModel) -> bool:
         """Whether a finished audit of the same structures by the same model is there."""

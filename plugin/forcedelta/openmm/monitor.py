@@ -51,6 +51,8 @@ class Monitor(ABC):
         force: the OpenMM force that was added.
         electronic_state: charge, multiplicity and magnetic moments of the model's atoms, as stored
             in the frames of a run.
+        system_numbers: atomic numbers of all particles of the System, if the frames of a run also hold
+            those that the model does not see; None: they do not.
     """
 
     inner = 1
@@ -77,6 +79,7 @@ class Monitor(ABC):
         self.token = uuid.uuid4().hex[:12] if token is None else token
         self.force: openmm.Force | None = None
         self.electronic_state = ElectronicState()
+        self.system_numbers: NDArray[np.int64] | None = None
         _monitors[self.token] = self
 
     @property
@@ -295,7 +298,7 @@ class PythonMonitor(Monitor):
                 "or from its file"
             )
         settings = {name: getattr(self, name) for name in self._SETTINGS}
-        state = {"electronic_state": self.electronic_state}
+        state = {name: getattr(self, name) for name in ("electronic_state", "system_numbers")}
         return _restore, (self.token, *self._rebuild, settings, type(self)), state
 
 

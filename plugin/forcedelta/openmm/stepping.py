@@ -19,6 +19,7 @@ from md_hooks.versions import versions_of
 
 from ..errors import ForceDeltaError
 from ..monitoring import evaluate_adaptively
+from .environment import SystemAround
 from .evaluator import Measurement
 from .monitor import Monitor
 from .state import capture
@@ -71,6 +72,7 @@ class Frames:
         self._numbers = _sealed(monitor.numbers)
         self._pbc = _sealed(np.full(3, monitor.periodic))
         self._electronic_state = monitor.electronic_state.frame_fields()
+        self._around = SystemAround(self.context, monitor)
         integrator = simulation.integrator
         settings = {
             "engine": "openmm",
@@ -81,6 +83,7 @@ class Frames:
             "every": monitor.every,
             "inner": monitor.inner,
             "velocity_offset": self._velocities.offset,
+            **self._around.settings,
         }
         self.session.open(
             replace(
@@ -193,6 +196,7 @@ class Frames:
             if due and measured.force_delta is None
             else "",
             **self._electronic_state,
+            **self._around().frame_fields(),
         )
 
     def _scalars(

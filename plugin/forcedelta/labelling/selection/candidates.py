@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from forcedelta.errors import ForceDeltaError
 from md_hooks import Trajectory
 from md_hooks.electronic_state import INITIAL_MOMENTS, ElectronicState
+from md_hooks.environment import Surroundings
 from md_hooks.errors import HookError
 from md_hooks.foreign_fields import has_numbers, number, number_or_none, step_of, text_of
 from md_hooks.predicted_error import OUTSIDE, PREDICTED
@@ -202,6 +203,7 @@ def _drop_unusable(atoms: Atoms) -> None:
         shape = (len(atoms),) if name in ("force_deltas", "masses") else (len(atoms), 3)
         if not has_numbers(atoms.arrays[name], *shape):
             del atoms.arrays[name]
+    Surroundings.usable(atoms).put(atoms)
 
 
 def _structures(path: Path, frames: list[Atoms]) -> Candidates:

@@ -34,7 +34,6 @@ extensions = [
     "mathml",
 ]
 exclude_patterns = ["_build", "_ext", "gallery/*.ipynb", "gallery/*.py", "gallery/**/*.md5"]
-suppress_warnings = ["toc.empty_glob"]  # folders whose pages are still to come
 html_theme = "furo"
 html_title = "forcedelta"
 html_static_path = ["_static"]

@@ -28,9 +28,9 @@ extensions = [
     "sphinx.ext.autosummary",
     "sphinx.ext.intersphinx",
     "sphinx.ext.napoleon",
-    "sphinx_click",
     "sphinx_copybutton",
     "sphinx_gallery.gen_gallery",
+    "generated",
     "mathml",
 ]
 exclude_patterns = ["_build", "_ext", "gallery/*.ipynb", "gallery/*.py", "gallery/**/*.md5"]
@@ -86,8 +86,13 @@ sphinx_gallery_conf = {
 }
 
 autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented"
 autodoc_member_order = "bysource"
+autodoc_inherit_docstrings = False
+default_role = "py:obj"
+smartquotes = False  # they would turn the two hyphens of an option into a dash
 napoleon_numpy_docstring = False
+napoleon_use_ivar = True
 
 
 def local_links(app: Sphinx, path: Path, docname: str, content: list[str]) -> None:

@@ -2,9 +2,10 @@
 
 A comment before a block, invisible on the page, changes what is done with it::
 
-    <!-- skip: next "needs a GPU" -->   it is not run, for the stated reason
-    <!-- exit status: 3 -->             its last command ends with this status, not with 0
-    <!-- ci: NAME -->                   .ci/run runs it, in an environment of its own
+    <!-- skip: next "needs a GPU" -->                     it is not run, for the stated reason
+    <!-- skip: next if(missing("pyscf"), "PySCF") -->     the same where a library is missing
+    <!-- exit status: 3 -->                               its last command ends with this, not with 0
+    <!-- ci: NAME -->                                     .ci/run runs it, in an environment of its own
 
 The folder holds a copy of ``examples``. In ``console`` blocks, the lines after a command are its output: it is
 compared without its numbers, and ``...`` stands for any text.
@@ -13,6 +14,7 @@ compared without its numbers, and ``...`` stands for any text.
 from __future__ import annotations
 
 import doctest
+import importlib.util
 import os
 import re
 import shutil
@@ -86,6 +88,10 @@ def without_numbers(text: str) -> str:
     return re.sub(r"[+-]?\d+(\.\d+)?(e[+-]?\d+)?", "0", text)
 
 
+def missing(library: str) -> bool:
+    return importlib.util.find_spec(library) is None
+
+
 def parser() -> Sybil:
     return Sybil(
         parsers=[
@@ -102,6 +108,7 @@ def parser() -> Sybil:
 def test_the_code_of_a_page_runs(page: str, here: Path) -> None:
     shutil.copytree(ROOT / "examples", here / "examples")
     document = parser().parse(DOCS / page)
+    document.namespace["missing"] = missing
     for example in document.examples():
         try:
             example.evaluate()
@@ -115,4 +122,4 @@ def test_the_blocks_of_a_page_have_a_known_language(page: str) -> None:
     languages = re.findall(r"^ *(?:`{3,}|:{3,})(\S*).*\n(?:.*\n)*?^ *(?:`{3,}|:{3,})$", text, re.M)
     assert {name for name in languages if not name.startswith("{")} <= RUN | SHOWN
     for reason in re.findall(r"<!--+ skip: (.+?) -->", text):
-        assert re.fullmatch(r'(next|start) "\S.+"|end', reason), f"{reason} without a reason"
+        assert re.fullmatch(r'(next|start) (if\(.+, )?"\S.+"\)?|end', reason), f"{reason} without a reason"

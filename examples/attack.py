@@ -1,4 +1,10 @@
-"""Attack `acac-direct`, and ask another model about the structures that were found."""
+"""
+Attack a model
+==============
+
+``attack`` looks for low-energy structures at which ``acac-direct`` disagrees with itself; ``acac``, whose gradient was
+trained, is then asked about the same structures.
+"""
 
 from pathlib import Path
 

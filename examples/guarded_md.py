@@ -1,4 +1,9 @@
-"""Langevin dynamics at 300 K, guarded by a threshold that its first 500 steps determine."""
+"""
+Guarded molecular dynamics in ASE
+=================================
+
+Langevin dynamics at 300 K, guarded by a threshold that its first 500 steps determine.
+"""
 
 from pathlib import Path
 

@@ -1,4 +1,9 @@
-"""Silicon at 300 K and 1 bar in OpenMM with a Monte Carlo barostat, guarded by the Force Delta."""
+"""
+Constant pressure in OpenMM
+===========================
+
+Silicon at 300 K and 1 bar in OpenMM with a Monte Carlo barostat, guarded by the Force Delta.
+"""
 
 import openmm
 from ase.build import bulk

@@ -1,4 +1,9 @@
-"""Langevin dynamics of a molecule in OpenMM, guarded by the Force Delta."""
+"""
+Guarded molecular dynamics in OpenMM
+====================================
+
+Langevin dynamics of a molecule in OpenMM, guarded by the Force Delta.
+"""
 
 from pathlib import Path
 

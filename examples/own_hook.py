@@ -1,4 +1,9 @@
-"""A hook of your own: stop when the hydrogen of the enol leaves its oxygen, whatever U says."""
+"""
+A hook of your own
+==================
+
+It stops the run when the hydrogen of the enol leaves its oxygen, whatever U says.
+"""
 
 from pathlib import Path
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-PACKAGES = Path(__file__).parents[1] / "examples" / "packages"
+ROOT = Path(__file__).parents[1]
+PACKAGES = ROOT / "examples" / "packages"
 
 # their build system, which pip must not fetch
 pytest.importorskip("setuptools", minversion="77")

@@ -1,7 +1,6 @@
 """A hook and a reference method in packages of their own, installed by pip, used from the command line."""
 
 import sys
-from importlib.metadata import version
 from pathlib import Path
 
 import ase.io
@@ -108,13 +107,6 @@ def test_the_reference_method_labels_frames(environment: dict[str, str], recorde
         assert atoms.info["epsilon"] == pytest.approx(np.sqrt((difference**2).mean()), rel=1e-5)
 
 
-def test_a_setting_that_the_reference_method_lacks(
-    environment: dict[str, str], recorded: Path
-) -> None:
-    output = recalc(environment, recorded, "--set", "stifness=25", "--select", "2", status=5)
-    assert "unexpected keyword argument 'stifness'" in output
-
-
 def test_a_charge_is_refused_in_one_line(environment: dict[str, str], recorded: Path) -> None:
     output = recalc(environment, recorded, "--charge", "1", "--spin", "2", status=2)
     assert output.startswith("error: example_springs:Springs takes no charge from a frame")
@@ -131,10 +123,3 @@ def test_forces_of_the_reference_method_are_the_gradient(
     atoms.calc = Springs(stiffness=25.0)
     expected = calculate_numerical_forces(atoms, eps=1e-5)
     np.testing.assert_allclose(atoms.get_forces(), expected, atol=1e-6)
-
-
-def test_versions_of_the_packages(
-    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]
-) -> None:
-    monkeypatch.syspath_prepend(environment["PYTHONPATH"].split(":")[0])
-    assert version("example-distance") == version("example-springs") == "0.1.0"

@@ -41,8 +41,8 @@ def calibrate_error(
     1.13
 
     Args:
-        files, model, forces_key, energy_key, architecture, trust, compile, overwrite, device, dtype,
-            threads: see `forcedelta.calibrate`.
+        files, model, forces_key, energy_key, overwrite: see `forcedelta.calibrate`.
+        architecture, trust, compile, device, dtype, threads: likewise.
         out: JSON file to write, for ``calibration`` of runs and audits.
 
     Raises:

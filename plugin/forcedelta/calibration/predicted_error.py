@@ -145,7 +145,7 @@ class PredictedError:
             terms of the fit.
         atoms: by element.
         guarantee: coverage and its assumptions, as a sentence.
-        quality: of left-out labels: ``factor`` exp(mean |log predicted - log true|), ``spearman``,
+        quality: of left-out labels: ``factor``, ``exp(mean |log predicted - log true|)``, ``spearman``,
             ``labels``, and ``best_single``, the name and the factor of the best single signal.
     """
 

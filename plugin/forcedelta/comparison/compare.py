@@ -55,7 +55,7 @@ def compare(
     again. Then all audits of these files in ``out`` are joined, also those of models that were audited
     there before: models whose libraries exclude each other are evaluated by calls in environments of
     their own. The errors are those of the direct forces against the forces in the files,
-    eps = sqrt(1/(3N) sum_i |F_nc,i - F_ref,i|^2) in eV/Å.
+    ``eps = sqrt(1/(3N) sum_i |F_nc,i - F_ref,i|^2)`` in eV/Å.
 
     >>> found = compare("labelled.xyz", ["acac", "acac-direct"], "comparison")
     >>> found.models[0].name, found.models[0].ranking["force_delta"]["spearman"]

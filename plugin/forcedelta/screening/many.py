@@ -81,8 +81,8 @@ def screen(
         model: a name, the path of a file, or a model in memory (in this process only).
         out: the table to write, CSV; its record is beside it, ``screen.rows.jsonl``.
         rattle: Å; 0: U of the structures as given.
-        rattles, seed, charge, spin, architecture, trust, compile, device, dtype, threads, type_map,
-            no_pbc: see `forcedelta.screening.settings.ScreenSettings`.
+        rattles, seed, type_map, no_pbc: see `forcedelta.screening.settings.ScreenSettings`.
+        charge, spin, architecture, trust, compile, device, dtype, threads: likewise.
         stop_above, flag_above: thresholds on U in eV/Å, a `Calibration` or its file, or None. Above either
             the verdict is "doubt", else "trust"; without a threshold there is none.
         report: HTML file to write, its picture beside it.

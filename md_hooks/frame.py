@@ -33,7 +33,7 @@ class Frame:
         masses: [N] amu.
         cell: [3, 3] Å, rows are the vectors; zeros without a cell.
         pbc: (3,) bool.
-        energy: eV.
+        energy: eV; NaN where it was not computed.
         forces: [N, 3] eV/Å, those that drive the run, before constraints.
         temperature: K; None if the velocities are unknown.
         force_delta: U, eV/Å.
@@ -49,6 +49,8 @@ class Frame:
         charge: total charge of the structure, e; None if not given.
         spin: multiplicity 2S+1 of the structure; None if not given.
         magnetic_moments: [N] Bohr magnetons, initial values of a reference calculation, or None.
+        energy_known: whether the energy was computed. Between two exact evaluations of a model whose
+            energy takes a forward pass of its own, it is not.
     """
 
     step: int
@@ -72,6 +74,7 @@ class Frame:
     charge: int | None = None
     spin: int | None = None
     magnetic_moments: FloatArray | None = None
+    energy_known: bool = True
 
     @staticmethod
     def scalars(

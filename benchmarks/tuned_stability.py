@@ -20,16 +20,23 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import ase.io
 import numpy as np
-from ase import Atoms
+import torch
+from ase import Atoms, units
+from numpy.typing import NDArray
 from scipy.stats import binomtest, wilcoxon
 
 from forcedelta import attack, guarded_run, load_model, tune
+from forcedelta.evaluation import Evaluator
 from forcedelta.tuning.frames import read_usable
-from md_hooks import Action, Frame, Trajectory, Verdict
+from md_hooks import Trajectory
+
+Array = NDArray[np.float64]
 
 MODEL = "acac-direct"
 OWN_TEMPERATURE, OWN_STEPS, OWN_EVERY = 450.0, 8000, 20
@@ -40,46 +47,105 @@ STRETCHED, ALONE = (
     1.7,
 )  # of a bond between heavy atoms; Å from a hydrogen to the next heavy atom
 HOT = 3.0  # times the temperature of the thermostat
-TIMESTEP = 0.5  # fs
+TIMESTEP, FRICTION_TIME = 0.5, 100.0  # fs
 
 
 class Intact:
-    """A hook that stops when the molecule breaks."""
+    """Whether molecules are whole.
+
+    Args:
+        start: the intact molecule.
+        temperature: of the thermostat, K.
+    """
 
     def __init__(self, start: Atoms, temperature: float) -> None:
-        self.heavy, self.light = (
-            np.flatnonzero(start.numbers > 1),
-            np.flatnonzero(start.numbers == 1),
-        )
+        self.heavy = np.flatnonzero(start.numbers > 1)
+        self.light = np.flatnonzero(start.numbers == 1)
         distances = start.get_all_distances()
-        self.bonds = [
-            (i, j, distances[i, j])
-            for i in self.heavy
-            for j in self.heavy
-            if i < j and distances[i, j] < 1.75
-        ]
+        self.first, self.second = np.array(
+            [(i, j) for i in self.heavy for j in self.heavy if i < j and distances[i, j] < 1.75]
+        ).T
+        self.longest = STRETCHED * distances[self.first, self.second]
         self.hottest = HOT * temperature
 
-    def __call__(self, frame: Frame) -> Verdict | None:
-        fault = self.fault(frame)
-        return None if fault is None else Verdict(Action.STOP, fault)
-
-    def fault(self, frame: Frame) -> str | None:
-        """What is wrong with a frame."""
-        positions = frame.positions
-        if not (np.isfinite(positions).all() and np.isfinite(frame.temperature)):
+    def fault(self, positions: Array, temperature: float) -> str | None:
+        """What is wrong with a molecule, positions [N, 3] in Å."""
+        if not (np.isfinite(positions).all() and np.isfinite(temperature)):
             return "not finite"
-        if frame.temperature > self.hottest:
-            return f"{frame.temperature:.0f} K"
-        for i, j, length in self.bonds:
-            found = np.linalg.norm(positions[i] - positions[j])
-            if found > STRETCHED * length:
-                return f"bond {i}-{j} {found:.2f} Å"
+        if temperature > self.hottest:
+            return f"{temperature:.0f} K"
+        bonds = np.linalg.norm(positions[self.first] - positions[self.second], axis=1)
+        if (bonds > self.longest).any():
+            k = int(np.argmax(bonds / self.longest))
+            return f"bond {self.first[k]}-{self.second[k]} {bonds[k]:.2f} Å"
         apart = positions[self.light, None] - positions[self.heavy]
         nearest = np.linalg.norm(apart, axis=2).min(axis=1)
         if nearest.max() > ALONE:
             return f"H{self.light[nearest.argmax()]} {nearest.max():.2f} Å away"
         return None
+
+
+class Molecule:
+    """One run: Langevin dynamics in the BAOAB splitting (Leimkuhler and Matthews, 2013)."""
+
+    def __init__(self, start: Atoms, temperature: float, seed: int) -> None:
+        self.rng = np.random.default_rng(seed)
+        self.atoms = start.copy()
+        self.masses = self.atoms.get_masses()[:, None]
+        self.thermal = np.sqrt(units.kB * temperature / self.masses)
+        self.velocities = self.thermal * self.rng.normal(size=self.atoms.positions.shape)
+        self.dt = TIMESTEP * units.fs
+        self.memory = np.exp(-TIMESTEP / FRICTION_TIME)
+
+    @property
+    def temperature(self) -> float:
+        """Kinetic temperature, K."""
+        return float((self.masses * self.velocities**2).mean() / units.kB)
+
+    def begin(self, forces: Array) -> None:
+        """First part of a step, up to the new positions; forces [N, 3] eV/Å at the old ones."""
+        self.velocities += 0.5 * self.dt * forces / self.masses
+        self.atoms.positions += 0.5 * self.dt * self.velocities
+        noise = np.sqrt(1 - self.memory**2) * self.thermal * self.rng.normal(size=forces.shape)
+        self.velocities = self.memory * self.velocities + noise
+        self.atoms.positions += 0.5 * self.dt * self.velocities
+
+    def end(self, forces: Array) -> None:
+        """Second part of a step; forces at the new positions."""
+        self.velocities += 0.5 * self.dt * forces / self.masses
+
+
+def simulate(
+    model: str | Path, start: Atoms, temperature: float, seeds: Sequence[int], steps: int
+) -> dict[int, tuple[int, str]]:
+    """Step at which the molecule of each seed broke and how, or the last step and "".
+
+    All molecules are one batch of the model, from which the broken ones are dropped.
+    """
+    evaluator = Evaluator(load_model(model), torch.float32)
+    intact = Intact(start, temperature)
+
+    def forces(going: dict[int, Molecule]) -> dict[int, Array]:
+        graph = evaluator.graph_of([molecule.atoms for molecule in going.values()])
+        found = evaluator.forward(graph, energy=False)
+        return {seed: one.direct_forces for seed, one in zip(going, found, strict=True)}
+
+    going = {seed: Molecule(start, temperature, seed) for seed in seeds}
+    ended: dict[int, tuple[int, str]] = {}
+    present = forces(going)
+    for step in range(1, steps + 1):
+        for seed, molecule in list(going.items()):
+            molecule.begin(present[seed])
+            fault = intact.fault(molecule.atoms.positions, molecule.temperature)
+            if fault is not None:
+                ended[seed] = (step, fault)
+                del going[seed]
+        if not going:
+            break
+        present = forces(going)
+        for seed, molecule in going.items():
+            molecule.end(present[seed])
+    return ended | {seed: (steps, "") for seed in going}
 
 
 def evenly(frames: list[Atoms], count: int) -> list[Atoms]:
@@ -131,27 +197,21 @@ def training_files(start: Path, keep: Path, count: int) -> dict[str, Path]:
 
 
 def lifetimes(
-    model: str | Path, name: str, start: Path, given: argparse.Namespace
+    model: str | Path, name: str, given: argparse.Namespace
 ) -> tuple[list[float], list[str]]:
     """Time in ps of each seed until the molecule broke, or of the whole run, and why it ended."""
-    known = given.keep / f"runs-{name}-{given.temperature:g}K.json"
-    done: dict[str, list[object]] = json.loads(known.read_text()) if known.exists() else {}
     steps = round(1e3 * given.picoseconds / TIMESTEP)
-    times, reasons = [], []
-    for seed in range(1, given.seeds + 1):
-        key = f"{seed}, {steps} steps"
-        if key not in done:
-            result = guarded_run(
-                start, model, steps, out=given.keep / "run.h5", overwrite=True, every=100, record_every=100,
-                temperature=given.temperature, timestep=TIMESTEP, seed=seed,
-                hooks=[Intact(ase.io.read(start), given.temperature)],
-            )  # fmt: skip
-            reason = "" if result.reason == "finished" else result.run.message
-            done[key] = [result.run.step * TIMESTEP / 1e3, reason]
-            known.write_text(json.dumps(done))
-        times.append(float(done[key][0]))  # type: ignore[arg-type]
-        reasons.append(str(done[key][1]))
-    return times, reasons
+    known = given.keep / f"runs-{name}-{given.temperature:g}K-{steps}.json"
+    done: dict[str, list[Any]] = json.loads(known.read_text()) if known.exists() else {}
+    seeds = range(1, given.seeds + 1)
+    missing = [seed for seed in seeds if str(seed) not in done]
+    if missing:
+        start = ase.io.read(given.start)
+        found = simulate(model, start, given.temperature, missing, steps)
+        done |= {str(seed): list(end) for seed, end in found.items()}
+        known.write_text(json.dumps(done))
+    ends = [done[str(seed)] for seed in seeds]
+    return [step * TIMESTEP / 1e3 for step, _ in ends], [reason for _, reason in ends]
 
 
 def compared(times: list[float], reference: list[float]) -> str:
@@ -199,7 +259,7 @@ def main() -> None:
             )
     times = {}
     for name, model in models.items():
-        times[name], reasons = lifetimes(model, name.replace(" ", "-"), given.start, given)
+        times[name], reasons = lifetimes(model, name.replace(" ", "-"), given)
         ends = ", ".join(
             f"{t:.2f}" + (f" ({reason})" if reason else "")
             for t, reason in zip(times[name], reasons, strict=True)

@@ -232,8 +232,8 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=300, help="structures of each kind")
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--temperature", type=float, default=600.0, help="K")
-    parser.add_argument("--picoseconds", type=float, default=4.0, help="of each run")
+    parser.add_argument("--temperature", type=float, default=700.0, help="K")
+    parser.add_argument("--picoseconds", type=float, default=3.0, help="of each run")
     parser.add_argument(
         "--start", type=Path, default=Path(__file__).parents[1] / "examples" / "acetylacetone.xyz"
     )

@@ -189,6 +189,9 @@ class Attachment:
         calc = atoms.calc
         results: Mapping[str, Any] = getattr(calc, "results", {})
         energy, forces = results.get("energy"), results.get("forces")
+        energy_known = bool(getattr(calc, "energy_due", True))
+        if not energy_known:
+            energy = math.nan
         if energy is None or forces is None:
             raise HookError(
                 "the calculator kept no energy and forces of this step: use one that stores them "
@@ -232,6 +235,7 @@ class Attachment:
             cell=_own(computed_at.cell.array),
             pbc=_own(computed_at.pbc),
             energy=float(energy),
+            energy_known=energy_known,
             forces=_own(forces),
             temperature=temperature,
             force_delta=None if u is None else float(u),

@@ -19,7 +19,9 @@ ATTACK = ("path", "move")
 def to_atoms(frame: Frame, model: str | None = None) -> Atoms:
     """A frame as ASE atoms, with the model's predictions as single-point results."""
     atoms = bare_atoms(frame)
-    results = {"energy": frame.energy, "forces": frame.forces}
+    results = {"forces": frame.forces}
+    if frame.energy_known:
+        results["energy"] = frame.energy
     if frame.stress is not None:
         results["stress"] = frame.stress
     if frame.temperature is not None:

@@ -111,7 +111,8 @@ class FlagStore(Hook):
         if verdict.action != Action.FLAG:
             return
         atoms = bare_atoms(frame)
-        atoms.info["model_energy"] = frame.energy
+        if frame.energy_known:
+            atoms.info["model_energy"] = frame.energy
         atoms.info.update(self._provenance)
         if verdict.reason:
             atoms.info["reason"] = verdict.reason

@@ -34,7 +34,7 @@ class Frame:
         masses: [N] amu.
         cell: [3, 3] Å, rows are the vectors; zeros without a cell.
         pbc: (3,) bool.
-        energy: eV.
+        energy: eV; NaN where it was not computed.
         forces: [N, 3] eV/Å, those that drive the run, before constraints.
         temperature: K; None if the velocities are unknown.
         force_delta: U, eV/Å.
@@ -53,6 +53,8 @@ class Frame:
         system_particles: number of particles of the simulated System of which the frame holds a part
             (ML/MM); None if it holds all.
         environment: the other particles of that System, or None.
+        energy_known: whether the energy was computed. Between two exact evaluations of a model whose
+            energy takes a forward pass of its own, it is not.
     """
 
     step: int
@@ -78,6 +80,7 @@ class Frame:
     magnetic_moments: FloatArray | None = None
     system_particles: int | None = None
     environment: Environment | None = None
+    energy_known: bool = True
 
     @staticmethod
     def scalars(

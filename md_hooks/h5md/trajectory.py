@@ -310,6 +310,7 @@ def _frame(
     own_pbc = stored.get(f"{observables}/pbc")  # different systems
     temperature = value_of(f"{observables}/temperature")
     u = value_of(f"{observables}/force_delta")
+    energy = float(stored[f"{observables}/potential_energy"][row])
     return Frame(
         step=int(stored["step"][row]),
         time=float(stored["time"][row]),
@@ -319,7 +320,8 @@ def _frame(
         masses=masses if own_masses is None else own_masses[row][atoms],
         cell=stored[f"{particles}/box/edges"][row],
         pbc=pbc if own_pbc is None else own_pbc[row].astype(bool),
-        energy=float(stored[f"{observables}/potential_energy"][row]),
+        energy=energy,
+        energy_known=u is not None or not np.isnan(energy),
         forces=stored[f"{particles}/force"][row][atoms].astype("f8") / layout.KJ_PER_MOL,
         temperature=None if temperature is None else float(temperature),
         force_delta=None if u is None else float(u),

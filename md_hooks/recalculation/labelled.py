@@ -46,7 +46,8 @@ def candidate(
     """
     atoms = bare_atoms(frame)
     atoms.arrays.pop("momenta", None)  # audits of files without velocities have none
-    atoms.info["model_energy"] = frame.energy
+    if frame.energy_known:
+        atoms.info["model_energy"] = frame.energy
     if source is not None:
         atoms.info["source"] = source
     if run_id:

@@ -60,6 +60,8 @@ class ForceDeltaCalculator(Calculator):
     forces. In molecular dynamics each step is one evaluation, and the exact ones are steps 0, k,
     2k, ... (see `count_from` for runs that do not start at 0). Requesting a property that was not
     computed raises an error instead of computing it. There is no stress with ``every`` above 1.
+    Where the energy takes a forward pass of its own (models of ``forcedelta tune --reach energy``), these
+    evaluations also lack the energy; requesting it computes it.
 
     With ``every="adaptive"`` the work along the path decides which evaluations are exact
     (`forcedelta.sentinel.Sentinel`); the others are forward passes, as above. ``results`` then also
@@ -83,6 +85,7 @@ class ForceDeltaCalculator(Calculator):
         model_info: name, weights_hash, library, versions and settings, for files.
         problem: the reason why the results are NaN; None if they are not.
         force_delta_due: whether the last evaluation was exact.
+        energy_due: whether it was to give the energy.
         sentinel: the `Sentinel`, which takes part in runs with hooks; None without ``every="adaptive"``.
     """
 
@@ -141,6 +144,7 @@ class ForceDeltaCalculator(Calculator):
         self.inner = int(inner)
         self.problem: str | None = None
         self.force_delta_due = False
+        self.energy_due = True
         self.model_info: dict[str, Any] = model_info(
             self.model, {"ase": ase.__version__},
             forces=forces, every=self.every, inner=self.inner, device=str(where), dtype=dtype,
@@ -227,12 +231,14 @@ class ForceDeltaCalculator(Calculator):
         if new:
             self._take_system(atoms)
         graph = self._graph(atoms, new)
+        energy = self.sentinel is not None or not {"energy", "free_energy"}.isdisjoint(properties)
 
         def evaluate(exact: bool) -> Evaluation:
             if graph is None:
                 return not_finite(len(atoms), exact, stress)
-            evaluator = self._evaluator
-            return (evaluator.evaluate(graph, stress) if exact else evaluator.forward(graph))[0]
+            if exact:
+                return self._evaluator.evaluate(graph, stress)[0]
+            return self._evaluator.forward(graph, energy)[0]
 
         if self.sentinel is None or again:
             found = evaluate(exact)
@@ -241,8 +247,10 @@ class ForceDeltaCalculator(Calculator):
                 self.sentinel, evaluate, atoms.positions, atoms.cell.array, atoms.pbc
             )
         self.force_delta_due = found.exact
+        self.energy_due = found.energy_known
         self.results = self._results(found)
-        self._count += 1
+        if not again:  # the steps are counted, not the requests
+            self._count += 1
 
     def _graph(self, atoms: Atoms, new: bool) -> Graph | None:
         """The model's arguments; None, with the `problem`, where a run has exploded."""
@@ -264,9 +272,10 @@ class ForceDeltaCalculator(Calculator):
         conservative = self.forces == "conservative"
         driving = found.conservative_forces if conservative else found.direct_forces
         assert driving is not None
+        energy = found.energy if found.energy_known else None
         results = {
-            "energy": found.energy,
-            "free_energy": found.energy,
+            "energy": energy,
+            "free_energy": energy,
             "direct_forces": found.direct_forces,
             "conservative_forces": found.conservative_forces,
             "force_deltas": found.force_deltas,

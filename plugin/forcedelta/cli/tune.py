@@ -42,7 +42,7 @@ def tune(
         typer.Argument(
             metavar="FRAMES",
             help="Trajectories without labels: files of 'forcedelta run' or 'audit', or structure files "
-            "that ASE reads.",
+            "that ASE reads. With --make-frames structures, whose frames the model makes itself.",
         ),
     ],
     reach: Annotated[
@@ -54,6 +54,25 @@ def tune(
             rich_help_panel=_TRAINING,
         ),
     ] = "energy",
+    make_frames: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Let the model run from the given structures with its direct forces, and tune on N frames of "
+            "each run. They are kept beside --out.",
+            rich_help_panel=_TRAINING,
+            show_default=False,
+        ),
+    ] = None,
+    temperature: Annotated[
+        list[float] | None,
+        typer.Option(
+            metavar="K",
+            help="Temperature of these runs; repeatable.",
+            rich_help_panel=_TRAINING,
+            show_default="300 and 450",
+        ),
+    ] = None,
     every: Annotated[
         int, typer.Option(metavar="N", help="Use every Nth frame.", rich_help_panel=_TRAINING)
     ] = 1,
@@ -126,7 +145,8 @@ def tune(
 
     treatment = mode(restart, overwrite)
     result = tuned(
-        model, frames, reach, out, judge_on=judge or [], every=every, epochs=epochs,
+        model, frames, reach, out, judge_on=judge or [], make_frames=make_frames,
+        temperatures=temperature, every=every, epochs=epochs,
         batch_size=batch_size, learning_rate=learning_rate, seed=seed,
         mode=treatment, charge=charge, spin=spin, architecture=architecture, trust=trust,
         device=device, dtype=dtype, threads=threads, report=_progress,
@@ -159,6 +179,13 @@ def _shown(result: TuningResult) -> list[str]:
     if result.overfit:
         lines.append(
             "overfit: the held-out frames gained much less than the training frames; add frames"
+        )
+    for one in result.worse:
+        where = "displaced frames" if one["frames"] == "displaced" else one["frames"]
+        measure = "U" if one["measure"] == "force_delta" else "the error of F_c"
+        lines.append(
+            f"worse: on {where} {measure} has grown, {one['before']:.4f} -> {one['after']:.4f} eV/Å; add such frames"
+            + (", or pass --reach energy" if result.reach == "head" else "")
         )
     if result.reach == "energy":
         lines.append("cost: one more forward pass per evaluation than the base model")

@@ -238,9 +238,10 @@ class PythonMonitor(Monitor):
         frame = step + after_frame
         try:
             latest = self._evaluator.known(positions, box)
-            if latest is None or (exact and not latest.exact):
+            energy = self._with_energy()
+            if latest is None or not latest.has(exact, energy):
                 with_u = exact or self._with_u(box, frame, other_volume)
-                latest = self._evaluator.evaluate(positions, box, with_u)
+                latest = self._evaluator.evaluate(positions, box, with_u, energy)
         except BaseException as error:
             self._error = error  # OpenMM would keep only its text
             if other_volume:
@@ -258,6 +259,10 @@ class PythonMonitor(Monitor):
             other_volume: whether it is a barostat's trial.
         """
         return self._running and not other_volume and self.due(frame)
+
+    def _with_energy(self) -> bool:
+        """Whether every evaluation includes the energy, which OpenMM may pass to a reporter."""
+        return True
 
     # --- evaluations requested by a run --------------------------------------------------------
 

@@ -19,6 +19,9 @@ from ..trajectories.opening import open_trajectory
 BLOCKS = 10
 """The held-out frames are one of this many blocks of each trajectory."""
 
+DISPLACEMENT = 0.05
+"""Å, standard deviation of `displaced`: about that of the atoms of a molecule at room temperature."""
+
 _log = logging.getLogger("forcedelta")
 
 
@@ -93,6 +96,17 @@ def split(trajectories: Sequence[Sequence[Atoms]], seed: int) -> tuple[list[Atom
     if not held_out:
         raise ForceDeltaError(
             f"no trajectory has {BLOCKS} frames, of which a tenth is held out: give more frames, in one "
-            "file"
+            "file, or pass --make-frames 400, with which the model makes them from the structure given"
         )
     return training, held_out
+
+
+def displaced(frames: Sequence[Atoms], seed: int) -> list[Atoms]:
+    """Copies without labels, with random displacements of all atoms, off the paths of the runs."""
+    rng = np.random.default_rng(seed)
+    copies = []
+    for atoms in frames:
+        copy = atoms.copy()
+        copy.positions += rng.normal(scale=DISPLACEMENT, size=copy.positions.shape)
+        copies.append(copy)
+    return copies

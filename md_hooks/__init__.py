@@ -12,6 +12,7 @@ a frame:
 >>> run(dynamics, 1000, hooks)  # doctest: +SKIP
 """
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from .ase_md import Attachment, attach, run
@@ -62,6 +63,9 @@ __all__ = [
     "restore",
     "run",
 ]
+
+# without it Python would print warnings of a program that has not configured logging
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 
 def __getattr__(name: str) -> Any:

@@ -28,7 +28,7 @@ from .picks import picks_file, write_picks
 from .result import AttackResult, PathResult
 from .settings import AttackSettings
 
-_log = logging.getLogger("forcedelta")
+_log = logging.getLogger(__name__)
 
 WRONG_SLOPE = 0.1
 """A relative error of dU/dr along itself above which second derivatives are not trusted."""

@@ -41,7 +41,7 @@ from md_hooks.session import Session
 from md_hooks.signals import end_after_the_step
 from md_hooks.versions import versions_of
 
-_log = logging.getLogger("forcedelta")
+_log = logging.getLogger(__name__)
 
 STORED_FRAMES = 10_000
 """Number of frames stored of a long trajectory, besides those marked by the guard."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -20,6 +21,8 @@ from md_hooks.electronic_state import ElectronicState
 from md_hooks.recalculation import Failure, Journal, Label, key_of, labelled, recalculate
 from md_hooks.recalculation.campaign import JOURNAL, refuse_foreign
 from md_hooks.recalculation.labelled import write_all
+
+_log = logging.getLogger(__name__)
 
 DEFAULT_COUNT = 20
 
@@ -141,7 +144,7 @@ def label(
     threads: int = 1,
     workers: int = 1,
     dry_run: bool = False,
-    report: Callable[[str], None] = lambda line: None,
+    report: Callable[[str], None] = _log.info,
 ) -> LabellingResult:
     """Choose doubtful frames and label them with a reference method; ``forcedelta recalc`` in Python.
 
@@ -173,7 +176,7 @@ def label(
         threads: of each calculation.
         workers: calculations at a time.
         dry_run: choose and check, write nothing.
-        report: receives each line of progress.
+        report: receives each line of progress; by default the log "forcedelta", which is silent.
 
     Returns:
         the outcome of each chosen frame.

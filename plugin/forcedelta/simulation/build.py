@@ -30,7 +30,7 @@ from .settings import RunSettings
 if TYPE_CHECKING:
     from ..openmm.engine import OpenMMEngine
 
-_log = logging.getLogger("forcedelta")
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)

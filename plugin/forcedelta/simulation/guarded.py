@@ -48,7 +48,7 @@ from .outer_steps import forces_and_steps, remarks
 from .resolve import RunPlan, resolve
 from .settings import RunSettings
 
-_log = logging.getLogger("forcedelta")
+_log = logging.getLogger(__name__)
 _DEFAULTS = RunSettings()
 
 

@@ -19,7 +19,7 @@ from ..trajectories.opening import open_trajectory
 BLOCKS = 10
 """The held-out frames are one of this many blocks of each trajectory."""
 
-_log = logging.getLogger("forcedelta")
+_log = logging.getLogger(__name__)
 
 
 def read_usable(

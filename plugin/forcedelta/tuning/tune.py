@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -25,6 +26,8 @@ from ..versions import __version__
 from .frames import read_usable, split
 from .judge import Judgement, judge, mean_force_delta
 from .loop import Epoch, Loop, Target, TuningSettings, loss_of, trained_parameters
+
+_log = logging.getLogger(__name__)
 
 LEARNING_RATES = {"head": 3e-3, "energy": 5e-4, "shared": 3e-4}
 OVERFIT = 1.5
@@ -94,7 +97,7 @@ def tune(
     device: str = "cpu",
     dtype: Literal["float32", "float64"] = "float32",
     threads: int = 1,
-    report: Callable[[Epoch], None] = lambda epoch: None,
+    report: Callable[[Epoch], None] = lambda epoch: _log.info(epoch.line),
 ) -> TuningResult:
     """Tune the energy of a model to agree with its direct forces on unlabelled frames.
 
@@ -122,7 +125,7 @@ def tune(
         charge, spin: see `forcedelta.guarded_run`.
         architecture, trust: see `forcedelta.load_model`.
         device, dtype, threads: of torch.
-        report: called after every epoch.
+        report: called after every epoch; by default the log "forcedelta", which is silent.
 
     Raises:
         ForceDeltaError: the model does not support the reach; too few or unusable frames; the output

@@ -16,6 +16,7 @@ from .ase_calculators import ForceDeltaSource
 from .ase_state import atoms_of, capture
 from .chain import HookChain
 from .conserved_energy import conserved_energy, has_conserved_energy
+from .constraints import Records, constraint_records
 from .drift import CONSERVED_ENERGY
 from .electronic_state import ElectronicState
 from .errors import HookError, RunStoppedError
@@ -47,6 +48,8 @@ class Attachment:
         self._masses = _own(self._atoms.get_masses())
         self._velocity_factor = units.fs / self._masses[:, None]
         self._electronic_state = ElectronicState.of(self._atoms).frame_fields()
+        self._given_constraints = info.constraints
+        self._constraints: tuple[Any, Records] = (None, ())
         self._restart_step = info.restart_step
         self._step_offset = (info.restart_step or 0) - dynamics.nsteps
         if info.restart_step is None:
@@ -175,9 +178,21 @@ class Attachment:
             force_delta=None if u is None else float(u),
             extra=extra,
             why_no_force_delta=self._source.why_missing() if u is None else "",
+            constraints=self._constraints_now(),
             **arrays,
             **self._electronic_state,
         )
+
+    def _constraints_now(self) -> Records:
+        """Records of the constraints; made anew only where the atoms have got others.
+
+        At the first frame, since lengths and angles to be kept are known after the first evaluation.
+        """
+        given = self._given_constraints
+        held = self._atoms.constraints if given is None else given
+        if self._constraints[0] is not held:
+            self._constraints = (held, constraint_records(held))
+        return self._constraints[1]
 
     def _checkpoint(self) -> dict[str, Any] | None:
         if not self._session.between_steps:

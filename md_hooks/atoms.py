@@ -6,6 +6,7 @@ import numpy as np
 from ase import Atoms, units
 from ase.calculators.singlepoint import SinglePointCalculator
 
+from .constraints import put_constraints
 from .electronic_state import ElectronicState
 from .foreign_fields import step_of
 from .frame import Frame
@@ -22,7 +23,7 @@ def to_atoms(frame: Frame, model: str | None = None) -> Atoms:
     if frame.stress is not None:
         results["stress"] = frame.stress
     if frame.temperature is not None:
-        # get_temperature() counts 3N degrees of freedom, as the constraints are not stored
+        # get_temperature() of the atoms knows only the constraints of the structure
         atoms.info["temperature"] = frame.temperature
     if model is not None:
         atoms.info["model"] = model
@@ -57,4 +58,5 @@ def bare_atoms(frame: Frame) -> Atoms:
         array = getattr(frame, name)
         if array is not None:
             atoms.set_array(name, np.asarray(array, dtype=float))
+    put_constraints(atoms, frame.constraints)  # last, as they would change momenta
     return atoms

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +50,7 @@ class Frame:
         charge: total charge of the structure, e; None if not given.
         spin: multiplicity 2S+1 of the structure; None if not given.
         magnetic_moments: [N] Bohr magnetons, initial values of a reference calculation, or None.
+        constraints: records of the constraints on the atoms (`md_hooks.constraints`).
     """
 
     step: int
@@ -72,6 +74,7 @@ class Frame:
     charge: int | None = None
     spin: int | None = None
     magnetic_moments: FloatArray | None = None
+    constraints: tuple[dict[str, Any], ...] = ()
 
     @staticmethod
     def scalars(

@@ -13,8 +13,9 @@
     /per_step/                         the same scalars of *every* step, S rows, as elements with
                                        value, step and time
     /parameters/                       masses, in runs/<i> what each run was and how it ended, in
-                                       checksums those of both, and, of replays, remarks
-                                       (`md_hooks.h5md.remark`)
+                                       checksums those of both, of replays remarks
+                                       (`md_hooks.h5md.remark`), and constraints on the atoms
+                                       (`md_hooks.h5md.held`)
     /checkpoint/                       two alternating slots, see `md_hooks.h5md.checkpoint`
 
 The per-step series stand outside /observables on purpose. Readers such as MDAnalysis and znh5md
@@ -52,6 +53,7 @@ CREATOR = "forcedelta md_hooks"
 """In /h5md/creator, near the start of the file: ASE recognises our files by it."""
 
 REMARKS = "/parameters/remarks"
+CONSTRAINTS = "/parameters/constraints"
 
 KJ_PER_MOL = units.mol / units.kJ
 """eV/Å to kJ mol-1 Å-1."""

@@ -35,6 +35,7 @@ from md_hooks import (
     Trajectory,
     load_checkpoint,
 )
+from md_hooks.constraints import constraint_records
 from md_hooks.electronic_state import ElectronicState
 from md_hooks.predicted_error import predicted_summary
 from md_hooks.session import Session
@@ -162,7 +163,7 @@ class Audit:
 
     # --- the audit -----------------------------------------------------------------------------
 
-    def run(self, progress: bool = True) -> AuditResult:
+    def run(self, progress: bool = False) -> AuditResult:
         """Audit the frames not yet audited.
 
         Ctrl-C and SIGTERM end it after the current batch, with the file closed.
@@ -381,5 +382,6 @@ def _frame(stored: StoredFrame, step: int, evaluation: Evaluation, state: Electr
             "atoms": float(len(atoms)),
             **Frame.scalars(evaluation.expected_errors),
         },
+        constraints=constraint_records(atoms.constraints),
         **state.frame_fields(),
     )

@@ -14,6 +14,7 @@ import openmm
 from numpy.typing import NDArray
 
 from md_hooks import Checkpoint, Frame, HookChain, RunInfo, RunResult, load_checkpoint
+from md_hooks.constraints import constraint_records
 from md_hooks.drift import CONSERVED_ENERGY
 from md_hooks.hook import AnyHook
 from md_hooks.session import Session
@@ -140,6 +141,7 @@ class _Frames:
         self._numbers = _sealed(monitor.numbers)
         self._pbc = _sealed(np.full(3, monitor.periodic))
         self._electronic_state = monitor.electronic_state.frame_fields()
+        self._constraints = constraint_records(info.constraints or ())
         integrator = simulation.integrator
         settings = {
             "engine": "openmm",
@@ -247,6 +249,7 @@ class _Frames:
             why_no_force_delta="the model returned none"
             if due and measured.force_delta is None
             else "",
+            constraints=self._constraints,
             **self._electronic_state,
         )
 

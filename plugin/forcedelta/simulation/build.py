@@ -22,7 +22,7 @@ from ..evaluation import DTYPES, usable_device
 from ..graph import charge_and_spin
 from ..installing import command
 from ..models import LoadedModel, load_model
-from ..structures import checked_structure, constraints_of, continued_structure, read_structure
+from ..structures import checked_structure, continued_structure, read_structure
 from .ase_engine import ASEEngine
 from .resolve import RunPlan
 from .settings import RunSettings
@@ -40,7 +40,7 @@ class Built:
     Attributes:
         settings: settings of the run, with the charge and spin that the model receives.
         atoms: the structure.
-        constraints: constraints of the structure, in the form stored in files.
+        constraints: constraints of the structure, without those that the run adds.
         engine: MD engine with the model.
         velocities: phrase that names the origin of the velocities.
     """
@@ -75,11 +75,9 @@ def build(plan: RunPlan, structure: str | Path | Atoms | None, model: LoadedMode
     else:
         recorded = settings.out
         given = structure if isinstance(structure, Atoms) else settings.structure
-        atoms = continued_structure(
-            given, recorded, plan.stored.get("constraints"), settings.type_map, settings.no_pbc
-        )
+        atoms = continued_structure(given, recorded, settings.type_map, settings.no_pbc)
         began_as = bare_atoms(Trajectory(recorded).frame(0))
-    constraints = constraints_of(atoms)
+    constraints = list(atoms.constraints)
     loaded = _load(settings, model)
     for calibration in plan.calibrations.values():
         calibration.check_use(loaded.name, loaded.weights_hash, settings.on, settings.forces)

@@ -27,6 +27,7 @@ from forcedelta.trajectories.base import (
     reason_of,
 )
 from md_hooks import Trajectory
+from md_hooks.constraints import put_constraints
 from md_hooks.electronic_state import ElectronicState
 
 TEXT_FORMATS = ("xyz", "extxyz", "lammps-dump-text", "gromacs", "proteindatabank")
@@ -158,6 +159,7 @@ class RecordedTrajectory(RandomAccessTrajectory):
             # earlier versions stored charge and spin only in the settings
             atoms.info = {name: value for name, value in self._info.items() if value is not None}
             ElectronicState(frame.charge, frame.spin, frame.magnetic_moments).put(atoms)
+            put_constraints(atoms, frame.constraints)
             yield StoredFrame(
                 index, atoms, frame.step, frame.time, frame.velocities, frame.temperature
             )

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from forcedelta.errors import ForceDeltaError
 from md_hooks import Trajectory
+from md_hooks.constraints import take_from_info
 from md_hooks.electronic_state import INITIAL_MOMENTS, ElectronicState
 from md_hooks.errors import HookError
 from md_hooks.foreign_fields import has_numbers, number, number_or_none, step_of, text_of
@@ -178,6 +179,7 @@ def _xyz(path: Path) -> list[Atoms]:
 def _as_candidate(atoms: Atoms, name: str) -> None:
     """Make the names of a file of flagged frames those of `candidate`, in place."""
     _drop_unusable(atoms)
+    take_from_info(atoms)
     info = atoms.info
     info["source"] = info.pop("run", info.get("source", name))
     if atoms.calc is not None and "model_energy" not in info:

@@ -23,6 +23,7 @@ from .drift_guard import DriftGuard
 from .errors import HookError, RunStoppedError
 from .flags import FlagStore
 from .frame import Frame
+from .freezing import frozen
 from .guard import Guard
 from .h5md.checkpoint import Checkpoint, load_checkpoint
 from .h5md.remark import Remark
@@ -59,6 +60,7 @@ __all__ = [
     "Verdict",
     "attach",
     "drift_of",
+    "frozen",
     "load_checkpoint",
     "restore",
     "run",

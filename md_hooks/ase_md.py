@@ -14,6 +14,7 @@ from ase import units
 
 from .ase_calculators import ForceDeltaSource
 from .ase_state import atoms_of, capture
+from .band import Band
 from .chain import HookChain
 from .conserved_energy import conserved_energy, has_conserved_energy
 from .constraints import Records, constraint_records
@@ -43,7 +44,10 @@ class Attachment:
         info = RunInfo() if info is None else info
         self.dynamics = dynamics
         self.chain = hooks if isinstance(hooks, HookChain) else HookChain(hooks)
-        self._atoms = atoms_of(dynamics)
+        self._band = Band.of(dynamics)
+        self._atoms = atoms_of(dynamics) if self._band is None else self._band.worst()
+        if self._band is not None:
+            info = replace(info, settings={"images": len(self._band.images), **info.settings})
         self._numbers = _own(self._atoms.numbers)
         self._masses = _own(self._atoms.get_masses())
         self._velocity_factor = units.fs / self._masses[:, None]
@@ -66,7 +70,7 @@ class Attachment:
         self.chain.add_first(getattr(calc, "sentinel", None))
         self._session = Session(
             self.chain,
-            lambda: getattr(self._source.calculator, "evaluations", None),
+            self._evaluations,
             monitoring=lambda: getattr(self._source.calculator, "monitoring", None),
         )
         self._user_checkpoint = info.checkpoint
@@ -90,6 +94,8 @@ class Attachment:
     def _observe(self) -> None:
         """Hand the frame of this step to the hooks; end the run if one of them stops it."""
         session = self._session
+        if self._band is not None:
+            self._atoms = self._band.worst()
         if self._ended:
             raise RunStoppedError(
                 f"the run was stopped and cannot continue with these hooks ({session.reason}): attach "
@@ -160,6 +166,8 @@ class Attachment:
         extra = dict(
             Frame.scalars(predicted.get("expected_errors"), predicted.get("estimated_force_delta"))
         )
+        if self._band is not None:
+            extra |= self._band.scalars()
         if self._conserves:
             total = float(energy) + 0.5 * twice_kinetic
             extra[CONSERVED_ENERGY] = conserved_energy(self.dynamics, atoms, total)
@@ -193,6 +201,12 @@ class Attachment:
         if self._constraints[0] is not held:
             self._constraints = (held, constraint_records(held))
         return self._constraints[1]
+
+    def _evaluations(self) -> int | None:
+        """Evaluations of the model so far; None if they are not counted."""
+        if self._band is not None:
+            return self._band.evaluations
+        return getattr(self._source.calculator, "evaluations", None)
 
     def _checkpoint(self) -> dict[str, Any] | None:
         if not self._session.between_steps:
@@ -230,6 +244,8 @@ class Attachment:
     def _detach(self) -> None:
         if not self._detached:
             self._detached = True
+            if self._band is not None:
+                self._band.release()
             observers = self.dynamics.observers
             observers[:] = [entry for entry in observers if entry[0] != self._observe]
 
@@ -257,6 +273,10 @@ def attach(
     evaluation is caused. A hook that stops the run ends ``dynamics.run`` at that step. Dynamics with a
     loop of their own (``SwitchLangevin``) are left with `RunStoppedError` one step later; that step
     makes no frame.
+
+    Of a nudged elastic band (`ase.mep.NEB`) the frame is the image with the largest U. Its ``extra`` has
+    the number of the image as "image", and U (eV/Å) and energy (eV) of each image as
+    "force_delta_image_0", "energy_image_0" and so on.
 
     Args:
         dynamics: any of `ase.md` or `ase.optimize`.

@@ -9,7 +9,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from .constraints import put_constraints
 from .electronic_state import ElectronicState
 from .foreign_fields import step_of
-from .frame import Frame
+from .frame import IMAGE, Frame
 from .predicted_error import OUTSIDE, PREDICTED
 
 ATTACK = ("path", "move")
@@ -44,7 +44,7 @@ def bare_atoms(frame: Frame) -> Atoms:
     ElectronicState(frame.charge, frame.spin, frame.magnetic_moments).put(atoms)
     if frame.force_delta is not None:
         atoms.info["force_delta"] = frame.force_delta
-    for name in ATTACK:
+    for name in (*ATTACK, IMAGE):
         number = step_of(frame.extra.get(name))
         if number is not None:
             atoms.info[name] = number

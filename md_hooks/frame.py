@@ -14,6 +14,9 @@ from .predicted_error import PREDICTED
 
 FloatArray = NDArray[np.floating]
 
+IMAGE = "image"
+"""Scalar of a frame of a nudged elastic band: the number of its image, from 0 at the first end point."""
+
 _NOTHING: Mapping[str, float] = MappingProxyType({})
 
 

@@ -168,6 +168,16 @@ EXTRA_UNITS = {
 }
 """Units of further scalars of each step, by name (`md_hooks.Frame.extra`)."""
 
+_EXTRA_PREFIXES = {"force_delta_image_": _FORCE, "energy_image_": "eV"}
+"""Units of scalars of each image of a nudged elastic band."""
+
+
+def extra_unit(name: str) -> str | None:
+    """Unit of a further scalar of each step; None if it has none, or is not known here."""
+    found = (unit for start, unit in _EXTRA_PREFIXES.items() if name.startswith(start))
+    return EXTRA_UNITS.get(name) or next(found, None)
+
+
 SERIES_STEP = f"{PER_STEP}/step"
 
 CORE = frozenset(

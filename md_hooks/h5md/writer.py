@@ -192,7 +192,7 @@ class H5MDFile:
         _put(step, start, steps)
         _put(time, start, times)
         total = checksum.of_rows("step", steps, -1) + checksum.of_rows("time", times, np.nan)
-        names = [*layout.SERIES, *((name, "f8", layout.EXTRA_UNITS.get(name)) for name in extra)]
+        names = [*layout.SERIES, *((name, "f8", layout.extra_unit(name)) for name in extra)]
         for (name, dtype, unit), column in zip(names, columns[2:], strict=True):
             data = self._element(f"{layout.PER_STEP}/{name}", layout.PER_STEP, dtype, unit, ())
             values = np.array(column, dtype=dtype)

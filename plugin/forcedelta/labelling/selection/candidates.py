@@ -28,7 +28,7 @@ from md_hooks.recalculation.labelled import PREDICTIONS
 FloatArray = NDArray[np.float64]
 
 _FIELDS: dict[tuple[str, ...], Callable[[object], Any]] = {
-    ("step", "worst_atom", "path", "move"): step_of,
+    ("step", "worst_atom", "path", "move", "image"): step_of,
     ("time", "force_delta", "model_energy", "expected_error", *PREDICTED, OUTSIDE): number_or_none,
     ("run", "source", "run_id", "model", "weights_hash", "level_of_theory"): text_of,
 }

@@ -59,8 +59,8 @@ class Band:
     @staticmethod
     def of(dynamics: Any) -> Band | None:
         """The band that a dynamics moves; None if it moves something else."""
-        moved = getattr(dynamics, "atoms", None)
-        return Band(moved) if hasattr(moved, "images") and len(moved.images) else None
+        moved: Any = getattr(dynamics, "atoms", None)
+        return Band(moved) if len(getattr(moved, "images", ())) else None
 
     def _separate(self) -> None:
         """Give images that share a calculator one of their own."""
@@ -97,7 +97,7 @@ class Band:
     def worst(self) -> Atoms:
         """The first image that is not finite, or else the one with the largest U.
 
-        Where no U was computed it is the image of the highest energy.
+        Where no U was computed, as between two exact evaluations, it is that of the highest energy.
         """
         return self.images[self._worst()]
 
@@ -105,11 +105,13 @@ class Band:
         for number, image in enumerate(self.images):
             if not _is_finite(image):
                 return number
-        for values in (self._force_deltas(), self._energies()):
-            known = [i for i, value in enumerate(values) if value is not None]
-            if known:
-                return known[int(np.argmax([values[i] for i in known]))]
-        return 1 if len(self.images) > 2 else 0
+        last = len(self.images) - 1
+        u = {i: value for i, value in enumerate(self._force_deltas()) if value is not None}
+        if set(u) - {0, last}:  # the end points keep the U of their only evaluation
+            return max(u, key=u.__getitem__)
+        energies = dict(enumerate(self._energies()))
+        moving = {i: energies[i] for i in range(1, last) if energies[i] is not None}
+        return max(moving, key=moving.__getitem__) if moving else min(1, last)
 
     def scalars(self) -> Mapping[str, float]:
         """Number of the worst image, and U (eV/Å) and energy (eV) of each; NaN where not computed."""
@@ -119,7 +121,7 @@ class Band:
                 found[f"{name}_image_{number}"] = np.nan if value is None else float(value)
         return found
 
-    def _force_deltas(self) -> list[float | None]:
+    def _force_deltas(self) -> list[Any]:
         return [self._results(i).get("force_delta") for i in range(len(self.images))]
 
     def _results(self, number: int) -> Mapping[str, Any]:
@@ -129,7 +131,7 @@ class Band:
         computed_at = getattr(image.calc, "atoms", None)
         return self._sources[number].results(image if computed_at is None else computed_at)
 
-    def _energies(self) -> list[float | None]:
+    def _energies(self) -> list[Any]:
         return [(getattr(image.calc, "results", None) or {}).get("energy") for image in self.images]
 
 
@@ -171,6 +173,7 @@ class ImageCalculator(Calculator):
         for name in properties:
             self.shared.get_property(name, self.atoms)
         source = ForceDeltaSource(self.shared)
+        assert self.atoms is not None
         predicted = source.results(self.atoms)
         self.force_delta_due = getattr(source.calculator, "force_delta_due", False)
         self.results = {**known, **predicted, **self.shared.results}

@@ -12,6 +12,7 @@ a frame:
 >>> run(dynamics, 1000, hooks)  # doctest: +SKIP
 """
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from .ase_md import Attachment, attach, run
@@ -23,6 +24,7 @@ from .environment import Environment
 from .errors import HookError, RunStoppedError
 from .flags import FlagStore
 from .frame import Frame
+from .freezing import frozen
 from .guard import Guard
 from .h5md.checkpoint import Checkpoint, load_checkpoint
 from .h5md.recorded_legs import Leg
@@ -64,10 +66,14 @@ __all__ = [
     "Verdict",
     "attach",
     "drift_of",
+    "frozen",
     "load_checkpoint",
     "restore",
     "run",
 ]
+
+# without it Python would print warnings of a program that has not configured logging
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 
 def __getattr__(name: str) -> Any:

@@ -16,8 +16,10 @@ from ase import units
 from .ase_calculators import ForceDeltaSource
 from .ase_settings import settings_of
 from .ase_state import atoms_of, capture
+from .band import Band
 from .chain import HookChain
 from .conserved_energy import conserved_energy, has_conserved_energy
+from .constraints import Records, constraint_records
 from .drift import CONSERVED_ENERGY
 from .electronic_state import ElectronicState
 from .errors import HookError, RunStoppedError
@@ -46,11 +48,16 @@ class Attachment:
         self.dynamics = dynamics
         self.chain = hooks if isinstance(hooks, HookChain) else HookChain(hooks)
         _check_frames(dynamics)
-        self._atoms = atoms_of(dynamics)
+        self._band = Band.of(dynamics)
+        self._atoms = atoms_of(dynamics) if self._band is None else self._band.worst()
+        if self._band is not None:
+            info = replace(info, settings={"images": len(self._band.images), **info.settings})
         self._numbers = _own(self._atoms.numbers)
         self._masses = _own(self._atoms.get_masses())
         self._velocity_factor = units.fs / self._masses[:, None]
         self._electronic_state = ElectronicState.of(self._atoms).frame_fields()
+        self._given_constraints = info.constraints
+        self._constraints: tuple[Any, Records] = (None, ())
         self._clock = getattr(dynamics, "get_time", None)
         self._conserves = has_conserved_energy(dynamics)
         self._ended = False
@@ -60,7 +67,7 @@ class Attachment:
         self.chain.add_first(getattr(calc, "sentinel", None))
         self._session = Session(
             self.chain,
-            lambda: getattr(self._source.calculator, "evaluations", None),
+            self._evaluations,
             monitoring=lambda: getattr(self._source.calculator, "monitoring", None),
         )
         self._user_checkpoint = info.checkpoint
@@ -112,6 +119,8 @@ class Attachment:
         """Hand the frame of this step to the hooks; end the run if one of them stops it."""
         session = self._session
         self._unseen = False
+        if self._band is not None:
+            self._atoms = self._band.worst()
         if self._ended:
             raise RunStoppedError(
                 f"the run was stopped and cannot continue with these hooks ({session.reason}): attach new "
@@ -222,6 +231,8 @@ class Attachment:
         extra = dict(
             Frame.scalars(predicted.get("expected_errors"), predicted.get("estimated_force_delta"))
         )
+        if self._band is not None:
+            extra |= self._band.scalars()
         if self._conserves:
             total = float(energy) + 0.5 * twice_kinetic
             extra[CONSERVED_ENERGY] = conserved_energy(self.dynamics, atoms, total)
@@ -241,6 +252,7 @@ class Attachment:
             force_delta=None if u is None else float(u),
             extra=extra,
             why_no_force_delta=self._source.why_missing() if u is None else "",
+            constraints=self._constraints_now(),
             **arrays,
             **self._electronic_state,
         )
@@ -249,6 +261,23 @@ class Attachment:
         """The atoms as they were when the forces were computed."""
         known = getattr(self._atoms.calc, "atoms", None)
         return self._atoms if known is None or len(known) != len(self._atoms) else known
+
+    def _constraints_now(self) -> Records:
+        """Records of the constraints; made anew only where the atoms have got others.
+
+        At the first frame, since lengths and angles to be kept are known after the first evaluation.
+        """
+        given = self._given_constraints
+        held = self._atoms.constraints if given is None else given
+        if self._constraints[0] is not held:
+            self._constraints = (held, constraint_records(held))
+        return self._constraints[1]
+
+    def _evaluations(self) -> int | None:
+        """Evaluations of the model so far; None if they are not counted."""
+        if self._band is not None:
+            return self._band.evaluations
+        return getattr(self._source.calculator, "evaluations", None)
 
     def _checkpoint(self) -> dict[str, Any] | None:
         if not self._session.between_steps:
@@ -304,6 +333,8 @@ class Attachment:
                 del self.dynamics.step  # that of its class comes back
                 if self.dynamics.step != self._step:
                     self.dynamics.step = self._step  # of another attachment
+            if self._band is not None:
+                self._band.release()
             observers = self.dynamics.observers
             observers[:] = [entry for entry in observers if entry[0] != self._observe]
 
@@ -339,6 +370,10 @@ def attach(
 
     Hooks that were used before continue their run (`md_hooks.legs`), also with another dynamics of the
     same system: see `run`.
+
+    Of a nudged elastic band (`ase.mep.NEB`) the frame is the image with the largest U. Its ``extra`` has
+    the number of the image as "image", and U (eV/Å) and energy (eV) of each image as
+    "force_delta_image_0", "energy_image_0" and so on.
 
     Args:
         dynamics: any of `ase.md` or `ase.optimize`.

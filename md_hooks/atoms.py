@@ -6,10 +6,11 @@ import numpy as np
 from ase import Atoms, units
 from ase.calculators.singlepoint import SinglePointCalculator
 
+from .constraints import put_constraints
 from .electronic_state import ElectronicState
 from .environment import Surroundings
 from .foreign_fields import step_of
-from .frame import Frame
+from .frame import IMAGE, Frame
 from .predicted_error import OUTSIDE, PREDICTED
 
 ATTACK = ("path", "move")
@@ -25,7 +26,7 @@ def to_atoms(frame: Frame, model: str | None = None) -> Atoms:
     if frame.stress is not None:
         results["stress"] = frame.stress
     if frame.temperature is not None:
-        # get_temperature() counts 3N degrees of freedom, as the constraints are not stored
+        # get_temperature() of the atoms knows only the constraints of the structure
         atoms.info["temperature"] = frame.temperature
     if model is not None:
         atoms.info["model"] = model
@@ -47,7 +48,7 @@ def bare_atoms(frame: Frame) -> Atoms:
     Surroundings(len(atoms), frame.system_particles, frame.environment).put(atoms)
     if frame.force_delta is not None:
         atoms.info["force_delta"] = frame.force_delta
-    for name in ATTACK:
+    for name in (*ATTACK, IMAGE):
         number = step_of(frame.extra.get(name))
         if number is not None:
             atoms.info[name] = number
@@ -61,4 +62,5 @@ def bare_atoms(frame: Frame) -> Atoms:
         array = getattr(frame, name)
         if array is not None:
             atoms.set_array(name, np.asarray(array, dtype=float))
+    put_constraints(atoms, frame.constraints)  # last, as they would change momenta
     return atoms

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,9 @@ from .environment import Environment
 from .predicted_error import PREDICTED
 
 FloatArray = NDArray[np.floating]
+
+IMAGE = "image"
+"""Scalar of a frame of a nudged elastic band: the number of its image, from 0 at the first end point."""
 
 _NOTHING: Mapping[str, float] = MappingProxyType({})
 
@@ -55,6 +59,7 @@ class Frame:
         environment: the other particles of that System, or None.
         energy_known: whether the energy was computed. Between two exact evaluations of a model whose
             energy takes a forward pass of its own, it is not.
+        constraints: records of the constraints on the atoms (`md_hooks.constraints`).
     """
 
     step: int
@@ -81,6 +86,7 @@ class Frame:
     system_particles: int | None = None
     environment: Environment | None = None
     energy_known: bool = True
+    constraints: tuple[dict[str, Any], ...] = ()
 
     @staticmethod
     def scalars(

@@ -23,6 +23,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from .constraints import Records, warn_not_storable
 from .errors import HookError
 from .frame import Frame
 from .h5md.abandoned import abandoned_run_id
@@ -99,6 +100,7 @@ class Recorder(Hook):
         self._policies: list[dict[str, Any]] | None = None
         self._last: tuple[Frame, int] | None = None
         self._last_step = -1
+        self._constraints: Records = ()
         self._n_rows = 0
         self._recorded_step: int | None = None
         self._written = time.monotonic()
@@ -256,6 +258,9 @@ class Recorder(Hook):
         return row + tuple(frame.extra.get(name, np.nan) for name in self._extra)
 
     def _record(self, frame: Frame, action: int) -> None:
+        if frame.constraints is not self._constraints and frame.constraints != self._constraints:
+            self._constraints = frame.constraints
+            warn_not_storable(frame.constraints, str(self.path))
         self._frames.append(frame)
         self._actions.append(action)
         self._recorded_step = frame.step

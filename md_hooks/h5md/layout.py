@@ -15,8 +15,9 @@
     /environment/                      [species position charge molecule cell], of ML/MM runs that
                                        record the other particles of the System, same F rows
     /parameters/                       masses, in runs/<i> what each run was and how it ended, in
-                                       checksums those of both, and, of replays, remarks
-                                       (`md_hooks.h5md.remark`)
+                                       checksums those of both, of replays remarks
+                                       (`md_hooks.h5md.remark`), and constraints on the atoms
+                                       (`md_hooks.h5md.held`)
     /checkpoint/                       two alternating slots, see `md_hooks.h5md.checkpoint`
 
 The per-step series stand outside /observables on purpose. Readers such as MDAnalysis and znh5md
@@ -58,6 +59,7 @@ CREATOR = "forcedelta md_hooks"
 """In /h5md/creator, near the start of the file: ASE recognises our files by it."""
 
 REMARKS = "/parameters/remarks"
+CONSTRAINTS = "/parameters/constraints"
 
 KJ_PER_MOL = units.mol / units.kJ
 """eV/Å to kJ mol-1 Å-1."""
@@ -208,6 +210,16 @@ EXTRA_UNITS = {
     "estimated_force_delta": _FORCE,
 }
 """Units of further scalars of each step, by name (`md_hooks.Frame.extra`)."""
+
+_EXTRA_PREFIXES = {"force_delta_image_": _FORCE, "energy_image_": "eV"}
+"""Units of scalars of each image of a nudged elastic band."""
+
+
+def extra_unit(name: str) -> str | None:
+    """Unit of a further scalar of each step; None if it has none, or is not known here."""
+    found = (unit for start, unit in _EXTRA_PREFIXES.items() if name.startswith(start))
+    return EXTRA_UNITS.get(name) or next(found, None)
+
 
 SERIES_STEP = f"{PER_STEP}/step"
 

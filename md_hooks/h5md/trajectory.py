@@ -13,11 +13,12 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from ..constraints import Records
 from ..environment import Environment
 from ..frame import Frame
 from ..run_id import stored_run_id
 from ..verdict import Action
-from . import checksum, layout, validation
+from . import checksum, held, layout, validation
 from .opening import open_to_read
 from .recorded_legs import Leg, legs_of
 from .remark import Remark
@@ -41,6 +42,7 @@ class Trajectory:
         self._series: dict[str, NDArray[Any]] = {}
         self._checked: tuple[int, int] | None = None
         """Device and number of the file whose structure was looked at already."""
+        self._held = held.Held()
         self.refresh()
 
     def refresh(self) -> int:
@@ -224,6 +226,9 @@ class Trajectory:
             if not path.startswith(layout.ENVIRONMENT)
         }
         validation.check_values(self.path, "frame", low, named, self._n_atoms)
+        lines = held.read(file)
+        if lines != self._held.lines:
+            self._held = self._constraints_of(lines)
         masses = file[layout.MASSES][()]
         boundary = file[f"{layout.PARTICLES}/box"].attrs["boundary"]
         pbc = np.array([_text(word) == "periodic" for word in boundary])
@@ -231,9 +236,24 @@ class Trajectory:
             replace(
                 _frame(stored, index - low, masses, pbc),
                 extra=self._extra(int(self._frame_steps[index])),
+                constraints=self._constraints_at(int(self._frame_steps[index])),
             )
             for index in indices
         ]
+
+    def _constraints_of(self, lines: bytes) -> held.Held:
+        try:
+            return held.Held(lines)
+        except held.ConstraintsError as error:
+            raise validation.damaged(self.path, str(error)) from error
+
+    def _constraints_at(self, step: int) -> Records:
+        """Records of the constraints at a step; earlier versions kept those of a run in its settings."""
+        known = self._held.at(step)
+        if known is not None or not self.runs:
+            return known or ()
+        stored = self.runs[0]["info"].get("settings", {}).get("constraints")
+        return tuple(one for one in stored if isinstance(one, dict)) if stored else ()
 
     def _extra(self, step: int) -> dict[str, float]:
         """The further scalars of a step that were recorded."""

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import HookError
-from . import checksum, layout
+from . import checksum, held, layout
 from .remark import ROW
 
 _MOST_OBJECTS = 10_000
@@ -341,6 +341,7 @@ def _check_others(file: h5py.File) -> None:
         _require(len(remarks.shape) == 1, layout.REMARKS)
         if remarks.shape[0]:
             _require_stored(remarks, remarks.shape[0])
+    _check_constraints(file)
     slots = file.get("/checkpoint")
     if slots is not None:
         _require(isinstance(slots, h5py.Group), "/checkpoint")
@@ -350,6 +351,20 @@ def _check_others(file: h5py.File) -> None:
                 "a checkpoint is not made of bytes",
             )
             _require_stored(slot, slot.shape[0])
+
+
+def _check_constraints(file: h5py.File) -> None:
+    data = file.get(layout.CONSTRAINTS)
+    if data is None:
+        return
+    _require(isinstance(data, h5py.Dataset) and data.dtype == "u1", layout.CONSTRAINTS)
+    _require(len(data.shape) == 1, layout.CONSTRAINTS)
+    if data.shape[0]:
+        _require_stored(data, data.shape[0])
+    try:
+        held.Held(held.read(file))
+    except held.ConstraintsError as error:
+        raise _NotAsWrittenError(f"{error} is not as it was written") from None
 
 
 # --- values --------------------------------------------------------------------------------------

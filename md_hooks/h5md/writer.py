@@ -18,6 +18,7 @@ from ..run_id import stored_run_id
 from ..versions import versions_of
 from . import checkpoint as ckpt
 from . import checksum, layout
+from .held import HeldWriter
 from .output_file import OutputFile
 from .remark import ROW, Remark
 from .storage import Storage
@@ -81,6 +82,7 @@ class H5MDFile:
         self._series = self._file.require_group(layout.PER_STEP)
         self._runs = self._file.require_group(layout.RUNS)
         self._with_checksums = layout.CHECKSUMS in self._file
+        self._held = HeldWriter(self._file)
 
     def _look(self) -> None:
         """Refuse a file that is damaged or foreign before anything of it is changed."""
@@ -199,7 +201,7 @@ class H5MDFile:
         _put(step, start, steps)
         _put(time, start, times)
         total = checksum.of_rows("step", steps, -1) + checksum.of_rows("time", times, np.nan)
-        names = [*layout.SERIES, *((name, "f8", layout.EXTRA_UNITS.get(name)) for name in extra)]
+        names = [*layout.SERIES, *((name, "f8", layout.extra_unit(name)) for name in extra)]
         for (name, dtype, unit), column in zip(names, columns[2:], strict=True):
             data = self._element(f"{layout.PER_STEP}/{name}", layout.PER_STEP, dtype, unit, ())
             values = np.array(column, dtype=dtype)
@@ -223,6 +225,7 @@ class H5MDFile:
         if self._found(layout.MASSES) is None:
             self._note_system(frames[0])
         start = self.n_frames
+        self._held.note(frames, start)
         step, time = self._shared(_POSITION)
         steps = np.array([f.step for f in frames], dtype="i8")
         times = np.array([f.time for f in frames], dtype="f8")
@@ -380,6 +383,7 @@ class H5MDFile:
             remarks = self._file.get(layout.REMARKS)
             if remarks is not None:
                 remarks.resize(int((remarks["after"] < step).sum()), axis=0)
+            self._held.cut_after(step)
         self.commit()
 
     def _lengths(self, *roots: str) -> dict[str, int]:

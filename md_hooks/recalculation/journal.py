@@ -18,6 +18,7 @@ import numpy as np
 from ase import Atoms
 from ase.io.jsonio import decode, encode
 
+from ..constraints import constraint_records, put_constraints
 from ..electronic_state import ElectronicState
 from ..environment import Surroundings
 from ..errors import HookError
@@ -138,6 +139,7 @@ class Journal:
             atoms = decode(record["atoms"])
             if not isinstance(atoms, Atoms):
                 raise TypeError(f"{type(atoms).__name__} instead of a structure")
+            put_constraints(atoms, record.get("constraints", ()))
             key = self._recorded[record["key"]] = key_of(atoms)
             self.frames.setdefault(key, atoms)
             return
@@ -170,7 +172,12 @@ class Journal:
         key = key_of(atoms)
         if key not in self.frames:
             bare = atoms.copy()
-            self._write({"kind": "frame", "key": key, "atoms": encode(bare)})
+            bare.set_constraint()  # ASE's encoding of them is not complete
+            record: dict[str, Any] = {"kind": "frame", "key": key, "atoms": encode(bare)}
+            if atoms.constraints:
+                record["constraints"] = constraint_records(atoms.constraints)
+                bare.set_constraint(atoms.constraints)
+            self._write(record)
             self.frames[key] = bare
             self._recorded[key] = key
         return key

@@ -10,6 +10,7 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from ..atoms import bare_atoms
+from ..constraints import MISSING
 from ..electronic_state import INITIAL_MOMENTS
 from ..environment import Surroundings
 from ..extxyz import frame_text
@@ -21,7 +22,7 @@ from .job import Label
 PREDICTIONS = ("direct_forces", "conservative_forces", "force_deltas")
 PROVENANCE = (
     "force_delta", "worst_atom", "model_energy", "step", "time", "source", "run_id", "model", "weights_hash",
-    "path", "move", "charge", "spin", "expected_error", "predicted_error", "predicted_error_low",
+    "path", "move", "image", "charge", "spin", "expected_error", "predicted_error", "predicted_error_low",
     "predicted_error_high", "predicted_error_outside",
 )  # fmt: skip
 
@@ -64,7 +65,8 @@ def candidate(
 def labelled(atoms: Atoms, label: Label, reference: str) -> Atoms:
     """A candidate with its label: energies, forces and stress of the reference are the results.
 
-    The forces are those of all atoms, constrained or not, and ``free_energy`` is the energy whose
+    The forces are those of all atoms, constrained or not (``get_forces(apply_constraint=False)`` of the
+    result, which keeps the constraints of the candidate), and ``free_energy`` is the energy whose
     gradient they are, where the reference tells it beside ``energy``.
 
     ``info["epsilon"]`` (eV/Å) is the true error of the direct forces,
@@ -96,6 +98,9 @@ def labelled(atoms: Atoms, label: Label, reference: str) -> Atoms:
         results["free_energy"] = label.free_energy
     if label.stress is not None:
         results["stress"] = label.stress
+    result.set_constraint(atoms.constraints)
+    if MISSING in atoms.info:
+        result.info[MISSING] = atoms.info[MISSING]
     result.calc = SinglePointCalculator(result, **results)
     return result
 

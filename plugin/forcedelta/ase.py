@@ -31,6 +31,9 @@ from forcedelta.models.loaded import LoadedModel
 from forcedelta.models.registry import load_model
 from forcedelta.monitoring import ADAPTIVE, ESTIMATE, Every, check_every, evaluate_adaptively
 from forcedelta.sentinel import Sentinel
+from md_hooks.freezing import frozen
+
+__all__ = ["ForceDeltaCalculator", "PropertyUnavailableError", "frozen"]
 
 _NEED_GRADIENT = ("force_delta", "force_deltas", "conservative_forces", "stress")
 

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-import json
+import logging
 import os
 import warnings
-from typing import Any
 
 from ase import Atoms
 
 from md_hooks import Trajectory
 from md_hooks.atoms import bare_atoms
+from md_hooks.constraints import (
+    MISSING,
+    constraint_records,
+    same_constraints,
+    take_from_info,
+)
 from md_hooks.electronic_state import ElectronicState
 from md_hooks.text import shortened
 
 from .errors import ForceDeltaError
 from .reading_files import check_regular
+
+_log = logging.getLogger(__name__)
 
 
 def read_structure(path: str | None, type_map: str | None = None, no_pbc: bool = False) -> Atoms:
@@ -92,6 +99,14 @@ def read_structures(
     for atoms in found if no_pbc else ():
         atoms.pbc = False
         atoms.set_cell(None)
+    for atoms in found:
+        take_from_info(atoms)
+        if MISSING in atoms.info:
+            _log.warning(
+                "%s has lost the constraint %s of its structure: set it in Python, "
+                "guarded_run(atoms, ...), unless the atoms are to be free",
+                path, atoms.info.pop(MISSING),
+            )  # fmt: skip
     try:
         return [checked_structure(atoms) for atoms in found]
     except ForceDeltaError as error:
@@ -136,28 +151,28 @@ def _check_xyz_counts(path: str) -> None:
 
 
 def continued_structure(
-    given: str | Atoms | None,
-    run: str,
-    constraints: Any,
-    type_map: str | None = None,
-    no_pbc: bool = False,
+    given: str | Atoms | None, run: str, type_map: str | None = None, no_pbc: bool = False
 ) -> Atoms:
     """The atoms of a recorded run, or those of a structure file that must be the same system.
-
-    A recorded run holds only a description of its constraints (`constraints_of`); to continue a run
-    with constraints, the structure file is needed.
 
     Args:
         given: the structure or its file, if any.
         run: the recorded run.
-        constraints: description of its constraints.
         type_map, no_pbc: how the file is read, see `read_structure`.
 
     Raises:
-        ForceDeltaError: another system, other constraints.
+        ForceDeltaError: another system, other constraints, or constraints that only the given structure
+            has, and there is none.
     """
-    stored = bare_atoms(Trajectory(run).frame(-1))
+    last = Trajectory(run).frame(-1)
+    stored = bare_atoms(last)
+    missing = stored.info.pop(MISSING, None)
     if given is None:
+        if missing is not None:
+            raise ForceDeltaError(
+                f"{run} was made with the constraint {missing}, which no file keeps: continue it in "
+                "Python with the structure that started it, guarded_run(atoms, restart=True, ...)"
+            )
         atoms = stored
     elif isinstance(given, Atoms):
         atoms = checked_structure(given)
@@ -169,16 +184,12 @@ def continued_structure(
             f"({atoms.symbols}, periodic {atoms.pbc}): omit the structure to continue that "
             "run, or give another --out"
         )
-    if constraints_of(atoms) != (constraints or []):
+    if not same_constraints(constraint_records(atoms.constraints), last.constraints):
         raise ForceDeltaError(
-            f"{run} was made with other constraints on its atoms: give the structure file that "
-            "started it"
+            f"{run} was made with other constraints on its atoms: omit the structure to continue that "
+            "run, or give the one that started it"
         )
+    if missing is None:
+        atoms.set_constraint(stored.constraints)  # with the lengths that they keep
     ElectronicState.of(stored).put(atoms)  # they may have come from flags of the first part
     return atoms
-
-
-def constraints_of(atoms: Atoms) -> list[Any]:
-    """The constraints of atoms in a form that can be stored and compared."""
-    records = [constraint.todict() for constraint in atoms.constraints]
-    return list(json.loads(json.dumps(records, default=lambda array: array.tolist())))

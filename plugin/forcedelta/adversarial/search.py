@@ -10,6 +10,7 @@ import numpy as np
 from ase import Atoms
 
 from md_hooks import Checkpoint, Frame, HookChain, Progress, Recorder, Remark, RunInfo
+from md_hooks.constraints import constraint_records
 from md_hooks.electronic_state import ElectronicState
 from md_hooks.run_id import id_of_content
 from md_hooks.session import Session
@@ -28,7 +29,7 @@ from .picks import picks_file, write_picks
 from .result import AttackResult, PathResult
 from .settings import AttackSettings
 
-_log = logging.getLogger("forcedelta")
+_log = logging.getLogger(__name__)
 
 WRONG_SLOPE = 0.1
 """A relative error of dU/dr along itself above which second derivatives are not trusted."""
@@ -143,7 +144,7 @@ class Search:
 
     # --- the attack ------------------------------------------------------------------------------
 
-    def run(self, progress: bool = True) -> AttackResult:
+    def run(self, progress: bool = False) -> AttackResult:
         """Make the steps that are not made yet.
 
         Ctrl-C and SIGTERM end it after the current step of all paths, with the file closed.
@@ -233,6 +234,7 @@ class Search:
                     "atoms": float(len(atoms)),
                     **Frame.scalars(evaluation.expected_errors),
                 },
+                constraints=constraint_records(atoms.constraints),
                 **ElectronicState.of(atoms).frame_fields(),
             )
         )

@@ -38,7 +38,7 @@ from md_hooks.signals import completed
 if TYPE_CHECKING:  # only the process that holds a model imports PyTorch
     from forcedelta.models.loaded import LoadedModel
 
-_log = logging.getLogger("forcedelta")
+_log = logging.getLogger(__name__)
 
 Mode = Literal["create", "restart", "overwrite"]
 

@@ -35,6 +35,7 @@ from md_hooks import (
     Trajectory,
     load_checkpoint,
 )
+from md_hooks.constraints import constraint_records
 from md_hooks.electronic_state import ElectronicState
 from md_hooks.environment import Surroundings
 from md_hooks.predicted_error import predicted_summary
@@ -42,7 +43,7 @@ from md_hooks.session import Session
 from md_hooks.signals import end_after_the_step
 from md_hooks.versions import versions_of
 
-_log = logging.getLogger("forcedelta")
+_log = logging.getLogger(__name__)
 
 STORED_FRAMES = 10_000
 """Number of frames stored of a long trajectory, besides those marked by the guard."""
@@ -170,7 +171,7 @@ class Audit:
 
     # --- the audit -----------------------------------------------------------------------------
 
-    def run(self, progress: bool = True) -> AuditResult:
+    def run(self, progress: bool = False) -> AuditResult:
         """Audit the frames not yet audited.
 
         Ctrl-C and SIGTERM end it after the current batch, with the file closed.
@@ -389,6 +390,7 @@ def _frame(stored: StoredFrame, step: int, evaluation: Evaluation, state: Electr
             "atoms": float(len(atoms)),
             **Frame.scalars(evaluation.expected_errors),
         },
+        constraints=constraint_records(atoms.constraints),
         **state.frame_fields(),
         **Surroundings.usable(atoms).frame_fields(),
     )

@@ -28,7 +28,6 @@ from .options import (
 from .printing import print_json
 
 if TYPE_CHECKING:
-    from ..tuning.loop import Epoch
     from ..tuning.tune import TuningResult
 
 EPILOG = described(ExitStatus.DONE, ExitStatus.BAD_INPUT, ExitStatus.INTERRUPTED)
@@ -149,7 +148,7 @@ def tune(
         temperatures=temperature, every=every, epochs=epochs,
         batch_size=batch_size, learning_rate=learning_rate, seed=seed,
         mode=treatment, charge=charge, spin=spin, architecture=architecture, trust=trust,
-        device=device, dtype=dtype, threads=threads, report=_progress,
+        device=device, dtype=dtype, threads=threads, report=lambda epoch: print_line(epoch.line),
     )  # fmt: skip
     if json:
         print_json(result.as_dict())
@@ -157,13 +156,6 @@ def tune(
         for line in _shown(result):
             print_line(line, sys.stdout)
     return ExitStatus.DONE
-
-
-def _progress(epoch: Epoch) -> None:
-    best = "  best so far" if epoch.best else ""
-    print_line(
-        f"epoch {epoch.number}: loss {epoch.loss:.4f}, U of held-out frames {epoch.held_out:.4f} eV/Å{best}"
-    )
 
 
 def _shown(result: TuningResult) -> list[str]:

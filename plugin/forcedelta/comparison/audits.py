@@ -25,7 +25,7 @@ from md_hooks import HookError, Trajectory
 if TYPE_CHECKING:
     from forcedelta.models.loaded import LoadedModel
 
-_log = logging.getLogger("forcedelta")
+_log = logging.getLogger(__name__)
 
 SAME = 1e-6
 """Å; positions that agree this well are the same."""

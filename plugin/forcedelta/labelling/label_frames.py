@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -18,6 +19,8 @@ from forcedelta.outputs import Named, check_outputs
 from md_hooks.recalculation import Failure, Journal, Label, key_of, labelled, recalculate
 from md_hooks.recalculation.campaign import JOURNAL, refuse_foreign
 from md_hooks.recalculation.labelled import write_all
+
+_log = logging.getLogger(__name__)
 
 DEFAULT_COUNT = 20
 
@@ -139,7 +142,7 @@ def label(
     threads: int = 1,
     workers: int = 1,
     dry_run: bool = False,
-    report: Callable[[str], None] = lambda line: None,
+    report: Callable[[str], None] = _log.info,
 ) -> LabellingResult:
     """Choose doubtful frames and label them with a reference method; ``forcedelta recalc`` in Python.
 
@@ -171,7 +174,7 @@ def label(
         threads: of each calculation.
         workers: calculations at a time.
         dry_run: choose and check, write nothing.
-        report: receives each line of progress.
+        report: receives each line of progress; by default the log "forcedelta", which is silent.
 
     Returns:
         the outcome of each chosen frame.

@@ -13,6 +13,7 @@ import openmm
 from numpy.typing import NDArray
 
 from md_hooks import Frame, HookChain, RunInfo, RunResult
+from md_hooks.constraints import constraint_records
 from md_hooks.drift import CONSERVED_ENERGY
 from md_hooks.session import Session
 from md_hooks.versions import versions_of
@@ -73,6 +74,7 @@ class Frames:
         self._pbc = _sealed(np.full(3, monitor.periodic))
         self._electronic_state = monitor.electronic_state.frame_fields()
         self._around = SystemAround(self.context, monitor)
+        self._constraints = constraint_records(info.constraints or ())
         integrator = simulation.integrator
         settings = {
             "engine": "openmm",
@@ -195,6 +197,7 @@ class Frames:
             why_no_force_delta="the model returned none"
             if due and measured.force_delta is None
             else "",
+            constraints=self._constraints,
             **self._electronic_state,
             **self._around().frame_fields(),
         )

@@ -27,7 +27,7 @@ from forcedelta.thresholds import GivenThreshold, as_number, threshold_of
 from md_hooks import Guard
 from md_hooks.replacing import replace_file
 
-_log = logging.getLogger("forcedelta")
+_log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:  # only the process that holds a model imports PyTorch
     from forcedelta.models.loaded import LoadedModel

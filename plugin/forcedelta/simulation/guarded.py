@@ -48,7 +48,7 @@ from .outer_steps import forces_and_steps, remarks
 from .resolve import RunPlan, resolve
 from .settings import RunSettings
 
-_log = logging.getLogger("forcedelta")
+_log = logging.getLogger(__name__)
 _DEFAULTS = RunSettings()
 
 
@@ -309,13 +309,13 @@ def _info(plan: RunPlan, built: Built, given: Collection[str], command: str) -> 
             **settings.stored(),
             "ramp_steps": [ramp.first_step, ramp.last_step],
             "flags": settings.flags or stored.get("flags"),  # the next restart needs it
-            "constraints": built.constraints,
             "calibrations": {
                 **{key: record for key, record in known.items() if key not in given},
                 **{key: found.record() for key, found in plan.calibrations.items()},
             },
         },
         versions={"torch": version("torch")},
+        constraints=built.constraints,
         restart_step=None if checkpoint is None else checkpoint.step,
         restart_time=0.0 if checkpoint is None else checkpoint.time,
         new_run=checkpoint is None,  # also with hooks of the user that were used before

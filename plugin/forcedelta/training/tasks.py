@@ -31,7 +31,7 @@ from forcedelta.training.loop import train
 from forcedelta.training.quality import Errors, join, measure, summary
 from forcedelta.training.recipe import Recipe, read_recipe
 
-_log = logging.getLogger("forcedelta")
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def train_recipe(
     *,
     seed: int | None = None,
     report_every: int = 10,
-    report: Callable[[str], None] = lambda line: None,
+    report: Callable[[str], None] = _log.info,
 ) -> TrainingResult:
     """Train a network from a recipe, in one thread.
 
@@ -70,7 +70,7 @@ def train_recipe(
         out: file of weights to write (.safetensors).
         seed: replaces the recipe's seed.
         report_every: epochs between two lines of progress.
-        report: called with each line.
+        report: called with each line; by default the log "forcedelta", which is silent.
 
     Raises:
         ForceDeltaError: an invalid recipe, unusable labels, or too few frames.

@@ -22,7 +22,7 @@ BLOCKS = 10
 DISPLACEMENT = 0.05
 """Å, standard deviation of `displaced`: about that of the atoms of a molecule at room temperature."""
 
-_log = logging.getLogger("forcedelta")
+_log = logging.getLogger(__name__)
 
 
 def read_usable(

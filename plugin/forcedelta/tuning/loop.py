@@ -154,6 +154,15 @@ class Epoch:
     held_out: float
     best: bool
 
+    @property
+    def line(self) -> str:
+        """The epoch in words."""
+        best = "  best so far" if self.best else ""
+        return (
+            f"epoch {self.number}: loss {self.loss:.4f}, U of held-out frames {self.held_out:.4f} "
+            f"eV/Å{best}"
+        )
+
 
 class Loop:
     """Trains parameters; continues from its checkpoint as if it had not been interrupted.

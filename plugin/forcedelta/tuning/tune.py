@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -27,6 +28,8 @@ from .frames import displaced, read_usable, split
 from .judge import Judgement, judge, mean_force_delta
 from .loop import Epoch, Loop, Target, TuningSettings, loss_of, trained_parameters
 from .own_runs import TEMPERATURES, OwnRuns, files_of, own_frames
+
+_log = logging.getLogger(__name__)
 
 LEARNING_RATES = {"head": 3e-3, "energy": 5e-4, "shared": 3e-4}
 OVERFIT = 1.5
@@ -118,7 +121,7 @@ def tune(
     device: str = "cpu",
     dtype: Literal["float32", "float64"] = "float32",
     threads: int = 1,
-    report: Callable[[Epoch], None] = lambda epoch: None,
+    report: Callable[[Epoch], None] = lambda epoch: _log.info(epoch.line),
 ) -> TuningResult:
     """Tune the energy of a model to agree with its direct forces on unlabelled frames.
 
@@ -149,7 +152,7 @@ def tune(
         charge, spin: see `forcedelta.guarded_run`.
         architecture, trust: see `forcedelta.load_model`.
         device, dtype, threads: of torch.
-        report: called after every epoch.
+        report: called after every epoch; by default the log "forcedelta", which is silent.
 
     Raises:
         ForceDeltaError: the model does not support the reach; too few or unusable frames; the output

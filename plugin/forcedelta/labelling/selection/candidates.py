@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from forcedelta.errors import ForceDeltaError
 from md_hooks import Trajectory
+from md_hooks.constraints import take_from_info
 from md_hooks.electronic_state import INITIAL_MOMENTS, ElectronicState
 from md_hooks.environment import Surroundings
 from md_hooks.errors import HookError
@@ -28,7 +29,7 @@ from md_hooks.recalculation.labelled import PREDICTIONS
 FloatArray = NDArray[np.float64]
 
 _FIELDS: dict[tuple[str, ...], Callable[[object], Any]] = {
-    ("step", "worst_atom", "path", "move"): step_of,
+    ("step", "worst_atom", "path", "move", "image"): step_of,
     ("time", "force_delta", "model_energy", "expected_error", *PREDICTED, OUTSIDE): number_or_none,
     ("run", "source", "run_id", "model", "weights_hash", "level_of_theory"): text_of,
 }
@@ -179,6 +180,7 @@ def _xyz(path: Path) -> list[Atoms]:
 def _as_candidate(atoms: Atoms, name: str) -> None:
     """Make the names of a file of flagged frames those of `candidate`, in place."""
     _drop_unusable(atoms)
+    take_from_info(atoms)
     info = atoms.info
     info["source"] = info.pop("run", info.get("source", name))
     if atoms.calc is not None and "model_energy" not in info:

@@ -26,9 +26,11 @@ from .frame import Frame
 from .freezing import frozen
 from .guard import Guard
 from .h5md.checkpoint import Checkpoint, load_checkpoint
+from .h5md.recorded_legs import Leg
 from .h5md.remark import Remark
 from .h5md.trajectory import Trajectory
 from .hook import Hook
+from .legs import LegEnd
 from .progress import Progress
 from .recorder import Recorder
 from .run_info import RunInfo, RunResult
@@ -49,6 +51,8 @@ __all__ = [
     "Hook",
     "HookChain",
     "HookError",
+    "Leg",
+    "LegEnd",
     "Progress",
     "RecalculationQueue",
     "Recorder",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import sys
 from collections.abc import Iterable, Mapping
@@ -13,6 +14,7 @@ import numpy as np
 from ase import units
 
 from .ase_calculators import ForceDeltaSource
+from .ase_settings import settings_of
 from .ase_state import atoms_of, capture
 from .band import Band
 from .chain import HookChain
@@ -23,6 +25,7 @@ from .electronic_state import ElectronicState
 from .errors import HookError, RunStoppedError
 from .frame import Frame
 from .hook import AnyHook
+from .legs import is_at
 from .run_info import RunInfo, RunResult
 from .session import Session
 from .signals import end_after_the_step
@@ -44,6 +47,7 @@ class Attachment:
         info = RunInfo() if info is None else info
         self.dynamics = dynamics
         self.chain = hooks if isinstance(hooks, HookChain) else HookChain(hooks)
+        _check_frames(dynamics)
         self._band = Band.of(dynamics)
         self._atoms = atoms_of(dynamics) if self._band is None else self._band.worst()
         if self._band is not None:
@@ -54,15 +58,8 @@ class Attachment:
         self._electronic_state = ElectronicState.of(self._atoms).frame_fields()
         self._given_constraints = info.constraints
         self._constraints: tuple[Any, Records] = (None, ())
-        self._restart_step = info.restart_step
-        self._step_offset = (info.restart_step or 0) - dynamics.nsteps
-        if info.restart_step is None:
-            self._step_offset = 0
         self._clock = getattr(dynamics, "get_time", None)
         self._conserves = has_conserved_energy(dynamics)
-        self._time_offset = 0.0
-        if info.restart_step is not None and self._clock is not None:
-            self._time_offset = info.restart_time - self._clock() / units.fs
         self._ended = False
         self._detached = False
         self._source = ForceDeltaSource(self._atoms.calc)
@@ -74,9 +71,12 @@ class Attachment:
             monitoring=lambda: getattr(self._source.calculator, "monitoring", None),
         )
         self._user_checkpoint = info.checkpoint
+        before = self.chain.leg_before(info)
         self._session.open(
             replace(
                 info,
+                seamless=before is not None and self._is_seamless(before.frame),
+                settings={**settings_of(dynamics), **info.settings},
                 model=info.model or dict(getattr(calc, "model_info", None) or {}),
                 versions={
                     "python": platform.python_version(),
@@ -85,32 +85,108 @@ class Attachment:
                 },
                 numbers=self._numbers if info.numbers is None else info.numbers,
                 checkpoint=self._checkpoint,
-            )
+            ),
+            dynamics.nsteps,
+            self._time(),
         )
         dynamics.attach(self._observe, 1)
+        self._unseen = False
+        self._step = getattr(dynamics, "step", None)
+        if self._step is not None:
+            dynamics.step = self._counted_step
+
+    def _time(self) -> float:
+        """Time of the dynamics, fs; 0 for an optimiser."""
+        return 0.0 if self._clock is None else self._clock() / units.fs
+
+    def begin(self) -> bool:
+        """Show a configuration that was changed since the last leg of the same dynamics.
+
+        ASE shows the first configuration of a new dynamics only. The forces that are needed are those
+        of the first step.
+
+        Returns:
+            whether the run should go on.
+        """
+        if self._session.info.leg > 1 and self.dynamics.nsteps > 0:
+            if self._band is None:
+                self._atoms.get_forces()
+            else:
+                self.dynamics.optimizable.get_gradient()  # of all images
+                self._atoms = self._band.worst()
+            self._show()
+        return not self._session.over
 
     # --- one step ----------------------------------------------------------------------------
 
     def _observe(self) -> None:
         """Hand the frame of this step to the hooks; end the run if one of them stops it."""
         session = self._session
+        self._unseen = False
         if self._band is not None:
             self._atoms = self._band.worst()
         if self._ended:
             raise RunStoppedError(
-                f"the run was stopped and cannot continue with these hooks ({session.reason}): attach "
-                "new ones to continue"
+                f"the run was stopped and cannot continue with these hooks ({session.reason}): attach new "
+                "hooks for a new run, or these again with after_stop=True",
+                session.result,
             )
-        step = self.dynamics.nsteps + self._step_offset
-        if self._restart_step is not None and step <= self._restart_step:
-            return  # ASE shows a new dynamics its first configuration, which is on file already
-        session.show(self._frame(step))
-        if session.stopped is not None:
-            session.close()
+        self._show()
         if session.over:
             self._end()
         elif self.dynamics.nsteps == getattr(self.dynamics, "max_steps", None):
             self.chain.flush()
+
+    def _counted_step(self, *arguments: Any, **named: Any) -> Any:
+        """A step of the dynamics, which the loops of ASE show to its observers and ``step`` does not."""
+        self._refuse_unseen()
+        self._unseen = not self._detached
+        assert self._step is not None
+        return self._step(*arguments, **named)
+
+    def _refuse_unseen(self) -> None:
+        if self._unseen:
+            self._unseen = False
+            raise HookError(
+                f"{type(self.dynamics).__name__}.step() was called by itself, and hooks see no frame of it: "
+                "loop over dynamics.irun(steps) instead, or call dynamics.run(steps)"
+            )
+
+    def _show(self) -> None:
+        session, nsteps = self._session, self.dynamics.nsteps
+        known = session.known_step
+        if known is not None and session.step(nsteps) <= known:
+            # ASE shows the first configuration of a new dynamics, which may be on file already
+            there = self._computed_at()
+            if session.is_known(nsteps, there.positions, there.cell.array):
+                return
+        session.show(self._frame(session.step(nsteps)))
+        if session.stopped is not None:
+            session.close()
+
+    def _is_seamless(self, last: Frame) -> bool:
+        """Whether the dynamics goes on from a frame without any change; costs no evaluation."""
+        atoms = self._atoms
+        if not is_at(last, atoms.positions, atoms.cell.array):
+            return False
+        if not self._is_evaluated():
+            return False
+        now = self._frame(last.step)
+        if not np.array_equal(now.velocities, last.velocities):  # type: ignore[arg-type]
+            return False
+        old, new = (frame.extra.get(CONSERVED_ENERGY) for frame in (last, now))
+        if old is None or new is None:
+            return old is new
+        return math.isclose(old, new, rel_tol=1e-12, abs_tol=1e-9)
+
+    def _is_evaluated(self) -> bool:
+        """Whether the calculator has the results of the present configuration."""
+        moved = [self._atoms] if self._band is None else self._band.images[1:-1]
+        required = [getattr(atoms.calc, "calculation_required", None) for atoms in moved]
+        return all(
+            ask is not None and not ask(atoms, ["energy", "forces"])
+            for ask, atoms in zip(required, moved, strict=True)
+        )
 
     @property
     def verdict(self) -> Verdict | None:
@@ -135,9 +211,7 @@ class Attachment:
                 "the calculator kept no energy and forces of this step: use one that stores them "
                 "in calc.results"
             )
-        computed_at = getattr(calc, "atoms", None)
-        if computed_at is None or len(computed_at) != len(atoms):
-            computed_at = atoms
+        computed_at = self._computed_at()
         momenta = atoms.arrays.get("momenta")
         twice_kinetic = 0.0
         if momenta is None:
@@ -152,10 +226,6 @@ class Attachment:
             self._source = ForceDeltaSource(calc)
         predicted = self._source.results(computed_at)
         u = predicted.get("force_delta")
-        time = 0.0
-        if self._clock is not None:
-            # rounded, so that a restart's times equal the original's in the last digit too
-            time = round(self._clock() / units.fs + self._time_offset, 9)
         arrays: dict[str, Any] = {
             name: _own(predicted[name])
             for name in _FORCE_DELTA_KEYS
@@ -173,7 +243,7 @@ class Attachment:
             extra[CONSERVED_ENERGY] = conserved_energy(self.dynamics, atoms, total)
         return Frame(
             step=step,
-            time=time,
+            time=self._session.time(self._time()),
             numbers=self._numbers,
             positions=_own(computed_at.positions),
             velocities=_seal(velocities),
@@ -190,6 +260,11 @@ class Attachment:
             **arrays,
             **self._electronic_state,
         )
+
+    def _computed_at(self) -> Any:
+        """The atoms as they were when the forces were computed."""
+        known = getattr(self._atoms.calc, "atoms", None)
+        return self._atoms if known is None or len(known) != len(self._atoms) else known
 
     def _constraints_now(self) -> Records:
         """Records of the constraints; made anew only where the atoms have got others.
@@ -225,15 +300,32 @@ class Attachment:
         """End the run after the present step; the result's reason is "interrupted"."""
         self._session.interrupt(why)
 
-    def close(self, reason: str = "finished", message: str = "") -> RunResult:
+    def close(self, reason: str = "", message: str = "") -> RunResult:
         """Detach from the dynamics and close the hooks; further calls return the same result.
 
         Args:
-            reason: "finished", "interrupted" or "error"; a run that was stopped stays "stopped".
+            reason: one of `RunResult`; by default that of the dynamics. A run that was stopped stays
+                "stopped".
             message: one readable line.
         """
+        reason = reason or self._ending()  # before a band gives its calculators back
         self._detach()
         return self._session.close(reason, message)
+
+    def _ending(self) -> str:
+        """Why a dynamics that nobody ended made no further step; costs no evaluation."""
+        # ase.optimize loads ASE's file formats, and thereby this package: it cannot be imported before
+        from ase.optimize.optimize import Optimizer
+
+        dynamics = self.dynamics
+        if not isinstance(dynamics, Optimizer) or getattr(dynamics, "fmax", None) is None:
+            return "finished"
+        if getattr(dynamics.atoms, "remove_rotation_and_translation", False):
+            return "finished"  # every request for forces turns such a band, and evaluates it
+        if not self._is_evaluated():
+            return "out of steps"
+        gradient = dynamics.optimizable.get_gradient()
+        return "converged" if dynamics.gradient_converged(gradient) else "out of steps"
 
     def close_after(self, error: BaseException) -> RunResult | None:
         """Close after an exception that left the dynamics in the middle of a step."""
@@ -246,6 +338,10 @@ class Attachment:
             self._detached = True
             if self._band is not None:
                 self._band.release()
+            if vars(self.dynamics).get("step") == self._counted_step:
+                del self.dynamics.step  # that of its class comes back
+                if self.dynamics.step != self._step:
+                    self.dynamics.step = self._step  # of another attachment
             observers = self.dynamics.observers
             observers[:] = [entry for entry in observers if entry[0] != self._observe]
 
@@ -260,12 +356,17 @@ class Attachment:
     ) -> None:
         if error is None:
             self.close()
+            self._refuse_unseen()
         else:
             self.close_after(error)
 
 
 def attach(
-    dynamics: Any, hooks: HookChain | Iterable[AnyHook], info: RunInfo | None = None
+    dynamics: Any,
+    hooks: HookChain | Iterable[AnyHook],
+    info: RunInfo | None = None,
+    *,
+    after_stop: bool = False,
 ) -> Attachment:
     """Attach hooks to an ASE dynamics or optimiser, which is then run as usual.
 
@@ -278,19 +379,26 @@ def attach(
     the number of the image as "image", and U (eV/Å) and energy (eV) of each image as
     "force_delta_image_0", "energy_image_0" and so on.
 
+    Hooks that were used before continue their run (`md_hooks.legs`), also with another dynamics of the
+    same system: see `run`.
+
     Args:
         dynamics: any of `ase.md` or `ase.optimize`.
         hooks: see `md_hooks.HookChain`; or a chain.
         info: about the run. The model is taken from ``calc.model_info`` where it is not given, and
             the checkpoint of `md_hooks.ase_state.capture` is added to the given one (which then is
             under "user").
+        after_stop: go on with hooks that have stopped the run.
 
     Returns:
         a handle; use it as a context manager, or call its ``close()`` after the run.
 
     Raises:
-        HookError: a hook refuses the run.
+        RunStoppedError: the hooks have stopped the run before.
+        HookError: a hook refuses the run, or the hooks were used for another system or model.
     """
+    if after_stop:
+        info = replace(info or RunInfo(), after_stop=True)
     return Attachment(dynamics, hooks, info)
 
 
@@ -301,8 +409,20 @@ def run(
     info: RunInfo | None = None,
     *,
     fmax: float | None = None,
+    after_stop: bool = False,
+    raise_on_stop: bool = False,
 ) -> RunResult:
     """Run an ASE dynamics with hooks until it is done, stopped or interrupted.
+
+    Further calls with the same hooks are legs of one run: they continue its file, its count of steps and
+    its times, and each hook keeps its state. Between two legs the temperature, the time step or the
+    whole dynamics may change, and velocities may be drawn anew. The first configuration of a leg is
+    the last frame, and makes no further one; if atoms or cell were changed, it is a step of its own.
+
+    >>> hooks = [Guard(stop_above="auto"), Recorder("annealing.h5")]
+    >>> for temperature in (600, 450, 300):
+    ...     dynamics = Langevin(atoms, 0.5 * units.fs, temperature_K=temperature, friction=0.02)
+    ...     run(dynamics, 2000, hooks, raise_on_stop=True)  # doctest: +SKIP
 
     Ctrl-C and SIGTERM end the run after the step that is being made, with the files closed and
     the last frame and its checkpoint in them; a second signal ends it in the middle of the step.
@@ -313,10 +433,18 @@ def run(
         hooks: see `md_hooks.HookChain`.
         info: see `attach`.
         fmax: convergence criterion of an optimiser, eV/Å.
+        after_stop: go on with hooks that have stopped the run; the frame that they stopped at is not
+            judged again.
+        raise_on_stop: raise if a hook stops the run, or a signal ends it: the end of a loop of legs.
 
     Returns:
         why and where the run ended. Errors of the model or of a hook are raised, after the hooks
         were closed.
+
+    Raises:
+        RunStoppedError: the hooks have stopped the run before; with ``raise_on_stop`` also at the stop
+            itself, with its ``result``.
+        HookError: see `attach`.
     """
     info = RunInfo() if info is None else info
     if info.planned_steps is None:
@@ -324,13 +452,27 @@ def run(
     arguments: dict[str, Any] = {"steps": steps}
     if fmax is not None:
         arguments["fmax"] = fmax
-    handle = attach(dynamics, hooks, info)
+    handle = attach(dynamics, hooks, info, after_stop=after_stop)
     try:
         with end_after_the_step(handle.interrupt), handle:
-            dynamics.run(**arguments)
+            if handle.begin():
+                dynamics.run(**arguments)
     except (KeyboardInterrupt, RunStoppedError):
         pass
-    return handle.close()
+    result = handle.close()
+    if raise_on_stop and result.reason in ("stopped", "interrupted"):
+        raise RunStoppedError(f"the run was {result.reason} ({result.message})", result)
+    return result
+
+
+def _check_frames(dynamics: Any) -> None:
+    """Refuse an optimiser whose steps have no forces."""
+    optimisers = sys.modules.get("ase.optimize.sciopt")
+    if optimisers and isinstance(dynamics, optimisers.SciPyGradientlessOptimizer):
+        raise HookError(
+            f"{type(dynamics).__name__} computes no forces at its steps, and hooks need them: use another "
+            "optimiser, such as BFGS"
+        )
 
 
 def _own(array: Any) -> np.ndarray:

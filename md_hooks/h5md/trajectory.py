@@ -19,6 +19,7 @@ from ..run_id import stored_run_id
 from ..verdict import Action
 from . import checksum, held, layout, validation
 from .opening import open_to_read
+from .recorded_legs import Leg, legs_of
 from .remark import Remark
 
 _NAMED = {"step", "time", *(name for name, *_ in layout.SERIES)}
@@ -124,6 +125,12 @@ class Trajectory:
         if "action" not in self._series:
             return np.empty(0, dtype=np.int64)
         return self._series["step"][self._series["action"] == action]
+
+    @property
+    def legs(self) -> list[Leg]:
+        """The legs of the run: runs with the same hooks one after the other; see `md_hooks.legs`."""
+        steps = self._series["step"]
+        return legs_of(self.runs, int(steps[-1]) if len(steps) else -1)
 
     @property
     def metadata(self) -> dict[str, Any]:

@@ -158,6 +158,15 @@ class H5MDFile:
         return json.loads(run.attrs["info"]).get("model", {})
 
     @property
+    def legs(self) -> int:
+        """Number of legs in the file; files written before runs had legs have one."""
+        if not len(self._runs):
+            return 0
+        run = self._runs[str(len(self._runs) - 1)]
+        leg = json.loads(run.attrs["info"]).get("leg", 1)
+        return leg if isinstance(leg, int) else 1
+
+    @property
     def run_id(self) -> str:
         """The id of the run in the file; empty in a new file."""
         return stored_run_id(self._file)

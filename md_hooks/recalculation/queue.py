@@ -73,7 +73,7 @@ class RecalculationQueue(Hook):
 
     @property
     def queued(self) -> int:
-        """Number of frames in the journal."""
+        """Number of frames in the journal, those of earlier legs and runs included."""
         return len(self._open_campaign.journal.frames)
 
     @property
@@ -143,12 +143,13 @@ class RecalculationQueue(Hook):
         if self._campaign is None:
             return
         campaign, self._campaign = self._campaign, None
+        ended = result.completed or result.reason == "stopped"
         try:
-            if self._row and result.reason in ("finished", "stopped"):
+            if self._row and ended:
                 self._campaign = campaign
                 self._queue()
                 self._campaign = None
-            if self.wait and result.reason in ("finished", "stopped"):
+            if self.wait and ended:
                 campaign.finish()
         finally:
             campaign.close()

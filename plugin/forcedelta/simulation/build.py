@@ -12,6 +12,7 @@ from ase import Atoms
 
 from md_hooks import Trajectory
 from md_hooks.atoms import bare_atoms
+from md_hooks.text import one_line
 
 from ..ase import ForceDeltaCalculator
 from ..calibration.error_guard import check_prediction
@@ -23,6 +24,7 @@ from ..graph import charge_and_spin
 from ..installing import command
 from ..models import LoadedModel, load_model
 from ..structures import checked_structure, continued_structure, read_structure
+from .anew import new_run
 from .ase_engine import ASEEngine
 from .resolve import RunPlan
 from .settings import RunSettings
@@ -79,6 +81,8 @@ def build(plan: RunPlan, structure: str | Path | Atoms | None, model: LoadedMode
         began_as = bare_atoms(Trajectory(recorded).frame(0))
     constraints = list(atoms.constraints)
     loaded = _load(settings, model)
+    if checkpoint is not None:
+        _check_model(plan, loaded)
     for calibration in plan.calibrations.values():
         calibration.check_use(loaded.name, loaded.weights_hash, settings.on, settings.forces)
     check_prediction(settings, loaded.name, loaded.weights_hash, settings.forces)
@@ -90,6 +94,19 @@ def build(plan: RunPlan, structure: str | Path | Atoms | None, model: LoadedMode
         velocities = f"continued from step {checkpoint.step}"
     engine = _engine(settings, plan.ensemble, atoms, loaded)
     return Built(settings, atoms, constraints, engine, velocities)
+
+
+def _check_model(plan: RunPlan, loaded: LoadedModel) -> None:
+    """Refuse to continue a run with another model."""
+    begun = Trajectory(plan.settings.out)
+    recorded = begun.metadata.get("model", {})
+    for key, now in (("name", loaded.name), ("weights_hash", loaded.weights_hash)):
+        known = recorded.get(key)
+        if known is not None and known != now:
+            raise ForceDeltaError(
+                f"{begun.path} was recorded with another model ({key} {one_line(known)}, now {now}): omit "
+                f"--model to continue that run, or {new_run(plan.settings, ['model'], begun)}"
+            )
 
 
 def _load(settings: RunSettings, model: LoadedModel | None) -> LoadedModel:

@@ -197,7 +197,9 @@ def guarded_run(
         overwrite: replace ``out``.
         restart: continue the run in ``out``.
         device, dtype, threads: settings of torch.
-        hooks: additional hooks, such as your own `md_hooks.Hook` or a `md_hooks.RecalculationQueue`.
+        hooks: additional hooks, such as your own `md_hooks.Hook` or a `md_hooks.RecalculationQueue`. In
+            another call they are opened again: for a new run, in which they keep what they know, or
+            for the continued one.
         progress: show a progress display on stderr.
         given: names of the arguments that a restart compares with the run in ``out``; by default
             those that differ from their defaults.
@@ -316,6 +318,7 @@ def _info(plan: RunPlan, built: Built, given: Collection[str], command: str) -> 
         constraints=built.constraints,
         restart_step=None if checkpoint is None else checkpoint.step,
         restart_time=0.0 if checkpoint is None else checkpoint.time,
+        new_run=checkpoint is None,  # also with hooks of the user that were used before
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -83,7 +83,10 @@ class RunSettings:
 
 
 def continued(
-    settings: RunSettings, given: Collection[str], stored: Mapping[str, Any]
+    settings: RunSettings,
+    given: Collection[str],
+    stored: Mapping[str, Any],
+    advice: Callable[[], str],
 ) -> RunSettings:
     """The settings of a run that continues from a file.
 
@@ -91,6 +94,7 @@ def continued(
         settings: settings of this call.
         given: names of the settings passed in this call.
         stored: `RunSettings.stored` of the run in the file.
+        advice: how to start a new run with other settings, see `forcedelta.simulation.anew`.
 
     Raises:
         ForceDeltaError: the file is not of a run, a setting that defines the run differs from the
@@ -110,8 +114,7 @@ def continued(
         if name in given and name in stored and getattr(settings, name) != stored[name]:
             raise ForceDeltaError(
                 f"{flag(name)} {getattr(settings, name)} differs from the run in {settings.out}, which "
-                f"has {stored[name]}: omit the flag to continue that run, or start a new one with "
-                "another --out"
+                f"has {stored[name]}: omit the flag to continue that run, or {advice()}"
             )
     taken = {
         name: stored[name]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import platform
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from types import TracebackType
 from typing import Any
@@ -13,15 +13,11 @@ from typing import Any
 import numpy as np
 from ase import units
 
-from .ase_calculators import ForceDeltaSource
+from .ase_frames import ASEFrames
 from .ase_settings import settings_of
-from .ase_state import atoms_of, capture
-from .band import Band
+from .ase_state import capture
 from .chain import HookChain
-from .conserved_energy import conserved_energy, has_conserved_energy
-from .constraints import Records, constraint_records
 from .drift import CONSERVED_ENERGY
-from .electronic_state import ElectronicState
 from .errors import HookError, RunStoppedError
 from .frame import Frame
 from .hook import AnyHook
@@ -31,8 +27,6 @@ from .session import Session
 from .signals import end_after_the_step
 from .verdict import Verdict
 from .versions import versions_of
-
-_FORCE_DELTA_KEYS = ("force_deltas", "direct_forces", "conservative_forces")
 
 
 class Attachment:
@@ -48,27 +42,16 @@ class Attachment:
         self.dynamics = dynamics
         self.chain = hooks if isinstance(hooks, HookChain) else HookChain(hooks)
         _check_frames(dynamics)
-        self._band = Band.of(dynamics)
-        self._atoms = atoms_of(dynamics) if self._band is None else self._band.worst()
-        if self._band is not None:
-            info = replace(info, settings={"images": len(self._band.images), **info.settings})
-        self._numbers = _own(self._atoms.numbers)
-        self._masses = _own(self._atoms.get_masses())
-        self._velocity_factor = units.fs / self._masses[:, None]
-        self._electronic_state = ElectronicState.of(self._atoms).frame_fields()
-        self._given_constraints = info.constraints
-        self._constraints: tuple[Any, Records] = (None, ())
+        self._frames = frames = ASEFrames(dynamics, info)
         self._clock = getattr(dynamics, "get_time", None)
-        self._conserves = has_conserved_energy(dynamics)
         self._ended = False
         self._detached = False
-        self._source = ForceDeltaSource(self._atoms.calc)
-        calc = self._source.calculator
+        calc = frames.calculator
         self.chain.add_first(getattr(calc, "sentinel", None))
         self._session = Session(
             self.chain,
-            self._evaluations,
-            monitoring=lambda: getattr(self._source.calculator, "monitoring", None),
+            frames.evaluations,
+            monitoring=lambda: getattr(frames.calculator, "monitoring", None),
         )
         self._user_checkpoint = info.checkpoint
         before = self.chain.leg_before(info)
@@ -76,19 +59,20 @@ class Attachment:
             replace(
                 info,
                 seamless=before is not None and self._is_seamless(before.frame),
-                settings={**settings_of(dynamics), **info.settings},
+                settings={**settings_of(dynamics), **frames.settings, **info.settings},
                 model=info.model or dict(getattr(calc, "model_info", None) or {}),
                 versions={
                     "python": platform.python_version(),
                     **versions_of("forcedelta", "ase", "numpy", "h5py"),
                     **info.versions,
                 },
-                numbers=self._numbers if info.numbers is None else info.numbers,
+                numbers=frames.numbers if info.numbers is None else info.numbers,
                 checkpoint=self._checkpoint,
             ),
             dynamics.nsteps,
             self._time(),
         )
+        frames.begin()
         dynamics.attach(self._observe, 1)
         self._unseen = False
         self._step = getattr(dynamics, "step", None)
@@ -109,7 +93,7 @@ class Attachment:
             whether the run should go on.
         """
         if self._session.info.leg > 1 and self.dynamics.nsteps > 0:
-            self._atoms.get_forces()
+            self._frames.evaluate()
             self._show()
         return not self._session.over
 
@@ -119,8 +103,7 @@ class Attachment:
         """Hand the frame of this step to the hooks; end the run if one of them stops it."""
         session = self._session
         self._unseen = False
-        if self._band is not None:
-            self._atoms = self._band.worst()
+        self._frames.look()
         if self._ended:
             raise RunStoppedError(
                 f"the run was stopped and cannot continue with these hooks ({session.reason}): attach new "
@@ -153,7 +136,7 @@ class Attachment:
         known = session.known_step
         if known is not None and session.step(nsteps) <= known:
             # ASE shows the first configuration of a new dynamics, which may be on file already
-            there = self._computed_at()
+            there = self._frames.computed_at()
             if session.is_known(nsteps, there.positions, there.cell.array):
                 return
         session.show(self._frame(session.step(nsteps)))
@@ -162,10 +145,10 @@ class Attachment:
 
     def _is_seamless(self, last: Frame) -> bool:
         """Whether the dynamics goes on from a frame without any change; costs no evaluation."""
-        atoms = self._atoms
+        atoms = self._frames.atoms
         if not is_at(last, atoms.positions, atoms.cell.array):
             return False
-        if not self._is_evaluated():
+        if not self._frames.are_evaluated():
             return False
         now = self._frame(last.step)
         if not np.array_equal(now.velocities, last.velocities):  # type: ignore[arg-type]
@@ -174,11 +157,6 @@ class Attachment:
         if old is None or new is None:
             return old is new
         return math.isclose(old, new, rel_tol=1e-12, abs_tol=1e-9)
-
-    def _is_evaluated(self) -> bool:
-        """Whether the calculator has the results of the present configuration."""
-        required = getattr(self._atoms.calc, "calculation_required", None)
-        return required is not None and not required(self._atoms, ["energy", "forces"])
 
     @property
     def verdict(self) -> Verdict | None:
@@ -194,90 +172,7 @@ class Attachment:
         self.dynamics.max_steps = self.dynamics.nsteps
 
     def _frame(self, step: int) -> Frame:
-        atoms = self._atoms
-        calc = atoms.calc
-        results: Mapping[str, Any] = getattr(calc, "results", {})
-        energy, forces = results.get("energy"), results.get("forces")
-        energy_known = bool(getattr(calc, "energy_due", True))
-        if not energy_known:
-            energy = math.nan
-        if energy is None or forces is None:
-            raise HookError(
-                "the calculator kept no energy and forces of this step: use one that stores them "
-                "in calc.results"
-            )
-        computed_at = self._computed_at()
-        momenta = atoms.arrays.get("momenta")
-        twice_kinetic = 0.0
-        if momenta is None:
-            velocities = np.zeros((len(atoms), 3))
-            temperature = 0.0
-        else:
-            velocities = momenta * self._velocity_factor
-            freedom = atoms.get_number_of_degrees_of_freedom()
-            twice_kinetic = float(np.vdot(momenta, velocities)) / units.fs
-            temperature = twice_kinetic / (freedom * units.kB) if freedom > 0 else 0.0
-        if not self._source.is_of(calc):
-            self._source = ForceDeltaSource(calc)
-        predicted = self._source.results(computed_at)
-        u = predicted.get("force_delta")
-        arrays: dict[str, Any] = {
-            name: _own(predicted[name])
-            for name in _FORCE_DELTA_KEYS
-            if predicted.get(name) is not None
-        }
-        if results.get("stress") is not None:
-            arrays["stress"] = _own(results["stress"])
-        extra = dict(
-            Frame.scalars(predicted.get("expected_errors"), predicted.get("estimated_force_delta"))
-        )
-        if self._band is not None:
-            extra |= self._band.scalars()
-        if self._conserves:
-            total = float(energy) + 0.5 * twice_kinetic
-            extra[CONSERVED_ENERGY] = conserved_energy(self.dynamics, atoms, total)
-        return Frame(
-            step=step,
-            time=self._session.time(self._time()),
-            numbers=self._numbers,
-            positions=_own(computed_at.positions),
-            velocities=_seal(velocities),
-            masses=self._masses,
-            cell=_own(computed_at.cell.array),
-            pbc=_own(computed_at.pbc),
-            energy=float(energy),
-            energy_known=energy_known,
-            forces=_own(forces),
-            temperature=temperature,
-            force_delta=None if u is None else float(u),
-            extra=extra,
-            why_no_force_delta=self._source.why_missing() if u is None else "",
-            constraints=self._constraints_now(),
-            **arrays,
-            **self._electronic_state,
-        )
-
-    def _computed_at(self) -> Any:
-        """The atoms as they were when the forces were computed."""
-        known = getattr(self._atoms.calc, "atoms", None)
-        return self._atoms if known is None or len(known) != len(self._atoms) else known
-
-    def _constraints_now(self) -> Records:
-        """Records of the constraints; made anew only where the atoms have got others.
-
-        At the first frame, since lengths and angles to be kept are known after the first evaluation.
-        """
-        given = self._given_constraints
-        held = self._atoms.constraints if given is None else given
-        if self._constraints[0] is not held:
-            self._constraints = (held, constraint_records(held))
-        return self._constraints[1]
-
-    def _evaluations(self) -> int | None:
-        """Evaluations of the model so far; None if they are not counted."""
-        if self._band is not None:
-            return self._band.evaluations
-        return getattr(self._source.calculator, "evaluations", None)
+        return self._frames.frame(step, self._session.time(self._time()))
 
     def _checkpoint(self) -> dict[str, Any] | None:
         if not self._session.between_steps:
@@ -304,8 +199,9 @@ class Attachment:
                 "stopped".
             message: one readable line.
         """
+        reason = reason or self._ending()  # before a band gives its calculators back
         self._detach()
-        return self._session.close(reason or self._ending(), message)
+        return self._session.close(reason, message)
 
     def _ending(self) -> str:
         """Why a dynamics that nobody ended made no further step; costs no evaluation."""
@@ -315,7 +211,9 @@ class Attachment:
         dynamics = self.dynamics
         if not isinstance(dynamics, Optimizer) or getattr(dynamics, "fmax", None) is None:
             return "finished"
-        if not self._is_evaluated():
+        if getattr(dynamics.atoms, "remove_rotation_and_translation", False):
+            return "finished"  # every request for forces turns such a band, and evaluates it
+        if not self._frames.are_evaluated():
             return "out of steps"
         gradient = dynamics.optimizable.get_gradient()
         return "converged" if dynamics.gradient_converged(gradient) else "out of steps"
@@ -329,12 +227,11 @@ class Attachment:
     def _detach(self) -> None:
         if not self._detached:
             self._detached = True
+            self._frames.end()
             if vars(self.dynamics).get("step") == self._counted_step:
                 del self.dynamics.step  # that of its class comes back
                 if self.dynamics.step != self._step:
                     self.dynamics.step = self._step  # of another attachment
-            if self._band is not None:
-                self._band.release()
             observers = self.dynamics.observers
             observers[:] = [entry for entry in observers if entry[0] != self._observe]
 
@@ -368,12 +265,12 @@ def attach(
     loop of their own (``SwitchLangevin``) are left with `RunStoppedError` one step later; that step
     makes no frame.
 
-    Hooks that were used before continue their run (`md_hooks.legs`), also with another dynamics of the
-    same system: see `run`.
-
     Of a nudged elastic band (`ase.mep.NEB`) the frame is the image with the largest U. Its ``extra`` has
     the number of the image as "image", and U (eV/Å) and energy (eV) of each image as
     "force_delta_image_0", "energy_image_0" and so on.
+
+    Hooks that were used before continue their run (`md_hooks.legs`), also with another dynamics of the
+    same system: see `run`.
 
     Args:
         dynamics: any of `ase.md` or `ase.optimize`.
@@ -466,12 +363,3 @@ def _check_frames(dynamics: Any) -> None:
             f"{type(dynamics).__name__} computes no forces at its steps, and hooks need them: use another "
             "optimiser, such as BFGS"
         )
-
-
-def _own(array: Any) -> np.ndarray:
-    return _seal(np.array(array))
-
-
-def _seal(array: np.ndarray) -> np.ndarray:
-    array.setflags(write=False)
-    return array

@@ -17,7 +17,7 @@ from .frame import IMAGE
 class Band:
     """The images that a dynamics moves together, as those of `ase.mep.NEB`.
 
-    Images that share a calculator get one of their own each, for as long as the run lasts, which keeps the
+    Images that share a calculator get one of their own each while a run lasts (`separate`), which keeps the
     results of its image: ASE alone would evaluate them anew at every request.
 
     Args:
@@ -40,17 +40,14 @@ class Band:
                 "make it with parallel=False"
             )
         self._shared: list[tuple[Atoms, Any]] = []
-        self._separate()
         self._sources = [ForceDeltaSource(image.calc) for image in self.images]
         models = [one.calculator for one in self._models()]
         if any(getattr(calc, "sentinel", None) is not None for calc in models):
-            self.release()
             raise HookError(
                 f"the images of this {kind} do not move in time, which adaptive monitoring needs: make "
                 "their calculators with every=1"
             )
-        if self._shared and any(getattr(calc, "every", 1) != 1 for calc in models):
-            self.release()
+        if self._sharing() and any(getattr(calc, "every", 1) != 1 for calc in models):
             raise HookError(
                 f"the images of this {kind} share a calculator, whose every counts the evaluations of all of "
                 "them: make it with every=1, or give each image a calculator of its own"
@@ -62,13 +59,21 @@ class Band:
         moved: Any = getattr(dynamics, "atoms", None)
         return Band(moved) if len(getattr(moved, "images", ())) else None
 
-    def _separate(self) -> None:
-        """Give images that share a calculator one of their own."""
+    def _sharing(self) -> list[Atoms]:
+        """The images that have the calculator of another one, too."""
         calculators = [image.calc for image in self.images]
-        for image, calc in zip(self.images, calculators, strict=True):
-            if calc is not None and sum(calc is other for other in calculators) > 1:
-                self._shared.append((image, calc))
-                image.calc = ImageCalculator(calc)
+        return [
+            image
+            for image in self.images
+            if image.calc is not None and sum(image.calc is calc for calc in calculators) > 1
+        ]
+
+    def separate(self) -> None:
+        """Give images that share a calculator one of their own, until `release`."""
+        for image in self._sharing():
+            self._shared.append((image, image.calc))
+        for image, calc in self._shared:
+            image.calc = ImageCalculator(calc)
 
     def release(self) -> None:
         """Give shared calculators back to their images."""

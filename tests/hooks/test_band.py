@@ -263,3 +263,36 @@ def test_between_exact_evaluations_the_image_of_the_highest_energy_is_shown():
             assert np.isnan(frame.extra["force_delta_image_2"])
         else:
             assert frame.force_delta == max(u)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_bands_say_how_they_ended_and_continue_in_legs(tmp_path, shared):
+    calc = model() if shared else None
+    band = images(calc)
+    path = tmp_path / "neb.h5"
+    hooks = [Guard(stop_above=9.0), Recorder(path, every=1)]
+
+    def relax(steps: int, fmax: float):
+        dynamics = FIRE(neb(band, allow_shared_calculator=shared), logfile=None)
+        return run(dynamics, steps, hooks, fmax=fmax)
+
+    first = relax(3, 1e-9)
+    assert first.reason == "out of steps"
+    assert first.evaluations == (IMAGES - 2) * 4 + 2
+    second = relax(400, 0.02)
+    assert second.reason == "converged"
+    series = Trajectory(path).series
+    assert list(series["step"]) == list(range(second.step + 1))
+    # what images keep between legs is theirs alone: those of a shared calculator begin anew
+    moved = (IMAGES - 2) * (second.step - 3)
+    assert second.evaluations == moved + (IMAGES if shared else 0)
+
+
+def test_hooks_that_refuse_a_run_leave_shared_calculators_alone(tmp_path):
+    (tmp_path / "neb.h5").write_text("of somebody else")
+    shared = model()
+    band = images(shared)
+    dynamics = FIRE(neb(band, allow_shared_calculator=True), logfile=None)
+    with pytest.raises(HookError, match=r"neb\.h5 exists"):
+        run(dynamics, 2, [Recorder(tmp_path / "neb.h5")])
+    assert all(image.calc is shared for image in band)

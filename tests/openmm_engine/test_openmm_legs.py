@@ -9,8 +9,7 @@ import torch
 from simulations import MorsePairs, cluster, crystal, loaded, simulation, state_of
 
 from forcedelta.openmm import ForceDeltaReporter, run
-from md_hooks import Action, Guard, Hook, Recorder, Trajectory, load_checkpoint
-from md_hooks.errors import RunStoppedError
+from md_hooks import Action, Guard, Hook, Recorder, RunStoppedError, Trajectory, load_checkpoint
 
 
 class Seen(Hook):

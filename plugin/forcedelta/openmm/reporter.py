@@ -12,8 +12,7 @@ from typing import Any, Literal
 
 import openmm
 
-from md_hooks import RunInfo, RunResult
-from md_hooks.errors import RunStoppedError
+from md_hooks import RunInfo, RunResult, RunStoppedError
 from md_hooks.verdict import Verdict
 
 from ..errors import ForceDeltaError
@@ -40,7 +39,7 @@ class ForceDeltaReporter:
 
     A hook that stops the run ends it at its frame: the frame, its checkpoint and the outcome are on
     disk, and the file is closed. With ``on_stop="raise"`` the next step is refused with
-    `md_hooks.errors.RunStoppedError` before it is made, so the context stays in the state of that
+    `md_hooks.RunStoppedError` before it is made, so the context stays in the state of that
     frame; all other reporters have seen it, and metadynamics has added its Gaussian. If no further
     step follows, leaving the ``with`` block raises. With ``on_stop="flag"`` the stepping goes on, and
     later steps are neither guarded nor recorded: ask `stopped` in your loop. To go on after a stop,

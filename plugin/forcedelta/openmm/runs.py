@@ -10,8 +10,14 @@ from typing import Any, overload
 
 import openmm
 
-from md_hooks import Checkpoint, HookChain, RunInfo, RunResult, load_checkpoint
-from md_hooks.errors import RunStoppedError
+from md_hooks import (
+    Checkpoint,
+    HookChain,
+    RunInfo,
+    RunResult,
+    RunStoppedError,
+    load_checkpoint,
+)
 from md_hooks.hook import AnyHook
 from md_hooks.signals import end_after_the_step
 

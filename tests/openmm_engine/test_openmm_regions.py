@@ -14,8 +14,7 @@ from simulations import Frames, MorsePairs, cluster, loaded, state_of
 from forcedelta import ForceDeltaError
 from forcedelta.ase import ForceDeltaCalculator
 from forcedelta.openmm import ForceDeltaReporter, add_force_delta, find_monitors, run
-from md_hooks import Action, HookError, Recorder, Trajectory, load_checkpoint
-from md_hooks.errors import RunStoppedError
+from md_hooks import Action, HookError, Recorder, RunStoppedError, Trajectory, load_checkpoint
 
 SOLUTES = [list(range(8)), list(range(8, 16))]
 

@@ -27,8 +27,15 @@ from simulations import (
 from forcedelta import ForceDeltaError
 from forcedelta.ase import ForceDeltaCalculator
 from forcedelta.openmm import ForceDeltaReporter, add_force_delta, run
-from md_hooks import Action, Guard, HookError, Recorder, Trajectory, load_checkpoint
-from md_hooks.errors import RunStoppedError
+from md_hooks import (
+    Action,
+    Guard,
+    HookError,
+    Recorder,
+    RunStoppedError,
+    Trajectory,
+    load_checkpoint,
+)
 
 STEPS = 24
 

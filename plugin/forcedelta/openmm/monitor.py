@@ -6,6 +6,7 @@ import uuid
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -32,6 +33,23 @@ _monitors: weakref.WeakValueDictionary[str, Monitor] = weakref.WeakValueDictiona
 _PLAIN_PLATFORMS = ("Reference", "CPU")
 
 
+@dataclass(frozen=True)
+class Left:
+    """Where a run or reporter ended.
+
+    Attributes:
+        context: a weak reference.
+        count: OpenMM's number of the step.
+        time: in the context, fs.
+        step: number of the frame.
+    """
+
+    context: weakref.ref[openmm.Context]
+    count: int
+    time: float
+    step: int
+
+
 class Monitor(ABC):
     """Handle of a force that `add_force_delta` added to a System.
 
@@ -44,7 +62,9 @@ class Monitor(ABC):
         inner: inner steps with direct forces in a step of the integrator; 1 without "mts".
         every: `run` computes U every N steps, or where `sentinel` requires it.
         sentinel: decides with ``every="adaptive"`` which frames have U; None otherwise.
-        last_step: number of the last step that was measured for a frame; None before the first.
+        last_count: OpenMM's number of the last step that was measured for a frame; None before the first.
+        offset: what is added to OpenMM's number of a step for that of its frame.
+        left: where the last run or reporter ended; None before.
         followed: whether the frames of a run or reporter that is open are made of this monitor.
         model_info: name, hash, ... of the model, for the files.
         token: identifies the force in a System; the force's name ends with it.
@@ -73,7 +93,9 @@ class Monitor(ABC):
         self.forces = forces
         self.every = every
         self.sentinel = Sentinel() if every == ADAPTIVE else None
-        self.last_step: int | None = None
+        self.last_count: int | None = None
+        self.offset = 0
+        self.left: Left | None = None
         self.followed = False
         self.model_info = model_info
         self.token = uuid.uuid4().hex[:12] if token is None else token
@@ -258,7 +280,7 @@ class PythonMonitor(Monitor):
             frame: step of the frame that it may belong to.
             other_volume: whether it is a barostat's trial.
         """
-        return self._running and not other_volume and self.due(frame)
+        return self._running and not other_volume and self.due(frame + self.offset)
 
     def _with_energy(self) -> bool:
         """Whether every evaluation includes the energy, which OpenMM may pass to a reporter."""

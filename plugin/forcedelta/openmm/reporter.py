@@ -6,13 +6,13 @@ import atexit
 import os
 import sys
 import weakref
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Literal
 
 import openmm
 
-from md_hooks import RunInfo, RunResult
-from md_hooks.errors import RunStoppedError
+from md_hooks import RunInfo, RunResult, RunStoppedError
 from md_hooks.verdict import Verdict
 
 from ..errors import ForceDeltaError
@@ -39,11 +39,14 @@ class ForceDeltaReporter:
 
     A hook that stops the run ends it at its frame: the frame, its checkpoint and the outcome are on
     disk, and the file is closed. With ``on_stop="raise"`` the next step is refused with
-    `md_hooks.errors.RunStoppedError` before it is made, so the context stays in the state of that
+    `md_hooks.RunStoppedError` before it is made, so the context stays in the state of that
     frame; all other reporters have seen it, and metadynamics has added its Gaussian. If no further
     step follows, leaving the ``with`` block raises. With ``on_stop="flag"`` the stepping goes on, and
     later steps are neither guarded nor recorded: ask `stopped` in your loop. To go on after a stop,
     `close` the reporter and append a new one, or none.
+
+    Hooks that were used before continue their run, its file and its count of steps (`md_hooks.legs`), and
+    a closed reporter can be appended again.
 
     Without `close`, the files are closed when the simulation is deleted or Python exits. An error of
     the model keeps its type if it is raised between steps, where most integrators need the model; inside
@@ -59,6 +62,7 @@ class ForceDeltaReporter:
             next step. The state of metadynamics or of simulated tempering is not in it: keep it by their
             own means.
         simulation: the `openmm.app.Simulation`; needed for ``restart`` only.
+        after_stop: go on with hooks that have stopped the run.
 
     Raises:
         ForceDeltaError: an invalid ``on_stop``, or a checkpoint that does not match.
@@ -73,6 +77,7 @@ class ForceDeltaReporter:
         on_stop: OnStop = "raise",
         restart: Restart | None = None,
         simulation: Any = None,
+        after_stop: bool = False,
     ) -> None:
         self._frames: Frames | None = None
         self._pid = os.getpid()
@@ -85,9 +90,11 @@ class ForceDeltaReporter:
         self.monitor = monitor
         self.on_stop = on_stop
         self._chain = chain_of(hooks)
-        self._info = RunInfo() if info is None else info
+        info = RunInfo() if info is None else info
+        self._info = replace(info, after_stop=after_stop or info.after_stop)
         self._simulation: weakref.ref[Any] | None = None
         self._raised = False
+        self._closed = False
         if restart is not None:
             monitor.check_integrator(simulation.system, simulation.integrator)
             checkpoints = {monitor: checkpoint_of(restart)}
@@ -122,6 +129,7 @@ class ForceDeltaReporter:
             the result; None if no step was made.
         """
         self._detach()
+        self._closed = True
         if self._frames is not None and self.result is None:
             self._frames.close(reason, message)
         return self.result
@@ -159,7 +167,7 @@ class ForceDeltaReporter:
         Raises:
             RunStoppedError: a hook stopped the run.
         """
-        if self._frames is None:
+        if self._frames is None or self._closed:
             self._open(simulation)
         frames = self._frames
         assert frames is not None
@@ -199,6 +207,8 @@ class ForceDeltaReporter:
         self.monitor.check_integrator(simulation.system, simulation.integrator)
         self._simulation = weakref.ref(simulation)
         self._frames = Frames(simulation, self.monitor, self._chain, self._info)
+        self._closed = self._raised = False
+        self._info = replace(self._info, restart_step=None, after_stop=False)
         _open_reporters.add(self)
         try:
             self._frames.begin()
@@ -223,7 +233,8 @@ class ForceDeltaReporter:
         why = self.result.message or f"step {self.result.step}: the run has ended"
         return RunStoppedError(
             f"{why}: no step can be made with the hooks of this run; remove its reporter, and append "
-            "a new one to go on"
+            "a new one to go on",
+            self.result,
         )
 
     # --- the end ---------------------------------------------------------------------------------

@@ -10,8 +10,14 @@ from typing import Any, overload
 
 import openmm
 
-from md_hooks import Checkpoint, HookChain, RunInfo, RunResult, load_checkpoint
-from md_hooks.errors import RunStoppedError
+from md_hooks import (
+    Checkpoint,
+    HookChain,
+    RunInfo,
+    RunResult,
+    RunStoppedError,
+    load_checkpoint,
+)
 from md_hooks.hook import AnyHook
 from md_hooks.signals import end_after_the_step
 
@@ -35,6 +41,8 @@ def run(
     info: RunInfo | None = None,
     *,
     restart: Mapping[Monitor, Restart] | None = None,
+    after_stop: bool = False,
+    raise_on_stop: bool = False,
 ) -> dict[Monitor, RunResult]: ...
 
 
@@ -46,6 +54,8 @@ def run(
     info: RunInfo | None = None,
     *,
     restart: Restart | None = None,
+    after_stop: bool = False,
+    raise_on_stop: bool = False,
 ) -> RunResult: ...
 
 
@@ -56,6 +66,8 @@ def run(
     info: RunInfo | None = None,
     *,
     restart: Restart | Mapping[Monitor, Restart] | None = None,
+    after_stop: bool = False,
+    raise_on_stop: bool = False,
 ) -> RunResult | dict[Monitor, RunResult]:
     """Run an OpenMM simulation with hooks until it is done, stopped or interrupted.
 
@@ -78,6 +90,10 @@ def run(
     A System with several monitored regions takes ``hooks={monitor: [...], other: [...]}``: each region
     has its own frames, U and file, and the run ends for all when a hook of one stops it.
 
+    Further calls with the same hooks are legs of one run (`md_hooks.legs`): they continue its file and
+    its count of steps, also in another Simulation of the same atoms. The first configuration of a leg is
+    the last frame, and makes no further one; if atoms or cell were changed, it is a step of its own.
+
     Ctrl-C and SIGTERM end the run after the current step; a second signal ends it within the step.
     For other ways of stepping see `forcedelta.openmm.ForceDeltaReporter`.
 
@@ -91,6 +107,8 @@ def run(
             checkpoint: the simulation continues from the state of that step, and the first frame is
             that of the next step. For several regions a mapping with a file for each; if a killed
             process left checkpoints of different steps, all continue from the earliest.
+        after_stop: go on with hooks that have stopped the run.
+        raise_on_stop: raise if a hook or a signal ends the run, to end the loop of its caller.
 
     Returns:
         why and at which step the run ended; for several regions a dict with the result of each.
@@ -99,22 +117,37 @@ def run(
         ForceDeltaError: the System has no force of `add_force_delta`, or several and ``hooks`` is no
             mapping; the integrator does not fit its multiple time steps, or the checkpoint does not
             match.
+        RunStoppedError: the hooks have stopped the run before; with ``raise_on_stop`` also at the stop
+            itself, with its ``result``.
         Exception: errors of the model or of a hook, unchanged, after the hooks were closed; a note
             on the exception names the step.
     """
     info = RunInfo() if info is None else info
+    info = replace(info, after_stop=after_stop or info.after_stop)
     if not isinstance(hooks, Mapping):
         if isinstance(restart, Mapping):
             raise ForceDeltaError("restart is a mapping, but hooks is not: pass one file")
         checkpoint = None if restart is None else checkpoint_of(restart)
-        return run_steps(simulation, steps, chain_of(hooks), info, checkpoint)
+        result = run_steps(simulation, steps, chain_of(hooks), info, checkpoint)
+        if raise_on_stop:
+            _raise_if_ended([result])
+        return result
     if restart is not None and not isinstance(restart, Mapping):
         raise ForceDeltaError(
             "hooks is a mapping: pass restart={monitor: file} for each monitor too"
         )
     chains = {monitor: chain_of(given) for monitor, given in hooks.items()}
     checkpoints = {monitor: checkpoint_of(given) for monitor, given in (restart or {}).items()}
-    return _run_regions(simulation, steps, chains, info, checkpoints)
+    results = _run_regions(simulation, steps, chains, info, checkpoints)
+    if raise_on_stop:
+        _raise_if_ended(results.values())
+    return results
+
+
+def _raise_if_ended(results: Iterable[RunResult]) -> None:
+    for result in results:
+        if result.reason in ("stopped", "interrupted"):
+            raise RunStoppedError(f"the run was {result.reason} ({result.message})", result)
 
 
 def chain_of(hooks: Hooks) -> HookChain:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import platform
+import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -22,9 +24,9 @@ from ..errors import ForceDeltaError
 from ..monitoring import evaluate_adaptively
 from .environment import SystemAround
 from .evaluator import Measurement
-from .monitor import Monitor
+from .monitor import Left, Monitor
 from .state import capture
-from .units import NM
+from .units import NM, PS
 from .velocities import Velocities
 
 _MOVED = 1e-6
@@ -35,7 +37,8 @@ class Frames:
     """The frames of one monitored region, from opening its hooks to closing them.
 
     Whoever makes the steps calls `begin` and `catch_up` before the first one, and for each one
-    `begin_step`, then `end_step` and `show`.
+    `begin_step`, then `end_step` and `show`. Hooks that were used before continue their run
+    (`md_hooks.legs`), also in another Simulation.
 
     Args:
         simulation: an `openmm.app.Simulation`.
@@ -55,7 +58,7 @@ class Frames:
         self.context: openmm.Context = simulation.context
         self.monitor = monitor
         self._per_step = per_step
-        self._shown = info.restart_step
+        self._shown: int | None = None
         self._sentinel = monitor.sentinel
         if self._sentinel is not None and monitor.followed:
             raise ForceDeltaError(
@@ -87,10 +90,14 @@ class Frames:
             "velocity_offset": self._velocities.offset,
             **self._around.settings,
         }
+        info = replace(info, numbers=self._numbers, model=info.model or monitor.model_info)
+        before = chain.leg_before(info)
+        self._before = None if before is None else before.frame
+        self._goes_on = self._before is not None and self._is_at(self._before)
         self.session.open(
             replace(
                 info,
-                model=info.model or monitor.model_info,
+                seamless=self._goes_on and self._is_seamless(),
                 settings={**settings, **info.settings},
                 versions={
                     "python": platform.python_version(),
@@ -98,9 +105,9 @@ class Frames:
                     **versions_of("forcedelta", "torch", "numpy", "h5py"),
                     **info.versions,
                 },
-                numbers=self._numbers,
                 checkpoint=self._checkpoint,
-            )
+            ),
+            *self._origin(),
         )
         monitor.followed = True
         monitor.watch(self.context, True)
@@ -108,8 +115,30 @@ class Frames:
 
     @property
     def number(self) -> int:
-        """Number of the present step."""
+        """Number of the present step in the run."""
+        return self.session.step(self._count)
+
+    @property
+    def _count(self) -> int:
+        """Number of the present step as the context counts."""
         return int(self.context.getStepCount()) * self._per_step
+
+    @property
+    def _time(self) -> float:
+        """Time of the context, fs."""
+        return float(self.context.getTime()._value) * PS
+
+    def _origin(self) -> tuple[int, float]:
+        """Number and time, in the context, of the step that the run continues.
+
+        Steps of the same context that were made without hooks in between are counted.
+        """
+        count, time = self._count, self._time
+        left = self.monitor.left
+        if self._before is None or left is None or left.context() is not self.context:
+            return count, time
+        continues = left.step == self._before.step and left.count <= count
+        return (left.count, left.time) if continues else (count, time)
 
     @property
     def result(self) -> RunResult:
@@ -123,14 +152,25 @@ class Frames:
             return
         if self._sentinel.resuming:
             self._measure(self.number)  # of the checkpoint; the integrator reuses it
-        elif self.number != self.monitor.last_step:
+        elif self._count != self.monitor.last_count:
             self._sentinel.begin()  # another path than that of the last run
 
     def catch_up(self) -> None:
-        """Show the present configuration if it is none that was shown: before the first step."""
-        if self.number != self._shown:
-            self.end_step()
+        """Show the present configuration, unless it is that of the last frame."""
+        if self.number == self._shown:
+            return
+        self.end_step()
+        if self._shown is None and self._is_known():
+            self._shown = self.number
+        else:
             self.show()
+
+    def _is_known(self) -> bool:
+        """Whether the first configuration is that of a restart, or the last one of the leg before."""
+        if self._goes_on:
+            assert self._before is not None
+            return self.session.is_known(self._count, self._before.positions, self._before.cell)
+        return self.session.is_known(self._count, *self._configuration())
 
     def begin_step(self) -> None:
         """The integrator is about to make a step."""
@@ -156,7 +196,8 @@ class Frames:
 
     def _measure(self, step: int) -> tuple[bool, Measurement]:
         """Whether a step has U, and the model at its configuration, which is the present one."""
-        self.monitor.last_step = step
+        self.monitor.last_count = self._count
+        self.monitor.offset = step - self._count
         due = self.monitor.due(step)
         measured = self.monitor.measure(self.context, full=due)
         if self._sentinel is None:
@@ -179,7 +220,7 @@ class Frames:
         time, velocities, temperature = self._velocities.read(measured)
         return Frame(
             step=step,
-            time=time,
+            time=self.session.time(time),
             numbers=self._numbers,
             positions=_sealed(measured.positions * NM),
             velocities=_sealed(velocities),
@@ -215,9 +256,9 @@ class Frames:
 
     def _checkpoint(self) -> dict[str, Any] | None:
         last = self.session.last
-        if not self.session.between_steps or last is None:
-            return None
-        if last.step != self.number:
+        # at the begin of a leg hooks ask for the state in which it goes on from the leg before
+        here = self._goes_on if last is None else last.step == self.number
+        if not (here and self.session.between_steps):
             return None
         return capture(self.context, self.monitor)
 
@@ -236,24 +277,48 @@ class Frames:
     @contextmanager
     def _leaving(self) -> Iterator[None]:
         """Hooks that close may ask for a checkpoint, of the last frame only."""
-        if self.session.result is None and not self._is_at_last_frame():
+        last = self.session.last
+        if self.session.result is None and not (last is not None and self._is_at(last)):
             self.session.between_steps = False
+        if last is not None and last.step == self.number:
+            self.monitor.left = Left(weakref.ref(self.context), self._count, self._time, last.step)
         try:
             yield
         finally:
             self.monitor.followed = False
             self.monitor.watch(self.context, False)
 
-    def _is_at_last_frame(self) -> bool:
-        """Whether the atoms are where the last frame has them: a user may have moved them since."""
-        last = self.session.last
-        if last is None:
-            return False
+    def _configuration(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Positions [n, 3] of the model's atoms and cell [3, 3] of the context, Å."""
         state = self.context.getState(positions=True)
-        moved = state.getPositions(asNumpy=True)._value[self.monitor.atoms] * NM - last.positions
+        positions = state.getPositions(asNumpy=True)._value[self.monitor.atoms] * NM
+        if not self.monitor.periodic:
+            return positions, np.zeros((3, 3))
+        return positions, state.getPeriodicBoxVectors(asNumpy=True)._value * NM
+
+    def _is_at(self, frame: Frame) -> bool:
+        """Whether the context has the configuration of a frame: a user may have moved atoms since."""
+        positions, cell = self._configuration()
+        moved = positions - frame.positions
         if self.monitor.periodic:  # some platforms show the model another image of an atom
-            moved -= np.round(moved @ np.linalg.inv(last.cell)) @ last.cell
-        return not np.abs(moved).max() > _MOVED
+            moved -= np.round(moved @ np.linalg.inv(cell)) @ cell
+        return not max(np.abs(moved).max(), np.abs(cell - frame.cell).max()) > _MOVED
+
+    def _is_seamless(self) -> bool:
+        """Whether velocities and conserved energy are those of the frame that the run continues.
+
+        The integrator reuses the evaluation.
+        """
+        assert self._before is not None
+        measured = self.monitor.measure(self.context, full=self.monitor.forces == "mts")
+        _, velocities, _ = self._velocities.read(measured)
+        if not np.array_equal(velocities, self._before.velocities):
+            return False
+        old = self._before.extra.get(CONSERVED_ENERGY)
+        new = self._scalars(measured, velocities).get(CONSERVED_ENERGY)
+        if old is None or new is None:
+            return old is new
+        return math.isclose(old, new, rel_tol=1e-12, abs_tol=1e-9)
 
 
 def at_step(error: BaseException, step: int) -> BaseException:

@@ -21,6 +21,7 @@ from ..models.loaded import LoadedModel
 from ..models.registry import is_name, load_model
 from ..models.tuned import Assembled, Reach, assemble, save_tuned
 from ..outputs import Named, check_outputs, refuse_existing
+from ..reading_options import ReadingOptions
 from ..versions import __version__
 from .frames import read_usable, split
 from .judge import Judgement, judge, mean_force_delta
@@ -89,6 +90,7 @@ def tune(
     mode: Literal["create", "restart", "overwrite"] = "create",
     charge: int | None = None,
     spin: int | None = None,
+    reading: ReadingOptions | None = None,
     architecture: str | None = None,
     trust: bool = False,
     device: str = "cpu",
@@ -120,6 +122,7 @@ def tune(
         mode: "restart" continues an interrupted tuning from the file beside ``out`` with the ending
             ``.partial``, bit for bit on a CPU; "overwrite" replaces ``out``.
         charge, spin: see `forcedelta.guarded_run`.
+        reading: how all trajectories are read.
         architecture, trust: see `forcedelta.load_model`.
         device, dtype, threads: of torch.
         report: called after every epoch.
@@ -159,8 +162,8 @@ def tune(
 
     base = load()
     check_takes_charge(base, charge, spin)
-    read = [read_usable(path, base, every, charge, spin) for path in paths]
-    judged = [read_usable(path, base, 1, charge, spin) for path in judge_on]
+    read = [read_usable(path, base, every, charge, spin, reading) for path in paths]
+    judged = [read_usable(path, base, 1, charge, spin, reading) for path in judge_on]
     training, held_out = split(read, seed)
     with torch.random.fork_rng():
         torch.manual_seed(seed)

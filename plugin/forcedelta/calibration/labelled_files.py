@@ -76,7 +76,7 @@ def read_frames(
             where = f"{path}, frame {count} (counted from 0)"
             forces = reference_forces(atoms, where, forces_key)
             if energy_key is not None:
-                _check_energy(atoms, where, energy_key)
+                reference_energy(atoms, where, energy_key)
             yield LabelledFrame(atoms, forces, where, str(path.resolve()))
             count += 1
     except ForceDeltaError:
@@ -131,7 +131,12 @@ def _no_forces(atoms: Atoms, where: str, key: str | None) -> str:
     return f"{where} has no reference forces{under}; its vector arrays: {names}{advice}"
 
 
-def _check_energy(atoms: Atoms, where: str, key: str) -> None:
+def reference_energy(atoms: Atoms, where: str, key: str) -> float:
+    """The number under a name, which is an energy (eV).
+
+    Raises:
+        ForceDeltaError: there is none.
+    """
     results = {} if atoms.calc is None else atoms.calc.results
     value = number(results.get(key, atoms.info.get(key)))
     if not np.isfinite(value):
@@ -140,3 +145,4 @@ def _check_energy(atoms: Atoms, where: str, key: str) -> None:
         raise ForceDeltaError(
             f"{where} has no finite number under '{key}'; its numbers: {names or 'none'}"
         )
+    return value

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
@@ -18,17 +19,14 @@ from forcedelta.text_formats.pdb import parse_pdb, split_pdb
 from forcedelta.text_formats.splitting import DAMAGED, open_text
 from forcedelta.text_formats.xyz import parse_xyz, split_xyz
 
+_log = logging.getLogger("forcedelta")
 
-def _without_notes(frame: Any, type_map: Mapping[int, str] | None) -> Atoms:
-    return parse_lammps_dump(frame, type_map)[0]
-
-
-_READERS: dict[str, tuple[Callable[[IO[bytes]], Iterator[Any]], Callable[..., Atoms]]] = {
+_READERS: dict[str, tuple[Callable[[IO[bytes]], Iterator[Any]], Callable[..., Any]]] = {
     "xyz": (split_xyz, parse_xyz),
     "extxyz": (split_xyz, parse_xyz),
     "gromacs": (split_gro, parse_gro),
     "proteindatabank": (split_pdb, parse_pdb),
-    "lammps-dump-text": (split_lammps_dump, _without_notes),
+    "lammps-dump-text": (split_lammps_dump, parse_lammps_dump),
 }
 
 
@@ -79,24 +77,40 @@ def read_text_format(
         file_format = filetype(path, read=False)
     if file_format not in _READERS:
         return None
-    split, parse = _READERS[file_format]
+    split, parse_frame = _READERS[file_format]
     options = {"type_map": type_map} if file_format == "lammps-dump-text" else {}
+    noted: dict[str, None] = {}
+
+    def parse(frame: Any) -> Atoms:
+        made = parse_frame(frame, **options)
+        atoms, notes = made if isinstance(made, tuple) else (made, ())
+        noted.update(dict.fromkeys(notes))
+        return atoms
+
     try:
         if index == -1:
             with open_text(Path(path)) as file:
                 last = deque(split(file), maxlen=1)
             if not last:
                 raise ForceDeltaError("it holds no structure")
-            return parse(last[0], **options)
+            atoms = parse(last[0])
+            _tell(path, noted)
+            return atoms
         with open_text(Path(path)) as file:
             count = sum(1 for _ in split(file))
         wanted = _wanted(index, count)
         with open_text(Path(path)) as file:
             frames = islice(split(file), max(wanted, default=-1) + 1)
-            found = {k: parse(frame, **options) for k, frame in enumerate(frames) if k in wanted}
+            found = {k: parse(frame) for k, frame in enumerate(frames) if k in wanted}
     except DAMAGED as error:
         raise ForceDeltaError(f"the compressed file is cut off or damaged ({error})") from error
+    _tell(path, noted)
     return [found[k] for k in wanted] if isinstance(index, slice) else found[wanted[0]]
+
+
+def _tell(path: str, notes: Iterable[str]) -> None:
+    for note in notes:
+        _log.warning("%s: %s", path, note)
 
 
 def _wanted(index: int | slice, count: int) -> range:

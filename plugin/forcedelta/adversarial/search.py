@@ -11,6 +11,7 @@ from ase import Atoms
 
 from md_hooks import Checkpoint, Frame, HookChain, Progress, Recorder, Remark, RunInfo
 from md_hooks.electronic_state import ElectronicState
+from md_hooks.environment import Surroundings
 from md_hooks.run_id import id_of_content
 from md_hooks.session import Session
 from md_hooks.signals import end_after_the_step
@@ -233,6 +234,7 @@ class Search:
                     "atoms": float(len(atoms)),
                     **Frame.scalars(evaluation.expected_errors),
                 },
+                system_particles=Surroundings.usable(atoms).system_particles,
                 **ElectronicState.of(atoms).frame_fields(),
             )
         )

@@ -12,6 +12,7 @@ from ase import Atoms
 from md_hooks import Checkpoint, Frame, HookChain, Progress, Recorder, Remark, RunInfo
 from md_hooks.constraints import constraint_records
 from md_hooks.electronic_state import ElectronicState
+from md_hooks.environment import Surroundings
 from md_hooks.run_id import id_of_content
 from md_hooks.session import Session
 from md_hooks.signals import end_after_the_step
@@ -235,6 +236,7 @@ class Search:
                     **Frame.scalars(evaluation.expected_errors),
                 },
                 constraints=constraint_records(atoms.constraints),
+                system_particles=Surroundings.usable(atoms).system_particles,
                 **ElectronicState.of(atoms).frame_fields(),
             )
         )

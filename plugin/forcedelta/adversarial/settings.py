@@ -40,6 +40,7 @@ class AttackSettings:
         seed: of the displacements.
         picks: number of diverse structures with large U to choose at the end; 0: none.
         architecture, trust, charge, spin, device, dtype, threads: of the model.
+        type_map, no_pbc, file_format, select: see `forcedelta.reading_options.ReadingOptions`.
     """
 
     model: str
@@ -67,6 +68,16 @@ class AttackSettings:
     device: str = "cpu"
     dtype: str = "float32"
     threads: int = 1
+    type_map: str | None = None
+    no_pbc: bool = False
+    file_format: str | None = None
+    select: str | None = None
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """How files are read, see `forcedelta.structures.read_structures`."""
+        names = ("type_map", "no_pbc", "file_format", "select")
+        return {name: getattr(self, name) for name in names}
 
     def check(self) -> None:
         """Check the settings without reading any file.

@@ -102,7 +102,7 @@ def audit(
         model: a name, the path of a file, or a model in memory (in this process only).
         out: file or folder, see above.
         file_format, type_map, no_pbc, select, timestep, rattle: how the files are read; see
-            `forcedelta.trajectories.options.ReadingOptions`.
+            `forcedelta.reading_options.ReadingOptions`.
         topology, start, stop, every, end_at_stop, record_every, flags: see `AuditSettings`.
         charge, spin, architecture, trust, compile, device, dtype, threads: likewise.
         stop_above, flag_above: thresholds in eV/Å, "auto", a `Calibration` or its file, or None.

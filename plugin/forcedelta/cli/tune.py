@@ -18,12 +18,17 @@ from .options import (
     Charge,
     Device,
     Dtype,
+    FileFormat,
     Json,
     ModelArgument,
+    NoPbc,
     Overwrite,
+    Select,
     Spin,
     Threads,
+    Topology,
     Trust,
+    TypeMap,
 )
 from .printing import print_json
 
@@ -127,6 +132,11 @@ def tune(
     trust: Trust = False,
     charge: Charge = None,
     spin: Spin = None,
+    topology: Topology = None,
+    file_format: FileFormat = None,
+    type_map: TypeMap = None,
+    no_pbc: NoPbc = False,
+    select: Select = None,
     device: Device = "cpu",
     dtype: Dtype = "float32",
     threads: Threads = 1,
@@ -140,6 +150,7 @@ def tune(
     The tuned model is used as any model: forcedelta run STRUCTURE --model tuned.pt. It needs its base
     model, which it names by the hash of its weights.
     """
+    from ..reading_options import ReadingOptions
     from ..tuning.tune import tune as tuned
 
     treatment = mode(restart, overwrite)
@@ -148,6 +159,7 @@ def tune(
         temperatures=temperature, every=every, epochs=epochs,
         batch_size=batch_size, learning_rate=learning_rate, seed=seed,
         mode=treatment, charge=charge, spin=spin, architecture=architecture, trust=trust,
+        reading=ReadingOptions(file_format, type_map, no_pbc, select, topology=topology),
         device=device, dtype=dtype, threads=threads, report=lambda epoch: print_line(epoch.line),
     )  # fmt: skip
     if json:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,6 +20,7 @@ from forcedelta.audit.many import audit
 from forcedelta.audit.settings import just_created
 from forcedelta.comparison.structures import StructureFile
 from forcedelta.errors import ForceDeltaError
+from forcedelta.reading_options import ReadingOptions
 from md_hooks import HookError, Trajectory
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class Auditing:
         overwrite: make the audits again.
         architecture, trust, compile, executor, workers, device, dtype, threads, progress, command: of
             the audits.
+        reading: how the files are read.
     """
 
     folder: Path
@@ -56,6 +58,7 @@ class Auditing:
     threads: int = 1
     progress: bool = False
     command: str | None = None
+    reading: ReadingOptions = field(default_factory=ReadingOptions)
 
     def run(
         self, model: str | Path | LoadedModel, files: Sequence[StructureFile]
@@ -114,7 +117,8 @@ class Auditing:
             paths, model, out, record_every=1, mode="overwrite" if self.overwrite else "restart",
             architecture=self.architecture, trust=self.trust, compile=self.compile, device=self.device,
             dtype=self.dtype, threads=self.threads, progress=self.progress, command=self.command,
-            given={*_SETTINGS, "start", "stop", "every"}, **several,
+            given={*_SETTINGS, *vars(self.reading), "start", "stop", "every"},
+            **vars(self.reading), **several,
         )  # fmt: skip
         if any(result.reason == "interrupted" for result in results):
             _log.info("interrupted: the same command continues the audits in %s", self.folder)

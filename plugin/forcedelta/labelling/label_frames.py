@@ -14,8 +14,10 @@ from ase import Atoms
 from forcedelta.errors import ForceDeltaError
 from forcedelta.labelling import mismatches, vasp
 from forcedelta.labelling.references import ReferenceCode, reference
+from forcedelta.labelling.references.base import out_of_box
 from forcedelta.labelling.selection import By, Candidates, Selection, open_candidates, select
 from forcedelta.outputs import Named, check_outputs
+from forcedelta.reading_options import without_cell
 from md_hooks.recalculation import Failure, Journal, Label, key_of, labelled, recalculate
 from md_hooks.recalculation.campaign import JOURNAL, refuse_foreign
 from md_hooks.recalculation.labelled import write_all
@@ -44,6 +46,7 @@ class LabelSettings:
         dry_run: choose and check, write nothing.
         charge: total charge of all frames in e; None: that of each.
         spin: multiplicity 2S+1 of all frames; None: that of each.
+        no_pbc: label the frames without their cells.
     """
 
     source: Path
@@ -60,6 +63,7 @@ class LabelSettings:
     dry_run: bool
     charge: int | None = None
     spin: int | None = None
+    no_pbc: bool = False
 
 
 @dataclass
@@ -139,6 +143,7 @@ def label(
     by: By = "diversity",
     charge: int | None = None,
     spin: int | None = None,
+    no_pbc: bool = False,
     threads: int = 1,
     workers: int = 1,
     dry_run: bool = False,
@@ -171,6 +176,7 @@ def label(
             that are chosen; "u", the next highest; "u-diversity", the largest product of U and the
             distance to the nearest chosen structure.
         charge, spin: total charge (e) and multiplicity of all frames; None: those of each frame.
+        no_pbc: label the frames without their cells, as molecules.
         threads: of each calculation.
         workers: calculations at a time.
         dry_run: choose and check, write nothing.
@@ -185,7 +191,7 @@ def label(
     return _label(
         LabelSettings(
             Path(source), calculator, settings or {}, Path(out), select, flag_above, stop_above,
-            spacing, by, threads, workers, dry_run, charge, spin,
+            spacing, by, threads, workers, dry_run, charge, spin, no_pbc,
         ),
         report,
     )  # fmt: skip
@@ -201,6 +207,8 @@ def _label(settings: LabelSettings, report: Callable[[str], None]) -> LabellingR
         made = reference(settings.calculator, settings.changed)
     source = open_candidates(settings.source)
     selection, frames = _choose(settings, source)
+    if settings.no_pbc:
+        frames = [without_cell(out_of_box(atoms)) for atoms in frames]
     result = LabellingResult(frames, "", selection, settings.out)
     made, warnings = mismatches.of_environments(frames, made)
     warnings += mismatches.of_electrons(frames, settings.charge, settings.spin)

@@ -115,6 +115,8 @@ def guarded_run(
     *,
     type_map: str | None = None,
     no_pbc: bool = False,
+    file_format: str | None = None,
+    select: str | None = None,
     out: str | Path = "run.h5",
     stop_above: GivenThreshold = None,
     flag_above: GivenThreshold = None,
@@ -165,8 +167,8 @@ def guarded_run(
         structure: a file that ASE reads (its last frame is used), or a structure in memory, which
             is not changed. Optional with ``restart``.
         model: a registered name, the path of a file, or a model in memory.
-        type_map: elements of LAMMPS's types in a structure file, as in "1=Si,2=O".
-        no_pbc: drop the cell and the periodicity of a structure file.
+        type_map, no_pbc, file_format, select: how a structure file is read; see
+            `forcedelta.reading_options.ReadingOptions`.
         steps: total number of steps, including those before a restart.
         out: H5MD trajectory to write.
         stop_above, flag_above: thresholds in eV/Å, "auto", a `Calibration` or its file, or None.
@@ -217,7 +219,7 @@ def guarded_run(
     )
     settings = RunSettings(
         structure=None if isinstance(structure, Atoms) else _text(structure),
-        type_map=type_map, no_pbc=no_pbc,
+        type_map=type_map, no_pbc=no_pbc, file_format=file_format, select=select,
         model=model.name if isinstance(model, LoadedModel) else _text(model),
         steps=steps, out=str(out), stop_above=threshold_of(stop_above),
         flag_above=threshold_of(flag_above), on=on, patience=patience, stop_factor=stop_factor,

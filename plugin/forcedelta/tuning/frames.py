@@ -13,6 +13,7 @@ from ..checks import check_structure
 from ..errors import ForceDeltaError
 from ..graph import charge_and_spin
 from ..models.loaded import LoadedModel
+from ..reading_options import ReadingOptions
 from ..trajectories.base import StoredFrame
 from ..trajectories.opening import open_trajectory
 
@@ -31,6 +32,7 @@ def read_usable(
     every: int = 1,
     charge: int | None = None,
     spin: int | None = None,
+    reading: ReadingOptions | None = None,
 ) -> list[Atoms]:
     """The sound frames of a trajectory: readable, supported, and without atoms on top of each other.
 
@@ -41,11 +43,12 @@ def read_usable(
         model: that will be evaluated.
         every: read every Nth frame.
         charge, spin: of all frames, for models that take them; None: those of each frame.
+        reading: what the file does not say itself.
 
     Raises:
         ForceDeltaError: the file cannot be read, or has no such frame.
     """
-    trajectory = open_trajectory(path)
+    trajectory = open_trajectory(path, options=reading)
     usable: list[Atoms] = []
     reasons: list[str] = []
     try:

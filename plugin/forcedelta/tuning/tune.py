@@ -22,6 +22,7 @@ from ..models.loaded import LoadedModel
 from ..models.registry import is_name, load_model
 from ..models.tuned import Assembled, Reach, assemble, save_tuned
 from ..outputs import Named, check_outputs, refuse_existing
+from ..reading_options import ReadingOptions
 from ..structures import read_structure
 from ..versions import __version__
 from .frames import displaced, read_usable, split
@@ -116,6 +117,7 @@ def tune(
     mode: Literal["create", "restart", "overwrite"] = "create",
     charge: int | None = None,
     spin: int | None = None,
+    reading: ReadingOptions | None = None,
     architecture: str | None = None,
     trust: bool = False,
     device: str = "cpu",
@@ -150,6 +152,7 @@ def tune(
         mode: "restart" continues an interrupted tuning from the file beside ``out`` with the ending
             ``.partial``, bit for bit on a CPU; "overwrite" replaces ``out``.
         charge, spin: see `forcedelta.guarded_run`.
+        reading: how all trajectories are read.
         architecture, trust: see `forcedelta.load_model`.
         device, dtype, threads: of torch.
         report: called after every epoch; by default the log "forcedelta", which is silent.
@@ -198,13 +201,27 @@ def tune(
     base = load()
     check_takes_charge(base, charge, spin)
     if own is not None:
-        paths = own_frames(
-            base, [read_structure(str(path)) for path in paths], own, target,
-            {"seed": seed, "charge": charge, "spin": spin, "device": device, "dtype": dtype, "threads": threads},
-            reuse=mode == "restart",
-        )  # fmt: skip
-    read = [read_usable(path, base, every, charge, spin) for path in paths]
-    judged = [read_usable(path, base, 1, charge, spin) for path in judge_on]
+        given = reading or ReadingOptions()
+        starts = [
+            read_structure(
+                str(path), given.type_map, given.no_pbc, file_format=given.file_format, select=given.select
+            )
+            for path in paths
+        ]  # fmt: skip
+        shared = {
+            "charge": charge,
+            "spin": spin,
+            "device": device,
+            "dtype": dtype,
+            "threads": threads,
+        }
+        runs = own_frames(
+            base, starts, own, target, {"seed": seed, **shared}, reuse=mode == "restart"
+        )
+        read = [read_usable(path, base, every, charge, spin) for path in runs]
+    else:
+        read = [read_usable(path, base, every, charge, spin, reading) for path in paths]
+    judged = [read_usable(path, base, 1, charge, spin, reading) for path in judge_on]
     training, held_out = split(read, seed)
     with torch.random.fork_rng():
         torch.manual_seed(seed)

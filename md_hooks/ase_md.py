@@ -159,7 +159,11 @@ class Attachment:
         if results.get("stress") is not None:
             arrays["stress"] = _own(results["stress"])
         extra = dict(
-            Frame.scalars(predicted.get("expected_errors"), predicted.get("estimated_force_delta"))
+            Frame.scalars(
+                predicted.get("expected_errors"),
+                predicted.get("estimated_force_delta"),
+                predicted.get("energy_uncertainty"),
+            )
         )
         if self._conserves:
             total = float(energy) + 0.5 * twice_kinetic

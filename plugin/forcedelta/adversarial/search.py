@@ -231,7 +231,9 @@ class Search:
                     "move": float(path.moves),
                     "structure": float(path.structure),
                     "atoms": float(len(atoms)),
-                    **Frame.scalars(evaluation.expected_errors),
+                    **Frame.scalars(
+                        evaluation.expected_errors, energy_uncertainty=evaluation.energy_uncertainty
+                    ),
                 },
                 **ElectronicState.of(atoms).frame_fields(),
             )

@@ -379,7 +379,9 @@ def _frame(stored: StoredFrame, step: int, evaluation: Evaluation, state: Electr
         extra={
             "source_frame": float(stored.index),
             "atoms": float(len(atoms)),
-            **Frame.scalars(evaluation.expected_errors),
+            **Frame.scalars(
+                evaluation.expected_errors, energy_uncertainty=evaluation.energy_uncertainty
+            ),
         },
         **state.frame_fields(),
     )

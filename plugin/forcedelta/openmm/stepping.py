@@ -255,7 +255,7 @@ class _Frames:
     ) -> Mapping[str, float]:
         """Further scalars of a frame: estimates of the error, and the conserved energy."""
         estimate = None if self._sentinel is None else self._sentinel.estimate
-        scalars = Frame.scalars(measured.expected_errors, estimate)
+        scalars = Frame.scalars(measured.expected_errors, estimate, measured.energy_uncertainty)
         if not self._velocities.conserve_energy:
             return scalars
         kinetic = self._velocities.kinetic_energy(velocities)

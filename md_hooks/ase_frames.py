@@ -150,7 +150,11 @@ class ASEFrames:
         if results.get("stress") is not None:
             arrays["stress"] = _own(results["stress"])
         extra = dict(
-            Frame.scalars(predicted.get("expected_errors"), predicted.get("estimated_force_delta"))
+            Frame.scalars(
+                predicted.get("expected_errors"),
+                predicted.get("estimated_force_delta"),
+                predicted.get("energy_uncertainty"),
+            )
         )
         if self.band is not None:
             extra |= self.band.scalars()

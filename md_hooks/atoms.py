@@ -54,7 +54,7 @@ def bare_atoms(frame: Frame) -> Atoms:
         number = step_of(frame.extra.get(name))
         if number is not None:
             atoms.info[name] = number
-    for name in ("expected_error", *PREDICTED, OUTSIDE):
+    for name in ("expected_error", "energy_uncertainty", *PREDICTED, OUTSIDE):
         value = frame.extra.get(name)
         if value is not None and value == value:
             atoms.info[name] = float(value)

@@ -90,7 +90,9 @@ class Frame:
 
     @staticmethod
     def scalars(
-        expected_errors: FloatArray | None, estimated_force_delta: float | None = None
+        expected_errors: FloatArray | None,
+        estimated_force_delta: float | None = None,
+        energy_uncertainty: float | None = None,
     ) -> Mapping[str, float]:
         """``extra`` of what is known about errors beyond U, to be compared with it.
 
@@ -99,12 +101,15 @@ class Frame:
                 "expected_error".
             estimated_force_delta: eV/Å, estimate of U by adaptive monitoring; NaN while there is
                 none.
+            energy_uncertainty: eV, of the model itself.
         """
-        if expected_errors is None and estimated_force_delta is None:
+        if expected_errors is None and estimated_force_delta is None and energy_uncertainty is None:
             return _NOTHING
         known = {}
         if expected_errors is not None:
             known["expected_error"] = float(expected_errors.mean())
+        if energy_uncertainty is not None:
+            known["energy_uncertainty"] = float(energy_uncertainty)
         if estimated_force_delta is not None:
             known["estimated_force_delta"] = float(estimated_force_delta)
         return known

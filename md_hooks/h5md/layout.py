@@ -207,6 +207,7 @@ SERIES: tuple[tuple[str, str, str | None], ...] = (
 EXTRA_UNITS = {
     "conserved_energy": "eV",
     "expected_error": _FORCE,
+    "energy_uncertainty": "eV",
     "estimated_force_delta": _FORCE,
 }
 """Units of further scalars of each step, by name (`md_hooks.Frame.extra`)."""

@@ -22,7 +22,8 @@ from .job import Label
 PREDICTIONS = ("direct_forces", "conservative_forces", "force_deltas")
 PROVENANCE = (
     "force_delta", "worst_atom", "model_energy", "step", "time", "source", "run_id", "model", "weights_hash",
-    "path", "move", "image", "charge", "spin", "expected_error", "predicted_error", "predicted_error_low",
+    "path", "move", "image", "charge", "spin", "expected_error", "energy_uncertainty", "predicted_error",
+    "predicted_error_low",
     "predicted_error_high", "predicted_error_outside",
 )  # fmt: skip
 

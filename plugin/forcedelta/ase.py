@@ -53,6 +53,7 @@ class ForceDeltaCalculator(Calculator):
     - ``force_delta``: U, eV/Å; ``force_deltas`` [N]: u_i, eV/Å.
     - ``expected_errors`` [N] eV/Å: the force error of each atom predicted by the model itself, for
       models with such a head.
+    - ``energy_uncertainty`` eV: the model's own, for models that state one.
     - ``stress`` [6] eV/Å^3, in ASE's sign and order, for structures periodic in three directions:
       the conservative stress, the strain derivative of the energy, from the same backward pass. It
       drives barostats even where direct forces drive the atoms; a direct stress that a model may
@@ -102,6 +103,7 @@ class ForceDeltaCalculator(Calculator):
         "force_delta",
         "force_deltas",
         "expected_errors",
+        "energy_uncertainty",
     ]
 
     def __init__(
@@ -285,6 +287,7 @@ class ForceDeltaCalculator(Calculator):
             "force_delta": found.force_delta,
             "stress": found.voigt_stress,
             "expected_errors": found.expected_errors,
+            "energy_uncertainty": found.energy_uncertainty,
             "forces": driving.copy(),
             ESTIMATE: None if self.sentinel is None else self.sentinel.estimate,
         }

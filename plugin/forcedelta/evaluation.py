@@ -42,6 +42,7 @@ class Evaluation:
             for structures without a volume.
         expected_errors: [N] eV/Å, the force errors that the model itself expects; None for models
             without such a head.
+        energy_uncertainty: eV, the model's own; None for models without one.
         energy_known: whether the energy was computed, see `Evaluator.forward`.
     """
 
@@ -52,6 +53,7 @@ class Evaluation:
     force_delta: float | None = None
     stress: FloatArray | None = None
     expected_errors: FloatArray | None = None
+    energy_uncertainty: float | None = None
     energy_known: bool = True
 
     @property
@@ -158,19 +160,20 @@ class Evaluator:
         module: Any = self.model.module
         with torch.no_grad():
             if known:
-                energies, direct, *expected = module(*graph)
+                energies, direct, *own = module(*graph)
             else:
-                direct, *expected = module.without_energy(*graph)
+                direct, *own = module.without_energy(*graph)
                 energies = torch.full((len(graph[2]),), torch.nan)
         self.passes += 1
         output = {"energy": energies, "direct_forces": direct}
-        if expected:
-            output["expected_errors"] = expected[0]
+        if own:
+            output[own_name(module)] = own[0]
         return [
             Evaluation(
                 float(arrays["energy"][k]),
                 arrays["direct_forces"],
                 expected_errors=arrays.get("expected_errors"),
+                energy_uncertainty=_uncertainty(arrays, k),
                 energy_known=known,
             )
             for k, arrays in enumerate(_by_structure(output, graph))
@@ -275,9 +278,21 @@ def exact_evaluations(
             float(arrays["force_delta"][k]),
             arrays["stress"][k] if stress[k] else None,
             arrays.get("expected_errors"),
+            _uncertainty(arrays, k),
         )
         for k, arrays in enumerate(_by_structure(output, graph))
     ]
+
+
+def own_name(module: torch.nn.Module) -> str:
+    """What the third result of a model is, see `forcedelta.ForceDelta`."""
+    uncertain = bool(getattr(module, "gives_energy_uncertainty", False))
+    return "energy_uncertainty" if uncertain else "expected_errors"
+
+
+def _uncertainty(arrays: Mapping[str, FloatArray], structure: int) -> float | None:
+    found = arrays.get("energy_uncertainty")
+    return None if found is None else float(found[structure])
 
 
 def _by_structure(output: Mapping[str, Tensor], graph: Graph) -> Iterator[dict[str, FloatArray]]:

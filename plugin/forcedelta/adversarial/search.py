@@ -233,7 +233,9 @@ class Search:
                     "move": float(path.moves),
                     "structure": float(path.structure),
                     "atoms": float(len(atoms)),
-                    **Frame.scalars(evaluation.expected_errors),
+                    **Frame.scalars(
+                        evaluation.expected_errors, energy_uncertainty=evaluation.energy_uncertainty
+                    ),
                 },
                 constraints=constraint_records(atoms.constraints),
                 system_particles=Surroundings.usable(atoms).system_particles,

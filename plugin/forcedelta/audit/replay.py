@@ -388,7 +388,9 @@ def _frame(stored: StoredFrame, step: int, evaluation: Evaluation, state: Electr
         extra={
             "source_frame": float(stored.index),
             "atoms": float(len(atoms)),
-            **Frame.scalars(evaluation.expected_errors),
+            **Frame.scalars(
+                evaluation.expected_errors, energy_uncertainty=evaluation.energy_uncertainty
+            ),
         },
         constraints=constraint_records(atoms.constraints),
         **state.frame_fields(),

@@ -19,7 +19,7 @@ from .atom_errors import LabelledAtoms
 from .labelled_files import LabelledFrame, read_frames, reference_forces
 from .predictions import SAME, evaluated_prediction, rms, stored_prediction
 from .runs import runs_of
-from .signals import ENERGY, Signals, composition
+from .signals import ENERGY, UNCERTAINTY, Signals, composition
 
 if TYPE_CHECKING:
     from ..ase import ForceDeltaCalculator
@@ -168,6 +168,7 @@ def _labels(frames: list[LabelledFrame], calculator: ForceDeltaCalculator | None
         ENERGY: energy,
         "force_rms": force_rms,
         "expected_error": np.array([row.expected_error for row in rows]),
+        UNCERTAINTY: np.array([row.energy_uncertainty for row in rows]),
     }
     return Labels(
         force_delta=force_delta,

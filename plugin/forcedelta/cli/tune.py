@@ -74,7 +74,7 @@ def tune(
             metavar="K",
             help="Temperature of these runs; repeatable.",
             rich_help_panel=_TRAINING,
-            show_default="300 and 450",
+            show_default="300, 450 and 600",
         ),
     ] = None,
     every: Annotated[

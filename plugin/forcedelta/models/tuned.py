@@ -83,7 +83,9 @@ class TunedEnergy(nn.Module):
         super().__init__()
         self.base, self.path = base, path
         self.cutoff = cutoff
-        for name in ("takes_charge_spin", "gives_expected_errors", "first_order_only", "foreign"):
+        for name in (
+            "takes_charge_spin", "gives_expected_errors", "gives_energy_uncertainty", "first_order_only", "foreign",
+        ):  # fmt: skip
             setattr(self, name, bool(getattr(base, name, False)))
 
     def forward(self, *graph: Tensor) -> tuple[Tensor, ...]:

@@ -248,7 +248,7 @@ class Frames:
     ) -> Mapping[str, float]:
         """Further scalars of a frame: estimates of the error, and the conserved energy."""
         estimate = None if self._sentinel is None else self._sentinel.estimate
-        scalars = Frame.scalars(measured.expected_errors, estimate)
+        scalars = Frame.scalars(measured.expected_errors, estimate, measured.energy_uncertainty)
         if not self._velocities.conserve_energy:
             return scalars
         kinetic = self._velocities.kinetic_energy(velocities)
@@ -312,7 +312,8 @@ class Frames:
         assert self._before is not None
         measured = self.monitor.measure(self.context, full=self.monitor.forces == "mts")
         _, velocities, _ = self._velocities.read(measured)
-        if not np.array_equal(velocities, self._before.velocities):
+        before = self._before.velocities
+        if before is None or not np.array_equal(velocities, before):
             return False
         old = self._before.extra.get(CONSERVED_ENERGY)
         new = self._scalars(measured, velocities).get(CONSERVED_ENERGY)

@@ -24,8 +24,8 @@ from ..simulation.guarded import guarded_run
 SPACING = 20
 """Steps between two frames: 10 fs, about the period of an X-H vibration."""
 
-TEMPERATURES = (300.0, 450.0)
-"""K; the temperatures of own runs by default."""
+TEMPERATURES = (300.0, 450.0, 600.0)
+"""K; the temperatures of own runs by default. Of acetylacetone the hottest frames help most: benchmarks/tuning.py."""
 
 TRIES = 5
 """Runs at one temperature, at most: direct forces may heat a run until it blows up."""

@@ -30,7 +30,15 @@ FloatArray = NDArray[np.float64]
 
 _FIELDS: dict[tuple[str, ...], Callable[[object], Any]] = {
     ("step", "worst_atom", "path", "move", "image"): step_of,
-    ("time", "force_delta", "model_energy", "expected_error", *PREDICTED, OUTSIDE): number_or_none,
+    (
+        "time",
+        "force_delta",
+        "model_energy",
+        "expected_error",
+        "energy_uncertainty",
+        *PREDICTED,
+        OUTSIDE,
+    ): number_or_none,
     ("run", "source", "run_id", "model", "weights_hash", "level_of_theory"): text_of,
 }
 """Fields of a flagged frame, and what they must be to be used."""

@@ -43,7 +43,7 @@ class Hook:
         """The run begins, or continues from ``info.restart_step``."""
 
     def annotate(self, frame: Frame) -> Mapping[str, float]:
-        """Further scalars of the step, for the `Frame.extra` that all hooks judge and observe."""
+        """Further scalars of the step of a ``frame``, for the `Frame.extra` that all hooks judge and observe."""
         return {}
 
     def __call__(self, frame: Frame) -> Action | Verdict | None:
@@ -61,7 +61,7 @@ class Hook:
         return None
 
     def close(self, result: RunResult) -> None:
-        """The run is over; called once for each `open`."""
+        """The run is over, with this ``result``; called once for each `open`."""
 
     def policy(self) -> dict[str, Any] | None:
         """The hook's thresholds, JSON-able, for the file; None for hooks that do not judge."""

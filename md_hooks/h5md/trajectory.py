@@ -100,7 +100,7 @@ class Trajectory:
 
     @property
     def series(self) -> dict[str, NDArray[Any]]:
-        """The scalars of every step, arrays of equal length S by name.
+        """The scalars of all S steps, arrays [S] by name.
 
         "step", "time" (fs), "potential_energy" (eV), "temperature" (K), "force_delta" and
         "force_delta_max" (eV/Å, U and the largest u_i; NaN where not computed), "worst_atom" (-1
@@ -110,12 +110,12 @@ class Trajectory:
 
     @property
     def flags(self) -> NDArray[np.int64]:
-        """Steps that were flagged."""
+        """Steps that were flagged, [n]."""
         return self._steps_with(Action.FLAG)
 
     @property
     def stops(self) -> NDArray[np.int64]:
-        """Steps at which a run was stopped."""
+        """Steps at which a run was stopped, [n]."""
         return self._steps_with(Action.STOP)
 
     def _steps_with(self, action: Action) -> NDArray[np.int64]:
@@ -157,7 +157,7 @@ class Trajectory:
 
     @property
     def frame_steps(self) -> NDArray[np.int64]:
-        """Steps of the recorded frames."""
+        """Steps of the recorded frames, [F]."""
         return self._frame_steps
 
     def __len__(self) -> int:
@@ -174,7 +174,10 @@ class Trajectory:
         return open_to_read(self.path, read)
 
     def frame(self, index: int) -> Frame:
-        """One recorded frame, negative indices count from the end.
+        """One recorded frame.
+
+        Args:
+            index: of the frame among the recorded ones; negative ones count from the end.
 
         Raises:
             IndexError: there are not so many frames.
@@ -190,6 +193,9 @@ class Trajectory:
 
         The forces come back with the precision of float32, and `Frame.extra` as far as it is in
         the series.
+
+        Args:
+            indices: of the frames; by default all of them.
         """
         indices = range(len(self)) if indices is None else indices
         size = max(1, BLOCK_VALUES // max(1, self._n_atoms))

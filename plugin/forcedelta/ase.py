@@ -172,10 +172,11 @@ class ForceDeltaCalculator(Calculator):
         self._count = step
 
     def check_state(self, atoms: Atoms, tol: float = 0.0) -> list[str]:
-        """Inputs of the model that differ from the configuration of ``results``.
+        """Inputs of the model in ``atoms`` that differ from the configuration of ``results``.
 
-        Compared bit by bit, an order of magnitude faster than ASE's own comparison, which also
-        covers charges and magnetic moments; runs at every ``get_forces`` and ``get_potential_energy``.
+        Compared bit by bit, whatever ``tol``: an order of magnitude faster than ASE's own comparison,
+        which also covers charges and magnetic moments; runs at every ``get_forces`` and
+        ``get_potential_energy``.
         """
         known = self.atoms
         if known is None or (self.sentinel is not None and self.sentinel.resuming):

@@ -74,8 +74,8 @@ def attack(
         model: a name, the path of a file, or a model in memory.
         out: file to write.
         starts, steps, optimizer, alpha, beta, rate, cap, displacement, strain: see `AttackSettings`.
-        ceiling, temperature, closest, dissociation, seed, picks: likewise.
-        architecture, trust, charge, spin, device, dtype, threads: likewise.
+        ceiling, temperature, closest, dissociation, seed, picks: see `AttackSettings`.
+        architecture, trust, charge, spin, device, dtype, threads: see `AttackSettings`.
         torsions: four atoms each, counted from 0, such as "0-1-2-3", or "all".
         mode: "create" refuses a file that exists, "restart" continues it, "overwrite" replaces it.
         progress: show progress on stderr.

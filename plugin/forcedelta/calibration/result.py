@@ -72,6 +72,9 @@ class Calibration:
     def write(self, path: str | Path) -> None:
         """Write it as JSON.
 
+        Args:
+            path: an existing file is replaced.
+
         Raises:
             ForceDeltaError: the file cannot be written.
         """
@@ -130,7 +133,10 @@ def check_model(known: Mapping[str, str], name: str, weights_hash: str) -> None:
 
 
 def read_calibration(path: str | Path) -> Calibration:
-    """A file that `Calibration.write` wrote.
+    """A file that `Calibration.write` or ``forcedelta calibrate --tolerance`` wrote.
+
+    Args:
+        path: the file, JSON.
 
     Raises:
         ForceDeltaError: the file is missing, is not a calibration, or has an entry of a wrong type

@@ -72,6 +72,7 @@ class LabellingResult:
         selection: None if all frames of the file were taken.
         warnings: one line each.
         out: the labelled file.
+        planned: whether nothing should be labelled (a dry run).
     """
 
     frames: list[Atoms]

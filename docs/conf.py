@@ -40,6 +40,7 @@ html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_math_renderer = "mathml"
 html_show_copyright = False
+html_show_search_summary = False  # it would fetch pages, which browsers refuse from a folder
 templates_path: list[str] = []
 
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath", "fieldlist"]
@@ -79,7 +80,7 @@ sphinx_gallery_conf = {
     "examples_dirs": str(GALLERY),
     "gallery_dirs": "gallery",
     "filename_pattern": "|".join(map(re.escape, DRAWING)),
-    "remove_config_comments": True,
+    "within_subsection_order": "ExampleTitleSortKey",
     "reset_modules": ("matplotlib", "examples_run.name_the_file"),
     "min_reported_time": 1e9,
     "show_memory": False,

@@ -21,6 +21,7 @@ class Hook:
     ...     temperature = 0.0
     ...     def observe(self, frame, verdict):
     ...         self.temperature = max(self.temperature, frame.temperature)
+    >>> hottest = Hottest()  # for hooks=[hottest] of a run
 
     Attributes:
         run_file: the file of a hook that records the trajectory. Such a hook is opened first, to

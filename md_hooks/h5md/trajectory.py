@@ -27,6 +27,12 @@ BLOCK_VALUES = 200_000  # atoms x frames that are read at a time
 class Trajectory:
     """A recorded trajectory. The file is opened for each access only and is never locked.
 
+    >>> recorded = Trajectory("run.h5")
+    >>> recorded.series["force_delta"].max(), recorded.outcome["reason"]
+    (0.17, 'finished')
+    >>> recorded.frame(-1).positions.shape
+    (15, 3)
+
     Args:
         path: the file.
 

@@ -77,6 +77,13 @@ class ForceDeltaCalculator(Calculator):
     a guard sees the explosion; `problem` holds the reason. The first evaluation of a structure
     raises instead.
 
+    >>> from ase.build import molecule
+    >>> atoms = molecule("CH3CHO")
+    >>> atoms.calc = ForceDeltaCalculator("acac")
+    >>> forces = atoms.get_forces()
+    >>> atoms.calc.results["force_delta"], atoms.calc.results["force_deltas"].shape
+    (0.9, (7,))
+
     Attributes:
         model: the `LoadedModel`.
         inner: inner steps per outer step of multiple time steps; 1 without them.

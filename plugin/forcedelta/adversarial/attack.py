@@ -68,6 +68,10 @@ def attack(
     "path" and "move" tell where it belongs; move 0 is a displaced start. Why a path ended is a
     remark (`md_hooks.Trajectory.remarks`). The picks are written beside it, as extended XYZ.
 
+    >>> found = attack("molecule.xyz", "acac", "attack.h5", starts=2, steps=5, picks=2)
+    >>> len(found.paths)
+    2
+
     Args:
         structures: files that ASE reads (``file@0:10`` names several structures of one), or
             structures. Optional with ``mode="restart"`` if all were files.

@@ -43,6 +43,11 @@ def from_calculators(
 
     Slow: see this module. Use float64 to pass unrounded positions to the calculators.
 
+    >>> from ase.calculators.lj import LennardJones
+    >>> model = from_calculators(LennardJones(sigma=3.5), LennardJones(sigma=3.4), name="argon", elements=["Ar"])
+    >>> model.symbols
+    ['Ar']
+
     Args:
         direct: its forces are the direct forces.
         conservative: its energy is the energy, its forces the conservative forces, and its stress,

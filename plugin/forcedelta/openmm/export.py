@@ -247,6 +247,9 @@ def export(
     Evaluating the file needs neither this package nor Python. Read it with the version of torch
     that wrote it, or a newer one.
 
+    >>> export("acac", "acac.pt")["symbols"]
+    ['H', 'C', 'O']
+
     Args:
         model: registered name, path of a file of weights, or a model in memory.
         out: file to write; an existing one is replaced.

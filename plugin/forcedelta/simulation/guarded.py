@@ -157,9 +157,9 @@ def guarded_run(
 ) -> GuardedRunResult:
     """Run molecular dynamics guarded by the Force Delta; the Python form of ``forcedelta run``.
 
-    >>> result = guarded_run("molecule.xyz", "acac", 10_000, stop_above="auto", out="run.h5")
+    >>> result = guarded_run("molecule.xyz", "acac", 500, temperature=900, stop_above=0.05, out="hot.h5")
     >>> result.reason, result.run.step
-    ('stopped', 3917)
+    ('stopped', 17)
 
     Args:
         structure: a file that ASE reads (its last frame is used), or a structure in memory, which

@@ -102,6 +102,10 @@ def tune(
     that of the base model to the last bit, and stays so in the tuned model. F_c remains the gradient
     of an energy. Only differences of that energy are tuned, so that its zero may shift.
 
+    >>> tuned = tune("acac-direct", "run.h5", "head", "tuned.pt", every=2, epochs=1)
+    >>> load_model("tuned.pt").name
+    'tuned'
+
     Args:
         model: name or file of the base model.
         frames: trajectories that an audit reads: recorded runs, audits, structure files. A tenth of

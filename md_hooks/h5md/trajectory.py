@@ -131,7 +131,7 @@ class Trajectory:
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """Description of the last run: model, command, seed, settings, versions."""
+        """Model, command, seed, settings and versions of the last run."""
         return self.runs[-1]["info"] if self.runs else {}
 
     @property
@@ -141,7 +141,7 @@ class Trajectory:
 
     @property
     def outcome(self) -> dict[str, Any]:
-        """How the last run ended; {"reason": "running"} while it runs or after it was killed."""
+        """How the last run ended; ``{"reason": "running"}`` while it runs or after it was killed."""
         return self.runs[-1]["outcome"] if self.runs else {}
 
     @property
@@ -151,7 +151,7 @@ class Trajectory:
 
     @property
     def thresholds(self) -> dict[str, Any]:
-        """Of the first guard: "on", "stop" and "flag" in eV/Å, None where there is none (yet)."""
+        """Thresholds "stop" and "flag" of the first guard, eV/Å, None where there is none (yet), and "on"."""
         for policy in self.policies:
             if "stop_threshold" in policy:
                 return {

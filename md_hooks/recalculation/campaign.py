@@ -178,7 +178,7 @@ def recalculate(
     Frames that failed before are tried again.
 
     Args:
-        frames: structures as `candidate` makes them.
+        frames: structures as ``candidate`` makes them.
         reference: the reference code with its settings.
         path: the file of labelled frames, see `Campaign`.
         executor: see `Campaign`.

@@ -74,7 +74,7 @@ class ForceDeltaCalculator(Calculator):
     from ``atoms.info["charge"]`` and ``atoms.info["spin"]``.
 
     During a run, positions that are not finite or a collapsed cell give NaN instead of an error, so
-    a guard sees the explosion; `problem` holds the reason. The first evaluation of a structure
+    a guard sees the explosion; ``problem`` holds the reason. The first evaluation of a structure
     raises instead.
 
     >>> from ase.build import molecule

@@ -6,14 +6,18 @@ The names are those that the pages in docs/reference show, and those that the pa
 from __future__ import annotations
 
 import ast
+import contextlib
 import dataclasses
+import functools
 import importlib
 import inspect
 import itertools
 import re
+import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,6 +28,7 @@ OURS = ("forcedelta", "md_hooks")
 ERRORS = re.compile(
     r"(ForceDelta|Hook|NoFrames|PropertyUnavailable|RunStopped|Type|Value|Index)Error"
 )
+MISSING = object()
 NO_DOCSTRING = "no docstring"
 SECTION = re.compile(r"\s*(Args|Attributes|Raises|Returns|Yields):")
 UNIT = re.compile(
@@ -191,23 +196,69 @@ def _of_class(cls: type) -> Iterator[str]:
     sections = _sections(doc)
     entries = _entries(sections.get("Args", [])) | _entries(sections.get("Attributes", []))
     yield from _of_entries(entries, fields)
-    for name, member in vars(cls).items():
-        function = getattr(member, "fget", None) or getattr(member, "__func__", member)
-        function = getattr(function, "func", function)  # of a cached property
-        if not inspect.isfunction(function) or name in fields:
+    for name, function in _documented(cls):
+        if name in fields:
             continue
         if name == "__init__" and not declared:
             yield from _of_entries(entries, _parameters(function))
             lacks = (lack for lack in _of_function(function, doc) if lack != NO_DOCSTRING)
         elif name.startswith("test_") and function.__doc__:  # its parameters are fixtures
             continue
-        elif not name.startswith("_"):
+        elif name != "__init__":
             lacks = itertools.chain(
                 _of_function(function, _base_docs(cls, name)), _of_result(function)
             )
         else:
             continue
         yield from (f"{name}: {lack}" for lack in lacks)
+
+
+def _documented(cls: type) -> Iterator[tuple[str, Any]]:
+    """Names and functions of the public methods and properties of a class."""
+    for name, member in vars(cls).items():
+        function = getattr(member, "fget", None) or getattr(member, "__func__", member)
+        function = getattr(function, "func", function)  # of a cached property
+        if inspect.isfunction(function) and (name == "__init__" or not name.startswith("_")):
+            yield name, function
+
+
+def _member(found: Any, name: str) -> Any:
+    """An attribute of an object, or a field that a class declares."""
+    return getattr(found, name, getattr(found, "__annotations__", {}).get(name, MISSING))
+
+
+def _means_something(reference: str, scopes: list[Any]) -> bool:
+    """Whether a reference is an object in one of the scopes, or an importable one."""
+    parts = reference.split(".")
+    with contextlib.suppress(ImportError):
+        scopes = [*scopes, SimpleNamespace(**{parts[0]: importlib.import_module(parts[0])})]
+        for length in range(2, len(parts) + 1):  # so that they become attributes
+            importlib.import_module(".".join(parts[:length]))
+    return any(functools.reduce(_member, parts, scope) is not MISSING for scope in scopes)
+
+
+@pytest.mark.parametrize("name", _names())
+def test_references_lead_somewhere(name: str) -> None:
+    """What stands in single backticks is the name of an object: a link on the page."""
+    found = _resolve(name)
+    members = [member for _, member in _documented(found)] if inspect.isclass(found) else []
+    for one in [found, *members]:
+        module = sys.modules.get(getattr(one, "__module__", ""))
+        text = re.sub(r"``.*?``", "", one.__doc__ or "", flags=re.DOTALL)
+        if module is None or module.__name__.split(".")[0] not in OURS:
+            continue  # a number, or of another library
+        for reference in re.findall(r"`([^`]+)`(?!_)", text):
+            assert _means_something(reference, [module, found]), f"{one}: {reference}"
+
+
+@pytest.mark.parametrize("name", _names())
+def test_no_property_begins_with_a_type(name: str) -> None:
+    """Before a colon in the first line, napoleon takes the text for the type of the property."""
+    found = _resolve(name)
+    for key, member in vars(found).items() if inspect.isclass(found) else ():
+        if isinstance(member, property | functools.cached_property):
+            first = re.sub(r"`+.*?`+", "", (member.__doc__ or "").partition("\n")[0])
+            assert ": " not in first, f"{name}.{key}: {first}"
 
 
 @pytest.mark.parametrize("name", _names())

@@ -43,7 +43,8 @@ class Calibration:
         ranking: r_s and AUROC of U and its controls, with intervals.
         thresholds: share of passing labels, risk, precision and recall at several thresholds.
         versions: of the packages used.
-        prediction: a predicted error, as of `predicted_error.PredictedError.as_dict`; empty without.
+        prediction: a predicted error, as of
+            `forcedelta.calibration.predicted_error.PredictedError.as_dict`; empty without.
     """
 
     threshold: float

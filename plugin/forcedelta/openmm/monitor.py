@@ -33,7 +33,7 @@ _PLAIN_PLATFORMS = ("Reference", "CPU")
 
 
 class Monitor(ABC):
-    """Handle of a force that `add_force_delta` added to a System.
+    """Handle of a force that `forcedelta.openmm.add_force_delta` added to a System.
 
     Attributes:
         atoms: [n] indices of the particles that the model sees.
@@ -42,7 +42,7 @@ class Monitor(ABC):
         forces: "direct" or "conservative", those that drive the run, or "mts": both, with multiple
             time steps.
         inner: inner steps with direct forces in a step of the integrator; 1 without "mts".
-        every: `run` computes U every N steps, or where `sentinel` requires it.
+        every: a run computes U every N steps, or where ``sentinel`` requires it.
         sentinel: decides with ``every="adaptive"`` which frames have U; None otherwise.
         last_step: number of the last step that `run` has measured; None before the first.
         model_info: name, hash, ... of the model, for the files.
@@ -356,7 +356,7 @@ def holds(force: openmm.Force, monitor: Monitor) -> bool:
 
 
 def find_monitor(system: openmm.System) -> Monitor:
-    """The monitor of the force that `add_force_delta` added to a ``system``.
+    """The monitor of the force that `forcedelta.openmm.add_force_delta` added to a ``system``.
 
     Raises:
         ForceDeltaError: no such force, several of them, or one whose model is not loaded.

@@ -47,7 +47,8 @@ class TuningResult:
         frames: number of ``training`` and ``held_out`` frames.
         before: mean U of the ``training`` and of the ``held_out`` frames with the base model.
         after: the same with the tuned model, eV/Å.
-        judged: for each further file its name, number of frames, and `judge.Judgement` before and after.
+        judged: for each further file its name, number of frames, and
+            `forcedelta.tuning.judge.Judgement` before and after.
     """
 
     file: str

@@ -44,7 +44,7 @@ class Monitor(ABC):
         inner: inner steps with direct forces in a step of the integrator; 1 without "mts".
         every: a run computes U every N steps, or where ``sentinel`` requires it.
         sentinel: decides with ``every="adaptive"`` which frames have U; None otherwise.
-        last_step: number of the last step that `run` has measured; None before the first.
+        last_step: number of the last step that a run has measured; None before the first.
         model_info: name, hash, ... of the model, for the files.
         token: identifies the force in a System; the force's name ends with it.
         force: the OpenMM force that was added.

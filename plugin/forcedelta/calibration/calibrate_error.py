@@ -44,7 +44,7 @@ def calibrate_error(
 
     Args:
         files, model, forces_key, energy_key, reading, overwrite: see `forcedelta.calibrate`.
-        architecture, trust, compile, device, dtype, threads: likewise.
+        architecture, trust, compile, device, dtype, threads: see `forcedelta.calibrate`.
         out: JSON file to write, for ``calibration`` of runs and audits.
 
     Raises:

@@ -51,7 +51,7 @@ class Left:
 
 
 class Monitor(ABC):
-    """Handle of a force that `add_force_delta` added to a System.
+    """Handle of a force that `forcedelta.openmm.add_force_delta` added to a System.
 
     Attributes:
         atoms: [n] indices of the particles that the model sees.
@@ -60,7 +60,7 @@ class Monitor(ABC):
         forces: "direct" or "conservative", those that drive the run, or "mts": both, with multiple
             time steps.
         inner: inner steps with direct forces in a step of the integrator; 1 without "mts".
-        every: `run` computes U every N steps, or where `sentinel` requires it.
+        every: a run computes U every N steps, or where ``sentinel`` requires it.
         sentinel: decides with ``every="adaptive"`` which frames have U; None otherwise.
         last_count: OpenMM's number of the last step that was measured for a frame; None before the first.
         offset: what is added to OpenMM's number of a step for that of its frame.
@@ -131,7 +131,12 @@ class Monitor(ABC):
 
     @abstractmethod
     def watch(self, context: openmm.Context, running: bool) -> None:
-        """Mark the begin or end of a run, during which evaluations for frames include U."""
+        """Mark the begin or end of a run, during which evaluations for frames include U.
+
+        Args:
+            context: of the System that holds the force.
+            running: whether the run begins.
+        """
 
     def stepping(self, stepping: bool) -> None:  # noqa: B027  others need not know
         """Mark the begin or end of a step: evaluations between two steps belong to no frame."""
@@ -212,9 +217,11 @@ class PythonMonitor(Monitor):
 
     @property
     def evaluations(self) -> int:
+        """Passes of the model so far."""
         return self._evaluator.evaluations
 
     def watch(self, context: openmm.Context, running: bool) -> None:
+        """See `Monitor.watch`."""
         self._running = running
         self._frame_step = None
 
@@ -222,6 +229,7 @@ class PythonMonitor(Monitor):
         self._running = stepping
 
     def take_error(self) -> BaseException | None:
+        """See `Monitor.take_error`."""
         error, self._error = self._error, None
         return error
 
@@ -289,6 +297,7 @@ class PythonMonitor(Monitor):
     # --- evaluations requested by a run --------------------------------------------------------
 
     def measure(self, context: openmm.Context, full: bool = True) -> Measurement:
+        """See `Monitor.measure`."""
         if context.getPlatform().getName() in _PLAIN_PLATFORMS:
             state = context.getState(positions=True)
             positions = state.getPositions(asNumpy=True)._value
@@ -385,7 +394,7 @@ def holds(force: openmm.Force, monitor: Monitor) -> bool:
 
 
 def find_monitors(system: openmm.System) -> list[Monitor]:
-    """The monitors of all forces that `add_force_delta` added to a System, in that order.
+    """The monitors of all forces that `forcedelta.openmm.add_force_delta` added to a ``system``, in that order.
 
     Raises:
         ForceDeltaError: no such force, or one whose model is not loaded.

@@ -1,5 +1,7 @@
 """Parts of pages that are made from the program: a page marks their place by ``<!-- generated: NAME -->``."""
 
+from __future__ import annotations
+
 import io
 import re
 import subprocess
@@ -8,13 +10,15 @@ import tempfile
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import h5py
-from sphinx.application import Sphinx
 
 from forcedelta import guarded_run
 from forcedelta.cli.exit_status import ExitStatus
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
 
 MARK = re.compile(r"<!-- generated: ([\w-]+) -->")
 STRUCTURE = Path(__file__).parents[2] / "examples" / "acetylacetone.xyz"

@@ -122,4 +122,6 @@ def test_the_blocks_of_a_page_have_a_known_language(page: str) -> None:
     languages = re.findall(r"^ *(?:`{3,}|:{3,})(\S*).*\n(?:.*\n)*?^ *(?:`{3,}|:{3,})$", text, re.M)
     assert {name for name in languages if not name.startswith("{")} <= RUN | SHOWN
     for reason in re.findall(r"<!--+ skip: (.+?) -->", text):
-        assert re.fullmatch(r'(next|start) (if\(.+, )?"\S.+"\)?|end', reason), f"{reason} without a reason"
+        assert re.fullmatch(r'(next|start) (if\(.+, )?"\S.+"\)?|end', reason), (
+            f"{reason} without a reason"
+        )

@@ -32,6 +32,7 @@ extensions = [
     "sphinx_gallery.gen_gallery",
     "generated",
     "mathml",
+    "parameters",
 ]
 exclude_patterns = ["_build", "_ext"]
 html_theme = "furo"

@@ -305,7 +305,8 @@ class Frames:
         assert self._before is not None
         measured = self.monitor.measure(self.context, full=self.monitor.forces == "mts")
         _, velocities, _ = self._velocities.read(measured)
-        if not np.array_equal(velocities, self._before.velocities):
+        known = self._before.velocities
+        if known is None or not np.array_equal(velocities, known):
             return False
         old = self._before.extra.get(CONSERVED_ENERGY)
         new = self._scalars(measured, velocities).get(CONSERVED_ENERGY)

@@ -25,6 +25,7 @@ class Hook:
     ...     temperature = 0.0
     ...     def observe(self, frame, verdict):
     ...         self.temperature = max(self.temperature, frame.temperature)
+    >>> hottest = Hottest()  # for hooks=[hottest] of a run
 
     Attributes:
         run_file: the file of a hook that records the trajectory. Such a hook is opened first, to
@@ -35,6 +36,8 @@ class Hook:
         leg: number of the leg in that file, once open; 0 of hooks that do not record.
         ended: where the last run of this hook ended; a further run with it is a leg that continues
             there, see `md_hooks.legs`. Set by the chain.
+        shared: whether runs of any systems may use the hook one after the other, as a store of frames. It
+            then does not tell which run to continue.
         in_run: the chain that has opened the hook, while it exists. Set by the chain.
         state_name: under which checkpoints keep the state of the hook; by default, its class's name.
     """
@@ -44,6 +47,7 @@ class Hook:
     begins_anew: bool = False
     leg: int = 0
     ended: LegEnd | None = None
+    shared: bool = False
     in_run: weakref.ref[Any] | None = None
     state_name: str = ""
 
@@ -54,7 +58,7 @@ class Hook:
         """The run or its leg ``info.leg`` begins, or continues after ``info.restart_step``."""
 
     def annotate(self, frame: Frame) -> Mapping[str, float]:
-        """Further scalars of the step, for the `Frame.extra` that all hooks judge and observe."""
+        """Further scalars of the step of a ``frame``, for the `Frame.extra` that all hooks judge and observe."""
         return {}
 
     def __call__(self, frame: Frame) -> Action | Verdict | None:
@@ -72,7 +76,7 @@ class Hook:
         return None
 
     def close(self, result: RunResult) -> None:
-        """The run, or this leg, is over; called once for each `open`."""
+        """The run, or this leg, is over, with this ``result``; called once for each `open`."""
 
     def policy(self) -> dict[str, Any] | None:
         """The hook's thresholds, JSON-able, for the file; None for hooks that do not judge."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,13 +45,15 @@ class RunInfo:
         begins_anew: the run replaces one that was killed before its file held a frame, and has its
             id. Hooks drop the data that they stored for that one.
         numbers: [N] atomic numbers of the system, which expose a wrong file early.
+        constraints: constraints of ASE on the structure, for the frames; None: those of the engine's
+            atoms.
         run_file: the file in which the trajectory is recorded.
         checkpoint: returns the engine's state after the current frame as a dict of JSON
             values and arrays, or None without a consistent state.
         policies: returns the thresholds of the judging hooks, as requested and as resolved so far.
         hook_states: returns the states of the hooks for a restart.
 
-    `HookChain` fills in the last two.
+    `md_hooks.HookChain` fills in the last two.
     """
 
     model: Mapping[str, Any] = field(default_factory=dict)
@@ -71,6 +73,7 @@ class RunInfo:
     run_id: str = ""
     begins_anew: bool = False
     numbers: NDArray[np.integer] | None = None
+    constraints: Sequence[Any] | None = None
     run_file: str | None = None
     checkpoint: Callable[[], Mapping[str, Any] | None] | None = None
     policies: Callable[[], list[dict[str, Any]]] = _no_policies

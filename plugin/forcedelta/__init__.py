@@ -14,6 +14,7 @@ used:
   error to the frames of any run, `read_predicted_error` reads it.
 """
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -96,6 +97,9 @@ __all__ = [
     "suggest",
     "tune",
 ]
+
+# without it Python would print warnings of a program that has not configured logging
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 # torch takes a second to import: `forcedelta --help` and readers of recorded files do without
 _HOMES = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import pickle
 
 import numpy as np
@@ -180,7 +181,7 @@ def test_moved_atoms_of_the_same_dynamics_can_stop_before_a_step():
 def test_a_leg_in_another_ensemble(tmp_path):
     """Series that a leg lacks are empty there: a relaxation, Bussi's thermostat, then NVE."""
     path, atoms = tmp_path / "r.h5", argon()
-    hooks = [Recorder(path, every=1), Progress(open(tmp_path / "log", "w"))]  # noqa: SIM115
+    hooks = [Recorder(path, every=1), Progress(log := io.StringIO())]
     assert run(FIRE(atoms, logfile=None), 5, hooks, fmax=1e-9).reason == "out of steps"
     bussi = Bussi(atoms, DT, temperature_K=30, taut=50 * units.fs, rng=np.random.default_rng(1))
     run(bussi, 5, hooks)
@@ -189,8 +190,8 @@ def test_a_leg_in_another_ensemble(tmp_path):
     assert list(series["step"]) == list(range(16))
     assert list(np.isnan(series["conserved_energy"])) == [True] * 6 + [False] * 10
     np.testing.assert_allclose(series["time"], [0.0] * 6 + [2.0 * n for n in range(1, 11)])
-    hooks[1]._stream.close()
-    assert "step 10/10" in (tmp_path / "log").read_text()
+    assert "step 5/5" in log.getvalue()
+    assert "step 15/15" in log.getvalue()
     assert len(read(path, index=":")) == 16
 
 
@@ -461,3 +462,14 @@ def test_after_a_rejected_burn_in_it_begins_anew():
     assert result.reason == "finished"
     assert guard.refused is None
     assert guard.stop_threshold is not None
+
+
+def test_stores_serve_runs_of_any_system(tmp_path):
+    """They know of no run that they would continue, and keep the frames of each apart."""
+    path = tmp_path / "flags.xyz"
+    hooks = [lambda frame: Action.FLAG, FlagStore(path), Progress(io.StringIO())]
+    run(verlet(argon()), 2, hooks)
+    run(verlet(argon_of(5)), 1, hooks)
+    flagged = read(path, index=":")
+    assert [one.info["step"] for one in flagged] == [0, 1, 2, 0, 1]
+    assert len({one.info["run_id"] for one in flagged}) == 2

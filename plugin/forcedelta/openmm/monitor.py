@@ -51,7 +51,7 @@ class Left:
 
 
 class Monitor(ABC):
-    """Handle of a force that `add_force_delta` added to a System.
+    """Handle of a force that `forcedelta.openmm.add_force_delta` added to a System.
 
     Attributes:
         atoms: [n] indices of the particles that the model sees.
@@ -60,7 +60,7 @@ class Monitor(ABC):
         forces: "direct" or "conservative", those that drive the run, or "mts": both, with multiple
             time steps.
         inner: inner steps with direct forces in a step of the integrator; 1 without "mts".
-        every: `run` computes U every N steps, or where `sentinel` requires it.
+        every: a run computes U every N steps, or where ``sentinel`` requires it.
         sentinel: decides with ``every="adaptive"`` which frames have U; None otherwise.
         last_count: OpenMM's number of the last step that was measured for a frame; None before the first.
         offset: what is added to OpenMM's number of a step for that of its frame.
@@ -71,6 +71,8 @@ class Monitor(ABC):
         force: the OpenMM force that was added.
         electronic_state: charge, multiplicity and magnetic moments of the model's atoms, as stored
             in the frames of a run.
+        system_numbers: atomic numbers of all particles of the System, if the frames of a run also hold
+            those that the model does not see; None: they do not.
     """
 
     inner = 1
@@ -99,6 +101,7 @@ class Monitor(ABC):
         self.token = uuid.uuid4().hex[:12] if token is None else token
         self.force: openmm.Force | None = None
         self.electronic_state = ElectronicState()
+        self.system_numbers: NDArray[np.int64] | None = None
         _monitors[self.token] = self
 
     @property
@@ -128,7 +131,12 @@ class Monitor(ABC):
 
     @abstractmethod
     def watch(self, context: openmm.Context, running: bool) -> None:
-        """Mark the begin or end of a run, during which evaluations for frames include U."""
+        """Mark the begin or end of a run, during which evaluations for frames include U.
+
+        Args:
+            context: of the System that holds the force.
+            running: whether the run begins.
+        """
 
     def stepping(self, stepping: bool) -> None:  # noqa: B027  others need not know
         """Mark the begin or end of a step: evaluations between two steps belong to no frame."""
@@ -212,9 +220,11 @@ class PythonMonitor(Monitor):
 
     @property
     def evaluations(self) -> int:
+        """Passes of the model so far."""
         return self._evaluator.evaluations
 
     def watch(self, context: openmm.Context, running: bool) -> None:
+        """See `Monitor.watch`."""
         self._running = running
         self._frame_step = None
 
@@ -223,6 +233,7 @@ class PythonMonitor(Monitor):
         self._made = 0
 
     def take_error(self) -> BaseException | None:
+        """See `Monitor.take_error`."""
         error, self._error = self._error, None
         return error
 
@@ -261,9 +272,10 @@ class PythonMonitor(Monitor):
         frame = step + after_frame
         try:
             latest = self._evaluator.known(positions, box)
-            if latest is None or (exact and not latest.exact):
+            energy = self._with_energy()
+            if latest is None or not latest.has(exact, energy):
                 with_u = exact or self._with_u(box, frame, other_volume)
-                latest = self._evaluator.evaluate(positions, box, with_u)
+                latest = self._evaluator.evaluate(positions, box, with_u, energy)
                 self._newest = latest, self._made
         except BaseException as error:
             self._error = error  # OpenMM would keep only its text
@@ -289,9 +301,14 @@ class PythonMonitor(Monitor):
         self._made += 1
         return self._made >= self._needed and self.due(frame + self.offset)
 
+    def _with_energy(self) -> bool:
+        """Whether every evaluation includes the energy, which OpenMM may pass to a reporter."""
+        return True
+
     # --- evaluations requested by a run --------------------------------------------------------
 
     def measure(self, context: openmm.Context, full: bool = True) -> Measurement:
+        """See `Monitor.measure`."""
         if context.getPlatform().getName() in _PLAIN_PLATFORMS:
             state = context.getState(positions=True)
             positions = state.getPositions(asNumpy=True)._value
@@ -332,7 +349,7 @@ class PythonMonitor(Monitor):
                 "or from its file"
             )
         settings = {name: getattr(self, name) for name in self._SETTINGS}
-        state = {"electronic_state": self.electronic_state}
+        state = {name: getattr(self, name) for name in ("electronic_state", "system_numbers")}
         return _restore, (self.token, *self._rebuild, settings, type(self)), state
 
 
@@ -392,7 +409,7 @@ def holds(force: openmm.Force, monitor: Monitor) -> bool:
 
 
 def find_monitors(system: openmm.System) -> list[Monitor]:
-    """The monitors of all forces that `add_force_delta` added to a System, in that order.
+    """The monitors of all forces that `forcedelta.openmm.add_force_delta` added to a ``system``, in that order.
 
     Raises:
         ForceDeltaError: no such force, or one whose model is not loaded.

@@ -15,12 +15,14 @@ import openmm
 from numpy.typing import NDArray
 
 from md_hooks import Frame, HookChain, RunInfo, RunResult
+from md_hooks.constraints import constraint_records
 from md_hooks.drift import CONSERVED_ENERGY
 from md_hooks.session import Session
 from md_hooks.versions import versions_of
 
 from ..errors import ForceDeltaError
 from ..monitoring import evaluate_adaptively
+from .environment import SystemAround
 from .evaluator import Measurement
 from .monitor import Left, Monitor
 from .state import capture
@@ -74,6 +76,8 @@ class Frames:
         self._numbers = _sealed(monitor.numbers)
         self._pbc = _sealed(np.full(3, monitor.periodic))
         self._electronic_state = monitor.electronic_state.frame_fields()
+        self._around = SystemAround(self.context, monitor)
+        self._constraints = constraint_records(info.constraints or ())
         integrator = simulation.integrator
         settings = {
             "engine": "openmm",
@@ -84,6 +88,7 @@ class Frames:
             "every": monitor.every,
             "inner": monitor.inner,
             "velocity_offset": self._velocities.offset,
+            **self._around.settings,
         }
         info = replace(info, numbers=self._numbers, model=info.model or monitor.model_info)
         before = chain.leg_before(info)
@@ -233,7 +238,9 @@ class Frames:
             why_no_force_delta="the model returned none"
             if due and measured.force_delta is None
             else "",
+            constraints=self._constraints,
             **self._electronic_state,
+            **self._around().frame_fields(),
         )
 
     def _scalars(
@@ -241,7 +248,7 @@ class Frames:
     ) -> Mapping[str, float]:
         """Further scalars of a frame: estimates of the error, and the conserved energy."""
         estimate = None if self._sentinel is None else self._sentinel.estimate
-        scalars = Frame.scalars(measured.expected_errors, estimate)
+        scalars = Frame.scalars(measured.expected_errors, estimate, measured.energy_uncertainty)
         if not self._velocities.conserve_energy:
             return scalars
         kinetic = self._velocities.kinetic_energy(velocities)
@@ -305,8 +312,8 @@ class Frames:
         assert self._before is not None
         measured = self.monitor.measure(self.context, full=self.monitor.forces == "mts")
         _, velocities, _ = self._velocities.read(measured)
-        known = self._before.velocities
-        if known is None or not np.array_equal(velocities, known):
+        before = self._before.velocities
+        if before is None or not np.array_equal(velocities, before):
             return False
         old = self._before.extra.get(CONSERVED_ENERGY)
         new = self._scalars(measured, velocities).get(CONSERVED_ENERGY)

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from ase import units
 
+from .ase_dynamics import check_frames, ending, run_arguments, settings_of
 from .ase_frames import ASEFrames
-from .ase_settings import settings_of
 from .ase_state import capture
 from .chain import HookChain
 from .drift import CONSERVED_ENERGY
@@ -41,7 +41,7 @@ class Attachment:
         info = RunInfo() if info is None else info
         self.dynamics = dynamics
         self.chain = hooks if isinstance(hooks, HookChain) else HookChain(hooks)
-        _check_frames(dynamics)
+        check_frames(dynamics)
         self._frames = frames = ASEFrames(dynamics, info)
         self._clock = getattr(dynamics, "get_time", None)
         self._ended = False
@@ -199,24 +199,10 @@ class Attachment:
                 "stopped".
             message: one readable line.
         """
-        reason = reason or self._ending()  # before a band gives its calculators back
+        # before a band gives its calculators back
+        reason = reason or ending(self.dynamics, self._frames.are_evaluated())
         self._detach()
         return self._session.close(reason, message)
-
-    def _ending(self) -> str:
-        """Why a dynamics that nobody ended made no further step; costs no evaluation."""
-        # ase.optimize loads ASE's file formats, and thereby this package: it cannot be imported before
-        from ase.optimize.optimize import Optimizer
-
-        dynamics = self.dynamics
-        if not isinstance(dynamics, Optimizer) or getattr(dynamics, "fmax", None) is None:
-            return "finished"
-        if getattr(dynamics.atoms, "remove_rotation_and_translation", False):
-            return "finished"  # every request for forces turns such a band, and evaluates it
-        if not self._frames.are_evaluated():
-            return "out of steps"
-        gradient = dynamics.optimizable.get_gradient()
-        return "converged" if dynamics.gradient_converged(gradient) else "out of steps"
 
     def close_after(self, error: BaseException) -> RunResult | None:
         """Close after an exception that left the dynamics in the middle of a step."""
@@ -322,7 +308,7 @@ def run(
         steps: number of steps to make.
         hooks: see `md_hooks.HookChain`.
         info: see `attach`.
-        fmax: convergence criterion of an optimiser, eV/Å.
+        fmax: convergence criterion of an optimiser, eV/Å; by default its own, 0.05 in ASE.
         after_stop: go on with hooks that have stopped the run; the frame that they stopped at is not
             judged again.
         raise_on_stop: raise if a hook stops the run, or a signal ends it: the end of a loop of legs.
@@ -334,14 +320,12 @@ def run(
     Raises:
         RunStoppedError: the hooks have stopped the run before; with ``raise_on_stop`` also at the stop
             itself, with its ``result``.
-        HookError: see `attach`.
+        HookError: see `attach`; or ``dynamics.run`` takes no ``steps``, or no ``fmax``.
     """
     info = RunInfo() if info is None else info
     if info.planned_steps is None:
         info = replace(info, planned_steps=steps)
-    arguments: dict[str, Any] = {"steps": steps}
-    if fmax is not None:
-        arguments["fmax"] = fmax
+    arguments = run_arguments(dynamics, steps, fmax)
     handle = attach(dynamics, hooks, info, after_stop=after_stop)
     try:
         with end_after_the_step(handle.interrupt), handle:
@@ -353,13 +337,3 @@ def run(
     if raise_on_stop and result.reason in ("stopped", "interrupted"):
         raise RunStoppedError(f"the run was {result.reason} ({result.message})", result)
     return result
-
-
-def _check_frames(dynamics: Any) -> None:
-    """Refuse an optimiser whose steps have no forces."""
-    optimisers = sys.modules.get("ase.optimize.sciopt")
-    if optimisers and isinstance(dynamics, optimisers.SciPyGradientlessOptimizer):
-        raise HookError(
-            f"{type(dynamics).__name__} computes no forces at its steps, and hooks need them: use another "
-            "optimiser, such as BFGS"
-        )

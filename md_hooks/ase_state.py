@@ -25,7 +25,12 @@ def atoms_of(dynamics: Any) -> Atoms:
     Raises:
         HookError: it moves no structure.
     """
-    moved = dynamics.atoms
+    moved = getattr(dynamics, "atoms", None)
+    if moved is None or not hasattr(dynamics, "attach"):
+        raise HookError(
+            f"{type(dynamics).__name__} is no dynamics or optimiser of ASE that hooks can be attached to: "
+            "attach them to what it runs"
+        )
     while not isinstance(moved, Atoms):
         if len(getattr(moved, "images", ())):
             return moved.images[0]

@@ -48,6 +48,8 @@ class FlagStore(Hook):
             left unchanged.
     """
 
+    shared = True
+
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._file = FlagFile(self.path)

@@ -35,6 +35,8 @@ class Hook:
         leg: number of the leg in that file, once open; 0 of hooks that do not record.
         ended: where the last run of this hook ended; a further run with it is a leg that continues
             there, see `md_hooks.legs`. Set by the chain.
+        shared: whether runs of any systems may use the hook one after the other, as a store of frames. It
+            then does not tell which run to continue.
         in_run: the chain that has opened the hook, while it exists. Set by the chain.
         state_name: under which checkpoints keep the state of the hook; by default, its class's name.
     """
@@ -44,6 +46,7 @@ class Hook:
     begins_anew: bool = False
     leg: int = 0
     ended: LegEnd | None = None
+    shared: bool = False
     in_run: weakref.ref[Any] | None = None
     state_name: str = ""
 

@@ -6,7 +6,8 @@ was in a run knows where that run ended (`Hook.ended`), and a chain with used ho
 
 - with a recorder, if the recorder was used. A new recorder begins a new run, in which the other hooks
   keep what they know, such as the thresholds of a guard;
-- without a recorder, if any hook was used.
+- without a recorder, if any hook was used that is not `Hook.shared`. A store of flagged frames, a queue
+  of calculations and a progress display are shared: they serve runs of any systems.
 
 Hooks that an engine adds (`HookChain.add_first`), functions, and replays take no part.
 """
@@ -109,7 +110,7 @@ def leg_before(hooks: Sequence[Hook], info: RunInfo) -> LegEnd | None:
         return None
     used = [hook for hook in hooks if hook.ended is not None]
     records = any(hook.run_file is not None for hook in hooks)
-    leading = [hook for hook in used if hook.run_file is not None or not records]
+    leading = [hook for hook in used if (hook.run_file is not None if records else not hook.shared)]
     runs = {hook.ended.run_id for hook in leading if hook.ended is not None}
     if len(runs) > 1:
         raise HookError(

@@ -105,6 +105,8 @@ class Progress(Hook):
         clock: returns the time in seconds; only differences matter.
     """
 
+    shared = True
+
     def __init__(
         self, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:

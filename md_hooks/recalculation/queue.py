@@ -43,6 +43,8 @@ class RecalculationQueue(Hook):
         HookError: a number that makes no sense.
     """
 
+    shared = True
+
     def __init__(
         self,
         path: str | Path,

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import io
+import os
 import pickle
+import signal
 
 import numpy as np
 import pytest
@@ -180,7 +183,7 @@ def test_moved_atoms_of_the_same_dynamics_can_stop_before_a_step():
 def test_a_leg_in_another_ensemble(tmp_path):
     """Series that a leg lacks are empty there: a relaxation, Bussi's thermostat, then NVE."""
     path, atoms = tmp_path / "r.h5", argon()
-    hooks = [Recorder(path, every=1), Progress(open(tmp_path / "log", "w"))]  # noqa: SIM115
+    hooks = [Recorder(path, every=1), Progress(log := io.StringIO())]
     assert run(FIRE(atoms, logfile=None), 5, hooks, fmax=1e-9).reason == "out of steps"
     bussi = Bussi(atoms, DT, temperature_K=30, taut=50 * units.fs, rng=np.random.default_rng(1))
     run(bussi, 5, hooks)
@@ -189,8 +192,8 @@ def test_a_leg_in_another_ensemble(tmp_path):
     assert list(series["step"]) == list(range(16))
     assert list(np.isnan(series["conserved_energy"])) == [True] * 6 + [False] * 10
     np.testing.assert_allclose(series["time"], [0.0] * 6 + [2.0 * n for n in range(1, 11)])
-    hooks[1]._stream.close()
-    assert "step 10/10" in (tmp_path / "log").read_text()
+    assert "step 5/5" in log.getvalue()
+    assert "step 15/15" in log.getvalue()
     assert len(read(path, index=":")) == 16
 
 
@@ -318,6 +321,17 @@ def test_raise_on_stop_ends_a_loop():
     assert [result.reason for result in hooks[1].results] == ["finished", "stopped"]
     assert hooks[1].results[-1] is raised.value.result
     assert run(verlet(argon()), 5, [Witness()], raise_on_stop=True).reason == "finished"
+
+
+def test_a_signal_ends_a_loop_of_legs(tmp_path):
+    """One Ctrl-C ends the schedule, not its present leg alone; the same hooks can go on later."""
+    atoms, seen = argon(), Witness()
+    hooks = [lambda frame: os.kill(os.getpid(), signal.SIGINT) if frame.step == 7 else None, seen]
+    with pytest.raises(RunStoppedError, match="interrupted") as raised:
+        [run(verlet(atoms), 5, hooks, raise_on_stop=True) for _ in range(5)]
+    assert (raised.value.result.reason, raised.value.result.step) == ("interrupted", 7)
+    assert run(verlet(atoms), 5, hooks).step == 12
+    assert seen.steps == list(range(13))
 
 
 def test_an_error_does_not_end_the_legs(tmp_path):
@@ -461,3 +475,14 @@ def test_after_a_rejected_burn_in_it_begins_anew():
     assert result.reason == "finished"
     assert guard.refused is None
     assert guard.stop_threshold is not None
+
+
+def test_stores_serve_runs_of_any_system(tmp_path):
+    """They know of no run that they would continue, and keep the frames of each apart."""
+    path = tmp_path / "flags.xyz"
+    hooks = [lambda frame: Action.FLAG, FlagStore(path), Progress(io.StringIO())]
+    run(verlet(argon()), 2, hooks)
+    run(verlet(argon_of(5)), 1, hooks)
+    flagged = read(path, index=":")
+    assert [one.info["step"] for one in flagged] == [0, 1, 2, 0, 1]
+    assert len({one.info["run_id"] for one in flagged}) == 2

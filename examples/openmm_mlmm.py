@@ -1,6 +1,10 @@
-"""ML/MM: acetylacetone with its own model in a box of TIP3P water, 1000 guarded steps.
+"""
+A model for a molecule in water (ML/MM)
+=======================================
 
-Needs `pip install '.[openmm-ml]'`. The molecule's energy and forces come from the model, those
+ML/MM: acetylacetone with its own model in a box of TIP3P water, 1000 guarded steps.
+
+Needs ``pip install '.[openmm-ml]'``. The molecule's energy and forces come from the model, those
 of the water and of its interaction with the molecule from OpenMM's Amber files. For the interaction the
 molecule has Amber's Lennard-Jones types and typical charges of its functional groups.
 """

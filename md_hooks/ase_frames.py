@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -118,6 +119,9 @@ class ASEFrames:
         calc = atoms.calc
         results: Mapping[str, Any] = getattr(calc, "results", {})
         energy, forces = results.get("energy"), results.get("forces")
+        energy_known = bool(getattr(calc, "energy_due", True))
+        if not energy_known:
+            energy = math.nan
         if energy is None or forces is None:
             raise HookError(
                 "the calculator kept no energy and forces of this step: use one that stores them "
@@ -146,7 +150,11 @@ class ASEFrames:
         if results.get("stress") is not None:
             arrays["stress"] = _own(results["stress"])
         extra = dict(
-            Frame.scalars(predicted.get("expected_errors"), predicted.get("estimated_force_delta"))
+            Frame.scalars(
+                predicted.get("expected_errors"),
+                predicted.get("estimated_force_delta"),
+                predicted.get("energy_uncertainty"),
+            )
         )
         if self.band is not None:
             extra |= self.band.scalars()
@@ -163,6 +171,7 @@ class ASEFrames:
             cell=_own(computed_at.cell.array),
             pbc=_own(computed_at.pbc),
             energy=float(energy),
+            energy_known=energy_known,
             forces=_own(forces),
             temperature=temperature,
             force_delta=None if u is None else float(u),

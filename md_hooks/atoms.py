@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from ase import Atoms, units
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from .constraints import put_constraints
 from .electronic_state import ElectronicState
+from .environment import Surroundings
 from .foreign_fields import step_of
 from .frame import IMAGE, Frame
 from .predicted_error import OUTSIDE, PREDICTED
@@ -19,7 +22,9 @@ ATTACK = ("path", "move")
 def to_atoms(frame: Frame, model: str | None = None) -> Atoms:
     """A frame as ASE atoms, with the model's predictions as single-point results."""
     atoms = bare_atoms(frame)
-    results = {"energy": frame.energy, "forces": frame.forces}
+    results: dict[str, Any] = {"forces": frame.forces}
+    if frame.energy_known:
+        results["energy"] = frame.energy
     if frame.stress is not None:
         results["stress"] = frame.stress
     if frame.temperature is not None:
@@ -42,13 +47,14 @@ def bare_atoms(frame: Frame) -> Atoms:
     if np.isfinite(frame.time):
         atoms.info["time"] = frame.time
     ElectronicState(frame.charge, frame.spin, frame.magnetic_moments).put(atoms)
+    Surroundings(len(atoms), frame.system_particles, frame.environment).put(atoms)
     if frame.force_delta is not None:
         atoms.info["force_delta"] = frame.force_delta
     for name in (*ATTACK, IMAGE):
         number = step_of(frame.extra.get(name))
         if number is not None:
             atoms.info[name] = number
-    for name in ("expected_error", *PREDICTED, OUTSIDE):
+    for name in ("expected_error", "energy_uncertainty", *PREDICTED, OUTSIDE):
         value = frame.extra.get(name)
         if value is not None and value == value:
             atoms.info[name] = float(value)

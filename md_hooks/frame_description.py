@@ -15,7 +15,7 @@ def not_finite(frame: Frame) -> tuple[str, float] | None:
     """Name and value of the first quantity of a frame that is NaN or infinite, causes first."""
     for name in ("positions", "energy", "forces", "force_delta", "force_deltas", "temperature"):
         value = getattr(frame, name)
-        if value is None:
+        if value is None or (name == "energy" and not frame.energy_known):
             continue
         if not isinstance(value, np.ndarray):
             if not math.isfinite(value):

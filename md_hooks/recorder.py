@@ -39,7 +39,7 @@ WRITE_OUT_SECONDS = 1.0
 MAX_ROWS = 4096
 MAX_FRAMES = 512
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-MAX_FRAME_VALUES = 1_000_000  # atoms x buffered frames: about 130 MB
+MAX_FRAME_VALUES = 1_000_000  # particles x buffered frames: about 130 MB
 
 
 class Recorder(Hook):
@@ -202,7 +202,12 @@ class Recorder(Hook):
     # --- recording ---------------------------------------------------------------------------
 
     def observe(self, frame: Frame, verdict: Verdict) -> None:
-        """Buffer a frame; write the buffer when it is due."""
+        """Buffer a frame; write the buffer when it is due.
+
+        Raises:
+            HookError: the recorder is not open, a step that does not increase, another system than that of
+                the file, or a file that cannot be written.
+        """
         if self._file is None:
             raise HookError(f"the recorder of {self.path} is not open: run it through attach()")
         if frame.step <= self._last_step:
@@ -228,7 +233,7 @@ class Recorder(Hook):
             or time.monotonic() - self._written > WRITE_OUT_SECONDS
             or len(self._rows) >= MAX_ROWS
             or len(self._frames) >= MAX_FRAMES
-            or len(self._frames) * len(frame.numbers) >= MAX_FRAME_VALUES
+            or len(self._frames) * frame.particles >= MAX_FRAME_VALUES
         ):
             if self.replay:
                 self._take_checkpoint(frame)

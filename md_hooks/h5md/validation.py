@@ -240,6 +240,9 @@ def _check_frames(file: h5py.File) -> None:
     ]
     for element in layout.PARTICLE_ELEMENTS:
         shape = element.shape(n_atoms)
+        if element in layout.ENVIRONMENT_ELEMENTS:
+            _check_environment(file, element)
+            continue
         data = file.get(f"{element.path}/value")
         if replay and element.per_atom and data is not None and len(data.shape) > 1:
             shape = (min(data.shape[1], n_atoms), *shape[1:])  # it grows with the systems
@@ -252,6 +255,17 @@ def _check_frames(file: h5py.File) -> None:
     if any(data is None or data.shape[0] == 0 for data in held):
         return
     _check_system(file, n_atoms)
+
+
+def _check_environment(file: h5py.File, element: layout.Element) -> None:
+    if layout.ENVIRONMENT not in file:
+        return
+    position = file.get(f"{layout.ENVIRONMENT}/position/value")
+    _require(isinstance(position, h5py.Dataset), f"{layout.ENVIRONMENT} has no positions")
+    _require(len(position.shape) == 3, f"the shape of {position.name}")
+    shape = element.shape(position.shape[1])
+    data = _rows(file, f"{element.path}/value", element.dtype, shape)
+    _require(data is not None, f"{element.path} is missing")
 
 
 def _rows(file: h5py.File, path: str, dtype: str, shape: tuple[int, ...]) -> h5py.Dataset | None:

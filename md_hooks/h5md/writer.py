@@ -269,7 +269,7 @@ class H5MDFile:
     @staticmethod
     def _rows_of(element: layout.Element, frames: Sequence[Frame]) -> np.ndarray | None:
         """What an element holds of these frames, as wide as the largest of them."""
-        n_atoms = max(len(frame.numbers) for frame in frames)
+        n_atoms = max(element.count(frame) for frame in frames)
         rows = layout.stack(element, list(frames), n_atoms)
         if rows is None and not element.optional:
             shape = (len(frames), *element.shape(n_atoms))
@@ -288,6 +288,11 @@ class H5MDFile:
             data.resize(stop, axis=0)  # with what stands for "not computed"
             return
         if element.per_atom and data.shape[1] < rows.shape[1]:
+            if not self._replay:  # the atoms are the same, as the Recorder has seen
+                raise HookError(
+                    f"{self.path} has environments of {data.shape[1]} particles, but this run has "
+                    f"{rows.shape[1]}: choose another file, or pass overwrite"
+                )
             data.resize(rows.shape[1], axis=1)  # a replay met a larger system
         _put(data, stop - len(rows), rows)
 
@@ -357,7 +362,10 @@ class H5MDFile:
             step: the last step to keep; None keeps all that is complete.
         """
         groups = (
-            (layout.FRAME_STEP, self._lengths(layout.PARTICLES, layout.OBSERVABLES)),
+            (
+                layout.FRAME_STEP,
+                self._lengths(layout.PARTICLES, layout.OBSERVABLES, layout.ENVIRONMENT),
+            ),
             (layout.SERIES_STEP, self._lengths(layout.PER_STEP)),
         )
         for steps, lengths in groups:

@@ -6,7 +6,7 @@ used:
 - Runs: `guarded_run`, `audit`, `attack`, `compare`, `screen`, `label`, `calibrate` (with `calibrate_error` and
   `suggest`), `tune`, `check`, `export`: the commands as functions.
 - ASE: `ForceDeltaCalculator`; `run` and `attach` for any dynamics of ASE.
-- OpenMM: the package `openmm`, with ``add_force_delta`` and ``run``.
+- OpenMM: the package `openmm`, with ``add_force_delta``, ``run`` and ``ForceDeltaReporter``.
 - Hooks (of `md_hooks`): `Guard`, `Recorder`, `FlagStore`, `Progress`, `RecalculationQueue`, and the base
   class `Hook`; `Trajectory` reads what a `Recorder` wrote.
 - Models: `load_model`, `LoadedModel`, and the module `ForceDelta`; `epsilon` is the true error.
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
         Progress,
         RecalculationQueue,
         Recorder,
+        RunStoppedError,
         Trajectory,
         attach,
         run,
@@ -72,6 +73,7 @@ __all__ = [
     "Progress",
     "RecalculationQueue",
     "Recorder",
+    "RunStoppedError",
     "Trajectory",
     "__version__",
     "ase",

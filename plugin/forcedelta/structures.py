@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
+from typing import Any
 
 from ase import Atoms
 
@@ -21,36 +22,48 @@ from md_hooks.text import shortened
 
 from .errors import ForceDeltaError
 from .reading_files import check_regular
+from .reading_options import part_of, selected, without_cell
 
 _log = logging.getLogger(__name__)
 
 
-def read_structure(path: str | None, type_map: str | None = None, no_pbc: bool = False) -> Atoms:
+def read_structure(
+    path: str | None,
+    type_map: str | None = None,
+    no_pbc: bool = False,
+    *,
+    file_format: str | None = None,
+    select: str | None = None,
+) -> Atoms:
     """The last structure of a file in any format that ASE reads.
 
     Args:
         path: the file.
-        type_map: elements of LAMMPS's types, as in "1=Si,2=O".
-        no_pbc: drop cell and periodicity.
+        type_map, no_pbc, file_format, select: see `forcedelta.reading_options.ReadingOptions`.
 
     Raises:
         ForceDeltaError: no readable structure, no atoms, or invalid atoms
             (`forcedelta.checks.check_atoms`).
         HookError: invalid charge, multiplicity or magnetic moments.
     """
-    found = read_structures(path, type_map, no_pbc)
+    found = read_structures(path, type_map, no_pbc, file_format=file_format, select=select)
     if len(found) > 1:
         raise ForceDeltaError(f"{path} names several structures: give one of them")
     return found[0]
 
 
 def read_structures(
-    path: str | None, type_map: str | None = None, no_pbc: bool = False
+    path: str | None,
+    type_map: str | None = None,
+    no_pbc: bool = False,
+    *,
+    file_format: str | None = None,
+    select: str | None = None,
 ) -> list[Atoms]:
     """The last structure of a file in any format that ASE reads, or those chosen as in ``file@0:10``.
 
     Args:
-        path, type_map, no_pbc: as for `read_structure`.
+        path, type_map, no_pbc, file_format, select: as for `read_structure`.
 
     Raises:
         ForceDeltaError, HookError: as `read_structure`.
@@ -59,11 +72,12 @@ def read_structures(
     from ase.io.formats import string2index
 
     from .text_formats.elements import read_type_map
-    from .text_formats.reading import read_text_format
+    from .text_formats.reading import format_named, read_text_format
 
     if path is None:
         raise ForceDeltaError("no structure: give a file that ASE reads, e.g. molecule.xyz")
     types = None if type_map is None else read_type_map(type_map)
+    named_format = None if file_format is None else format_named(file_format)
     file, at, _ = path.rpartition("@")  # ASE's syntax for one of several frames
     named = at and not os.path.lexists(path)
     if path != "-":
@@ -79,9 +93,13 @@ def read_structures(
             if isinstance(index, str):  # a query of ASE's databases
                 atoms = ase.io.read(path)
             else:
-                text = None if path == "-" else read_text_format(file, index, types)
+                text = None
+                if path != "-":
+                    text = read_text_format(file, index, types, named_format)
                 atoms = (
-                    ase.io.read(file, index, do_not_split_by_at_sign=True) if text is None else text
+                    ase.io.read(file, index, named_format, do_not_split_by_at_sign=True)
+                    if text is None
+                    else text
                 )
     except ForceDeltaError as error:
         raise ForceDeltaError(f"{path}: {error}") from error
@@ -96,9 +114,6 @@ def read_structures(
     found = [atoms] if isinstance(atoms, Atoms) else list(atoms)
     if not found or not all(len(atoms) for atoms in found):
         raise ForceDeltaError(f"{path} holds no atoms: give a structure file with at least one")
-    for atoms in found if no_pbc else ():
-        atoms.pbc = False
-        atoms.set_cell(None)
     for atoms in found:
         take_from_info(atoms)
         if MISSING in atoms.info:
@@ -107,6 +122,16 @@ def read_structures(
                 "guarded_run(atoms, ...), unless the atoms are to be free",
                 path, atoms.info.pop(MISSING),
             )  # fmt: skip
+    if select is not None:
+        chosen = selected(select, found[0])
+        if len({len(atoms) for atoms in found}) > 1:
+            raise ForceDeltaError(
+                f"{path} has structures of different numbers of atoms, and --select is for one number: give "
+                "one of them"
+            )
+        found = [part_of(atoms, chosen) for atoms in found]
+    if no_pbc:
+        found = [without_cell(atoms) for atoms in found]
     try:
         return [checked_structure(atoms) for atoms in found]
     except ForceDeltaError as error:
@@ -150,15 +175,13 @@ def _check_xyz_counts(path: str) -> None:
         )
 
 
-def continued_structure(
-    given: str | Atoms | None, run: str, type_map: str | None = None, no_pbc: bool = False
-) -> Atoms:
+def continued_structure(given: str | Atoms | None, run: str, **reading: Any) -> Atoms:
     """The atoms of a recorded run, or those of a structure file that must be the same system.
 
     Args:
         given: the structure or its file, if any.
         run: the recorded run.
-        type_map, no_pbc: how the file is read, see `read_structure`.
+        reading: how the file is read, see `read_structure`.
 
     Raises:
         ForceDeltaError: another system, other constraints, or constraints that only the given structure
@@ -177,7 +200,7 @@ def continued_structure(
     elif isinstance(given, Atoms):
         atoms = checked_structure(given)
     else:
-        atoms = read_structure(given, type_map, no_pbc)
+        atoms = read_structure(given, **reading)
     if list(atoms.numbers) != list(stored.numbers) or list(atoms.pbc) != list(stored.pbc):
         raise ForceDeltaError(
             f"{run} holds another system ({stored.symbols}, periodic {stored.pbc}) than the structure "

@@ -12,6 +12,7 @@ from ase import Atoms
 from md_hooks import Checkpoint, Frame, HookChain, Progress, Recorder, Remark, RunInfo
 from md_hooks.constraints import constraint_records
 from md_hooks.electronic_state import ElectronicState
+from md_hooks.environment import Surroundings
 from md_hooks.run_id import id_of_content
 from md_hooks.session import Session
 from md_hooks.signals import end_after_the_step
@@ -232,9 +233,12 @@ class Search:
                     "move": float(path.moves),
                     "structure": float(path.structure),
                     "atoms": float(len(atoms)),
-                    **Frame.scalars(evaluation.expected_errors),
+                    **Frame.scalars(
+                        evaluation.expected_errors, energy_uncertainty=evaluation.energy_uncertainty
+                    ),
                 },
                 constraints=constraint_records(atoms.constraints),
+                system_particles=Surroundings.usable(atoms).system_particles,
                 **ElectronicState.of(atoms).frame_fields(),
             )
         )

@@ -71,13 +71,12 @@ def build(plan: RunPlan, structure: str | Path | Atoms | None, model: LoadedMode
         if isinstance(structure, Atoms):
             atoms = checked_structure(structure)
         else:
-            atoms = read_structure(
-                None if structure is None else str(structure), settings.type_map, settings.no_pbc
-            )
+            path = None if structure is None else str(structure)
+            atoms = read_structure(path, **settings.reading)
     else:
         recorded = settings.out
         given = structure if isinstance(structure, Atoms) else settings.structure
-        atoms = continued_structure(given, recorded, settings.type_map, settings.no_pbc)
+        atoms = continued_structure(given, recorded, **settings.reading)
         began_as = bare_atoms(Trajectory(recorded).frame(0))
     constraints = list(atoms.constraints)
     loaded = _load(settings, model)

@@ -185,7 +185,7 @@ class Loop:
         text = json.dumps([asdict(settings), identity], sort_keys=True)
         self._identity = hashlib.sha256(text.encode()).hexdigest()
         self._weights: list[Tensor] = list(parameters.values())
-        self._optimizer = torch.optim.Adam(self._weights, lr=settings.learning_rate)
+        self._optimizer = torch.optim.Adam(self._weights, lr=settings.learning_rate, fused=True)
         self._generator = torch.Generator().manual_seed(settings.seed)
         self._average = [weight.detach().clone() for weight in self._weights]
         self._best = [weight.detach().clone() for weight in self._weights]

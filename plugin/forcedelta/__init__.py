@@ -5,7 +5,7 @@ used:
 
 - Runs: `guarded_run`, `audit`, `attack`, `compare`, `screen`, `label`, `calibrate` (with `calibrate_error` and
   `suggest`), `tune`, `check`, `export`: the commands as functions.
-- ASE: `ForceDeltaCalculator`; `run` and `attach` for any dynamics of ASE.
+- ASE: `ForceDeltaCalculator`; `run` and `attach` for any dynamics of ASE; ``ase.frozen`` keeps U in ASE's files.
 - OpenMM: the package `openmm`, with ``add_force_delta``, ``run`` and ``ForceDeltaReporter``.
 - Hooks (of `md_hooks`): `Guard`, `Recorder`, `FlagStore`, `Progress`, `RecalculationQueue`, and the base
   class `Hook`; `Trajectory` reads what a `Recorder` wrote.

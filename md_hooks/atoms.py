@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from ase import Atoms, units
 from ase.calculators.singlepoint import SinglePointCalculator
@@ -18,7 +20,7 @@ ATTACK = ("path", "move")
 def to_atoms(frame: Frame, model: str | None = None) -> Atoms:
     """A frame as ASE atoms, with the model's predictions as single-point results."""
     atoms = bare_atoms(frame)
-    results = {"forces": frame.forces}
+    results: dict[str, Any] = {"forces": frame.forces}
     if frame.energy_known:
         results["energy"] = frame.energy
     if frame.stress is not None:

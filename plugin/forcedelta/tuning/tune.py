@@ -195,7 +195,7 @@ def tune(
     base = load()
     check_takes_charge(base, charge, spin)
     if own is not None:
-        paths = own_frames(
+        paths[:] = own_frames(
             base, [read_structure(str(path)) for path in paths], own, target,
             {"seed": seed, "charge": charge, "spin": spin, "device": device, "dtype": dtype, "threads": threads},
             reuse=mode == "restart",

@@ -32,8 +32,9 @@ extensions = [
     "sphinx_gallery.gen_gallery",
     "generated",
     "mathml",
+    "parameters",
 ]
-exclude_patterns = ["_build", "_ext", "gallery/*.ipynb", "gallery/*.py", "gallery/**/*.md5"]
+exclude_patterns = ["_build", "_ext"]
 html_theme = "furo"
 html_title = "forcedelta"
 html_static_path = ["_static"]
@@ -57,6 +58,8 @@ intersphinx_mapping = {
     "MDAnalysis": ("https://docs.mdanalysis.org/stable", None),
 }
 intersphinx_timeout = 5
+# Names in single backticks are those of this package: `open` is a method of hooks, not Python's.
+intersphinx_disabled_reftypes = ["py:obj"]
 
 
 def is_no_missing_inventory(record: logging.LogRecord) -> bool:

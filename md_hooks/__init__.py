@@ -5,11 +5,19 @@ hooks through a `HookChain`. `run` and `attach` do this for ASE; `Guard`, `Drift
 `FlagStore` and `Progress` are ready to use. A hook of your own subclasses `Hook`, or is a function of
 a frame:
 
+>>> import ase.io
+>>> from ase import units
+>>> from ase.md.verlet import VelocityVerlet
+>>> from forcedelta import ForceDeltaCalculator
 >>> from md_hooks import Action, Guard, Progress, Recorder, run
 >>> def hot(frame):  # flags frames above 1000 K
 ...     return Action.FLAG if frame.temperature > 1000 else None
->>> hooks = [Guard(stop_above=1.0), hot, Recorder("run.h5"), Progress()]
->>> run(dynamics, 1000, hooks)  # doctest: +SKIP
+>>> atoms = ase.io.read("molecule.xyz")
+>>> atoms.calc = ForceDeltaCalculator("acac")
+>>> dynamics = VelocityVerlet(atoms, 0.5 * units.fs)
+>>> hooks = [Guard(stop_above=1.0), hot, Recorder("nve.h5"), Progress()]
+>>> run(dynamics, 20, hooks).reason
+'finished'
 """
 
 from typing import TYPE_CHECKING, Any

@@ -31,7 +31,7 @@ _FORCE_DELTA_KEYS = ("force_deltas", "direct_forces", "conservative_forces")
 
 
 class Attachment:
-    """Hooks attached to a dynamics; made by `attach`.
+    """Hooks attached to a dynamics; made by `attach` from the hooks and the info of a run.
 
     Use it as a context manager, or call `close` at the end: it writes how the run ended.
     """
@@ -193,7 +193,7 @@ class Attachment:
     # --- the end -----------------------------------------------------------------------------
 
     def interrupt(self, why: str) -> None:
-        """End the run after the present step; the result's reason is "interrupted"."""
+        """End the run after the present step; the result's reason is "interrupted", its message ``why``."""
         self._session.interrupt(why)
 
     def close(self, reason: str = "finished", message: str = "") -> RunResult:
@@ -207,7 +207,7 @@ class Attachment:
         return self._session.close(reason, message)
 
     def close_after(self, error: BaseException) -> RunResult | None:
-        """Close after an exception that left the dynamics in the middle of a step."""
+        """Close after an exception, ``error``, that left the dynamics in the middle of a step."""
         self._detach()
         self._session.between_steps = isinstance(error, RunStoppedError)
         return self._session.close_after(error)

@@ -62,7 +62,7 @@ class HookChain:
                 added.load_state_dict(self._loaded[name])
 
     def open(self, info: RunInfo) -> None:
-        """Open the hooks. If one refuses, those already open are closed again."""
+        """Open the hooks with ``info``. If one refuses, those already open are closed again."""
         run_file = info.run_file
         for hook in self._hooks:
             run_file = run_file or hook.run_file
@@ -130,7 +130,7 @@ class HookChain:
         return replace(result, reason="error", message="; ".join(reasons)) if reasons else result
 
     def close(self, result: RunResult) -> None:
-        """Close every open hook, even if one raises; then raise the first error."""
+        """Close every open hook with the ``result``, even if one raises; then raise the first error."""
         opened, self._opened = self._opened, []
         self._each(sorted(opened, key=_records), "close", result)
 

@@ -99,7 +99,7 @@ def line_through(times: ArrayLike, energies: ArrayLike, atoms: int) -> Drift | N
 
 
 def drift_of(trajectory: Trajectory) -> Drift | None:
-    """The drift of a recorded run over all its steps.
+    """The drift of the conserved energy of a recorded ``trajectory`` over all its steps.
 
     Returns:
         None for an ensemble without conserved energy, and for a run that is too short.

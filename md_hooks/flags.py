@@ -59,7 +59,7 @@ class FlagStore(Hook):
         self._file.check()
 
     def holds(self, run_id: str) -> bool:
-        """Whether the file is a flag store with frames of this run."""
+        """Whether the file is a flag store with frames of the run ``run_id``."""
         if not self.path.is_file():
             return False
         try:

@@ -39,7 +39,7 @@ class Frame:
         force_delta: U, eV/Å.
         force_deltas: [N] u_i, eV/Å, with U^2 = mean(u_i^2).
         direct_forces: [N, 3] eV/Å, the model's own: ``forces`` may hold more, such as dispersion.
-        conservative_forces: [N, 3] eV/Å, likewise.
+        conservative_forces: [N, 3] eV/Å, minus the gradient of the model's energy.
         stress: (6,) eV/Å^3, Voigt order xx, yy, zz, yz, xz, xy.
         extra: further scalars of the step by name, such as "conserved_energy" in eV, the total energy
             minus the heat of a thermostat, for ensembles that have one (NaN where not known), and those

@@ -58,6 +58,10 @@ class Guard(Hook):
 
     A frame that should carry U but does not is an error.
 
+    >>> guard = Guard(stop_above=1.0, flag_above=0.4, patience=(3, 10))
+    >>> guard.stop_threshold
+    1.0
+
     Args:
         stop_above: eV/Å, "auto", or None for no stop threshold.
         flag_above: eV/Å, "auto", or None (see above).

@@ -21,6 +21,7 @@ class Hook:
     ...     temperature = 0.0
     ...     def observe(self, frame, verdict):
     ...         self.temperature = max(self.temperature, frame.temperature)
+    >>> hottest = Hottest()  # for hooks=[hottest] of a run
 
     Attributes:
         run_file: the file of a hook that records the trajectory. Such a hook is opened first, to
@@ -43,7 +44,7 @@ class Hook:
         """The run begins, or continues from ``info.restart_step``."""
 
     def annotate(self, frame: Frame) -> Mapping[str, float]:
-        """Further scalars of the step, for the `Frame.extra` that all hooks judge and observe."""
+        """Further scalars of the step of a ``frame``, for the `Frame.extra` that all hooks judge and observe."""
         return {}
 
     def __call__(self, frame: Frame) -> Action | Verdict | None:
@@ -61,7 +62,7 @@ class Hook:
         return None
 
     def close(self, result: RunResult) -> None:
-        """The run is over; called once for each `open`."""
+        """The run is over, with this ``result``; called once for each `open`."""
 
     def policy(self) -> dict[str, Any] | None:
         """The hook's thresholds, JSON-able, for the file; None for hooks that do not judge."""

@@ -169,7 +169,12 @@ class Recorder(Hook):
     # --- recording ---------------------------------------------------------------------------
 
     def observe(self, frame: Frame, verdict: Verdict) -> None:
-        """Buffer a frame; write the buffer when it is due."""
+        """Buffer a frame; write the buffer when it is due.
+
+        Raises:
+            HookError: the recorder is not open, a step that does not increase, another system than that of
+                the file, or a file that cannot be written.
+        """
         if self._file is None:
             raise HookError(f"the recorder of {self.path} is not open: run it through attach()")
         if frame.step <= self._last_step:

@@ -45,7 +45,7 @@ class RunInfo:
         policies: returns the thresholds of the judging hooks, as requested and as resolved so far.
         hook_states: returns the states of the hooks for a restart.
 
-    `HookChain` fills in the last two.
+    `md_hooks.HookChain` fills in the last two.
     """
 
     model: Mapping[str, Any] = field(default_factory=dict)

@@ -27,6 +27,12 @@ BLOCK_VALUES = 200_000  # atoms x frames that are read at a time
 class Trajectory:
     """A recorded trajectory. The file is opened for each access only and is never locked.
 
+    >>> recorded = Trajectory("run.h5")
+    >>> recorded.series["force_delta"].max(), recorded.outcome["reason"]
+    (0.17, 'finished')
+    >>> recorded.frame(-1).positions.shape
+    (15, 3)
+
     Args:
         path: the file.
 
@@ -100,7 +106,7 @@ class Trajectory:
 
     @property
     def series(self) -> dict[str, NDArray[Any]]:
-        """The scalars of every step, arrays of equal length S by name.
+        """The scalars of all S steps, arrays [S] by name.
 
         "step", "time" (fs), "potential_energy" (eV), "temperature" (K), "force_delta" and
         "force_delta_max" (eV/Å, U and the largest u_i; NaN where not computed), "worst_atom" (-1
@@ -110,12 +116,12 @@ class Trajectory:
 
     @property
     def flags(self) -> NDArray[np.int64]:
-        """Steps that were flagged."""
+        """Steps that were flagged, [n]."""
         return self._steps_with(Action.FLAG)
 
     @property
     def stops(self) -> NDArray[np.int64]:
-        """Steps at which a run was stopped."""
+        """Steps at which a run was stopped, [n]."""
         return self._steps_with(Action.STOP)
 
     def _steps_with(self, action: Action) -> NDArray[np.int64]:
@@ -125,7 +131,7 @@ class Trajectory:
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """Description of the last run: model, command, seed, settings, versions."""
+        """Model, command, seed, settings and versions of the last run."""
         return self.runs[-1]["info"] if self.runs else {}
 
     @property
@@ -135,7 +141,7 @@ class Trajectory:
 
     @property
     def outcome(self) -> dict[str, Any]:
-        """How the last run ended; {"reason": "running"} while it runs or after it was killed."""
+        """How the last run ended; ``{"reason": "running"}`` while it runs or after it was killed."""
         return self.runs[-1]["outcome"] if self.runs else {}
 
     @property
@@ -145,7 +151,7 @@ class Trajectory:
 
     @property
     def thresholds(self) -> dict[str, Any]:
-        """Of the first guard: "on", "stop" and "flag" in eV/Å, None where there is none (yet)."""
+        """Thresholds "stop" and "flag" of the first guard, eV/Å, None where there is none (yet), and "on"."""
         for policy in self.policies:
             if "stop_threshold" in policy:
                 return {
@@ -157,7 +163,7 @@ class Trajectory:
 
     @property
     def frame_steps(self) -> NDArray[np.int64]:
-        """Steps of the recorded frames."""
+        """Steps of the recorded frames, [F]."""
         return self._frame_steps
 
     def __len__(self) -> int:
@@ -174,7 +180,10 @@ class Trajectory:
         return open_to_read(self.path, read)
 
     def frame(self, index: int) -> Frame:
-        """One recorded frame, negative indices count from the end.
+        """One recorded frame.
+
+        Args:
+            index: of the frame among the recorded ones; negative ones count from the end.
 
         Raises:
             IndexError: there are not so many frames.
@@ -190,6 +199,9 @@ class Trajectory:
 
         The forces come back with the precision of float32, and `Frame.extra` as far as it is in
         the series.
+
+        Args:
+            indices: of the frames; by default all of them.
         """
         indices = range(len(self)) if indices is None else indices
         size = max(1, BLOCK_VALUES // max(1, self._n_atoms))

@@ -59,6 +59,9 @@ class Campaign:
     def submit(self, key: str) -> None:
         """Start the calculation of a queued frame.
 
+        Args:
+            key: of the frame in the journal.
+
         Raises:
             HookError: the executor does not take jobs any more.
         """
@@ -109,7 +112,11 @@ class Campaign:
                 report(key)
 
     def write(self) -> None:
-        """Write the labelled frames, in the order in which they were queued."""
+        """Write the labelled frames, in the order in which they were queued.
+
+        Raises:
+            HookError: the file cannot be written, or holds something although no frame is labelled.
+        """
         frames = [
             labelled(atoms, self.journal.labels[key], self.reference.description)
             for key, atoms in self.journal.frames.items()
@@ -171,7 +178,7 @@ def recalculate(
     Frames that failed before are tried again.
 
     Args:
-        frames: structures as `candidate` makes them.
+        frames: structures as ``candidate`` makes them.
         reference: the reference code with its settings.
         path: the file of labelled frames, see `Campaign`.
         executor: see `Campaign`.

@@ -65,7 +65,7 @@ class Label:
         energy: eV.
         forces: [N, 3] eV/Å.
         stress: (6,) eV/Å^3, Voigt order, or None.
-        seconds: how long it took.
+        seconds: duration of the calculation, s.
         free_energy: eV; the energy whose gradient the forces are, with smeared occupations not the
             same as the energy extrapolated to none. None where the reference code does not tell.
     """
@@ -83,7 +83,7 @@ class Failure:
 
     Attributes:
         message: the reference code's own message, one line.
-        seconds: how long it took.
+        seconds: duration of the calculation, s.
     """
 
     message: str
@@ -132,7 +132,7 @@ def run_job(job: Job) -> Label | Failure:
 
 
 def stop_running(parent: Path) -> None:
-    """Kill the jobs below a folder that this process waits for, with all that they started."""
+    """Kill the jobs below the folder ``parent`` that this process waits for, with all that they started."""
     for folder, process in list(_running.items()):
         if folder.parent == parent:
             _kill(process)

@@ -28,7 +28,7 @@ START = b'{"'
 
 
 def key_of(atoms: Atoms) -> str:
-    """The same for the same structure (to 1e-6 Å), charge, spin and initial magnetic moments.
+    """The same key for the same ``atoms`` (to 1e-6 Å), charge, spin and initial magnetic moments.
 
     Nothing said counts as a charge of 0 and as no moments.
 
@@ -157,7 +157,7 @@ class Journal:
         return [key for key in self.frames if key not in self.labels]
 
     def add_frame(self, atoms: Atoms) -> str:
-        """Queue a structure, with its provenance; the same one again is no second frame.
+        """Queue a structure, ``atoms`` with its provenance; the same one again is no second frame.
 
         Returns:
             its key.
@@ -171,7 +171,7 @@ class Journal:
         return key
 
     def add_outcome(self, key: str, outcome: Label | Failure) -> None:
-        """Note what came of a calculation."""
+        """Note the ``outcome`` of the calculation of the frame ``key``."""
         record: dict[str, Any] = {"key": key, "reference": self.reference}
         record["seconds"] = round(outcome.seconds, 2)
         if isinstance(outcome, Label):

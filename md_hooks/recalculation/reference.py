@@ -19,10 +19,12 @@ class Reference(Protocol):
     """
 
     @property
-    def description(self) -> str: ...
+    def description(self) -> str:
+        """Code, version and settings in one line."""
+        ...
 
     def calculate(self, atoms: Atoms, threads: int) -> dict[str, Any]:
-        """Energy and forces of a structure.
+        """Energy and forces of a structure, ``atoms``.
 
         Runs in a process of its own, in an empty folder, with the threads of OpenMP and BLAS set
         to ``threads`` before any library was loaded.
@@ -52,14 +54,19 @@ class CalculatorReference:
     description: str
 
     def calculate(self, atoms: Atoms, threads: int) -> dict[str, Any]:
-        """See `Reference.calculate`."""
+        """See `Reference.calculate`; ``atoms`` are those of the calculator, ``threads`` those of its libraries."""
         return results_of(atoms, self.make(atoms))
 
 
 def results_of(atoms: Atoms, calculator: Calculator) -> dict[str, Any]:
     """Energy and free energy (eV), forces (eV/Å), of a crystal stress (eV/Å^3), by an ASE calculator.
 
-    Constraints of the structure are not applied.
+    Args:
+        atoms: the structure, whose constraints are not applied.
+        calculator: used for a copy of it.
+
+    Returns:
+        see `Reference.calculate`.
     """
     structure = atoms.copy()
     structure.calc = calculator

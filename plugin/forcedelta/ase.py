@@ -74,8 +74,15 @@ class ForceDeltaCalculator(Calculator):
     from ``atoms.info["charge"]`` and ``atoms.info["spin"]``.
 
     During a run, positions that are not finite or a collapsed cell give NaN instead of an error, so
-    a guard sees the explosion; `problem` holds the reason. The first evaluation of a structure
+    a guard sees the explosion; ``problem`` holds the reason. The first evaluation of a structure
     raises instead.
+
+    >>> from ase.build import molecule
+    >>> atoms = molecule("CH3CHO")
+    >>> atoms.calc = ForceDeltaCalculator("acac")
+    >>> forces = atoms.get_forces()
+    >>> atoms.calc.results["force_delta"], atoms.calc.results["force_deltas"].shape
+    (0.9, (7,))
 
     Attributes:
         model: the `LoadedModel`.
@@ -172,10 +179,11 @@ class ForceDeltaCalculator(Calculator):
         self._count = step
 
     def check_state(self, atoms: Atoms, tol: float = 0.0) -> list[str]:
-        """Inputs of the model that differ from the configuration of ``results``.
+        """Inputs of the model in ``atoms`` that differ from the configuration of ``results``.
 
-        Compared bit by bit, an order of magnitude faster than ASE's own comparison, which also
-        covers charges and magnetic moments; runs at every ``get_forces`` and ``get_potential_energy``.
+        Compared bit by bit, whatever ``tol``: an order of magnitude faster than ASE's own comparison,
+        which also covers charges and magnetic moments; runs at every ``get_forces`` and
+        ``get_potential_energy``.
         """
         known = self.atoms
         if known is None or (self.sentinel is not None and self.sentinel.resuming):

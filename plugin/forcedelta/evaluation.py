@@ -122,11 +122,19 @@ class Evaluator:
         pbc: NDArray[np.bool_],
         charge_spin: tuple[float, float] | None = None,
     ) -> Graph:
-        """The model's arguments for a structure that moves; see `forcedelta.graph.Graphs.at`."""
+        """The model's arguments for a structure that moves; see `forcedelta.graph.Graphs.at`.
+
+        Args:
+            positions: [N, 3] Å.
+            numbers: [N] atomic numbers.
+            cell: [3, 3] Å, rows are the vectors.
+            pbc: [3] whether the structure is periodic along each vector.
+            charge_spin: total charge (e) and multiplicity, for models that take them.
+        """
         return self._graphs.at(positions, numbers, cell, pbc, charge_spin)
 
     def graph_of(self, structures: Sequence[Atoms]) -> Graph:
-        """The model's arguments for a batch; see `forcedelta.graph.Graphs.batch`."""
+        """The model's arguments for a batch of ``structures``; see `forcedelta.graph.Graphs.batch`."""
         return self._graphs.batch(structures)
 
     def evaluate(
@@ -144,7 +152,7 @@ class Evaluator:
         return exact_evaluations(output, graph, wanted)
 
     def forward(self, graph: Graph) -> list[Evaluation]:
-        """The forward pass alone, without gradient: energies and direct forces."""
+        """The forward pass alone, without gradient: energies and direct forces of a ``graph``."""
         with torch.no_grad():
             energy, direct, *expected = self.model.module(*graph)
         self.passes += 1
@@ -187,7 +195,7 @@ class Evaluator:
         return self.batch(structures[:half]) + self.batch(structures[half:])
 
     def batch_or_reasons(self, structures: Sequence[Atoms]) -> list[ExactEvaluation | str]:
-        """The same, with the reason in place of each evaluation that is not possible."""
+        """The same for ``structures`` of which some may fail, with the reason in place of an evaluation."""
         try:
             return [*self.batch(structures)]
         except ForceDeltaError as error:

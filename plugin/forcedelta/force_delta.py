@@ -38,8 +38,11 @@ def epsilon(forces: Tensor, reference: Tensor, batch: Tensor | None = None) -> T
 
     ``eps = sqrt( 1/(3N) sum_i |F_i - F_ref,i|^2 )``                             (eq. 2)
 
+    >>> epsilon(torch.tensor([[0.3, 0.0, 0.0]]), torch.zeros(1, 3))
+    tensor([0.1732])
+
     Args:
-        forces: [N, 3] eV/Å, predicted; the paper takes the direct forces.
+        forces: [N, 3] eV/Å, predicted; the direct forces, where the error of a model is meant.
         reference: [N, 3] eV/Å, for instance from DFT.
         batch: [N] int64, the structure of each atom; without it all atoms belong to one structure.
 
@@ -86,6 +89,16 @@ class ForceDelta(nn.Module):
       the force error of each atom.
     - ``first_order_only``: first derivatives are correct, second derivatives are not.
     - ``foreign``: the model is code loaded from a file, and its errors are reported as such.
+
+    >>> from ase.build import molecule
+    >>> from forcedelta import Evaluator, load_model
+    >>> model = load_model("acac")
+    >>> graph = Evaluator(model, torch.float32, torch.device("cpu")).graph_of([molecule("CH3CHO")])
+    >>> ForceDelta(model.module)(*graph)["force_delta"].shape
+    torch.Size([1])
+
+    Args:
+        model: the module, with parameters that need no gradient.
     """
 
     def __init__(self, model: nn.Module) -> None:

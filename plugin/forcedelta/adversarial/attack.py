@@ -68,14 +68,18 @@ def attack(
     "path" and "move" tell where it belongs; move 0 is a displaced start. Why a path ended is a
     remark (`md_hooks.Trajectory.remarks`). The picks are written beside it, as extended XYZ.
 
+    >>> found = attack("molecule.xyz", "acac", "attack.h5", starts=2, steps=5, picks=2)
+    >>> len(found.paths)
+    2
+
     Args:
         structures: files that ASE reads (``file@0:10`` names several structures of one), or
             structures. Optional with ``mode="restart"`` if all were files.
         model: a name, the path of a file, or a model in memory.
         out: file to write.
         starts, steps, optimizer, alpha, beta, rate, cap, displacement, strain: see `AttackSettings`.
-        ceiling, temperature, closest, dissociation, seed, picks: likewise.
-        architecture, trust, charge, spin, device, dtype, threads: likewise.
+        ceiling, temperature, closest, dissociation, seed, picks: see `AttackSettings`.
+        architecture, trust, charge, spin, device, dtype, threads: see `AttackSettings`.
         torsions: four atoms each, counted from 0, such as "0-1-2-3", or "all".
         mode: "create" refuses a file that exists, "restart" continues it, "overwrite" replaces it.
         progress: show progress on stderr.

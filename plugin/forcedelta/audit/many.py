@@ -104,8 +104,8 @@ def audit(
         file_format, type_map, no_pbc, select, timestep, rattle: how the files are read; see
             `forcedelta.trajectories.options.ReadingOptions`.
         topology, start, stop, every, end_at_stop, record_every, flags: see `AuditSettings`.
-        charge, spin, architecture, trust, compile, device, dtype, threads: likewise.
-        stop_above, flag_above: thresholds in eV/Å, "auto", a `Calibration` or its file, or None.
+        charge, spin, architecture, trust, compile, device, dtype, threads: see `AuditSettings`.
+        stop_above, flag_above: thresholds in eV/Å, "auto", a `forcedelta.Calibration` or its file, or None.
         on, patience, stop_factor, flag_factor, burn_in: see `md_hooks.Guard`.
         calibration, stop_error, flag_error: see `forcedelta.guarded_run`.
         report: HTML file to write about the audits.

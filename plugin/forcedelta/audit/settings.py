@@ -57,10 +57,10 @@ class AuditSettings:
         architecture, trust, compile: see `forcedelta.load_model`.
         charge: total charge in e, for models that take one; None: that of each frame.
         spin: spin multiplicity, likewise.
-        stop_above, flag_above, on, patience, stop_factor, flag_factor, burn_in: of the guard, as
-            for a run.
-        calibration, stop_error, flag_error: prediction of the error and thresholds on it, as for a
-            run.
+        stop_above, flag_above: thresholds on U, eV/Å, or "auto"; None: no threshold.
+        on, patience, stop_factor, flag_factor, burn_in: see `forcedelta.guarded_run`.
+        calibration: the predicted error; None: there is none.
+        stop_error, flag_error: thresholds on the predicted error, eV/Å.
         end_at_stop: end at the first frame at which the guard would stop.
         record_every: store every Nth audited frame; None: about
             `forcedelta.audit.replay.STORED_FRAMES` in all.

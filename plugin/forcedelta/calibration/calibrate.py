@@ -71,7 +71,8 @@ def calibrate(
         device, dtype, threads: of the model.
 
     Raises:
-        ForceDeltaError: as `from_labels` and `read_labels`; an output exists or is an input.
+        ForceDeltaError: as `from_labels` and `forcedelta.calibration.labels.read_labels`; an output
+            exists or is an input.
     """
     paths = [files] if isinstance(files, str | Path) else list(files)
     check_files(paths, model, [Named("--out", out), Named("--plot", plot)], overwrite)

@@ -42,7 +42,7 @@ def calibrate_error(
 
     Args:
         files, model, forces_key, energy_key, overwrite: see `forcedelta.calibrate`.
-        architecture, trust, compile, device, dtype, threads: likewise.
+        architecture, trust, compile, device, dtype, threads: see `forcedelta.calibrate`.
         out: JSON file to write, for ``calibration`` of runs and audits.
 
     Raises:

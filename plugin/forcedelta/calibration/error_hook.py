@@ -27,6 +27,9 @@ class PredictedErrorHook(Hook):
     The number of signals outside the calibrated range is ``predicted_error_outside``. The first frame
     outside for each signal is logged; the number of such frames is logged at the end.
 
+    >>> from forcedelta import calibrate_error
+    >>> hook = PredictedErrorHook(calibrate_error("labelled.xyz"))  # for hooks=[hook] of a run
+
     Args:
         predicted: the calibrated prediction.
         flag_outside: flag the frames outside the range, which a new calibration needs labels of.

@@ -61,7 +61,7 @@ class Labels:
         return len(self.force_delta)
 
     def subset(self, indices: NDArray[np.int64]) -> Labels:
-        """Some of them."""
+        """The labels with these ``indices``."""
         arrays = {
             field.name: getattr(self, field.name)[indices]
             for field in fields(self)
@@ -82,7 +82,7 @@ def read_labels(
     forces_key: str | None = None,
     energy_key: str | None = None,
 ) -> Labels:
-    """Labelled frames of files that ASE reads, as `forcedelta recalc` writes them.
+    """Labelled frames of files that ASE reads, as ``forcedelta recalc`` writes them.
 
     Without a calculator, a frame must have ``info["force_delta"]`` (U, eV/Å), ``info["model"]``,
     ``info["weights_hash"]`` and the array ``direct_forces`` [N, 3] eV/Å beside the reference's

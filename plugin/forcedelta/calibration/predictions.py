@@ -77,6 +77,11 @@ def _stored_u(atoms: Atoms, force_delta: float) -> Array | None:
 
 
 def evaluated_prediction(frame: LabelledFrame, calculator: ForceDeltaCalculator) -> Prediction:
+    """The prediction of a calculator for a labelled frame.
+
+    Raises:
+        ForceDeltaError: the model cannot evaluate the frame, with its place.
+    """
     atoms = frame.atoms.copy()
     try:
         calculator.calculate(atoms, ["force_delta"])

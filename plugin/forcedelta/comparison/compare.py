@@ -58,7 +58,8 @@ def compare(
     ``eps = sqrt(1/(3N) sum_i |F_nc,i - F_ref,i|^2)`` in eV/Å.
 
     >>> found = compare("labelled.xyz", ["acac", "acac-direct"], "comparison")
-    >>> found.models[0].name, found.models[0].ranking["force_delta"]["spearman"]
+    >>> found.models[0].name, found.models[0].ranking["force_delta"]["spearman"].value
+    ('acac', 0.98)
 
     Args:
         files: structures that ASE reads, with or without forces of a reference, or recorded files.

@@ -72,6 +72,7 @@ class LabellingResult:
         selection: None if all frames of the file were taken.
         warnings: one line each.
         out: the labelled file.
+        planned: whether nothing should be labelled (a dry run).
     """
 
     frames: list[Atoms]
@@ -150,9 +151,9 @@ def label(
     are left out. Nothing is computed twice: the same call continues after a kill or a failure, from
     the journal beside ``out``.
 
-    >>> result = label("run.h5", "pyscf", select=20)
-    >>> result.counts
-    (20, 0, 0)
+    >>> result = label("run.h5", "tblite", out="new.xyz", select=2, spacing=10.0)
+    >>> result.counts  # labelled, failed, waiting
+    (2, 0, 0)
 
     Args:
         source: recorded file of a run or an audit, extended XYZ of flagged frames, or the journal of

@@ -205,7 +205,7 @@ def save_tuned(
         path: an existing file is replaced.
         reach: one of `REACHES`.
         base: ``model`` (name or absolute path), ``architecture`` and ``weights_hash``.
-        weights: the trained parameters by their names in `Assembled.part`.
+        weights: the trained parameters, see `Assembled.part`, by their names there.
         report: further entries, JSON-able.
     """
     tensors = {key: value.detach().cpu().contiguous() for key, value in weights.items()}

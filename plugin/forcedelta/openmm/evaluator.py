@@ -72,7 +72,7 @@ class Measurement(Evaluation):
         return (self.conservative_forces - self.direct_forces) * EV_PER_ANGSTROM
 
     def is_at(self, positions: FloatArray, box: FloatArray | None) -> bool:
-        """Whether the measurement was made at this configuration, bit for bit."""
+        """Whether the measurement was made at ``positions`` [n, 3] and ``box`` [3, 3], nm, bit for bit."""
         if not np.array_equal(self.positions, positions):
             return False
         if self.box is None or box is None:

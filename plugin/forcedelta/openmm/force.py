@@ -50,6 +50,13 @@ def add_force_delta(
     unchanged. With ``atoms`` the model sees these particles only, as an isolated system (mechanical
     embedding is left to the other forces).
 
+    >>> system = openmm.System()
+    >>> for mass in (16.0, 1.0, 1.0):
+    ...     _ = system.addParticle(mass)
+    >>> monitor = add_force_delta(system, "acac", [8, 1, 1])
+    >>> monitor.forces, system.getNumForces()
+    ('direct', 1)
+
     Args:
         system: not yet used in a Context or Simulation.
         model: registered name, path of a file of weights, or a model in memory; for

@@ -33,7 +33,7 @@ _PLAIN_PLATFORMS = ("Reference", "CPU")
 
 
 class Monitor(ABC):
-    """Handle of a force that `add_force_delta` added to a System.
+    """Handle of a force that `forcedelta.openmm.add_force_delta` added to a System.
 
     Attributes:
         atoms: [n] indices of the particles that the model sees.
@@ -42,9 +42,9 @@ class Monitor(ABC):
         forces: "direct" or "conservative", those that drive the run, or "mts": both, with multiple
             time steps.
         inner: inner steps with direct forces in a step of the integrator; 1 without "mts".
-        every: `run` computes U every N steps, or where `sentinel` requires it.
+        every: a run computes U every N steps, or where ``sentinel`` requires it.
         sentinel: decides with ``every="adaptive"`` which frames have U; None otherwise.
-        last_step: number of the last step that `run` has measured; None before the first.
+        last_step: number of the last step that a run has measured; None before the first.
         model_info: name, hash, ... of the model, for the files.
         token: identifies the force in a System; the force's name ends with it.
         force: the OpenMM force that was added.
@@ -104,7 +104,12 @@ class Monitor(ABC):
 
     @abstractmethod
     def watch(self, context: openmm.Context, running: bool) -> None:
-        """Mark the begin or end of a run, during which evaluations for frames include U."""
+        """Mark the begin or end of a run, during which evaluations for frames include U.
+
+        Args:
+            context: of the System that holds the force.
+            running: whether the run begins.
+        """
 
     @abstractmethod
     def take_error(self) -> BaseException | None:
@@ -182,13 +187,16 @@ class PythonMonitor(Monitor):
 
     @property
     def evaluations(self) -> int:
+        """Passes of the model so far."""
         return self._evaluator.evaluations
 
     def watch(self, context: openmm.Context, running: bool) -> None:
+        """See `Monitor.watch`."""
         self._running = running
         self._frame_step = None
 
     def take_error(self) -> BaseException | None:
+        """See `Monitor.take_error`."""
         error, self._error = self._error, None
         return error
 
@@ -251,6 +259,7 @@ class PythonMonitor(Monitor):
     # --- evaluations requested by a run --------------------------------------------------------
 
     def measure(self, context: openmm.Context, full: bool = True) -> Measurement:
+        """See `Monitor.measure`."""
         if context.getPlatform().getName() in _PLAIN_PLATFORMS:
             state = context.getState(positions=True)
             positions = state.getPositions(asNumpy=True)._value
@@ -347,7 +356,7 @@ def holds(force: openmm.Force, monitor: Monitor) -> bool:
 
 
 def find_monitor(system: openmm.System) -> Monitor:
-    """The monitor of the force that `add_force_delta` added to a System.
+    """The monitor of the force that `forcedelta.openmm.add_force_delta` added to a ``system``.
 
     Raises:
         ForceDeltaError: no such force, several of them, or one whose model is not loaded.

@@ -58,7 +58,7 @@ def run(
 
     Args:
         simulation: an `openmm.app.Simulation` with positions, of a System to which
-            `add_force_delta` added its force.
+            `forcedelta.openmm.add_force_delta` added its force.
         steps: number of steps.
         hooks: see `md_hooks.HookChain`.
         info: about the run; missing entries are filled in.
@@ -70,7 +70,7 @@ def run(
         why and at which step the run ended.
 
     Raises:
-        ForceDeltaError: the System has no force of `add_force_delta`, the integrator does not fit
+        ForceDeltaError: the System has no force of `forcedelta.openmm.add_force_delta`, the integrator does not fit
             its multiple time steps, or the checkpoint does not match.
         Exception: errors of the model or of a hook, unchanged, after the hooks were closed; a note
             on the exception names the step.

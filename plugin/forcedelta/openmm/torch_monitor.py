@@ -109,13 +109,16 @@ class TorchMonitor(Monitor):
         return round(state.getPotentialEnergy()._value)
 
     def watch(self, context: openmm.Context, running: bool) -> None:
+        """See `Monitor.watch`."""
         self._context = context
         context.setParameter(_REQUEST, AHEAD if running else PLAIN)
 
     def take_error(self) -> BaseException | None:
+        """See `Monitor.take_error`."""
         return None  # TorchForce keeps nothing of an error but OpenMM's exception
 
     def measure(self, context: openmm.Context, full: bool = True) -> Measurement:
+        """See `Monitor.measure`."""
         self._context = context
         full = full or self.forces == "conservative"
         context.setParameter(_REQUEST, FULL if full else PLAIN)

@@ -82,7 +82,8 @@ def screen(
         out: the table to write, CSV; its record is beside it, ``screen.rows.jsonl``.
         rattle: Å; 0: U of the structures as given.
         rattles, seed, type_map, no_pbc: see `forcedelta.screening.settings.ScreenSettings`.
-        charge, spin, architecture, trust, compile, device, dtype, threads: likewise.
+        charge, spin, architecture, trust, compile, device, dtype, threads: see
+            `forcedelta.screening.settings.ScreenSettings`.
         stop_above, flag_above: thresholds on U in eV/Å, a `Calibration` or its file, or None. Above either
             the verdict is "doubt", else "trust"; without a threshold there is none.
         report: HTML file to write, its picture beside it.

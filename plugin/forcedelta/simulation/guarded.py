@@ -157,9 +157,9 @@ def guarded_run(
 ) -> GuardedRunResult:
     """Run molecular dynamics guarded by the Force Delta; the Python form of ``forcedelta run``.
 
-    >>> result = guarded_run("molecule.xyz", "acac", 10_000, stop_above="auto", out="run.h5")
+    >>> result = guarded_run("molecule.xyz", "acac", 500, temperature=900, stop_above=0.05, out="hot.h5")
     >>> result.reason, result.run.step
-    ('stopped', 3917)
+    ('stopped', 17)
 
     Args:
         structure: a file that ASE reads (its last frame is used), or a structure in memory, which
@@ -169,7 +169,7 @@ def guarded_run(
         no_pbc: drop the cell and the periodicity of a structure file.
         steps: total number of steps, including those before a restart.
         out: H5MD trajectory to write.
-        stop_above, flag_above: thresholds in eV/Å, "auto", a `Calibration` or its file, or None.
+        stop_above, flag_above: thresholds in eV/Å, "auto", a `forcedelta.Calibration` or its file, or None.
         on: compare U of the frame, or the largest u_i of its atoms, with the thresholds.
         patience: (k, n): stop when k of the last n frames with U exceed the threshold.
         stop_factor, flag_factor: multiples of the upper end of the burn-in's usual values, for "auto".
@@ -182,8 +182,9 @@ def guarded_run(
         ensemble: see `forcedelta.ensembles.EnsembleSettings`.
         temperature: temperature of the thermostat and the initial velocities, K.
         ramp_to: temperature that the thermostat reaches linearly at the last step, K.
-        timestep, tau, barostat_tau: fs.
-        pressure: GPa.
+        timestep: step of the integrator, fs.
+        tau, barostat_tau: relaxation times of thermostat and barostat, fs.
+        pressure: target of the barostat, GPa.
         seed: random seed of velocities and thermostat; drawn and recorded by default.
         forces: the forces that drive the run; "mts": multiple time steps, direct forces at each
             step and their difference to the conservative ones as an impulse at every outer step.

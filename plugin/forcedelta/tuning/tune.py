@@ -46,8 +46,9 @@ class TuningResult:
         seconds: duration of this call's training.
         frames: number of ``training`` and ``held_out`` frames.
         before: mean U of the ``training`` and of the ``held_out`` frames with the base model.
-        after: the same with the tuned model.
-        judged: for each further file its name, number of frames, and `judge.Judgement` before and after.
+        after: the same with the tuned model, eV/Å.
+        judged: for each further file its name, number of frames, and
+            `forcedelta.tuning.judge.Judgement` before and after.
     """
 
     file: str
@@ -102,6 +103,10 @@ def tune(
     that of the base model to the last bit, and stays so in the tuned model. F_c remains the gradient
     of an energy. Only differences of that energy are tuned, so that its zero may shift.
 
+    >>> tuned = tune("acac-direct", "run.h5", "head", "tuned.pt", every=2, epochs=1)
+    >>> load_model("tuned.pt").name
+    'tuned'
+
     Args:
         model: name or file of the base model.
         frames: trajectories that an audit reads: recorded runs, audits, structure files. A tenth of
@@ -115,7 +120,7 @@ def tune(
         every: use every Nth frame.
         epochs: at most so many; it ends after ten without improvement on the held-out frames.
         batch_size: frames per step.
-        learning_rate: largest one; by default `LEARNING_RATES`.
+        learning_rate: the largest learning rate; by default that of `LEARNING_RATES` for the reach.
         seed: of the split, of the order of the frames and of a new head.
         mode: "restart" continues an interrupted tuning from the file beside ``out`` with the ending
             ``.partial``, bit for bit on a CPU; "overwrite" replaces ``out``.

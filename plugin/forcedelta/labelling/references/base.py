@@ -70,7 +70,11 @@ class ReferenceCode(ABC):
 
     @abstractmethod
     def calculator(self, atoms: Atoms, threads: int) -> Calculator:
-        """An ASE calculator for these atoms, for use in an empty working directory."""
+        """An ASE calculator for ``atoms`` on so many ``threads``, for use in an empty working directory.
+
+        Raises:
+            ForceDeltaError: settings that do not fit these atoms.
+        """
 
     @cached_property
     def description(self) -> str:
@@ -97,7 +101,7 @@ class ReferenceCode(ABC):
         """
 
     def calculate(self, atoms: Atoms, threads: int) -> dict[str, Any]:
-        """See `md_hooks.recalculation.Reference.calculate`."""
+        """Results for ``atoms`` on ``threads``; see `md_hooks.recalculation.Reference.calculate`."""
         self.check_structure(atoms)  # frames of a running queue were not checked before
         return results_of(atoms, self.calculator(atoms, threads))
 

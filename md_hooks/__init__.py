@@ -20,6 +20,7 @@ a frame:
 'finished'
 """
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from .ase_md import Attachment, attach, run
@@ -27,14 +28,18 @@ from .ase_state import restore
 from .chain import HookChain
 from .drift import Drift, drift_of
 from .drift_guard import DriftGuard
+from .environment import Environment
 from .errors import HookError, RunStoppedError
 from .flags import FlagStore
 from .frame import Frame
+from .freezing import frozen
 from .guard import Guard
 from .h5md.checkpoint import Checkpoint, load_checkpoint
+from .h5md.recorded_legs import Leg
 from .h5md.remark import Remark
 from .h5md.trajectory import Trajectory
 from .hook import Hook
+from .legs import LegEnd
 from .progress import Progress
 from .recorder import Recorder
 from .run_info import RunInfo, RunResult
@@ -49,12 +54,15 @@ __all__ = [
     "Checkpoint",
     "Drift",
     "DriftGuard",
+    "Environment",
     "FlagStore",
     "Frame",
     "Guard",
     "Hook",
     "HookChain",
     "HookError",
+    "Leg",
+    "LegEnd",
     "Progress",
     "RecalculationQueue",
     "Recorder",
@@ -66,10 +74,14 @@ __all__ = [
     "Verdict",
     "attach",
     "drift_of",
+    "frozen",
     "load_checkpoint",
     "restore",
     "run",
 ]
+
+# without it Python would print warnings of a program that has not configured logging
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 
 def __getattr__(name: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from .errors import HookError
 from .frame import Frame
 from .hook import AnyHook, ForeignHook, Hook
+from .legs import LegEnd, leg_before
 from .run_id import new_run_id
 from .run_info import RunInfo, RunResult
 from .verdict import CONTINUE, Action, Verdict
@@ -19,6 +21,9 @@ class HookChain:
 
     The strongest action wins, and the observers see it: a recorder stores the frame that stops a
     run.
+
+    Another run with the same chain, or with a chain of the same `Hook` objects, is a further leg of the
+    run (`md_hooks.legs`).
 
     Args:
         hooks: in the order in which they judge and observe; see `AnyHook`. A recorder observes last.
@@ -34,7 +39,10 @@ class HookChain:
         self._loaded: Mapping[str, Any] = {}
         self._opened: list[Hook] = []
         self._failed = False
+        self._info = RunInfo()
+        self._last: Frame | None = None
         self._take(list(hooks))
+        self._given = list(self._hooks)
 
     def _take(self, hooks: list[AnyHook]) -> None:
         self.hooks = hooks
@@ -61,8 +69,25 @@ class HookChain:
             if added is self._hooks[0] and name in self._loaded:
                 added.load_state_dict(self._loaded[name])
 
-    def open(self, info: RunInfo) -> None:
-        """Open the hooks with ``info``. If one refuses, those already open are closed again."""
+    def leg_before(self, info: RunInfo) -> LegEnd | None:
+        """The leg that a run with this ``info`` continues, if hooks were used before; see `md_hooks.legs`."""
+        return leg_before(self._given, info)
+
+    def open(self, info: RunInfo) -> RunInfo:
+        """Open the hooks with ``info``. If one refuses, those already open are closed again.
+
+        Returns:
+            what the hooks were told last: of a further leg, with its number and ``restart_step``.
+
+        Raises:
+            RunStoppedError: a hook stopped the leg before.
+            HookError: a hook refuses the run, was used in another one, or is still in one.
+        """
+        self._check_free()
+        before = self.leg_before(info)
+        if before is not None:
+            info = before.continued(info)
+        self._last = None if before is None else before.frame
         run_file = info.run_file
         for hook in self._hooks:
             run_file = run_file or hook.run_file
@@ -74,10 +99,14 @@ class HookChain:
             hook_states=self.state_dict,
             checkpoint=self._unless_failed(info.checkpoint),
         )
+        self._info = info
         for hook in self._hooks:
             hook.check_files()
         # recorders first: one that refuses the run does so before other hooks touch files
+        leg = info.leg
         for hook in sorted(self._hooks, key=_records, reverse=True):
+            if not _records(hook):
+                info = replace(info, leg=leg)
             if not (info.run_id or _records(hook) or info.restart_step is not None):
                 info = replace(info, run_id=new_run_id())
             try:
@@ -86,13 +115,28 @@ class HookChain:
                 self._close_after(error)
                 raise
             self._opened.append(hook)
+            object.__setattr__(hook, "in_run", weakref.ref(self))  # also of a frozen dataclass
             info = replace(
                 info,
                 run_id=hook.run_id or info.run_id,
                 begins_anew=info.begins_anew or hook.begins_anew,
             )
+            leg = max(leg, hook.leg)
+        self._info = replace(info, leg=leg)
+        return self._info
+
+    def _check_free(self) -> None:
+        """Refuse hooks of a run that was not closed: the next leg would begin before its end is known."""
+        for hook in self._given:
+            chain = None if hook.in_run is None else hook.in_run()
+            if chain is not None and any(hook is opened for opened in chain._opened):
+                raise HookError(
+                    f"{type(hook).__name__} is still in a run: close the handle of its attach() first, or "
+                    "pass another hook"
+                )
 
     def _close_after(self, error: BaseException) -> None:
+        self._last = None  # no leg began
         try:
             self.close(RunResult("error", -1, 0.0, message=str(error)))
         except Exception as second:  # the first error is the one to report
@@ -106,6 +150,7 @@ class HookChain:
         """
         for hook in self._annotators:
             frame = replace(frame, extra={**frame.extra, **hook.annotate(frame)})
+        self._last = frame
         strongest = CONTINUE
         for judge in self._judges:
             verdict = _as_verdict(judge, judge(frame))
@@ -124,7 +169,7 @@ class HookChain:
 
     def conclude(self, result: RunResult) -> RunResult:
         """The result of a finished run; an error if a hook could not do its task."""
-        if result.reason != "finished":
+        if not result.completed:
             return result
         reasons = [why for why in (hook.unresolved() for hook in self._hooks) if why]
         return replace(result, reason="error", message="; ".join(reasons)) if reasons else result
@@ -132,7 +177,22 @@ class HookChain:
     def close(self, result: RunResult) -> None:
         """Close every open hook with the ``result``, even if one raises; then raise the first error."""
         opened, self._opened = self._opened, []
-        self._each(sorted(opened, key=_records), "close", result)
+        try:
+            self._each(sorted(opened, key=_records), "close", result)
+        finally:
+            self._note_end(opened, result)
+
+    def _note_end(self, hooks: list[Hook], result: RunResult) -> None:
+        """Tell the hooks where the leg ended, for the next one."""
+        info, last = self._info, self._last
+        end = None
+        if last is not None and info.planned_frames is None:
+            last = replace(last, extra=dict(last.extra))  # a used hook can be pickled
+            end = LegEnd(info.run_id, info.leg, last, result, info.model)
+        for hook in hooks:
+            object.__setattr__(hook, "in_run", None)
+            if end is not None and any(hook is given for given in self._given):
+                object.__setattr__(hook, "ended", end)
 
     def _unless_failed(
         self, checkpoint: Callable[[], Mapping[str, Any] | None] | None

@@ -98,13 +98,31 @@ def line_through(times: ArrayLike, energies: ArrayLike, atoms: int) -> Drift | N
     return Drift(slope * _MEV_PER_PS / atoms, error * _MEV_PER_PS / atoms)
 
 
-def drift_of(trajectory: Trajectory) -> Drift | None:
-    """The drift of the conserved energy of a recorded ``trajectory`` over all its steps.
+def drift_of(trajectory: Trajectory, leg: int | None = None) -> Drift | None:
+    """The drift of a recorded run.
+
+    The conserved energy jumps between two legs of a run (`Trajectory.legs`) if anything was changed in
+    between, so the drift is that of one leg, with its neighbours up to such a change.
+
+    Args:
+        trajectory: the file.
+        leg: number of a leg; by default, the last one.
 
     Returns:
         None for an ensemble without conserved energy, and for a run that is too short.
     """
     energies = trajectory.series.get(CONSERVED_ENERGY)
-    if energies is None or not len(trajectory):
+    legs = trajectory.legs
+    if energies is None or not len(trajectory) or not legs:
         return None
-    return drift(trajectory.series["time"], energies, len(trajectory.frame(0).numbers))
+    first = last = len(legs) - 1 if leg is None else leg - 1
+    while first > 0 and legs[first].seamless:
+        first -= 1
+    while last + 1 < len(legs) and legs[last + 1].seamless:
+        last += 1
+    steps = trajectory.series["step"]
+    rows = slice(
+        *np.searchsorted(steps, (legs[first].after_step, legs[last].last_step), side="right")
+    )
+    times = trajectory.series["time"][rows]
+    return drift(times, energies[rows], len(trajectory.frame(0).numbers))

@@ -14,6 +14,7 @@ from .errors import HookError
 from .frame import Frame
 from .frame_description import where
 from .hook import Hook
+from .run_info import RunInfo
 from .verdict import CONTINUE, Action, Verdict
 
 RESOLVED = 2.0
@@ -26,6 +27,10 @@ class DriftGuard(Hook):
     The window is divided into `md_hooks.drift.BLOCKS` blocks. At the end of each block, once the run
     is a window long, a straight line is fitted to the mean energies of the blocks. A slope of either
     sign counts that is above a threshold and at least `RESOLVED` times its standard error.
+
+    A further leg of a run (`md_hooks.legs`) continues the window if nothing was changed in between. Where
+    the conserved energy jumps, as with new velocities or another dynamics, and after a stop, the window
+    begins anew.
 
     >>> guard = DriftGuard(stop_above=5.0, window=500.0)
 
@@ -60,12 +65,23 @@ class DriftGuard(Hook):
         self.stop_above = stop_above
         self.flag_above = flag_above
         self.window = float(window)
+        self._begin()
+
+    def _begin(self) -> None:
         self._start: float | None = None
         self._reference = 0.0
         self._block = 0
         self._sums = [0.0, 0.0, 0.0]  # frames, times, energies of the present block
         self._means: deque[tuple[int, float, float]] = deque()
         self._drift: Drift | None = None
+
+    def open(self, info: RunInfo) -> None:
+        """Begin the window anew where the conserved energy does not go on from the last frame."""
+        ended = self.ended
+        if ended is None or info.restart_step not in (None, ended.frame.step):
+            return
+        if info.after_stop or not info.seamless:
+            self._begin()
 
     @property
     def drift(self) -> Drift | None:

@@ -48,6 +48,8 @@ class FlagStore(Hook):
             left unchanged.
     """
 
+    shared = True
+
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._file = FlagFile(self.path)
@@ -111,7 +113,8 @@ class FlagStore(Hook):
         if verdict.action != Action.FLAG:
             return
         atoms = bare_atoms(frame)
-        atoms.info["model_energy"] = frame.energy
+        if frame.energy_known:
+            atoms.info["model_energy"] = frame.energy
         atoms.info.update(self._provenance)
         if verdict.reason:
             atoms.info["reason"] = verdict.reason

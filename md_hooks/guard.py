@@ -58,6 +58,10 @@ class Guard(Hook):
 
     A frame that should carry U but does not is an error.
 
+    Further legs of a run (`md_hooks.legs`) continue the burn-in, the thresholds and the patience. After a
+    stop they are refused; with ``after_stop`` the patience begins anew, and so does a burn-in that was
+    rejected. In another run the guard keeps the thresholds that it has chosen.
+
     >>> guard = Guard(stop_above=1.0, flag_above=0.4, patience=(3, 10))
     >>> guard.stop_threshold
     1.0
@@ -160,8 +164,15 @@ class Guard(Hook):
         return self._autocorrelation_times
 
     def open(self, info: RunInfo) -> None:
-        """Note whether the frames come from a stored trajectory."""
+        """Begin anew what a new run, or one that goes on after a stop, does not share with the last."""
         self._replay = info.planned_frames is not None
+        if self.ended is None or not (info.after_stop or info.restart_step is None):
+            return
+        self._window.clear()
+        self._frames_without = 0
+        if self._pending and (self._refused is not None or info.restart_step is None):
+            self._refused = None
+            self._burn_in = BurnIn(self.burn_in, self._burn_in.temperature)
 
     def __call__(self, frame: Frame) -> Verdict:
         """Judge a frame.
@@ -240,7 +251,8 @@ class Guard(Hook):
             return None
         return (
             f"the run ended within the burn-in of {self.burn_in} steps, before 'auto' had chosen a "
-            "threshold: run more steps, or pass a shorter burn-in"
+            "threshold: run more steps (another run with the same hooks continues), or pass a shorter "
+            "burn-in"
         )
 
     def _miss(self, frame: Frame) -> None:

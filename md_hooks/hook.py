@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from .frame import Frame
+from .legs import LegEnd
 from .run_info import RunInfo, RunResult
 from .verdict import Action, Verdict
 
@@ -15,7 +17,9 @@ class Hook:
 
     In a run the methods are called in this order: `check_files` and `open` once; for each step
     `annotate`, ``hook(frame)``, whose answer may flag or stop, and `observe` with the strongest
-    answer of all hooks; `flush` now and then; `unresolved` and `close` once at the end.
+    answer of all hooks; `flush` now and then; `unresolved` and `close` once at the end. Another run
+    with the same hook calls them again, from `check_files` on: it is the next leg of the run, and
+    ``info.leg`` and ``info.restart_step`` of `open` say where it goes on.
 
     >>> class Hottest(Hook):
     ...     temperature = 0.0
@@ -29,19 +33,29 @@ class Hook:
             checkpoint states that everything up to its step is stored.
         run_id: the id of the run in that file, once open.
         begins_anew: whether the run in that file replaces a killed one without frames.
+        leg: number of the leg in that file, once open; 0 of hooks that do not record.
+        ended: where the last run of this hook ended; a further run with it is a leg that continues
+            there, see `md_hooks.legs`. Set by the chain.
+        shared: whether runs of any systems may use the hook one after the other, as a store of frames. It
+            then does not tell which run to continue.
+        in_run: the chain that has opened the hook, while it exists. Set by the chain.
         state_name: under which checkpoints keep the state of the hook; by default, its class's name.
     """
 
     run_file: str | None = None
     run_id: str = ""
     begins_anew: bool = False
+    leg: int = 0
+    ended: LegEnd | None = None
+    shared: bool = False
+    in_run: weakref.ref[Any] | None = None
     state_name: str = ""
 
     def check_files(self) -> None:
         """Refuse files that the hook cannot use, before any hook is opened."""
 
     def open(self, info: RunInfo) -> None:
-        """The run begins, or continues from ``info.restart_step``."""
+        """The run or its leg ``info.leg`` begins, or continues after ``info.restart_step``."""
 
     def annotate(self, frame: Frame) -> Mapping[str, float]:
         """Further scalars of the step of a ``frame``, for the `Frame.extra` that all hooks judge and observe."""
@@ -62,7 +76,7 @@ class Hook:
         return None
 
     def close(self, result: RunResult) -> None:
-        """The run is over, with this ``result``; called once for each `open`."""
+        """The run, or this leg, is over, with this ``result``; called once for each `open`."""
 
     def policy(self) -> dict[str, Any] | None:
         """The hook's thresholds, JSON-able, for the file; None for hooks that do not judge."""

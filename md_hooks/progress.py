@@ -105,6 +105,8 @@ class Progress(Hook):
         clock: returns the time in seconds; only differences matter.
     """
 
+    shared = True
+
     def __init__(
         self, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
@@ -112,6 +114,7 @@ class Progress(Hook):
         self._clock = clock
         self._info = RunInfo()
         self._live: Live | None = None
+        self._flags = 0
 
     def open(self, info: RunInfo) -> None:
         """Start the display."""
@@ -120,7 +123,8 @@ class Progress(Hook):
         self._live = _live_display(self._out) if self._out.isatty() else None
         self._interval = LINE_SECONDS if self._live is None else TERMINAL_SECONDS
         self._due = -math.inf
-        self._flags = 0
+        if self.ended is None or info.restart_step is None:
+            self._flags = 0
         self._frames = info.frames_before
         self._began = self._clock()
         self._first: int | None = None

@@ -23,6 +23,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from .constraints import Records, warn_not_storable
 from .errors import HookError
 from .frame import Frame
 from .h5md.abandoned import abandoned_run_id
@@ -38,11 +39,14 @@ WRITE_OUT_SECONDS = 1.0
 MAX_ROWS = 4096
 MAX_FRAMES = 512
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-MAX_FRAME_VALUES = 1_000_000  # atoms x buffered frames: about 130 MB
+MAX_FRAME_VALUES = 1_000_000  # particles x buffered frames: about 130 MB
 
 
 class Recorder(Hook):
     """Writes the frames of a run to an H5MD file; see `md_hooks.h5md.layout` for its structure.
+
+    Another run with the same recorder is a further leg of the run in the file and continues it, in any
+    mode (`md_hooks.legs`); `Trajectory.legs` tells them apart.
 
     Positions, velocities and cell are float64, forces and u_i float32. A checkpoint accompanies each
     written frame if the engine supplies one (`md_hooks.load_checkpoint`).
@@ -96,6 +100,7 @@ class Recorder(Hook):
         self._policies: list[dict[str, Any]] | None = None
         self._last: tuple[Frame, int] | None = None
         self._last_step = -1
+        self._constraints: Records = ()
         self._n_rows = 0
         self._recorded_step: int | None = None
         self._written = time.monotonic()
@@ -108,10 +113,14 @@ class Recorder(Hook):
             abandoned = abandoned_run_id(file.place) if file.is_new else ""
             self.begins_anew = bool(abandoned)
             self.run_id = file.run_id or abandoned or info.run_id or new_run_id()
-            file.begin_run(replace(info, run_id=self.run_id).summary())
+            self._check_leg(file, info)
+            self.leg = file.legs + (info.leg > 1 or info.restart_step is None or not file.legs)
+            place = {"leg": self.leg, "after_step": file.last_step}
+            file.begin_run(replace(info, run_id=self.run_id).summary() | place)
             file.place.remove_leftovers()
             if not file.replaces:
                 file.publish()
+            self._begin_leg(file, info)
         except (OSError, RuntimeError) as error:
             cause = file.error or error
             file.close()
@@ -121,10 +130,26 @@ class Recorder(Hook):
             raise
         self._file = file
 
+    def _begin_leg(self, file: H5MDFile, info: RunInfo) -> None:
+        """Write the state of a further leg's own dynamics: a restart is not to have that of the last."""
+        if info.leg > 1 and self.ended is not None:
+            self._take_checkpoint(self.ended.frame)
+            if self._checkpoint is not None:
+                file.checkpoint(self._checkpoint)
+                file.commit()
+                self._checkpoint = None
+
     def _open_file(self) -> H5MDFile:
         exists = os.path.lexists(os.path.realpath(self.path))
-        if exists and self.mode != "create":
-            mode: Literal["append", "replace"] = "append" if self.mode == "append" else "replace"
+        goes_on = self.ended is not None and self._info.restart_step is not None
+        if goes_on and not exists:
+            raise HookError(
+                f"{self.path} was moved or deleted since the last run with this recorder: put it back, or "
+                "pass new hooks for a new run"
+            )
+        if exists and (self.mode != "create" or goes_on):
+            append = self.mode == "append" or goes_on
+            mode: Literal["append", "replace"] = "append" if append else "replace"
             return H5MDFile(self.path, mode, self.replay)
         try:
             return H5MDFile(self.path, "create", self.replay)
@@ -157,6 +182,14 @@ class Recorder(Hook):
         self._last_step = -1 if last is None else last
         self._n_rows = file.n_steps
 
+    def _check_leg(self, file: H5MDFile, info: RunInfo) -> None:
+        """Refuse another run's file in the place of the one that the last leg wrote."""
+        if info.leg > 1 and self.ended is not None and file.run_id != self.ended.run_id:
+            raise HookError(
+                f"{self.path} was replaced since the last run with this recorder: put its file back, or "
+                "pass new hooks for a new run"
+            )
+
     def _same_system(self, file: H5MDFile, numbers: np.ndarray | None) -> None:
         there = file.numbers
         if there is None or numbers is None or np.array_equal(there, numbers):
@@ -182,22 +215,25 @@ class Recorder(Hook):
                 f"step {frame.step} after step {self._last_step} in {self.path}: steps must increase; "
                 "continue from load_checkpoint() with its step as restart_step, or pass overwrite"
             )
+        moved = False
         if self._last is None and not self.replay:
             self._same_system(self._file, frame.numbers)
+            # atoms that were moved between two legs: without a frame nobody would know
+            moved = self._info.leg > 1 and frame.time == self._info.restart_time
         action = int(verdict.action)
         self._last_step = frame.step
         self._last = (frame, action)
         self._rows.append(self._row(frame, action))
         place = self._n_rows if self.replay else frame.step
         self._n_rows += 1
-        if place % self.every == 0 or action != Action.CONTINUE:
+        if place % self.every == 0 or action != Action.CONTINUE or moved:
             self._record(frame, action)
         if (
             (action == Action.STOP and not self.replay)
             or time.monotonic() - self._written > WRITE_OUT_SECONDS
             or len(self._rows) >= MAX_ROWS
             or len(self._frames) >= MAX_FRAMES
-            or len(self._frames) * len(frame.numbers) >= MAX_FRAME_VALUES
+            or len(self._frames) * frame.particles >= MAX_FRAME_VALUES
         ):
             if self.replay:
                 self._take_checkpoint(frame)
@@ -227,6 +263,9 @@ class Recorder(Hook):
         return row + tuple(frame.extra.get(name, np.nan) for name in self._extra)
 
     def _record(self, frame: Frame, action: int) -> None:
+        if frame.constraints is not self._constraints and frame.constraints != self._constraints:
+            self._constraints = frame.constraints
+            warn_not_storable(frame.constraints, str(self.path))
         self._frames.append(frame)
         self._actions.append(action)
         self._recorded_step = frame.step

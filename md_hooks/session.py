@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from .chain import HookChain
-from .frame import Frame
-from .run_info import RunInfo, RunResult
+from .frame import FloatArray, Frame
+from .legs import is_at
+from .run_info import COMPLETED, RunInfo, RunResult
 from .verdict import Action, Verdict
 
 
@@ -21,7 +22,9 @@ class Session:
 
     Attributes:
         chain: the hooks.
+        info: about the run, as the hooks were told; once open.
         last: the last frame.
+        known_step: its step; before it, the step that a restart or a further leg continues.
         stopped: the verdict that stopped the run, if any.
         interrupted: the reason of an interruption, "" without one.
         between_steps: whether the engine's state is that of the last frame.
@@ -36,7 +39,9 @@ class Session:
         monitoring: Callable[[], Mapping[str, int] | None] = lambda: None,
     ) -> None:
         self.chain = chain
+        self.info = RunInfo()
         self.last: Frame | None = None
+        self.known_step: int | None = None
         self.stopped: Verdict | None = None
         self.interrupted = ""
         self.between_steps = True
@@ -46,10 +51,65 @@ class Session:
         self._evaluations_before = evaluations()
         self._replay = replay
         self._monitoring = monitoring
+        self._last: Frame | None = None
+        self._steps = 0
+        self._time = 0.0
 
-    def open(self, info: RunInfo) -> None:
-        """Open the hooks."""
-        self.chain.open(info)
+    # --- the begin -----------------------------------------------------------------------------
+
+    def open(self, info: RunInfo, step: int | None = None, time: float | None = None) -> None:
+        """Open the hooks.
+
+        Args:
+            info: about the run.
+            step: number of the present step as the engine counts, which may begin anew at each leg; None
+                if it counts as the run does.
+            time: time of the engine, fs; None likewise.
+        """
+        before = self.chain.leg_before(info)
+        self._last = None if before is None else before.frame
+        self.info = self.chain.open(info)
+        self.known_step = self.info.restart_step
+        if self.info.restart_step is None:
+            return
+        if step is not None:
+            self._steps = self.info.restart_step - step
+        if time is not None:
+            self._time = self.info.restart_time - time
+
+    def step(self, engine: int) -> int:
+        """Number of a step in the run, from that of the engine."""
+        return engine + self._steps
+
+    def time(self, engine: float) -> float:
+        """Time in the run, fs, from that of the engine.
+
+        It is rounded, so that the times of a restart equal the original's in the last digit too.
+        """
+        return round(engine + self._time, 9)
+
+    def is_known(self, engine: int, positions: FloatArray, cell: FloatArray) -> bool:
+        """Whether a configuration is the last one of the run, and makes no frame.
+
+        It is where an engine shows its first configuration after a restart, or in a further leg that
+        begins at the last frame of the leg before, also with other velocities. If atoms or cell were
+        changed in between, the configuration is a step of its own at the time of that frame, and the
+        next steps count from it.
+
+        Args:
+            engine: number of the present step as the engine counts.
+            positions: [N, 3] Å.
+            cell: [3, 3] Å.
+        """
+        known = self.known_step
+        if known is None or self.step(engine) > known:
+            return False
+        if self._last is None or is_at(self._last, positions, cell):
+            return True
+        self._steps = known + 1 - engine
+        return False
+
+    # --- the frames ----------------------------------------------------------------------------
 
     def count_from_now(self) -> None:
         """Restart the count of model evaluations."""
@@ -75,7 +135,8 @@ class Session:
         Raises:
             Exception: the first error of an observing hook, raised after all of them saw the frame.
         """
-        self.last = frame
+        self.last = self._last = frame
+        self.known_step = frame.step
         if frame.force_delta is not None:
             self._last_with_u = frame
         verdict = self.chain.dispatch(frame)
@@ -87,14 +148,15 @@ class Session:
         """Close the hooks; further calls return the first result.
 
         Args:
-            reason: "stopped", "interrupted", "finished" or "error"; by default the first of
-                these that applies.
+            reason: one of `RunResult`; by default the first of "stopped", "interrupted" and "finished"
+                that applies. It does not replace a stop or an interruption unless it is "error".
             message: one readable line.
         """
         if self.result is None:
-            if self.stopped is not None and reason in ("", "finished"):
+            ended = reason in ("", *COMPLETED)
+            if self.stopped is not None and ended:
                 reason, message = "stopped", self.stopped.reason
-            elif self.interrupted and reason in ("", "finished"):
+            elif self.interrupted and ended:
                 reason, message = "interrupted", self.interrupted
             result = self._outcome(reason or "finished", message)
             self.result = result if self._replay else self.chain.conclude(result)
@@ -117,7 +179,7 @@ class Session:
             return self.result
 
     def _outcome(self, reason: str, message: str) -> RunResult:
-        last, with_u = self.last, self._last_with_u
+        last, with_u = self._last, self._last_with_u  # also of a leg without a step
         before, now = self._evaluations_before, self._evaluations()
         counts = self._monitoring()
         return RunResult(

@@ -65,7 +65,8 @@ class Campaign:
         Raises:
             HookError: the executor does not take jobs any more.
         """
-        frame = self.journal.frames[key]
+        frame = self.journal.frames[key].copy()
+        frame.set_constraint()  # some codes print no forces on atoms that are held
         job = Job(key, frame, self.reference, str(self.jobs / key), self.threads)
         try:
             future = self.executor.submit(run_job, job)

@@ -68,6 +68,8 @@ class Label:
         seconds: duration of the calculation, s.
         free_energy: eV; the energy whose gradient the forces are, with smeared occupations not the
             same as the energy extrapolated to none. None where the reference code does not tell.
+        point_charges: number of charges of the environment in whose field it was computed; 0: in
+            vacuum.
     """
 
     energy: float
@@ -75,6 +77,7 @@ class Label:
     stress: NDArray[np.float64] | None
     seconds: float
     free_energy: float | None = None
+    point_charges: int = 0
 
 
 @dataclass(frozen=True)
@@ -128,6 +131,7 @@ def run_job(job: Job) -> Label | Failure:
         None if stress is None else np.array(stress),
         seconds,
         answer.get("free_energy"),
+        answer.get("point_charges", 0),
     )
 
 

@@ -29,7 +29,8 @@ class RecalculationQueue(Hook):
     Args:
         path: extended XYZ of the labelled frames, see `Campaign`.
         reference: the reference code with its settings, for instance a
-            `md_hooks.recalculation.CalculatorReference`.
+            `md_hooks.recalculation.CalculatorReference`. In a run that records the environment of
+            its frames it labels in their field, if it can (`Reference`).
         max_calls: so many frames are queued at most, those of earlier runs in the file included.
         spacing: fs.
         executor: where the calculations run; by default one at a time on this machine. One that
@@ -42,6 +43,8 @@ class RecalculationQueue(Hook):
     Raises:
         HookError: a number that makes no sense.
     """
+
+    shared = True
 
     def __init__(
         self,
@@ -73,7 +76,7 @@ class RecalculationQueue(Hook):
 
     @property
     def queued(self) -> int:
-        """Number of frames in the journal."""
+        """Number of frames in the journal, those of earlier legs and runs included."""
         return len(self._open_campaign.journal.frames)
 
     @property
@@ -92,7 +95,10 @@ class RecalculationQueue(Hook):
         self._row = []
         executor = self._given or ThreadPoolExecutor(1, thread_name_prefix="recalculation")
         self._executor = executor
-        self._campaign = Campaign(self.path, self.reference, executor, self.threads)
+        reference = self.reference
+        if info.settings.get("environment") and hasattr(reference, "embedded"):
+            reference = reference.embedded()
+        self._campaign = Campaign(self.path, reference, executor, self.threads)
         for key in self._campaign.journal.pending:
             self._campaign.submit(key)
 
@@ -143,12 +149,13 @@ class RecalculationQueue(Hook):
         if self._campaign is None:
             return
         campaign, self._campaign = self._campaign, None
+        ended = result.completed or result.reason == "stopped"
         try:
-            if self._row and result.reason in ("finished", "stopped"):
+            if self._row and ended:
                 self._campaign = campaign
                 self._queue()
                 self._campaign = None
-            if self.wait and result.reason in ("finished", "stopped"):
+            if self.wait and ended:
                 campaign.finish()
         finally:
             campaign.close()

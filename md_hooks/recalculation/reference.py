@@ -13,6 +13,9 @@ from ase.calculators.calculator import Calculator
 class Reference(Protocol):
     """A reference code with all its settings; it must be picklable, as jobs run in other processes.
 
+    One that can label in the charges around a frame has a method ``embedded()``, which returns the
+    reference that does, with a description of its own.
+
     Attributes:
         description: code, version and settings in one line. Labels with different descriptions
             are taken for labels of different levels of theory and never mixed.
@@ -31,8 +34,9 @@ class Reference(Protocol):
 
         Returns:
             "energy" (eV), "forces" [N, 3] (eV/Å) and, where the reference code has them, "free_energy" (eV,
-            the energy whose gradient the forces are) and "stress" (6,) (eV/Å^3, Voigt order xx, yy,
-            zz, yz, xz, xy).
+            the energy whose gradient the forces are), "stress" (6,) (eV/Å^3, Voigt order xx, yy,
+            zz, yz, xz, xy) and "point_charges", the number of charges of the structure's environment
+            (`md_hooks.Environment`) in whose field it was computed.
 
         Raises:
             Exception: whatever went wrong; its text is what the user gets to see.

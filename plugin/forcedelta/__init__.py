@@ -6,7 +6,7 @@ used:
 - Runs: `guarded_run`, `audit`, `attack`, `compare`, `screen`, `label`, `calibrate` (with `calibrate_error` and
   `suggest`), `tune`, `check`, `export`: the commands as functions.
 - ASE: `ForceDeltaCalculator`; `run` and `attach` for any dynamics of ASE.
-- OpenMM: the package `openmm`, with ``add_force_delta`` and ``run``.
+- OpenMM: the package `openmm`, with ``add_force_delta``, ``run`` and ``ForceDeltaReporter``.
 - Hooks (of `md_hooks`): `Guard`, `Recorder`, `FlagStore`, `Progress`, `RecalculationQueue`, and the base
   class `Hook`; `Trajectory` reads what a `Recorder` wrote.
 - Models: `load_model`, `LoadedModel`, and the module `ForceDelta`; `epsilon` is the true error.
@@ -14,6 +14,7 @@ used:
   error to the frames of any run, `read_predicted_error` reads it.
 """
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
         Progress,
         RecalculationQueue,
         Recorder,
+        RunStoppedError,
         Trajectory,
         attach,
         run,
@@ -71,6 +73,7 @@ __all__ = [
     "Progress",
     "RecalculationQueue",
     "Recorder",
+    "RunStoppedError",
     "Trajectory",
     "__version__",
     "ase",
@@ -94,6 +97,9 @@ __all__ = [
     "suggest",
     "tune",
 ]
+
+# without it Python would print warnings of a program that has not configured logging
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 # torch takes a second to import: `forcedelta --help` and readers of recorded files do without
 _HOMES = {

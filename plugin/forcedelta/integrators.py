@@ -54,6 +54,13 @@ class _MultipleTimeSteps:
                 f"inner=m), not with {type(calculator).__name__ if calculator else 'no calculator'}"
             )
         check_constraints(atoms)
+        results = calculator.results
+        if results and "conservative_forces" not in results and not calculator.check_state(atoms):
+            raise ForceDeltaError(
+                f"the atoms come from a run that ended between two outer steps, where a part of the impulse "
+                f"is due: go on with its dynamics, or let it make a multiple of inner={calculator.inner} "
+                "steps first"
+            )
         super().__init__(atoms, *args, **settings)  # type: ignore[call-arg]
         calculator.count_from(0)
 
@@ -112,8 +119,8 @@ class MTSVelocityVerlet(_MultipleTimeSteps, VelocityVerlet):
         args, settings: as in `ase.md.verlet.VelocityVerlet`.
 
     Raises:
-        ForceDeltaError: another calculator, or constraints other than FixAtoms, FixCom and
-            FixRotation.
+        ForceDeltaError: another calculator, constraints other than FixAtoms, FixCom and
+            FixRotation, or atoms that another dynamics has left between two outer steps.
     """
 
 

@@ -117,6 +117,7 @@ LIMITS: Mapping[str, Limits] = {
     "suggest": Limits(1, 10**6, noun="a whole number"),
     # training
     "report_every": _COUNT,
+    "make_frames": Limits(10, 10**6, noun="a whole number"),
     "epochs": _COUNT,
     "batch_size": _COUNT,
     "learning_rate": Limits(1e-9, 1, noun="a learning rate"),

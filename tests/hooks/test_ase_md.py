@@ -146,7 +146,7 @@ def test_optimisers(optimiser):
     atoms.rattle(0.3, seed=1)
     seen = Collector()
     result = run(optimiser(atoms, logfile=None), 100, [seen], fmax=0.02)
-    assert result.reason == "finished"
+    assert result.reason == "converged"
     assert np.linalg.norm(seen.frames[-1].forces, axis=1).max() < 0.02
     atoms.rattle(0.3, seed=2)
     seen = Collector()

@@ -110,6 +110,26 @@ def test_the_next_run_takes_up_what_an_earlier_one_left_and_counts_it(tmp_path):
     assert len(ase.io.read(path, ":")) == 2
 
 
+def test_the_legs_of_a_run_queue_as_one_run(tmp_path):
+    """The same frames, each once, whose steps count on; the number of calls is that of all legs."""
+    steps = []
+    for legs in (1, 3):
+        path = tmp_path / f"{legs}.xyz"
+        queue = RecalculationQueue(path, Spring(), 3, spacing=20.0)
+        hooks = [Guard(flag_above=FLAG), queue, Recorder(tmp_path / f"{legs}.h5")]
+        moved = dynamics()
+        for _ in range(legs):
+            run(moved, 240 // legs, hooks)
+        labelled = ase.io.read(path, ":")
+        assert len(labelled) == 3
+        assert {atoms.info["run_id"] for atoms in labelled} == {Trajectory(hooks[2].path).run_id}
+        steps.append([atoms.info["step"] for atoms in labelled])
+    # a row of flagged frames that a leg cuts is two rows
+    flagged = Trajectory(tmp_path / "3.h5").flags
+    assert set(steps[1]) <= set(flagged)
+    assert len(set(steps[1])) == 3
+
+
 def test_frames_that_are_not_flagged_or_overlap_cost_nothing(tmp_path):
     queue = RecalculationQueue(tmp_path / "live.xyz", Spring(), 5, spacing=0.0)
     run(dynamics(), 50, [Guard(flag_above=100.0), queue])

@@ -39,6 +39,7 @@ class AttackSettings:
         dissociation: fragments may come apart.
         seed: of the displacements.
         picks: number of diverse structures with large U to choose at the end; 0: none.
+        type_map, no_pbc, file_format, select: see `forcedelta.reading_options.ReadingOptions`.
         architecture, trust: see `forcedelta.load_model`.
         charge: total charge in e, for models that take one; None: that of each structure.
         spin: spin multiplicity 2S + 1, likewise.
@@ -72,6 +73,16 @@ class AttackSettings:
     device: str = "cpu"
     dtype: str = "float32"
     threads: int = 1
+    type_map: str | None = None
+    no_pbc: bool = False
+    file_format: str | None = None
+    select: str | None = None
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """How files are read, see `forcedelta.structures.read_structures`."""
+        names = ("type_map", "no_pbc", "file_format", "select")
+        return {name: getattr(self, name) for name in names}
 
     def check(self) -> None:
         """Check the settings without reading any file.

@@ -13,6 +13,7 @@ from forcedelta.calibration.predicted_error import PredictedError
 from forcedelta.calibration.result import Calibration
 from forcedelta.errors import ForceDeltaError
 from forcedelta.limits import check_types, check_value
+from forcedelta.reading_options import ReadingOptions
 from forcedelta.thresholds import (
     AUTO_FLAG_FACTOR,
     AUTO_STOP_FACTOR,
@@ -24,7 +25,6 @@ from forcedelta.thresholds import (
     stored_guard_settings,
     with_stored_guard_settings,
 )
-from forcedelta.trajectories.options import ReadingOptions
 from md_hooks import Guard, Hook, HookError, Trajectory
 
 DEFINING = (

@@ -16,7 +16,7 @@ from md_hooks.predicted_error import OUTSIDE, PREDICTED
 from .predicted_error import UNKNOWN_COMPOSITION, PredictedError
 from .signals import WORDS, Signals, composition, frame_signals
 
-_log = logging.getLogger("forcedelta")
+_log = logging.getLogger(__name__)
 
 _UNKNOWN = dict.fromkeys((*PREDICTED, OUTSIDE), math.nan)
 

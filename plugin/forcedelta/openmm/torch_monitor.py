@@ -135,7 +135,7 @@ class TorchMonitor(Monitor):
             deltas = np.sqrt(((direct - conservative) ** 2).sum(axis=1) / 3)
             u = float(np.sqrt(np.mean(deltas**2)))
         # the next evaluation belongs to the next frame, or to a trial of a barostat
-        due = self.due(context.getStepCount() + 1)
+        due = self.due(context.getStepCount() + 1 + self.offset)
         context.setParameter(_REQUEST, AHEAD if due else PLAIN)
         positions = state.getPositions(asNumpy=True)._value[self.atoms]
         box = state.getPeriodicBoxVectors(asNumpy=True)._value if self.periodic else None

@@ -15,7 +15,7 @@ from forcedelta.outputs import Named, check_outputs, refuse_existing
 from forcedelta.report.attack_figure import attack_figure, is_attack
 from forcedelta.report.audit_figures import overview, png, points, structure
 from forcedelta.report.digest import MOST_REMARKS, MOST_ROWS, Digest
-from forcedelta.report.in_words import overview_in_words, structure_in_words
+from forcedelta.report.in_words import legs_in_words, overview_in_words, structure_in_words
 from forcedelta.report.structure_view import MOST_VIEWED, palette, viewer_library
 from forcedelta.versions import __version__
 from md_hooks import Action, Frame, Trajectory, drift_of
@@ -172,6 +172,7 @@ def _section(digest: Digest) -> dict[str, Any]:
         "quantiles": digest.quantiles(),
         "monitoring": recorded_monitoring(digest.trajectory),
         "drift": drift_of(digest.trajectory),
+        "legs": legs_in_words(digest.trajectory),
         "predicted": predicted_summary(digest.series),
         "error_stop": digest.settings.get("stop_error"),
         "error_flag": digest.settings.get("flag_error"),

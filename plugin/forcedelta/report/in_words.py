@@ -8,7 +8,7 @@ from ase.data import chemical_symbols
 
 from forcedelta.report.attack_figure import is_attack
 from forcedelta.report.digest import Digest
-from md_hooks import Action, Frame
+from md_hooks import Action, Frame, Leg, Trajectory
 
 _NAMED = 3
 
@@ -36,6 +36,24 @@ def overview_in_words(digest: Digest) -> str:
     if digest.not_finite:
         parts.append(digest.not_finite)
     return "; ".join(parts)
+
+
+def legs_in_words(trajectory: Trajectory) -> list[str]:
+    """Each leg of a run in one line; empty for a run of one leg."""
+    legs = trajectory.legs
+    return [_leg_in_words(leg) for leg in legs] if len(legs) > 1 else []
+
+
+def _leg_in_words(leg: Leg) -> str:
+    parts = [f"leg {leg.number}: steps {leg.after_step + 1} to {leg.last_step}"]
+    if "dynamics" in leg.settings:
+        parts.append(str(leg.settings["dynamics"]))
+    for name, unit in (("temperature", "K"), ("timestep", "fs")):
+        value = leg.settings.get(name)
+        if isinstance(value, int | float):
+            parts.append(f"{value:g} {unit}")
+    parts.append(str(leg.outcome.get("reason", "")))
+    return ", ".join(part for part in parts if part)
 
 
 def structure_in_words(frame: Frame) -> str:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from forcedelta.errors import ForceDeltaError
 from forcedelta.monitoring import ESTIMATE
-from md_hooks import Trajectory, drift_of
+from md_hooks import Leg, Trajectory, drift_of
 from md_hooks.drift import CONSERVED_ENERGY
 from md_hooks.replacing import replace_file
 from md_hooks.text import printable
@@ -62,6 +62,10 @@ def draw(trajectory: Trajectory) -> Any:
     _worst_atom(worst, trajectory)
     if conserved:
         _conserved_energy(panels[3], trajectory)
+    for leg in trajectory.legs[1:]:
+        at = time[min(np.searchsorted(series["step"], leg.after_step), len(time) - 1)]
+        for axes in panels:
+            axes.axvline(at, color="#777777", linewidth=0.8, linestyle=":")
     for step in trajectory.stops:
         at = time[np.searchsorted(series["step"], step)]
         for axes in panels:
@@ -112,8 +116,27 @@ def _temperature(axes: Any, trajectory: Trajectory) -> None:
         target = np.interp(time, marks, [settings["temperature"], settings["ramp_to"]])
         axes.plot(time, target, color="black", linestyle="--", linewidth=1, label="target")
         axes.legend(loc="upper left", fontsize=8)
+    elif len(legs := trajectory.legs) > 1:
+        _targets(axes, trajectory, legs)
     axes.set_ylabel("temperature (K)")
     axes.set_ylim(bottom=0)
+
+
+def _targets(axes: Any, trajectory: Trajectory, legs: list[Leg]) -> None:
+    """The target temperature of each leg that has one."""
+    steps, abscissa = trajectory.series["step"], _abscissa(trajectory.series)
+    label = "target"
+    for leg in legs:
+        target = leg.settings.get("temperature")
+        rows = np.flatnonzero((steps >= leg.after_step) & (steps <= leg.last_step))
+        if isinstance(target, int | float) and len(rows):
+            ends = abscissa[rows[[0, -1]]]
+            axes.plot(
+                ends, [target, target], color="black", linestyle="--", linewidth=1, label=label
+            )
+            label = ""
+    if not label:
+        axes.legend(loc="upper left", fontsize=8)
 
 
 def _force_delta(axes: Any, trajectory: Trajectory) -> None:

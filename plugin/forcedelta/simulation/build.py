@@ -12,6 +12,7 @@ from ase import Atoms
 
 from md_hooks import Trajectory
 from md_hooks.atoms import bare_atoms
+from md_hooks.text import one_line
 
 from ..ase import ForceDeltaCalculator
 from ..calibration.error_guard import check_prediction
@@ -22,7 +23,8 @@ from ..evaluation import DTYPES, usable_device
 from ..graph import charge_and_spin
 from ..installing import command
 from ..models import LoadedModel, load_model
-from ..structures import checked_structure, constraints_of, continued_structure, read_structure
+from ..structures import checked_structure, continued_structure, read_structure
+from .anew import new_run
 from .ase_engine import ASEEngine
 from .resolve import RunPlan
 from .settings import RunSettings
@@ -30,7 +32,7 @@ from .settings import RunSettings
 if TYPE_CHECKING:
     from ..openmm.engine import OpenMMEngine
 
-_log = logging.getLogger("forcedelta")
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Built:
     Attributes:
         settings: settings of the run, with the charge and spin that the model receives.
         atoms: the structure.
-        constraints: constraints of the structure, in the form stored in files.
+        constraints: constraints of the structure, without those that the run adds.
         engine: MD engine with the model.
         velocities: phrase that names the origin of the velocities.
     """
@@ -69,18 +71,17 @@ def build(plan: RunPlan, structure: str | Path | Atoms | None, model: LoadedMode
         if isinstance(structure, Atoms):
             atoms = checked_structure(structure)
         else:
-            atoms = read_structure(
-                None if structure is None else str(structure), settings.type_map, settings.no_pbc
-            )
+            path = None if structure is None else str(structure)
+            atoms = read_structure(path, **settings.reading)
     else:
         recorded = settings.out
         given = structure if isinstance(structure, Atoms) else settings.structure
-        atoms = continued_structure(
-            given, recorded, plan.stored.get("constraints"), settings.type_map, settings.no_pbc
-        )
+        atoms = continued_structure(given, recorded, **settings.reading)
         began_as = bare_atoms(Trajectory(recorded).frame(0))
-    constraints = constraints_of(atoms)
+    constraints = list(atoms.constraints)
     loaded = _load(settings, model)
+    if checkpoint is not None:
+        _check_model(plan, loaded)
     for calibration in plan.calibrations.values():
         calibration.check_use(loaded.name, loaded.weights_hash, settings.on, settings.forces)
     check_prediction(settings, loaded.name, loaded.weights_hash, settings.forces)
@@ -92,6 +93,19 @@ def build(plan: RunPlan, structure: str | Path | Atoms | None, model: LoadedMode
         velocities = f"continued from step {checkpoint.step}"
     engine = _engine(settings, plan.ensemble, atoms, loaded)
     return Built(settings, atoms, constraints, engine, velocities)
+
+
+def _check_model(plan: RunPlan, loaded: LoadedModel) -> None:
+    """Refuse to continue a run with another model."""
+    begun = Trajectory(plan.settings.out)
+    recorded = begun.metadata.get("model", {})
+    for key, now in (("name", loaded.name), ("weights_hash", loaded.weights_hash)):
+        known = recorded.get(key)
+        if known is not None and known != now:
+            raise ForceDeltaError(
+                f"{begun.path} was recorded with another model ({key} {one_line(known)}, now {now}): omit "
+                f"--model to continue that run, or {new_run(plan.settings, ['model'], begun)}"
+            )
 
 
 def _load(settings: RunSettings, model: LoadedModel | None) -> LoadedModel:

@@ -48,7 +48,7 @@ from .outer_steps import forces_and_steps, remarks
 from .resolve import RunPlan, resolve
 from .settings import RunSettings
 
-_log = logging.getLogger("forcedelta")
+_log = logging.getLogger(__name__)
 _DEFAULTS = RunSettings()
 
 
@@ -115,6 +115,8 @@ def guarded_run(
     *,
     type_map: str | None = None,
     no_pbc: bool = False,
+    file_format: str | None = None,
+    select: str | None = None,
     out: str | Path = "run.h5",
     stop_above: GivenThreshold = None,
     flag_above: GivenThreshold = None,
@@ -165,8 +167,8 @@ def guarded_run(
         structure: a file that ASE reads (its last frame is used), or a structure in memory, which
             is not changed. Optional with ``restart``.
         model: a registered name, the path of a file, or a model in memory.
-        type_map: elements of LAMMPS's types in a structure file, as in "1=Si,2=O".
-        no_pbc: drop the cell and the periodicity of a structure file.
+        type_map, no_pbc, file_format, select: how a structure file is read; see
+            `forcedelta.reading_options.ReadingOptions`.
         steps: total number of steps, including those before a restart.
         out: H5MD trajectory to write.
         stop_above, flag_above: thresholds in eV/Å, "auto", a `forcedelta.Calibration` or its file, or None.
@@ -198,7 +200,9 @@ def guarded_run(
         overwrite: replace ``out``.
         restart: continue the run in ``out``.
         device, dtype, threads: settings of torch.
-        hooks: additional hooks, such as your own `md_hooks.Hook` or a `md_hooks.RecalculationQueue`.
+        hooks: additional hooks, such as your own `md_hooks.Hook` or a `md_hooks.RecalculationQueue`. In
+            another call they are opened again: for a new run, in which they keep what they know, or
+            for the continued one.
         progress: show a progress display on stderr.
         given: names of the arguments that a restart compares with the run in ``out``; by default
             those that differ from their defaults.
@@ -216,7 +220,7 @@ def guarded_run(
     )
     settings = RunSettings(
         structure=None if isinstance(structure, Atoms) else _text(structure),
-        type_map=type_map, no_pbc=no_pbc,
+        type_map=type_map, no_pbc=no_pbc, file_format=file_format, select=select,
         model=model.name if isinstance(model, LoadedModel) else _text(model),
         steps=steps, out=str(out), stop_above=threshold_of(stop_above),
         flag_above=threshold_of(flag_above), on=on, patience=patience, stop_factor=stop_factor,
@@ -308,15 +312,16 @@ def _info(plan: RunPlan, built: Built, given: Collection[str], command: str) -> 
             **settings.stored(),
             "ramp_steps": [ramp.first_step, ramp.last_step],
             "flags": settings.flags or stored.get("flags"),  # the next restart needs it
-            "constraints": built.constraints,
             "calibrations": {
                 **{key: record for key, record in known.items() if key not in given},
                 **{key: found.record() for key, found in plan.calibrations.items()},
             },
         },
         versions={"torch": version("torch")},
+        constraints=built.constraints,
         restart_step=None if checkpoint is None else checkpoint.step,
         restart_time=0.0 if checkpoint is None else checkpoint.time,
+        new_run=checkpoint is None,  # also with hooks of the user that were used before
     )
 
 

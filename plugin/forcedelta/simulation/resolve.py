@@ -20,6 +20,7 @@ from ..integrators import check_inner
 from ..monitoring import ADAPTIVE, check_every
 from ..restarts import check_stored_model, continued_flags
 from ..thresholds import calibrations_of, guard_of
+from .anew import new_run
 from .settings import RunSettings, continued
 
 
@@ -72,7 +73,7 @@ def resolve(settings: RunSettings, given: Collection[str], has_model: bool) -> R
     if settings.restart:
         begun = Trajectory(settings.out)
         stored = begun.metadata.get("settings", {})
-        settings = continued(settings, given, stored)
+        settings = continued(settings, given, stored, lambda: new_run(settings, given, begun))
         if "model" not in given and settings.model is not None:
             check_stored_model(settings.model, settings.architecture, settings.out)
         flags = continued_flags(settings.flags, stored.get("flags"), begun)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,7 +22,7 @@ from ..thresholds import (
 DEFINING = (
     "model", "architecture", "compile", "charge", "spin", "engine", "ensemble", "temperature",
     "ramp_to", "timestep", "tau", "pressure", "barostat_tau", "seed", "forces", "every", "inner", "dtype",
-    "burn_in", "type_map", "no_pbc",
+    "burn_in", "type_map", "no_pbc", "file_format", "select",
 )  # fmt: skip
 """Settings that a continued run must share with its first part."""
 
@@ -38,6 +38,8 @@ class RunSettings:
     structure: str | None = None
     type_map: str | None = None
     no_pbc: bool = False
+    file_format: str | None = None
+    select: str | None = None
     model: str | None = None
     architecture: str | None = None
     trust: bool = False
@@ -76,6 +78,12 @@ class RunSettings:
     dtype: str = "float32"
     threads: int = 1
 
+    @property
+    def reading(self) -> dict[str, Any]:
+        """How the structure file is read, see `forcedelta.structures.read_structure`."""
+        names = ("type_map", "no_pbc", "file_format", "select")
+        return {name: getattr(self, name) for name in names}
+
     def stored(self) -> dict[str, Any]:
         """The settings stored in the file of the run."""
         names = ("structure", *DEFINING, *CONTINUED, "flags")
@@ -83,7 +91,10 @@ class RunSettings:
 
 
 def continued(
-    settings: RunSettings, given: Collection[str], stored: Mapping[str, Any]
+    settings: RunSettings,
+    given: Collection[str],
+    stored: Mapping[str, Any],
+    advice: Callable[[], str],
 ) -> RunSettings:
     """The settings of a run that continues from a file.
 
@@ -91,6 +102,7 @@ def continued(
         settings: settings of this call.
         given: names of the settings passed in this call.
         stored: `RunSettings.stored` of the run in the file.
+        advice: how to start a new run with other settings, see `forcedelta.simulation.anew`.
 
     Raises:
         ForceDeltaError: the file is not of a run, a setting that defines the run differs from the
@@ -110,8 +122,7 @@ def continued(
         if name in given and name in stored and getattr(settings, name) != stored[name]:
             raise ForceDeltaError(
                 f"{flag(name)} {getattr(settings, name)} differs from the run in {settings.out}, which "
-                f"has {stored[name]}: omit the flag to continue that run, or start a new one with "
-                "another --out"
+                f"has {stored[name]}: omit the flag to continue that run, or {advice()}"
             )
     taken = {
         name: stored[name]

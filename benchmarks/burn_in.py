@@ -6,7 +6,7 @@
     python benchmarks/burn_in.py alarms          24 calm runs of 3 ps at 300 K with conservative and with direct
                                                  forces, 12 ramps to 3000 K: false alarms, and blow-ups missed
 
-DATA is the folder of the labelled files (README, What was measured). The runs are those of ``forcedelta run``.
+DATA is the folder of the labelled files (docs/measured/index.md). The runs are those of ``forcedelta run``.
 """
 
 from __future__ import annotations

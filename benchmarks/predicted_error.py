@@ -1,12 +1,13 @@
 """How good the predicted error is on frames whose labels it has not seen, over random splits.
 
-    python benchmarks/predicted_error.py DATA [--splits 200] [--cache evaluations.npz]
+    python benchmarks/predicted_error.py DATA [--splits 200] [--cache evaluations.npz] [--tuned tuned.pt]
 
 where DATA is the folder of the labelled files, which are not part of this project: acetylacetone of
 BOTNet-datasets (Batatia et al. 2022, MIT), crystals of mlearn (Zuo et al. 2020, BSD-3-Clause). The
 embedded models were trained on parts of them. A model is judged on the frames that its recipe holds out
 and, for acetylacetone, on 500 frames of 600 K; ``mlearn, all`` has the frames of the training, too.
-Each frame is evaluated once.
+Each frame is evaluated once. With ``--tuned`` a model that `forcedelta tune` made of `acac-direct` is judged on the
+frames of `acac-direct`, too.
 
 Each split draws 20 or 50 labels at random, fits the predicted error, and predicts the rest. Printed are
 the means over all splits: the typical factor exp(mean |log predicted - log true|), Spearman's r_s, the
@@ -34,22 +35,28 @@ Array = NDArray[np.float64]
 LABELS = (20, 50)
 
 
-def evaluate(data: Path) -> dict[str, Labels]:
-    """Labels by title."""
+def evaluate(data: Path, tuned: Path | None, known: dict[str, Labels]) -> dict[str, Labels]:
+    """Labels by title; those already known are not evaluated again."""
     from forcedelta.ase import ForceDeltaCalculator
     from forcedelta.training.data import read_labelled
     from forcedelta.training.recipe import read_recipe
     from forcedelta.training.tasks import split
 
-    found = {}
-    for name in ("acac", "acac-direct", "mlearn"):
-        training, held_out = split(read_recipe(name), data)
-        calculator = ForceDeltaCalculator(name)
-        if name == "mlearn":
+    found = dict(known)
+    titles = {"acac": "acac", "acac-direct": "acac-direct", "mlearn": "mlearn"}
+    if tuned is not None:
+        titles[f"acac-direct, {tuned.stem}"] = str(tuned)
+    for title, model in titles.items():
+        if title in found:
+            continue
+        recipe = title.partition(",")[0]
+        training, held_out = split(read_recipe(recipe), data)
+        calculator = ForceDeltaCalculator(model)
+        if recipe == "mlearn":
             found["mlearn, all"] = evaluated(training + held_out, calculator)
         else:
             held_out += read_labelled(data / "acac_train_600K.xyz")
-        found[name] = evaluated(held_out, calculator)
+        found[title] = evaluated(held_out, calculator)
     return dict(sorted(found.items()))
 
 
@@ -118,13 +125,12 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--splits", type=int, default=200)
     parser.add_argument("--cache", type=Path)
+    parser.add_argument("--tuned", type=Path, help="file of a model tuned from acac-direct")
     given = parser.parse_args()
-    if given.cache is not None and given.cache.exists():
-        labels = load(given.cache)
-    else:
-        labels = evaluate(given.data)
-        if given.cache is not None:
-            save(labels, given.cache)
+    known = load(given.cache) if given.cache is not None and given.cache.exists() else {}
+    labels = evaluate(given.data, given.tuned, known)
+    if given.cache is not None:
+        save(labels, given.cache)
     print(
         "| | frames | labels | factor | r_s | AUROC | coverage | times/over | outside | best single |"
     )

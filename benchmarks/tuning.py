@@ -1,12 +1,12 @@
 """Consistency tuning of `acac-direct` without labels, judged on labelled frames, by reach.
 
-    python benchmarks/tuning.py LABELLED.xyz HOTTER.xyz --keep FOLDER
+    python benchmarks/tuning.py LABELLED.xyz HOTTER.xyz --keep FOLDER [--temperatures 300 450]
 
-The frames are those of the model's own runs at 300 and 450 K (Langevin, 4 ps each, every 20th step),
-from examples/acetylacetone.xyz or another start. `forcedelta.tune` trains each reach on them. Two
-Markdown tables follow: U, errors and ranking of the errors on both labelled files, before and after,
-with the controls; and the drift of the total energy in NVE with multiple time steps (300 K, 0.5 fs,
-eight inner steps), or how the run ended.
+The frames are those of the model's own runs (Langevin, direct forces, 4 ps each, every 20th step), from
+examples/acetylacetone.xyz or another start, as ``forcedelta tune --make-frames 400`` makes them.
+`forcedelta.tune` trains each reach on them. Two Markdown tables follow: U, errors and ranking of the errors
+on both labelled files, before and after, with the controls; and the drift of the total energy in NVE with
+multiple time steps (300 K, 0.5 fs, eight inner steps), or how the run ended.
 
 LABELLED.xyz may hold frames that the model was trained on, such as those of acac_train_300K.xyz: their
 errors are smaller than those of new frames, which no U can know.
@@ -23,27 +23,13 @@ import ase.io
 
 from forcedelta import guarded_run, load_model, tune
 from forcedelta.outputs import Named, check_outputs
+from forcedelta.tuning.own_runs import TEMPERATURES, OwnRuns, own_frames
 
 MODEL = "acac-direct"
-TEMPERATURES = (300, 450)  # K
-STEPS, EVERY = 8000, 20
+FRAMES = 400  # of each run
 INNER, DRIFT_STEPS = 8, 8000
 LARGEST = 2.0  # eV/Å: a run that reaches this U has blown up
 PREDICTORS = {"force_delta": "U", "energy_per_atom": "energy", "force_rms": "RMS F"}
-
-
-def own_frames(start: Path, keep: Path) -> list[Path]:
-    """Recorded runs of the model itself."""
-    runs = []
-    for temperature in TEMPERATURES:
-        out = keep / f"run{temperature}.h5"
-        if not out.exists():
-            guarded_run(
-                start, MODEL, STEPS, out=out, temperature=temperature, every=EVERY,
-                record_every=EVERY, seed=1, stop_above=LARGEST,
-            )  # fmt: skip
-        runs.append(out)
-    return runs
 
 
 def tuned(reach: str, runs: list[Path], judges: list[Path], keep: Path, epochs: int) -> Path:
@@ -95,7 +81,8 @@ def main() -> None:
         "--start", type=Path, default=Path(__file__).parents[1] / "examples" / "acetylacetone.xyz"
     )
     parser.add_argument("--reach", nargs="+", default=["head", "energy"])
-    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--temperatures", type=float, nargs="+", default=TEMPERATURES, help="K")
     given = parser.parse_args()
     given.keep.mkdir(exist_ok=True)
     pooled = given.keep / "labelled.xyz"
@@ -104,7 +91,15 @@ def main() -> None:
         frames = [atoms for file in given.labelled for atoms in ase.io.read(file, ":")]
         ase.io.write(pooled, frames)
     judges = [pooled, given.labelled[-1]]
-    runs = own_frames(given.start, given.keep)
+    own = OwnRuns(FRAMES, tuple(given.temperatures))
+    runs = own_frames(
+        load_model(MODEL),
+        [ase.io.read(given.start)],
+        own,
+        given.keep / "own",
+        {"seed": 1},
+        reuse=True,
+    )
     files = {r: tuned(r, runs, judges, given.keep, given.epochs) for r in given.reach}
     reports = {reach: report_of(file) for reach, file in files.items()}
 

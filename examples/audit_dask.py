@@ -1,4 +1,8 @@
-"""Audit several trajectories at once on a Dask cluster, here of two processes on this machine.
+"""
+Audit several trajectories with Dask
+====================================
+
+Audit several trajectories at once on a Dask cluster, here of two processes on this machine.
 
 If a worker is killed, Dask gives its job to another one, which continues from the last frame of the
 first one's file. For a Slurm cluster see audit_slurm.py.

@@ -1,4 +1,8 @@
-"""Audit trajectories on a Slurm cluster: python audit_slurm.py TRAJ...
+"""
+Audit trajectories on a Slurm cluster
+=====================================
+
+Audit trajectories on a Slurm cluster: python audit_slurm.py TRAJ...
 
 Each worker is a Slurm job of one core. Without arguments, the script prints the batch script of such
 a job: check queue, account and environment before the first submission.

@@ -1,4 +1,8 @@
-"""The loop from a run to a threshold, in Python.
+"""
+The loop from a run to a threshold
+==================================
+
+The loop from a run to a threshold, in Python.
 
 1. Heat a structure with a direct-force model; the guard flags frames and stops at an unphysical one.
 2. Label chosen frames with a reference calculation.

@@ -1,8 +1,12 @@
-"""Acetylacetone: heated from 300 K, doubtful frames to PySCF, a threshold, and a run with it.
+"""
+The loop for acetylacetone, with PySCF
+======================================
+
+Acetylacetone: heated from 300 K, doubtful frames to PySCF, a threshold, and a run with it.
 
     python loop_acac.py --held-out acac_train_600K.xyz
 
-`acac` was trained on PBE-D3(BJ)/def2-SVP, so PySCF's labels measure its error. A label takes
+``acac`` was trained on PBE-D3(BJ)/def2-SVP, so PySCF's labels measure its error. A label takes
 half a minute to a minute on one core. Labelled frames of the same level (--held-out, not part of
 this package: BOTNet-datasets, Batatia et al. 2022) make up for the few labels of the run.
 

@@ -1,8 +1,12 @@
-"""Silicon: a small cell heated from 300 K, doubtful frames to GPAW, a threshold, and a run with it.
+"""
+The loop for silicon, with GPAW
+===============================
+
+Silicon: a small cell heated from 300 K, doubtful frames to GPAW, a threshold, and a run with it.
 
     python loop_silicon.py --held-out FILE.xyz
 
-`mlearn` was trained on PBE (VASP, PAW); GPAW's PBE is the same level by another program. Eight
+``mlearn`` was trained on PBE (VASP, PAW); GPAW's PBE is the same level by another program. Eight
 atoms are small enough for a label to take half a minute on one core; spins are left out, since
 this silicon has no surface. Labelled frames on which the model
 was not trained (--held-out) make up for the few labels of the run.

@@ -1,6 +1,10 @@
-"""Make acetylacetone.xyz: acetylacetone (enol form) from SMILES, relaxed with GFN2-xTB.
+"""
+Make the structure of acetylacetone
+===================================
 
-Needs `pip install rdkit tblite`. The result is part of this folder.
+Make acetylacetone.xyz: acetylacetone (enol form) from SMILES, relaxed with GFN2-xTB.
+
+Needs ``pip install rdkit tblite``. The result is part of this folder.
 """
 
 # ci: skip (needs rdkit and tblite)

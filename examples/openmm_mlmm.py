@@ -1,6 +1,10 @@
-"""ML/MM: acetylacetone with its own model in a box of TIP3P water, 1000 guarded steps.
+"""
+A model for a molecule in water (ML/MM)
+=======================================
 
-Needs `pip install '.[openmm-ml]'`. The molecule's energy and forces come from the model, those
+ML/MM: acetylacetone with its own model in a box of TIP3P water, 1000 guarded steps.
+
+Needs ``pip install '.[openmm-ml]'``. The molecule's energy and forces come from the model, those
 of the water and of its interaction with the molecule from OpenMM's Amber files. For the interaction the
 molecule has Amber's Lennard-Jones types and typical charges of its functional groups.
 """
@@ -77,9 +81,9 @@ relaxation.context.setPositions(modeller.positions)
 relaxation.minimizeEnergy(maxIterations=100)
 relaxed = relaxation.context.getState(positions=True).getPositions()
 
-system = MLPotential("forcedelta", model="acac").createMixedSystem(
-    modeller.topology, mm_system, ml_atoms
-)
+# the frames also hold the water, as point charges for reference calculations (forcedelta recalc)
+potential = MLPotential("forcedelta", model="acac", environment=True)
+system = potential.createMixedSystem(modeller.topology, mm_system, ml_atoms)
 simulation = make_simulation(system)
 simulation.context.setPositions(relaxed)
 simulation.context.setVelocitiesToTemperature(300 * unit.kelvin, 1)

@@ -5,13 +5,22 @@ hooks through a `HookChain`. `run` and `attach` do this for ASE; `Guard`, `Drift
 `FlagStore` and `Progress` are ready to use. A hook of your own subclasses `Hook`, or is a function of
 a frame:
 
+>>> import ase.io
+>>> from ase import units
+>>> from ase.md.verlet import VelocityVerlet
+>>> from forcedelta import ForceDeltaCalculator
 >>> from md_hooks import Action, Guard, Progress, Recorder, run
 >>> def hot(frame):  # flags frames above 1000 K
 ...     return Action.FLAG if frame.temperature > 1000 else None
->>> hooks = [Guard(stop_above=1.0), hot, Recorder("run.h5"), Progress()]
->>> run(dynamics, 1000, hooks)  # doctest: +SKIP
+>>> atoms = ase.io.read("molecule.xyz")
+>>> atoms.calc = ForceDeltaCalculator("acac")
+>>> dynamics = VelocityVerlet(atoms, 0.5 * units.fs)
+>>> hooks = [Guard(stop_above=1.0), hot, Recorder("nve.h5"), Progress()]
+>>> run(dynamics, 20, hooks).reason
+'finished'
 """
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from .ase_md import Attachment, attach, run
@@ -19,9 +28,11 @@ from .ase_state import restore
 from .chain import HookChain
 from .drift import Drift, drift_of
 from .drift_guard import DriftGuard
+from .environment import Environment
 from .errors import HookError, RunStoppedError
 from .flags import FlagStore
 from .frame import Frame
+from .freezing import frozen
 from .guard import Guard
 from .h5md.checkpoint import Checkpoint, load_checkpoint
 from .h5md.recorded_legs import Leg
@@ -43,6 +54,7 @@ __all__ = [
     "Checkpoint",
     "Drift",
     "DriftGuard",
+    "Environment",
     "FlagStore",
     "Frame",
     "Guard",
@@ -62,10 +74,14 @@ __all__ = [
     "Verdict",
     "attach",
     "drift_of",
+    "frozen",
     "load_checkpoint",
     "restore",
     "run",
 ]
+
+# without it Python would print warnings of a program that has not configured logging
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 
 def __getattr__(name: str) -> Any:

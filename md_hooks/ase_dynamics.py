@@ -58,8 +58,10 @@ def ending(dynamics: Any, evaluated: bool) -> str:
     # ase.optimize loads ASE's file formats, and thereby this package: it cannot be imported before
     from ase.optimize.optimize import Optimizer
 
-    if not isinstance(dynamics, Optimizer) or dynamics.fmax is None:
+    if not isinstance(dynamics, Optimizer) or getattr(dynamics, "fmax", None) is None:
         return "finished"
+    if getattr(dynamics.atoms, "remove_rotation_and_translation", False):
+        return "finished"  # every request for forces turns such a band, and evaluates it
     if not evaluated:
         return "out of steps"
     converged = dynamics.gradient_converged(dynamics.optimizable.get_gradient())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import platform
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from types import TracebackType
 from typing import Any
@@ -13,13 +13,11 @@ from typing import Any
 import numpy as np
 from ase import units
 
-from .ase_calculators import ForceDeltaSource
 from .ase_dynamics import check_frames, ending, run_arguments, settings_of
-from .ase_state import atoms_of, capture
+from .ase_frames import ASEFrames
+from .ase_state import capture
 from .chain import HookChain
-from .conserved_energy import conserved_energy, has_conserved_energy
 from .drift import CONSERVED_ENERGY
-from .electronic_state import ElectronicState
 from .errors import HookError, RunStoppedError
 from .frame import Frame
 from .hook import AnyHook
@@ -30,11 +28,9 @@ from .signals import end_after_the_step
 from .verdict import Verdict
 from .versions import versions_of
 
-_FORCE_DELTA_KEYS = ("force_deltas", "direct_forces", "conservative_forces")
-
 
 class Attachment:
-    """Hooks attached to a dynamics; made by `attach`.
+    """Hooks attached to a dynamics; made by `attach` from the hooks and the info of a run.
 
     Use it as a context manager, or call `close` at the end: it writes how the run ended.
     """
@@ -46,22 +42,16 @@ class Attachment:
         self.dynamics = dynamics
         self.chain = hooks if isinstance(hooks, HookChain) else HookChain(hooks)
         check_frames(dynamics)
-        self._atoms = atoms_of(dynamics)
-        self._numbers = _own(self._atoms.numbers)
-        self._masses = _own(self._atoms.get_masses())
-        self._velocity_factor = units.fs / self._masses[:, None]
-        self._electronic_state = ElectronicState.of(self._atoms).frame_fields()
+        self._frames = frames = ASEFrames(dynamics, info)
         self._clock = getattr(dynamics, "get_time", None)
-        self._conserves = has_conserved_energy(dynamics)
         self._ended = False
         self._detached = False
-        self._source = ForceDeltaSource(self._atoms.calc)
-        calc = self._source.calculator
+        calc = frames.calculator
         self.chain.add_first(getattr(calc, "sentinel", None))
         self._session = Session(
             self.chain,
-            lambda: getattr(self._source.calculator, "evaluations", None),
-            monitoring=lambda: getattr(self._source.calculator, "monitoring", None),
+            frames.evaluations,
+            monitoring=lambda: getattr(frames.calculator, "monitoring", None),
         )
         self._user_checkpoint = info.checkpoint
         before = self.chain.leg_before(info)
@@ -69,19 +59,20 @@ class Attachment:
             replace(
                 info,
                 seamless=before is not None and self._is_seamless(before.frame),
-                dynamics=info.dynamics or settings_of(dynamics),
+                settings={**settings_of(dynamics), **frames.settings, **info.settings},
                 model=info.model or dict(getattr(calc, "model_info", None) or {}),
                 versions={
                     "python": platform.python_version(),
                     **versions_of("forcedelta", "ase", "numpy", "h5py"),
                     **info.versions,
                 },
-                numbers=self._numbers if info.numbers is None else info.numbers,
+                numbers=frames.numbers if info.numbers is None else info.numbers,
                 checkpoint=self._checkpoint,
             ),
             dynamics.nsteps,
             self._time(),
         )
+        frames.begin()
         dynamics.attach(self._observe, 1)
         self._unseen = False
         self._step = getattr(dynamics, "step", None)
@@ -102,7 +93,7 @@ class Attachment:
             whether the run should go on.
         """
         if self._session.info.leg > 1 and self.dynamics.nsteps > 0:
-            self._atoms.get_forces()
+            self._frames.evaluate()
             self._show()
         return not self._session.over
 
@@ -112,6 +103,7 @@ class Attachment:
         """Hand the frame of this step to the hooks; end the run if one of them stops it."""
         session = self._session
         self._unseen = False
+        self._frames.look()
         if self._ended:
             raise RunStoppedError(
                 f"the run was stopped and cannot continue with these hooks ({session.reason}): attach new "
@@ -144,7 +136,7 @@ class Attachment:
         known = session.known_step
         if known is not None and session.step(nsteps) <= known:
             # ASE shows the first configuration of a new dynamics, which may be on file already
-            there = self._computed_at()
+            there = self._frames.computed_at()
             if session.is_known(nsteps, there.positions, there.cell.array):
                 return
         session.show(self._frame(session.step(nsteps)))
@@ -153,10 +145,10 @@ class Attachment:
 
     def _is_seamless(self, last: Frame) -> bool:
         """Whether the dynamics goes on from a frame without any change; costs no evaluation."""
-        atoms = self._atoms
+        atoms = self._frames.atoms
         if not is_at(last, atoms.positions, atoms.cell.array):
             return False
-        if not self._is_evaluated():
+        if not self._frames.are_evaluated():
             return False
         now = self._frame(last.step)
         if not np.array_equal(now.velocities, last.velocities):  # type: ignore[arg-type]
@@ -165,11 +157,6 @@ class Attachment:
         if old is None or new is None:
             return old is new
         return math.isclose(old, new, rel_tol=1e-12, abs_tol=1e-9)
-
-    def _is_evaluated(self) -> bool:
-        """Whether the calculator has the results of the present configuration."""
-        required = getattr(self._atoms.calc, "calculation_required", None)
-        return required is not None and not required(self._atoms, ["energy", "forces"])
 
     @property
     def verdict(self) -> Verdict | None:
@@ -185,66 +172,7 @@ class Attachment:
         self.dynamics.max_steps = self.dynamics.nsteps
 
     def _frame(self, step: int) -> Frame:
-        atoms = self._atoms
-        calc = atoms.calc
-        results: Mapping[str, Any] = getattr(calc, "results", {})
-        energy, forces = results.get("energy"), results.get("forces")
-        if energy is None or forces is None:
-            raise HookError(
-                "the calculator kept no energy and forces of this step: use one that stores them "
-                "in calc.results"
-            )
-        computed_at = self._computed_at()
-        momenta = atoms.arrays.get("momenta")
-        twice_kinetic = 0.0
-        if momenta is None:
-            velocities = np.zeros((len(atoms), 3))
-            temperature = 0.0
-        else:
-            velocities = momenta * self._velocity_factor
-            freedom = atoms.get_number_of_degrees_of_freedom()
-            twice_kinetic = float(np.vdot(momenta, velocities)) / units.fs
-            temperature = twice_kinetic / (freedom * units.kB) if freedom > 0 else 0.0
-        if not self._source.is_of(calc):
-            self._source = ForceDeltaSource(calc)
-        predicted = self._source.results(computed_at)
-        u = predicted.get("force_delta")
-        arrays: dict[str, Any] = {
-            name: _own(predicted[name])
-            for name in _FORCE_DELTA_KEYS
-            if predicted.get(name) is not None
-        }
-        if results.get("stress") is not None:
-            arrays["stress"] = _own(results["stress"])
-        extra = dict(
-            Frame.scalars(predicted.get("expected_errors"), predicted.get("estimated_force_delta"))
-        )
-        if self._conserves:
-            total = float(energy) + 0.5 * twice_kinetic
-            extra[CONSERVED_ENERGY] = conserved_energy(self.dynamics, atoms, total)
-        return Frame(
-            step=step,
-            time=self._session.time(self._time()),
-            numbers=self._numbers,
-            positions=_own(computed_at.positions),
-            velocities=_seal(velocities),
-            masses=self._masses,
-            cell=_own(computed_at.cell.array),
-            pbc=_own(computed_at.pbc),
-            energy=float(energy),
-            forces=_own(forces),
-            temperature=temperature,
-            force_delta=None if u is None else float(u),
-            extra=extra,
-            why_no_force_delta=self._source.why_missing() if u is None else "",
-            **arrays,
-            **self._electronic_state,
-        )
-
-    def _computed_at(self) -> Any:
-        """The atoms as they were when the forces were computed."""
-        known = getattr(self._atoms.calc, "atoms", None)
-        return self._atoms if known is None or len(known) != len(self._atoms) else known
+        return self._frames.frame(step, self._session.time(self._time()))
 
     def _checkpoint(self) -> dict[str, Any] | None:
         if not self._session.between_steps:
@@ -260,7 +188,7 @@ class Attachment:
     # --- the end -----------------------------------------------------------------------------
 
     def interrupt(self, why: str) -> None:
-        """End the run after the present step; the result's reason is "interrupted"."""
+        """End the run after the present step; the result's reason is "interrupted", its message ``why``."""
         self._session.interrupt(why)
 
     def close(self, reason: str = "", message: str = "") -> RunResult:
@@ -271,11 +199,13 @@ class Attachment:
                 "stopped".
             message: one readable line.
         """
+        # before a band gives its calculators back
+        reason = reason or ending(self.dynamics, self._frames.are_evaluated())
         self._detach()
-        return self._session.close(reason or ending(self.dynamics, self._is_evaluated()), message)
+        return self._session.close(reason, message)
 
     def close_after(self, error: BaseException) -> RunResult | None:
-        """Close after an exception that left the dynamics in the middle of a step."""
+        """Close after an exception, ``error``, that left the dynamics in the middle of a step."""
         self._detach()
         self._session.between_steps = isinstance(error, RunStoppedError)
         return self._session.close_after(error)
@@ -283,6 +213,7 @@ class Attachment:
     def _detach(self) -> None:
         if not self._detached:
             self._detached = True
+            self._frames.end()
             if vars(self.dynamics).get("step") == self._counted_step:
                 del self.dynamics.step  # that of its class comes back
                 if self.dynamics.step != self._step:
@@ -319,6 +250,10 @@ def attach(
     evaluation is caused. A hook that stops the run ends ``dynamics.run`` at that step. Dynamics with a
     loop of their own (``SwitchLangevin``) are left with `RunStoppedError` one step later; that step
     makes no frame.
+
+    Of a nudged elastic band (`ase.mep.NEB`) the frame is the image with the largest U. Its ``extra`` has
+    the number of the image as "image", and U (eV/Å) and energy (eV) of each image as
+    "force_delta_image_0", "energy_image_0" and so on.
 
     Hooks that were used before continue their run (`md_hooks.legs`), also with another dynamics of the
     same system: see `run`.
@@ -402,12 +337,3 @@ def run(
     if raise_on_stop and result.reason in ("stopped", "interrupted"):
         raise RunStoppedError(f"the run was {result.reason} ({result.message})", result)
     return result
-
-
-def _own(array: Any) -> np.ndarray:
-    return _seal(np.array(array))
-
-
-def _seal(array: np.ndarray) -> np.ndarray:
-    array.setflags(write=False)
-    return array

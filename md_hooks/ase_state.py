@@ -20,10 +20,10 @@ _NOT_STATE = frozenset({"max_steps"})
 
 
 def atoms_of(dynamics: Any) -> Atoms:
-    """The atoms of a dynamics, also where it works on a filter around them.
+    """The atoms of a dynamics, also where it works on a filter around them; the first image of a band.
 
     Raises:
-        HookError: it moves no single structure: a band of images, for example.
+        HookError: it moves no structure.
     """
     moved = getattr(dynamics, "atoms", None)
     if moved is None or not hasattr(dynamics, "attach"):
@@ -32,12 +32,8 @@ def atoms_of(dynamics: Any) -> Atoms:
             "attach them to what it runs"
         )
     while not isinstance(moved, Atoms):
-        if hasattr(moved, "images"):
-            raise HookError(
-                f"{type(dynamics).__name__} moves a {type(moved).__name__} of {len(moved.images)} "
-                "images, and hooks watch one structure: run it without hooks, then write the "
-                "images to a file with ase.io.write and look at them with 'forcedelta audit'"
-            )
+        if len(getattr(moved, "images", ())):
+            return moved.images[0]
         if not hasattr(moved, "atoms"):
             raise HookError(
                 f"{type(dynamics).__name__} moves a {type(moved).__name__}, which holds no atoms "
@@ -49,7 +45,7 @@ def atoms_of(dynamics: Any) -> Atoms:
 
 def capture(dynamics: Any) -> dict[str, Any]:
     """The state of a dynamics between two steps, as a dict of JSON values and arrays."""
-    atoms = atoms_of(dynamics)
+    atoms, images = atoms_of(dynamics), _images_of(dynamics)
     return {
         "class": type(dynamics).__name__,
         "positions": atoms.positions.copy(),
@@ -57,7 +53,14 @@ def capture(dynamics: Any) -> dict[str, Any]:
         "cell": np.array(atoms.cell),
         "dynamics": _numbers(dynamics),
         "random": _random_state(getattr(dynamics, "rng", None)),
+        **({} if images is None else {"images": np.array([image.positions for image in images])}),
     }
+
+
+def _images_of(dynamics: Any) -> list[Atoms] | None:
+    """The images of the band that a dynamics moves; None if it moves one structure."""
+    images = getattr(dynamics.atoms, "images", None)
+    return None if images is None else list(images)
 
 
 def restore(dynamics: Any, checkpoint: Checkpoint) -> None:
@@ -89,7 +92,17 @@ def restore(dynamics: Any, checkpoint: Checkpoint) -> None:
             f"the checkpoint has {len(state.get('positions', ()))} atoms and the run {len(atoms)}: "
             "continue with the same structure"
         )
+    images = _images_of(dynamics)
+    if (images is None) != ("images" not in state) or len(images or ()) != len(
+        state.get("images", ())
+    ):
+        raise HookError(
+            f"the checkpoint has {len(state.get('images', ())) or 'no'} images of a band and this run "
+            f"{len(images or ()) or 'none'}: continue with the same number of images"
+        )
     try:
+        for image, positions in zip(images or (), state.get("images", ()), strict=True):
+            image.positions[:] = positions
         atoms.set_cell(state["cell"])
         atoms.positions[:] = state["positions"]
         atoms.set_momenta(state["momenta"], apply_constraint=False)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from ase import Atoms, units
 from ase.calculators.singlepoint import SinglePointCalculator
 
+from .constraints import put_constraints
 from .electronic_state import ElectronicState
+from .environment import Surroundings
 from .foreign_fields import step_of
-from .frame import Frame
+from .frame import IMAGE, Frame
 from .predicted_error import OUTSIDE, PREDICTED
 
 ATTACK = ("path", "move")
@@ -18,11 +22,13 @@ ATTACK = ("path", "move")
 def to_atoms(frame: Frame, model: str | None = None) -> Atoms:
     """A frame as ASE atoms, with the model's predictions as single-point results."""
     atoms = bare_atoms(frame)
-    results = {"energy": frame.energy, "forces": frame.forces}
+    results: dict[str, Any] = {"forces": frame.forces}
+    if frame.energy_known:
+        results["energy"] = frame.energy
     if frame.stress is not None:
         results["stress"] = frame.stress
     if frame.temperature is not None:
-        # get_temperature() counts 3N degrees of freedom, as the constraints are not stored
+        # get_temperature() of the atoms knows only the constraints of the structure
         atoms.info["temperature"] = frame.temperature
     if model is not None:
         atoms.info["model"] = model
@@ -41,13 +47,14 @@ def bare_atoms(frame: Frame) -> Atoms:
     if np.isfinite(frame.time):
         atoms.info["time"] = frame.time
     ElectronicState(frame.charge, frame.spin, frame.magnetic_moments).put(atoms)
+    Surroundings(len(atoms), frame.system_particles, frame.environment).put(atoms)
     if frame.force_delta is not None:
         atoms.info["force_delta"] = frame.force_delta
-    for name in ATTACK:
+    for name in (*ATTACK, IMAGE):
         number = step_of(frame.extra.get(name))
         if number is not None:
             atoms.info[name] = number
-    for name in ("expected_error", *PREDICTED, OUTSIDE):
+    for name in ("expected_error", "energy_uncertainty", *PREDICTED, OUTSIDE):
         value = frame.extra.get(name)
         if value is not None and value == value:
             atoms.info[name] = float(value)
@@ -57,4 +64,5 @@ def bare_atoms(frame: Frame) -> Atoms:
         array = getattr(frame, name)
         if array is not None:
             atoms.set_array(name, np.asarray(array, dtype=float))
+    put_constraints(atoms, frame.constraints)  # last, as they would change momenta
     return atoms

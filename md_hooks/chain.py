@@ -73,11 +73,11 @@ class HookChain:
                 added.load_state_dict(self._loaded[name])
 
     def leg_before(self, info: RunInfo) -> LegEnd | None:
-        """The leg that a run continues, if hooks were used before; see `md_hooks.legs`."""
+        """The leg that a run with this ``info`` continues, if hooks were used before; see `md_hooks.legs`."""
         return leg_before(self._given, info)
 
     def open(self, info: RunInfo) -> RunInfo:
-        """Open the hooks. If one refuses, those already open are closed again.
+        """Open the hooks with ``info``. If one refuses, those already open are closed again.
 
         Returns:
             what the hooks were told last: of a further leg, with its number and ``restart_step``.
@@ -179,7 +179,7 @@ class HookChain:
         return replace(result, reason="error", message="; ".join(reasons)) if reasons else result
 
     def close(self, result: RunResult) -> None:
-        """Close every open hook, even if one raises; then raise the first error."""
+        """Close every open hook with the ``result``, even if one raises; then raise the first error."""
         opened, self._opened = self._opened, []
         try:
             self._each(sorted(opened, key=_records), "close", result)

@@ -35,8 +35,8 @@ class DriftGuard(Hook):
     >>> guard = DriftGuard(stop_above=5.0, window=500.0)
 
     Args:
-        stop_above: |drift| at which the run stops, meV/atom/ps; None never stops it.
-        flag_above: |drift| at which frames are flagged, meV/atom/ps; None flags none.
+        stop_above: size of the drift at which the run stops, meV/atom/ps; None never stops it.
+        flag_above: size of the drift at which frames are flagged, meV/atom/ps; None flags none.
         window: fs. Conserved energies fluctuate within vibrations, which it should span many of.
 
     Raises:

@@ -13,16 +13,23 @@ from typing import Any
 
 from ase import Atoms
 
+from .constraints import INFO, text_for_xyz
+
 
 def frame_text(atoms: Atoms) -> bytes:
-    """A frame with its results and ``info``, which `ase.io.read` reads back unchanged."""
+    """A frame with its results and ``info``, which `ase.io.read` reads back unchanged.
+
+    `ase.io.read` makes `FixAtoms` and `FixCartesian` from the column ``move_mask``. Other constraints
+    are text in ``info["constraints"]`` (`md_hooks.constraints.take_from_info`).
+    """
     from ase.io.extxyz import write_extxyz  # ase.io imports this package to register its reader
 
     written = atoms.copy()
     written.calc = atoms.calc
+    constraints = text_for_xyz(atoms)
+    info = {**atoms.info, **({} if constraints is None else {INFO: constraints})}
     written.info = {
-        name: _readable(value) if isinstance(value, str) else value
-        for name, value in atoms.info.items()
+        name: _readable(value) if isinstance(value, str) else value for name, value in info.items()
     }
     text = io.StringIO()
     write_extxyz(text, [written])

@@ -61,7 +61,7 @@ class FlagStore(Hook):
         self._file.check()
 
     def holds(self, run_id: str) -> bool:
-        """Whether the file is a flag store with frames of this run."""
+        """Whether the file is a flag store with frames of the run ``run_id``."""
         if not self.path.is_file():
             return False
         try:
@@ -113,7 +113,8 @@ class FlagStore(Hook):
         if verdict.action != Action.FLAG:
             return
         atoms = bare_atoms(frame)
-        atoms.info["model_energy"] = frame.energy
+        if frame.energy_known:
+            atoms.info["model_energy"] = frame.energy
         atoms.info.update(self._provenance)
         if verdict.reason:
             atoms.info["reason"] = verdict.reason

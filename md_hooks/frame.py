@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .environment import Environment
 from .predicted_error import PREDICTED
 
 FloatArray = NDArray[np.floating]
+
+IMAGE = "image"
+"""Scalar of a frame of a nudged elastic band: the number of its image, from 0 at the first end point."""
 
 _NOTHING: Mapping[str, float] = MappingProxyType({})
 
@@ -33,13 +38,13 @@ class Frame:
         masses: [N] amu.
         cell: [3, 3] Å, rows are the vectors; zeros without a cell.
         pbc: (3,) bool.
-        energy: eV.
+        energy: eV; NaN where it was not computed.
         forces: [N, 3] eV/Å, those that drive the run, before constraints.
         temperature: K; None if the velocities are unknown.
         force_delta: U, eV/Å.
         force_deltas: [N] u_i, eV/Å, with U^2 = mean(u_i^2).
         direct_forces: [N, 3] eV/Å, the model's own: ``forces`` may hold more, such as dispersion.
-        conservative_forces: [N, 3] eV/Å, likewise.
+        conservative_forces: [N, 3] eV/Å, minus the gradient of the model's energy.
         stress: (6,) eV/Å^3, Voigt order xx, yy, zz, yz, xz, xy.
         extra: further scalars of the step by name, such as "conserved_energy" in eV, the total energy
             minus the heat of a thermostat, for ensembles that have one (NaN where not known), and those
@@ -49,6 +54,12 @@ class Frame:
         charge: total charge of the structure, e; None if not given.
         spin: multiplicity 2S+1 of the structure; None if not given.
         magnetic_moments: [N] Bohr magnetons, initial values of a reference calculation, or None.
+        system_particles: number of particles of the simulated System of which the frame holds a part
+            (ML/MM); None if it holds all.
+        environment: the other particles of that System, or None.
+        energy_known: whether the energy was computed. Between two exact evaluations of a model whose
+            energy takes a forward pass of its own, it is not.
+        constraints: records of the constraints on the atoms (`md_hooks.constraints`).
     """
 
     step: int
@@ -72,10 +83,16 @@ class Frame:
     charge: int | None = None
     spin: int | None = None
     magnetic_moments: FloatArray | None = None
+    system_particles: int | None = None
+    environment: Environment | None = None
+    energy_known: bool = True
+    constraints: tuple[dict[str, Any], ...] = ()
 
     @staticmethod
     def scalars(
-        expected_errors: FloatArray | None, estimated_force_delta: float | None = None
+        expected_errors: FloatArray | None,
+        estimated_force_delta: float | None = None,
+        energy_uncertainty: float | None = None,
     ) -> Mapping[str, float]:
         """``extra`` of what is known about errors beyond U, to be compared with it.
 
@@ -84,12 +101,15 @@ class Frame:
                 "expected_error".
             estimated_force_delta: eV/Å, estimate of U by adaptive monitoring; NaN while there is
                 none.
+            energy_uncertainty: eV, of the model itself.
         """
-        if expected_errors is None and estimated_force_delta is None:
+        if expected_errors is None and estimated_force_delta is None and energy_uncertainty is None:
             return _NOTHING
         known = {}
         if expected_errors is not None:
             known["expected_error"] = float(expected_errors.mean())
+        if energy_uncertainty is not None:
+            known["energy_uncertainty"] = float(energy_uncertainty)
         if estimated_force_delta is not None:
             known["estimated_force_delta"] = float(estimated_force_delta)
         return known
@@ -99,6 +119,11 @@ class Frame:
         """The predicted error of the direct forces, eV/Å; None if nothing predicts one."""
         value = self.extra.get(PREDICTED[0])
         return None if value is None or value != value else float(value)
+
+    @property
+    def particles(self) -> int:
+        """Number of atoms in the frame and in its environment."""
+        return len(self.numbers) + (0 if self.environment is None else len(self.environment))
 
     @property
     def worst_atom(self) -> int | None:

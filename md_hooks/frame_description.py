@@ -7,14 +7,15 @@ import math
 import numpy as np
 from ase.data import chemical_symbols
 
-from .frame import Frame
+from .foreign_fields import step_of
+from .frame import IMAGE, Frame
 
 
 def not_finite(frame: Frame) -> tuple[str, float] | None:
     """Name and value of the first quantity of a frame that is NaN or infinite, causes first."""
     for name in ("positions", "energy", "forces", "force_delta", "force_deltas", "temperature"):
         value = getattr(frame, name)
-        if value is None:
+        if value is None or (name == "energy" and not frame.energy_known):
             continue
         if not isinstance(value, np.ndarray):
             if not math.isfinite(value):
@@ -28,7 +29,10 @@ def not_finite(frame: Frame) -> tuple[str, float] | None:
 
 def where(frame: Frame) -> str:
     """Step and time, where that is known."""
-    return f"step {frame.step}" + ("" if math.isnan(frame.time) else f", {frame.time:.10g} fs")
+    image = step_of(frame.extra.get(IMAGE))
+    number = "" if image is None else f", image {image}"
+    time = "" if math.isnan(frame.time) else f", {frame.time:.10g} fs"
+    return f"step {frame.step}{number}{time}"
 
 
 def worst(frame: Frame) -> str:

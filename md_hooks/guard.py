@@ -62,6 +62,10 @@ class Guard(Hook):
     stop they are refused; with ``after_stop`` the patience begins anew, and so does a burn-in that was
     rejected. In another run the guard keeps the thresholds that it has chosen.
 
+    >>> guard = Guard(stop_above=1.0, flag_above=0.4, patience=(3, 10))
+    >>> guard.stop_threshold
+    1.0
+
     Args:
         stop_above: eV/Å, "auto", or None for no stop threshold.
         flag_above: eV/Å, "auto", or None (see above).

@@ -24,6 +24,7 @@ class Hook:
     ...     temperature = 0.0
     ...     def observe(self, frame, verdict):
     ...         self.temperature = max(self.temperature, frame.temperature)
+    >>> hottest = Hottest()  # for hooks=[hottest] of a run
 
     Attributes:
         run_file: the file of a hook that records the trajectory. Such a hook is opened first, to
@@ -59,7 +60,7 @@ class Hook:
         """The run or its leg ``info.leg`` begins, or continues after ``info.restart_step``."""
 
     def annotate(self, frame: Frame) -> Mapping[str, float]:
-        """Further scalars of the step, for the `Frame.extra` that all hooks judge and observe."""
+        """Further scalars of the step of a ``frame``, for the `Frame.extra` that all hooks judge and observe."""
         return {}
 
     def __call__(self, frame: Frame) -> Action | Verdict | None:
@@ -77,7 +78,7 @@ class Hook:
         return None
 
     def close(self, result: RunResult) -> None:
-        """The run, or this leg, is over; called once for each `open`."""
+        """The run, or this leg, is over, with this ``result``; called once for each `open`."""
 
     def policy(self) -> dict[str, Any] | None:
         """The hook's thresholds, JSON-able, for the file; None for hooks that do not judge."""

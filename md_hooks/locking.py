@@ -14,7 +14,7 @@ import os
 import struct
 from pathlib import Path
 
-_log = logging.getLogger("md_hooks")
+_log = logging.getLogger(__name__)
 
 _HELD = frozenset({errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES})
 _LAST_BYTE = 2**62

@@ -23,6 +23,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from .constraints import Records, warn_not_storable
 from .errors import HookError
 from .frame import Frame
 from .h5md.abandoned import abandoned_run_id
@@ -38,7 +39,7 @@ WRITE_OUT_SECONDS = 1.0
 MAX_ROWS = 4096
 MAX_FRAMES = 512
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-MAX_FRAME_VALUES = 1_000_000  # atoms x buffered frames: about 130 MB
+MAX_FRAME_VALUES = 1_000_000  # particles x buffered frames: about 130 MB
 
 
 class Recorder(Hook):
@@ -99,6 +100,7 @@ class Recorder(Hook):
         self._policies: list[dict[str, Any]] | None = None
         self._last: tuple[Frame, int] | None = None
         self._last_step = -1
+        self._constraints: Records = ()
         self._n_rows = 0
         self._recorded_step: int | None = None
         self._written = time.monotonic()
@@ -200,7 +202,12 @@ class Recorder(Hook):
     # --- recording ---------------------------------------------------------------------------
 
     def observe(self, frame: Frame, verdict: Verdict) -> None:
-        """Buffer a frame; write the buffer when it is due."""
+        """Buffer a frame; write the buffer when it is due.
+
+        Raises:
+            HookError: the recorder is not open, a step that does not increase, another system than that of
+                the file, or a file that cannot be written.
+        """
         if self._file is None:
             raise HookError(f"the recorder of {self.path} is not open: run it through attach()")
         if frame.step <= self._last_step:
@@ -226,7 +233,7 @@ class Recorder(Hook):
             or time.monotonic() - self._written > WRITE_OUT_SECONDS
             or len(self._rows) >= MAX_ROWS
             or len(self._frames) >= MAX_FRAMES
-            or len(self._frames) * len(frame.numbers) >= MAX_FRAME_VALUES
+            or len(self._frames) * frame.particles >= MAX_FRAME_VALUES
         ):
             if self.replay:
                 self._take_checkpoint(frame)
@@ -256,6 +263,9 @@ class Recorder(Hook):
         return row + tuple(frame.extra.get(name, np.nan) for name in self._extra)
 
     def _record(self, frame: Frame, action: int) -> None:
+        if frame.constraints is not self._constraints and frame.constraints != self._constraints:
+            self._constraints = frame.constraints
+            warn_not_storable(frame.constraints, str(self.path))
         self._frames.append(frame)
         self._actions.append(action)
         self._recorded_step = frame.step

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,7 +27,6 @@ class RunInfo:
         command: the command line or script that started the run.
         seed: seed of the random numbers.
         settings: any further JSON-able settings (ensemble, temperature in K, timestep in fs, ...).
-        dynamics: what the engine knows of them by itself, likewise.
         versions: library name -> version.
         planned_steps: planned number of steps of this run.
         planned_frames: planned number of frames of a replay, in total.
@@ -46,20 +45,21 @@ class RunInfo:
         begins_anew: the run replaces one that was killed before its file held a frame, and has its
             id. Hooks drop the data that they stored for that one.
         numbers: [N] atomic numbers of the system, which expose a wrong file early.
+        constraints: constraints of ASE on the structure, for the frames; None: those of the engine's
+            atoms.
         run_file: the file in which the trajectory is recorded.
         checkpoint: returns the engine's state after the current frame as a dict of JSON
             values and arrays, or None without a consistent state.
         policies: returns the thresholds of the judging hooks, as requested and as resolved so far.
         hook_states: returns the states of the hooks for a restart.
 
-    `HookChain` fills in the last two.
+    `md_hooks.HookChain` fills in the last two.
     """
 
     model: Mapping[str, Any] = field(default_factory=dict)
     command: str = ""
     seed: int | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
-    dynamics: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     planned_steps: int | None = None
     planned_frames: int | None = None
@@ -73,6 +73,7 @@ class RunInfo:
     run_id: str = ""
     begins_anew: bool = False
     numbers: NDArray[np.integer] | None = None
+    constraints: Sequence[Any] | None = None
     run_file: str | None = None
     checkpoint: Callable[[], Mapping[str, Any] | None] | None = None
     policies: Callable[[], list[dict[str, Any]]] = _no_policies
@@ -85,7 +86,6 @@ class RunInfo:
             "command": self.command,
             "seed": self.seed,
             "settings": dict(self.settings),
-            "dynamics": dict(self.dynamics),
             "versions": dict(self.versions),
             "planned_steps": self.planned_steps,
             "restart_step": self.restart_step,

@@ -23,7 +23,7 @@ class Verdict:
         reason: one readable line: step, time, quantity and value, threshold, worst atom.
         quantity: name of the quantity that decided ("force_delta", "worst_atom", "energy", ...).
         value: its value, eV/Å for the Force Delta.
-        threshold: the threshold it crossed, in the same unit; None if none was involved.
+        threshold: the threshold it crossed, eV/Å for the Force Delta; None if none was involved.
 
     A verdict has no truth value: compare ``verdict.action`` (CONTINUE is 0, and a
     test such as ``if verdict`` would read like "something happened").

@@ -1,4 +1,4 @@
-"""The code of CONTRIBUTING.md is that of tested files, and the names of the README exist."""
+"""The code of CONTRIBUTING.md is that of tested files, and the names of the guide exist."""
 
 import re
 from pathlib import Path
@@ -24,9 +24,9 @@ def test_links_lead_somewhere() -> None:
         assert (ROOT / link).exists(), link
 
 
-def test_the_import_surface_of_the_readme() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    lines = re.findall("^from forcedelta import .+$", readme, re.MULTILINE)
+def test_the_import_surface_of_the_guide() -> None:
+    guide = (ROOT / "docs/guide/python.md").read_text(encoding="utf-8")
+    lines = re.findall("^from forcedelta import .+$", guide, re.MULTILINE)
     assert len(lines) == 4
     for line in lines:
         exec(line, {})

@@ -317,3 +317,33 @@ def test_labels_that_do_not_go_together(tmp_path: Path) -> None:
     assert "mixed (Hubbard U): VASP: PBE; MPStaticSet | VASP: PBE+U" in str(mixed_levels(mixed))
     assert mixed_levels(mixed[:1]) is None
     assert mixed_levels([bulk("Si")]) is None
+
+
+def test_labels_of_other_names(folder: Path, tmp_path: Path) -> None:
+    """By the recipe or the call: the same weights as from ASE's own names."""
+    frames = ase.io.read(folder / "copper.xyz", ":")
+    for atoms in frames:
+        results, atoms.calc = atoms.calc.results, None
+        atoms.info["REF_energy"] = results["energy"]
+        atoms.arrays["REF_forces"] = results["forces"]
+    ase.io.write(tmp_path / "copper.xyz", frames, format="extxyz")
+    expected = train_recipe(folder / "recipe.toml", folder).network
+    keys = {"energy_key": "REF_energy", "forces_key": "REF_forces"}
+    text = "".join(f'{name} = "{key}"\n' for name, key in keys.items())
+    (tmp_path / "recipe.toml").write_text(text + RECIPE)
+    lines: list[str] = []
+    for recipe, given in ((tmp_path / "recipe.toml", {}), (folder / "recipe.toml", keys)):
+        found = train_recipe(recipe, tmp_path, report=lines.append, **given).network
+        for one, other in zip(found.parameters(), expected.parameters(), strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+    assert "labels: REF_energy; REF_forces of all atoms, without constraints" in lines
+    with pytest.raises(ForceDeltaError, match="pass --energy-key and --forces-key"):
+        train_recipe(folder / "recipe.toml", tmp_path)
+    with pytest.raises(ForceDeltaError, match=r"frame 0 .* no finite number under 'TEI'"):
+        train_recipe(folder / "recipe.toml", tmp_path, energy_key="TEI")
+    out = tmp_path / "held.xyz"
+    command = ["held-out", str(folder / "recipe.toml"), "--data", str(tmp_path), "--out", str(out)]
+    options = ["--energy-key", "REF_energy", "--forces-key", "REF_forces"]
+    result = CliRunner().invoke(app, [*command, *options], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    assert all(np.isfinite(atoms.get_potential_energy()) for atoms in ase.io.read(out, ":"))

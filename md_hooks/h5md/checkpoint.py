@@ -186,7 +186,7 @@ def newest(file: h5py.File) -> Checkpoint | None:
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:
-    """The newest checkpoint of a recorded file; the file may still be growing.
+    """The newest checkpoint of a recorded file, ``path``, which may still be growing.
 
     Raises:
         HookError: the file cannot be read or holds no checkpoint.

@@ -8,18 +8,24 @@
         box/edges [magnetic_moments]   each with value, step and time
     /observables/trajectory/           the scalars of the recorded frames, same F rows
         potential_energy temperature force_delta force_delta_max worst_atom action
-        [stress charge spin]
+        [stress charge spin system_particles]
         checksum                       of all that is stored of the frame (`md_hooks.h5md.checksum`)
     /per_step/                         the same scalars of *every* step, S rows, as elements with
                                        value, step and time
+    /environment/                      [species position charge molecule cell], of ML/MM runs that
+                                       record the other particles of the System, same F rows
     /parameters/                       masses, in runs/<i> what each run was and how it ended, in
-                                       checksums those of both, and, of replays, remarks
-                                       (`md_hooks.h5md.remark`)
+                                       checksums those of both, of replays remarks
+                                       (`md_hooks.h5md.remark`), and constraints on the atoms
+                                       (`md_hooks.h5md.held`)
     /checkpoint/                       two alternating slots, see `md_hooks.h5md.checkpoint`
 
 The per-step series stand outside /observables on purpose. Readers such as MDAnalysis and znh5md
 take row k of an observable for frame k whatever its step says, so a series that is denser than
 the frames would silently give them the energy of another configuration.
+
+The environment stands outside /particles because readers expect one group there, and because the
+model's forces do not act on it.
 
 The group is called "trajectory" because MDAnalysis finds the number of atoms only there; every
 element of it has a row for each frame because znh5md refuses others. Elements share one step and
@@ -46,15 +52,25 @@ GROUP = "trajectory"
 PARTICLES = f"/particles/{GROUP}"
 OBSERVABLES = f"/observables/{GROUP}"
 PER_STEP = "/per_step"
+ENVIRONMENT = "/environment"
 RUNS = "/parameters/runs"
 MASSES = "/parameters/masses"
 CREATOR = "forcedelta md_hooks"
 """In /h5md/creator, near the start of the file: ASE recognises our files by it."""
 
 REMARKS = "/parameters/remarks"
+CONSTRAINTS = "/parameters/constraints"
 
 KJ_PER_MOL = units.mol / units.kJ
 """eV/Å to kJ mol-1 Å-1."""
+
+
+def _atoms(frame: Frame) -> int:
+    return len(frame.numbers)
+
+
+def _others(frame: Frame) -> int:
+    return 0 if frame.environment is None else len(frame.environment)
 
 
 @dataclass(frozen=True)
@@ -64,7 +80,8 @@ class Element:
     ``get`` returns the value in the units of the interface, or None; ``factor`` converts to the
     unit of the file; ``late`` elements are written after the others (see
     `md_hooks.h5md.writer.H5MDFile.append_frames`), ``optional`` ones only once a frame has them,
-    ``replayed`` ones only into files whose frames may be of different systems.
+    ``replayed`` ones only into files whose frames may be of different systems. ``count`` gives the
+    number of particles for ``shape``.
     """
 
     path: str
@@ -76,6 +93,7 @@ class Element:
     late: bool = False
     optional: bool = False
     replayed: bool = False
+    count: Callable[[Frame], int] = _atoms
 
     @property
     def per_atom(self) -> bool:
@@ -96,6 +114,28 @@ def _scalar(n: int) -> tuple[int, ...]:
 
 
 _FORCE = "eV Angstrom-1"
+
+
+def _environment(
+    name: str, stored: str, dtype: str, unit: str | None, shape: Callable[[int], tuple[int, ...]]
+) -> Element:
+    """An element of the particles around the frame's atoms."""
+
+    def get(frame: Frame) -> Any:
+        return None if frame.environment is None else getattr(frame.environment, name)
+
+    path = f"{ENVIRONMENT}/{stored}"
+    return Element(path, dtype, unit, shape, get, optional=True, count=_others)
+
+
+ENVIRONMENT_ELEMENTS = (
+    _environment("numbers", "species", "i2", None, _per_atom),
+    _environment("positions", "position", "f8", "Angstrom", _vectors),
+    _environment("charges", "charge", "f8", "e", _per_atom),
+    _environment("molecules", "molecule", "i4", None, _per_atom),
+    _environment("cell", "cell", "f8", "Angstrom", lambda n: (3, 3)),
+)
+"""Of frames of a part of a System, see `md_hooks.environment`."""
 
 PARTICLE_ELEMENTS = (
     Element(f"{PARTICLES}/velocity", "f8", "Angstrom fs-1", _vectors, lambda f: f.velocities),
@@ -130,6 +170,11 @@ PARTICLE_ELEMENTS = (
     Element(f"{OBSERVABLES}/charge", "f8", "e", _scalar, lambda f: f.charge, optional=True),
     Element(f"{OBSERVABLES}/spin", "f8", None, _scalar, lambda f: f.spin, optional=True),
     Element(
+        f"{OBSERVABLES}/system_particles", "f8", None, _scalar, lambda f: f.system_particles,
+        optional=True,
+    ),
+    *ENVIRONMENT_ELEMENTS,
+    Element(
         f"{PARTICLES}/magnetic_moments", "f4", None, _per_atom, lambda f: f.magnetic_moments,
         optional=True,
     ),
@@ -162,9 +207,20 @@ SERIES: tuple[tuple[str, str, str | None], ...] = (
 EXTRA_UNITS = {
     "conserved_energy": "eV",
     "expected_error": _FORCE,
+    "energy_uncertainty": "eV",
     "estimated_force_delta": _FORCE,
 }
 """Units of further scalars of each step, by name (`md_hooks.Frame.extra`)."""
+
+_EXTRA_PREFIXES = {"force_delta_image_": _FORCE, "energy_image_": "eV"}
+"""Units of scalars of each image of a nudged elastic band."""
+
+
+def extra_unit(name: str) -> str | None:
+    """Unit of a further scalar of each step; None if it has none, or is not known here."""
+    found = (unit for start, unit in _EXTRA_PREFIXES.items() if name.startswith(start))
+    return EXTRA_UNITS.get(name) or next(found, None)
+
 
 SERIES_STEP = f"{PER_STEP}/step"
 
@@ -201,7 +257,7 @@ def stack(element: Element, frames: list[Frame], n_atoms: int) -> np.ndarray | N
     out = np.full((len(frames), *shape), fill_value(element.dtype), dtype=element.dtype)
     with np.errstate(over="ignore", invalid="ignore"):  # may not fit into float32
         for row, value in enumerate(values):
-            where = (row, slice(len(frames[row].numbers))) if element.per_atom else row
+            where = (row, slice(element.count(frames[row]))) if element.per_atom else row
             if value is None:
                 out[where] = fill_value(element.dtype)
             elif element.factor == 1.0:

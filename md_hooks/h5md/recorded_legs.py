@@ -15,7 +15,7 @@ class Leg:
         number: from 1.
         after_step: the last step before it; -1 for the first leg.
         last_step: its last step so far.
-        settings: those of the run, and what the engine knows: dynamics, timestep (fs), temperature (K), ...
+        settings: of the run, as known to the engine: dynamics, timestep (fs), temperature (K), ...
         outcome: how it ended, as `Trajectory.outcome`.
         seamless: it goes on from the leg before without any change (`RunInfo.seamless`).
     """
@@ -47,18 +47,12 @@ def legs_of(runs: Sequence[Mapping[str, Any]], last_step: int) -> list[Leg]:
             number=index + 1,
             after_step=begins[index],
             last_step=begins[index + 1] if index + 1 < len(groups) else last_step,
-            settings=_settings(group[-1]["info"]),
+            settings=group[-1]["info"].get("settings", {}),
             outcome=group[-1].get("outcome", {}),
             seamless=bool(group[0]["info"].get("seamless", False)),
         )
         for index, group in enumerate(groups)
     ]
-
-
-def _settings(info: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings and dynamics of a run, as far as they are in the file."""
-    found = [info.get(name) for name in ("dynamics", "settings")]
-    return {key: value for part in found if isinstance(part, dict) for key, value in part.items()}
 
 
 def _after_step(run: Mapping[str, Any]) -> int:

@@ -37,7 +37,7 @@ class Remark:
     text: str
 
     def row(self, after: int) -> tuple[int, int, int, bytes, bytes]:
-        """As it is stored; too long a text is cut off."""
+        """As it is stored, with the number of steps shown before, ``after``; too long a text is cut off."""
         step = -1 if self.step is None else self.step
         text = self.text.encode()[:TEXT_BYTES].decode(errors="ignore").encode()
         return after, self.frame, step, self.kind.encode(), text

@@ -13,20 +13,28 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from ..constraints import Records
+from ..environment import Environment
 from ..frame import Frame
 from ..run_id import stored_run_id
 from ..verdict import Action
-from . import checksum, layout, validation
+from . import checksum, held, layout, validation
 from .opening import open_to_read
 from .recorded_legs import Leg, legs_of
 from .remark import Remark
 
 _NAMED = {"step", "time", *(name for name, *_ in layout.SERIES)}
-BLOCK_VALUES = 200_000  # atoms x frames that are read at a time
+BLOCK_VALUES = 200_000  # particles x frames that are read at a time
 
 
 class Trajectory:
     """A recorded trajectory. The file is opened for each access only and is never locked.
+
+    >>> recorded = Trajectory("run.h5")
+    >>> recorded.series["force_delta"].max(), recorded.outcome["reason"]
+    (0.17, 'finished')
+    >>> recorded.frame(-1).positions.shape
+    (15, 3)
 
     Args:
         path: the file.
@@ -40,6 +48,7 @@ class Trajectory:
         self._series: dict[str, NDArray[Any]] = {}
         self._checked: tuple[int, int] | None = None
         """Device and number of the file whose structure was looked at already."""
+        self._held = held.Held()
         self.refresh()
 
     def refresh(self) -> int:
@@ -66,6 +75,8 @@ class Trajectory:
         validation.check_steps(self.path, self._frame_steps, "frame")
         species = f"{layout.PARTICLES}/species/value"
         self._n_atoms = file[species].shape[1] if species in file else 0
+        others = f"{layout.ENVIRONMENT}/species/value"
+        self._n_particles = self._n_atoms + (file[others].shape[1] if others in file else 0)
         return self._read_series(file)
 
     def _read_series(self, file: h5py.File) -> int:
@@ -101,7 +112,7 @@ class Trajectory:
 
     @property
     def series(self) -> dict[str, NDArray[Any]]:
-        """The scalars of every step, arrays of equal length S by name.
+        """The scalars of all S steps, arrays [S] by name.
 
         "step", "time" (fs), "potential_energy" (eV), "temperature" (K), "force_delta" and
         "force_delta_max" (eV/Å, U and the largest u_i; NaN where not computed), "worst_atom" (-1
@@ -111,12 +122,12 @@ class Trajectory:
 
     @property
     def flags(self) -> NDArray[np.int64]:
-        """Steps that were flagged."""
+        """Steps that were flagged, [n]."""
         return self._steps_with(Action.FLAG)
 
     @property
     def stops(self) -> NDArray[np.int64]:
-        """Steps at which a run was stopped."""
+        """Steps at which a run was stopped, [n]."""
         return self._steps_with(Action.STOP)
 
     def _steps_with(self, action: Action) -> NDArray[np.int64]:
@@ -132,7 +143,7 @@ class Trajectory:
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """Description of the last run: model, command, seed, settings, versions."""
+        """Model, command, seed, settings and versions of the last run."""
         return self.runs[-1]["info"] if self.runs else {}
 
     @property
@@ -142,7 +153,7 @@ class Trajectory:
 
     @property
     def outcome(self) -> dict[str, Any]:
-        """How the last run ended; {"reason": "running"} while it runs or after it was killed."""
+        """How the last run ended; ``{"reason": "running"}`` while it runs or after it was killed."""
         return self.runs[-1]["outcome"] if self.runs else {}
 
     @property
@@ -152,7 +163,7 @@ class Trajectory:
 
     @property
     def thresholds(self) -> dict[str, Any]:
-        """Of the first guard: "on", "stop" and "flag" in eV/Å, None where there is none (yet)."""
+        """Thresholds "stop" and "flag" of the first guard, eV/Å, None where there is none (yet), and "on"."""
         for policy in self.policies:
             if "stop_threshold" in policy:
                 return {
@@ -164,7 +175,7 @@ class Trajectory:
 
     @property
     def frame_steps(self) -> NDArray[np.int64]:
-        """Steps of the recorded frames."""
+        """Steps of the recorded frames, [F]."""
         return self._frame_steps
 
     def __len__(self) -> int:
@@ -181,7 +192,10 @@ class Trajectory:
         return open_to_read(self.path, read)
 
     def frame(self, index: int) -> Frame:
-        """One recorded frame, negative indices count from the end.
+        """One recorded frame.
+
+        Args:
+            index: of the frame among the recorded ones; negative ones count from the end.
 
         Raises:
             IndexError: there are not so many frames.
@@ -197,9 +211,12 @@ class Trajectory:
 
         The forces come back with the precision of float32, and `Frame.extra` as far as it is in
         the series.
+
+        Args:
+            indices: of the frames; by default all of them.
         """
         indices = range(len(self)) if indices is None else indices
-        size = max(1, BLOCK_VALUES // max(1, self._n_atoms))
+        size = max(1, BLOCK_VALUES // max(1, self._n_particles))
         for start in range(0, len(indices), size):
             yield from open_to_read(
                 self.path, partial(self._read_frames, indices=indices[start : start + size])
@@ -215,8 +232,15 @@ class Trajectory:
                 total += checksum.of_rows(path, rows, layout.fill_value(rows.dtype.kind))
             known = _filled(known, high - low, checksum.UNKNOWN)
             validation.check_checksums(self.path, "frame", low, stored["step"], total, known)
-        named = {path.rsplit("/", 1)[-1]: rows for path, rows in stored.items()}
+        named = {
+            path.rsplit("/", 1)[-1]: rows
+            for path, rows in stored.items()
+            if not path.startswith(layout.ENVIRONMENT)
+        }
         validation.check_values(self.path, "frame", low, named, self._n_atoms)
+        lines = held.read(file)
+        if lines != self._held.lines:
+            self._held = self._constraints_of(lines)
         masses = file[layout.MASSES][()]
         boundary = file[f"{layout.PARTICLES}/box"].attrs["boundary"]
         pbc = np.array([_text(word) == "periodic" for word in boundary])
@@ -224,9 +248,24 @@ class Trajectory:
             replace(
                 _frame(stored, index - low, masses, pbc),
                 extra=self._extra(int(self._frame_steps[index])),
+                constraints=self._constraints_at(int(self._frame_steps[index])),
             )
             for index in indices
         ]
+
+    def _constraints_of(self, lines: bytes) -> held.Held:
+        try:
+            return held.Held(lines)
+        except held.ConstraintsError as error:
+            raise validation.damaged(self.path, str(error)) from error
+
+    def _constraints_at(self, step: int) -> Records:
+        """Records of the constraints at a step; earlier versions kept those of a run in its settings."""
+        known = self._held.at(step)
+        if known is not None or not self.runs:
+            return known or ()
+        stored = self.runs[0]["info"].get("settings", {}).get("constraints")
+        return tuple(one for one in stored if isinstance(one, dict)) if stored else ()
 
     def _extra(self, step: int) -> dict[str, float]:
         """The further scalars of a step that were recorded."""
@@ -296,13 +335,14 @@ def _frame(
         name: value_of(f"{particles}/{name}", per_atom=True)
         for name in ("direct_forces", "conservative_forces", "force_deltas", "magnetic_moments")
     }
-    for name in ("charge", "spin"):
+    for name in ("charge", "spin", "system_particles"):
         told = value_of(f"{observables}/{name}")
         given[name] = None if told is None else int(told)
     own_masses = stored.get(f"{particles}/mass")  # of replays, whose frames may be of
     own_pbc = stored.get(f"{observables}/pbc")  # different systems
     temperature = value_of(f"{observables}/temperature")
     u = value_of(f"{observables}/force_delta")
+    energy = float(stored[f"{observables}/potential_energy"][row])
     return Frame(
         step=int(stored["step"][row]),
         time=float(stored["time"][row]),
@@ -312,12 +352,31 @@ def _frame(
         masses=masses if own_masses is None else own_masses[row][atoms],
         cell=stored[f"{particles}/box/edges"][row],
         pbc=pbc if own_pbc is None else own_pbc[row].astype(bool),
-        energy=float(stored[f"{observables}/potential_energy"][row]),
+        energy=energy,
+        energy_known=u is not None or not np.isnan(energy),
         forces=stored[f"{particles}/force"][row][atoms].astype("f8") / layout.KJ_PER_MOL,
         temperature=None if temperature is None else float(temperature),
         force_delta=None if u is None else float(u),
         stress=value_of(f"{observables}/stress"),
+        environment=_environment(stored, row),
         **given,
+    )
+
+
+def _environment(stored: dict[str, NDArray[Any]], row: int) -> Environment | None:
+    root = layout.ENVIRONMENT
+    if f"{root}/species" not in stored:
+        return None
+    species = stored[f"{root}/species"][row].astype(int)
+    particles = slice(0, int((species >= 0).sum()))
+    if not particles.stop:
+        return None
+    return Environment(
+        species[particles],
+        stored[f"{root}/position"][row][particles],
+        stored[f"{root}/charge"][row][particles].astype("f8"),
+        stored[f"{root}/molecule"][row][particles].astype(int),
+        stored[f"{root}/cell"][row],
     )
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import HookError
-from . import checksum, layout
+from . import checksum, held, layout
 from .remark import ROW
 
 _MOST_OBJECTS = 10_000
@@ -240,6 +240,9 @@ def _check_frames(file: h5py.File) -> None:
     ]
     for element in layout.PARTICLE_ELEMENTS:
         shape = element.shape(n_atoms)
+        if element in layout.ENVIRONMENT_ELEMENTS:
+            _check_environment(file, element)
+            continue
         data = file.get(f"{element.path}/value")
         if replay and element.per_atom and data is not None and len(data.shape) > 1:
             shape = (min(data.shape[1], n_atoms), *shape[1:])  # it grows with the systems
@@ -252,6 +255,17 @@ def _check_frames(file: h5py.File) -> None:
     if any(data is None or data.shape[0] == 0 for data in held):
         return
     _check_system(file, n_atoms)
+
+
+def _check_environment(file: h5py.File, element: layout.Element) -> None:
+    if layout.ENVIRONMENT not in file:
+        return
+    position = file.get(f"{layout.ENVIRONMENT}/position/value")
+    _require(isinstance(position, h5py.Dataset), f"{layout.ENVIRONMENT} has no positions")
+    _require(len(position.shape) == 3, f"the shape of {position.name}")
+    shape = element.shape(position.shape[1])
+    data = _rows(file, f"{element.path}/value", element.dtype, shape)
+    _require(data is not None, f"{element.path} is missing")
 
 
 def _rows(file: h5py.File, path: str, dtype: str, shape: tuple[int, ...]) -> h5py.Dataset | None:
@@ -327,6 +341,7 @@ def _check_others(file: h5py.File) -> None:
         _require(len(remarks.shape) == 1, layout.REMARKS)
         if remarks.shape[0]:
             _require_stored(remarks, remarks.shape[0])
+    _check_constraints(file)
     slots = file.get("/checkpoint")
     if slots is not None:
         _require(isinstance(slots, h5py.Group), "/checkpoint")
@@ -336,6 +351,19 @@ def _check_others(file: h5py.File) -> None:
                 "a checkpoint is not made of bytes",
             )
             _require_stored(slot, slot.shape[0])
+
+
+def _check_constraints(file: h5py.File) -> None:
+    data = file.get(layout.CONSTRAINTS)
+    if data is not None:
+        _require(isinstance(data, h5py.Dataset) and data.dtype == "u1", layout.CONSTRAINTS)
+        _require(len(data.shape) == 1, layout.CONSTRAINTS)
+        if data.shape[0]:
+            _require_stored(data, data.shape[0])
+    try:
+        held.check(file)
+    except held.ConstraintsError as error:
+        raise _NotAsWrittenError(f"{error} is not as it was written") from None
 
 
 # --- values --------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from ..run_id import stored_run_id
 from ..versions import versions_of
 from . import checkpoint as ckpt
 from . import checksum, layout
+from .held import HeldWriter
 from .output_file import OutputFile
 from .remark import ROW, Remark
 from .storage import Storage
@@ -81,6 +82,7 @@ class H5MDFile:
         self._series = self._file.require_group(layout.PER_STEP)
         self._runs = self._file.require_group(layout.RUNS)
         self._with_checksums = layout.CHECKSUMS in self._file
+        self._held = HeldWriter(self._file)
 
     def _look(self) -> None:
         """Refuse a file that is damaged or foreign before anything of it is changed."""
@@ -199,7 +201,7 @@ class H5MDFile:
         _put(step, start, steps)
         _put(time, start, times)
         total = checksum.of_rows("step", steps, -1) + checksum.of_rows("time", times, np.nan)
-        names = [*layout.SERIES, *((name, "f8", layout.EXTRA_UNITS.get(name)) for name in extra)]
+        names = [*layout.SERIES, *((name, "f8", layout.extra_unit(name)) for name in extra)]
         for (name, dtype, unit), column in zip(names, columns[2:], strict=True):
             data = self._element(f"{layout.PER_STEP}/{name}", layout.PER_STEP, dtype, unit, ())
             values = np.array(column, dtype=dtype)
@@ -223,6 +225,7 @@ class H5MDFile:
         if self._found(layout.MASSES) is None:
             self._note_system(frames[0])
         start = self.n_frames
+        self._held.note(frames, start)
         step, time = self._shared(_POSITION)
         steps = np.array([f.step for f in frames], dtype="i8")
         times = np.array([f.time for f in frames], dtype="f8")
@@ -266,7 +269,7 @@ class H5MDFile:
     @staticmethod
     def _rows_of(element: layout.Element, frames: Sequence[Frame]) -> np.ndarray | None:
         """What an element holds of these frames, as wide as the largest of them."""
-        n_atoms = max(len(frame.numbers) for frame in frames)
+        n_atoms = max(element.count(frame) for frame in frames)
         rows = layout.stack(element, list(frames), n_atoms)
         if rows is None and not element.optional:
             shape = (len(frames), *element.shape(n_atoms))
@@ -285,6 +288,11 @@ class H5MDFile:
             data.resize(stop, axis=0)  # with what stands for "not computed"
             return
         if element.per_atom and data.shape[1] < rows.shape[1]:
+            if not self._replay:  # the atoms are the same, as the Recorder has seen
+                raise HookError(
+                    f"{self.path} has environments of {data.shape[1]} particles, but this run has "
+                    f"{rows.shape[1]}: choose another file, or pass overwrite"
+                )
             data.resize(rows.shape[1], axis=1)  # a replay met a larger system
         _put(data, stop - len(rows), rows)
 
@@ -354,7 +362,10 @@ class H5MDFile:
             step: the last step to keep; None keeps all that is complete.
         """
         groups = (
-            (layout.FRAME_STEP, self._lengths(layout.PARTICLES, layout.OBSERVABLES)),
+            (
+                layout.FRAME_STEP,
+                self._lengths(layout.PARTICLES, layout.OBSERVABLES, layout.ENVIRONMENT),
+            ),
             (layout.SERIES_STEP, self._lengths(layout.PER_STEP)),
         )
         for steps, lengths in groups:
@@ -372,6 +383,7 @@ class H5MDFile:
             remarks = self._file.get(layout.REMARKS)
             if remarks is not None:
                 remarks.resize(int((remarks["after"] < step).sum()), axis=0)
+            self._held.cut_after(step)
         self.commit()
 
     def _lengths(self, *roots: str) -> dict[str, int]:

@@ -59,10 +59,14 @@ class Campaign:
     def submit(self, key: str) -> None:
         """Start the calculation of a queued frame.
 
+        Args:
+            key: of the frame in the journal.
+
         Raises:
             HookError: the executor does not take jobs any more.
         """
-        frame = self.journal.frames[key]
+        frame = self.journal.frames[key].copy()
+        frame.set_constraint()  # some codes print no forces on atoms that are held
         job = Job(key, frame, self.reference, str(self.jobs / key), self.threads)
         try:
             future = self.executor.submit(run_job, job)
@@ -109,7 +113,11 @@ class Campaign:
                 report(key)
 
     def write(self) -> None:
-        """Write the labelled frames, in the order in which they were queued."""
+        """Write the labelled frames, in the order in which they were queued.
+
+        Raises:
+            HookError: the file cannot be written, or holds something although no frame is labelled.
+        """
         frames = [
             labelled(atoms, self.journal.labels[key], self.reference.description)
             for key, atoms in self.journal.frames.items()
@@ -171,7 +179,7 @@ def recalculate(
     Frames that failed before are tried again.
 
     Args:
-        frames: structures as `candidate` makes them.
+        frames: structures as ``candidate`` makes them.
         reference: the reference code with its settings.
         path: the file of labelled frames, see `Campaign`.
         executor: see `Campaign`.

@@ -65,9 +65,11 @@ class Label:
         energy: eV.
         forces: [N, 3] eV/Å.
         stress: (6,) eV/Å^3, Voigt order, or None.
-        seconds: how long it took.
+        seconds: duration of the calculation, s.
         free_energy: eV; the energy whose gradient the forces are, with smeared occupations not the
             same as the energy extrapolated to none. None where the reference code does not tell.
+        point_charges: number of charges of the environment in whose field it was computed; 0: in
+            vacuum.
     """
 
     energy: float
@@ -75,6 +77,7 @@ class Label:
     stress: NDArray[np.float64] | None
     seconds: float
     free_energy: float | None = None
+    point_charges: int = 0
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,7 @@ class Failure:
 
     Attributes:
         message: the reference code's own message, one line.
-        seconds: how long it took.
+        seconds: duration of the calculation, s.
     """
 
     message: str
@@ -128,11 +131,12 @@ def run_job(job: Job) -> Label | Failure:
         None if stress is None else np.array(stress),
         seconds,
         answer.get("free_energy"),
+        answer.get("point_charges", 0),
     )
 
 
 def stop_running(parent: Path) -> None:
-    """Kill the jobs below a folder that this process waits for, with all that they started."""
+    """Kill the jobs below the folder ``parent`` that this process waits for, with all that they started."""
     for folder, process in list(_running.items()):
         if folder.parent == parent:
             _kill(process)

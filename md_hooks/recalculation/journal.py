@@ -18,7 +18,9 @@ import numpy as np
 from ase import Atoms
 from ase.io.jsonio import decode, encode
 
+from ..constraints import constraint_records, put_constraints
 from ..electronic_state import ElectronicState
+from ..environment import Surroundings
 from ..errors import HookError
 from ..locking import LockHeldError, lock_alone, warn_unlocked
 from .job import Failure, Label
@@ -28,7 +30,7 @@ START = b'{"'
 
 
 def key_of(atoms: Atoms) -> str:
-    """The same for the same structure (to 1e-6 Å), charge, spin and initial magnetic moments.
+    """The same key for the same ``atoms`` (to 1e-6 Å), charge, spin, magnetic moments and environment.
 
     Nothing said counts as a charge of 0 and as no moments.
 
@@ -45,6 +47,10 @@ def key_of(atoms: Atoms) -> str:
     moments = known.magnetic_moments
     if moments is not None and moments.any():
         digest.update(np.rint(moments * 1e3).astype("i8").tobytes())
+    around = Surroundings.usable(atoms).environment
+    if around is not None:
+        for array in (around.positions, around.charges, around.cell):
+            digest.update(np.rint(array * 1e6).astype("i8").tobytes())
     return digest.hexdigest()[:16]
 
 
@@ -133,6 +139,7 @@ class Journal:
             atoms = decode(record["atoms"])
             if not isinstance(atoms, Atoms):
                 raise TypeError(f"{type(atoms).__name__} instead of a structure")
+            put_constraints(atoms, record.get("constraints", ()))
             key = self._recorded[record["key"]] = key_of(atoms)
             self.frames.setdefault(key, atoms)
             return
@@ -157,7 +164,7 @@ class Journal:
         return [key for key in self.frames if key not in self.labels]
 
     def add_frame(self, atoms: Atoms) -> str:
-        """Queue a structure, with its provenance; the same one again is no second frame.
+        """Queue a structure, ``atoms`` with its provenance; the same one again is no second frame.
 
         Returns:
             its key.
@@ -165,13 +172,18 @@ class Journal:
         key = key_of(atoms)
         if key not in self.frames:
             bare = atoms.copy()
-            self._write({"kind": "frame", "key": key, "atoms": encode(bare)})
+            bare.set_constraint()  # ASE's encoding of them is not complete
+            record: dict[str, Any] = {"kind": "frame", "key": key, "atoms": encode(bare)}
+            if atoms.constraints:
+                record["constraints"] = constraint_records(atoms.constraints)
+                bare.set_constraint(atoms.constraints)
+            self._write(record)
             self.frames[key] = bare
             self._recorded[key] = key
         return key
 
     def add_outcome(self, key: str, outcome: Label | Failure) -> None:
-        """Note what came of a calculation."""
+        """Note the ``outcome`` of the calculation of the frame ``key``."""
         record: dict[str, Any] = {"key": key, "reference": self.reference}
         record["seconds"] = round(outcome.seconds, 2)
         if isinstance(outcome, Label):
@@ -182,6 +194,7 @@ class Journal:
                 "forces": outcome.forces.tolist(),
                 "stress": None if stress is None else stress.tolist(),
                 "free_energy": outcome.free_energy,
+                "point_charges": outcome.point_charges,
             }
         else:
             record |= {"kind": "failure", "message": outcome.message}
@@ -232,4 +245,5 @@ def _label(record: dict[str, Any], n_atoms: int) -> Label:
         and (free_energy is None or np.isfinite(free_energy))
     ):
         raise ValueError("numbers that are not finite")
-    return Label(energy, forces, stress, float(record["seconds"]), free_energy)
+    charges = int(record.get("point_charges", 0))
+    return Label(energy, forces, stress, float(record["seconds"]), free_energy, charges)

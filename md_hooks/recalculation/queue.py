@@ -29,7 +29,8 @@ class RecalculationQueue(Hook):
     Args:
         path: extended XYZ of the labelled frames, see `Campaign`.
         reference: the reference code with its settings, for instance a
-            `md_hooks.recalculation.CalculatorReference`.
+            `md_hooks.recalculation.CalculatorReference`. In a run that records the environment of
+            its frames it labels in their field, if it can (`Reference`).
         max_calls: so many frames are queued at most, those of earlier runs in the file included.
         spacing: fs.
         executor: where the calculations run; by default one at a time on this machine. One that
@@ -94,7 +95,10 @@ class RecalculationQueue(Hook):
         self._row = []
         executor = self._given or ThreadPoolExecutor(1, thread_name_prefix="recalculation")
         self._executor = executor
-        self._campaign = Campaign(self.path, self.reference, executor, self.threads)
+        reference = self.reference
+        if info.settings.get("environment") and hasattr(reference, "embedded"):
+            reference = reference.embedded()
+        self._campaign = Campaign(self.path, reference, executor, self.threads)
         for key in self._campaign.journal.pending:
             self._campaign.submit(key)
 

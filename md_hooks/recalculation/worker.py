@@ -66,6 +66,7 @@ def _checked(results: dict[str, Any], n_atoms: int) -> dict[str, Any]:
         "forces": forces.tolist(),
         "stress": None if stress is None else stress.tolist(),
         "free_energy": free_energy,
+        "point_charges": int(results.get("point_charges", 0)),
     }
 
 

@@ -5,15 +5,17 @@ used:
 
 - Runs: `guarded_run`, `audit`, `attack`, `compare`, `screen`, `label`, `calibrate` (with `calibrate_error` and
   `suggest`), `tune`, `check`, `export`: the commands as functions.
-- ASE: `ForceDeltaCalculator`; `run` and `attach` for any dynamics of ASE.
-- OpenMM: the package `openmm`, with ``add_force_delta`` and ``run``.
+- ASE: `ForceDeltaCalculator`; `run` and `attach` for any dynamics of ASE; ``ase.frozen`` keeps U in ASE's files.
+- OpenMM: the package `openmm`, with ``add_force_delta``, ``run`` and ``ForceDeltaReporter``.
 - Hooks (of `md_hooks`): `Guard`, `Recorder`, `FlagStore`, `Progress`, `RecalculationQueue`, and the base
   class `Hook`; `Trajectory` reads what a `Recorder` wrote.
+- Files: `ReadingOptions` say what a file does not say itself.
 - Models: `load_model`, `LoadedModel`, and the module `ForceDelta`; `epsilon` is the true error.
 - Thresholds and predicted errors: `Calibration`, `read_calibration`; `PredictedErrorHook` adds a predicted
   error to the frames of any run, `read_predicted_error` reads it.
 """
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from forcedelta.labelling.selection.stratified import suggest
     from forcedelta.models import LoadedModel, load_model
     from forcedelta.openmm.export import export
+    from forcedelta.reading_options import ReadingOptions
     from forcedelta.screening.many import screen
     from forcedelta.simulation.guarded import guarded_run
     from forcedelta.tuning.tune import tune
@@ -49,6 +52,7 @@ if TYPE_CHECKING:
         Progress,
         RecalculationQueue,
         Recorder,
+        RunStoppedError,
         Trajectory,
         attach,
         run,
@@ -69,8 +73,10 @@ __all__ = [
     "LoadedModel",
     "PredictedErrorHook",
     "Progress",
+    "ReadingOptions",
     "RecalculationQueue",
     "Recorder",
+    "RunStoppedError",
     "Trajectory",
     "__version__",
     "ase",
@@ -95,6 +101,9 @@ __all__ = [
     "tune",
 ]
 
+# without it Python would print warnings of a program that has not configured logging
+logging.getLogger(__name__).addHandler(logging.NullHandler())
+
 # torch takes a second to import: `forcedelta --help` and readers of recorded files do without
 _HOMES = {
     "Calibration": "forcedelta.calibration.result",
@@ -104,6 +113,7 @@ _HOMES = {
     "ForceDeltaCalculator": "forcedelta.ase",
     "LoadedModel": "forcedelta.models",
     "PredictedErrorHook": "forcedelta.calibration.error_hook",
+    "ReadingOptions": "forcedelta.reading_options",
     "attack": "forcedelta.adversarial.attack",
     "calibrate": "forcedelta.calibration.calibrate",
     "calibrate_error": "forcedelta.calibration.calibrate_error",

@@ -31,6 +31,9 @@ from forcedelta.models.loaded import LoadedModel
 from forcedelta.models.registry import load_model
 from forcedelta.monitoring import ADAPTIVE, ESTIMATE, Every, check_every, evaluate_adaptively
 from forcedelta.sentinel import Sentinel
+from md_hooks.freezing import frozen
+
+__all__ = ["ForceDeltaCalculator", "PropertyUnavailableError", "frozen"]
 
 _NEED_GRADIENT = ("force_delta", "force_deltas", "conservative_forces", "stress")
 
@@ -50,6 +53,7 @@ class ForceDeltaCalculator(Calculator):
     - ``force_delta``: U, eV/Å; ``force_deltas`` [N]: u_i, eV/Å.
     - ``expected_errors`` [N] eV/Å: the force error of each atom predicted by the model itself, for
       models with such a head.
+    - ``energy_uncertainty`` eV: the model's own, for models that state one.
     - ``stress`` [6] eV/Å^3, in ASE's sign and order, for structures periodic in three directions:
       the conservative stress, the strain derivative of the energy, from the same backward pass. It
       drives barostats even where direct forces drive the atoms; a direct stress that a model may
@@ -60,6 +64,8 @@ class ForceDeltaCalculator(Calculator):
     forces. In molecular dynamics each step is one evaluation, and the exact ones are steps 0, k,
     2k, ... (see `count_from` for runs that do not start at 0). Requesting a property that was not
     computed raises an error instead of computing it. There is no stress with ``every`` above 1.
+    Where the energy takes a forward pass of its own (models of ``forcedelta tune --reach energy``), these
+    evaluations also lack the energy; requesting it computes it.
 
     With ``every="adaptive"`` the work along the path decides which evaluations are exact
     (`forcedelta.sentinel.Sentinel`); the others are forward passes, as above. ``results`` then also
@@ -74,8 +80,15 @@ class ForceDeltaCalculator(Calculator):
     from ``atoms.info["charge"]`` and ``atoms.info["spin"]``.
 
     During a run, positions that are not finite or a collapsed cell give NaN instead of an error, so
-    a guard sees the explosion; `problem` holds the reason. The first evaluation of a structure
+    a guard sees the explosion; ``problem`` holds the reason. The first evaluation of a structure
     raises instead.
+
+    >>> from ase.build import molecule
+    >>> atoms = molecule("CH3CHO")
+    >>> atoms.calc = ForceDeltaCalculator("acac")
+    >>> forces = atoms.get_forces()
+    >>> atoms.calc.results["force_delta"], atoms.calc.results["force_deltas"].shape
+    (0.9, (7,))
 
     Attributes:
         model: the `LoadedModel`.
@@ -83,6 +96,7 @@ class ForceDeltaCalculator(Calculator):
         model_info: name, weights_hash, library, versions and settings, for files.
         problem: the reason why the results are NaN; None if they are not.
         force_delta_due: whether the last evaluation was exact.
+        energy_due: whether it was to give the energy.
         sentinel: the `Sentinel`, which takes part in runs with hooks; None without ``every="adaptive"``.
     """
 
@@ -96,6 +110,7 @@ class ForceDeltaCalculator(Calculator):
         "force_delta",
         "force_deltas",
         "expected_errors",
+        "energy_uncertainty",
     ]
 
     def __init__(
@@ -141,6 +156,7 @@ class ForceDeltaCalculator(Calculator):
         self.inner = int(inner)
         self.problem: str | None = None
         self.force_delta_due = False
+        self.energy_due = True
         self.model_info: dict[str, Any] = model_info(
             self.model, {"ase": ase.__version__},
             forces=forces, every=self.every, inner=self.inner, device=str(where), dtype=dtype,
@@ -172,10 +188,11 @@ class ForceDeltaCalculator(Calculator):
         self._count = step
 
     def check_state(self, atoms: Atoms, tol: float = 0.0) -> list[str]:
-        """Inputs of the model that differ from the configuration of ``results``.
+        """Inputs of the model in ``atoms`` that differ from the configuration of ``results``.
 
-        Compared bit by bit, an order of magnitude faster than ASE's own comparison, which also
-        covers charges and magnetic moments; runs at every ``get_forces`` and ``get_potential_energy``.
+        Compared bit by bit, whatever ``tol``: an order of magnitude faster than ASE's own comparison,
+        which also covers charges and magnetic moments; runs at every ``get_forces`` and
+        ``get_potential_energy``.
         """
         known = self.atoms
         if known is None or (self.sentinel is not None and self.sentinel.resuming):
@@ -227,12 +244,14 @@ class ForceDeltaCalculator(Calculator):
         if new:
             self._take_system(atoms)
         graph = self._graph(atoms, new)
+        energy = self.sentinel is not None or not {"energy", "free_energy"}.isdisjoint(properties)
 
         def evaluate(exact: bool) -> Evaluation:
             if graph is None:
                 return not_finite(len(atoms), exact, stress)
-            evaluator = self._evaluator
-            return (evaluator.evaluate(graph, stress) if exact else evaluator.forward(graph))[0]
+            if exact:
+                return self._evaluator.evaluate(graph, stress)[0]
+            return self._evaluator.forward(graph, energy)[0]
 
         if self.sentinel is None or again:
             found = evaluate(exact)
@@ -241,8 +260,10 @@ class ForceDeltaCalculator(Calculator):
                 self.sentinel, evaluate, atoms.positions, atoms.cell.array, atoms.pbc
             )
         self.force_delta_due = found.exact
+        self.energy_due = found.energy_known
         self.results = self._results(found)
-        self._count += 1
+        if not again:  # the steps are counted, not the requests
+            self._count += 1
 
     def _graph(self, atoms: Atoms, new: bool) -> Graph | None:
         """The model's arguments; None, with the `problem`, where a run has exploded."""
@@ -264,15 +285,17 @@ class ForceDeltaCalculator(Calculator):
         conservative = self.forces == "conservative"
         driving = found.conservative_forces if conservative else found.direct_forces
         assert driving is not None
+        energy = found.energy if found.energy_known else None
         results = {
-            "energy": found.energy,
-            "free_energy": found.energy,
+            "energy": energy,
+            "free_energy": energy,
             "direct_forces": found.direct_forces,
             "conservative_forces": found.conservative_forces,
             "force_deltas": found.force_deltas,
             "force_delta": found.force_delta,
             "stress": found.voigt_stress,
             "expected_errors": found.expected_errors,
+            "energy_uncertainty": found.energy_uncertainty,
             "forces": driving.copy(),
             ESTIMATE: None if self.sentinel is None else self.sentinel.estimate,
         }

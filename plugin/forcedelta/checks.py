@@ -149,7 +149,7 @@ def check_supported(
         raise ForceDeltaError(
             f"model '{model.name}' was made for molecules, and the structure is periodic in "
             f"{directions} direction{'s' * (directions > 1)}; set pbc=False "
-            '(--no-pbc of run, audit, screen and check, pbc="F F F" in extended XYZ), or choose a model for crystals'
+            '(--no-pbc, or pbc="F F F" in extended XYZ), or choose a model for crystals'
         )
 
 

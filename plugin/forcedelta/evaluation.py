@@ -33,7 +33,7 @@ class Evaluation:
     gradient there is neither F_c nor U. See `forcedelta.ForceDelta` for the definitions.
 
     Attributes:
-        energy: eV.
+        energy: eV; NaN where it was not computed.
         direct_forces: [N, 3] eV/Å, F_nc.
         conservative_forces: [N, 3] eV/Å, F_c; None without gradient.
         force_deltas: [N] eV/Å, u_i; None without gradient.
@@ -42,6 +42,8 @@ class Evaluation:
             for structures without a volume.
         expected_errors: [N] eV/Å, the force errors that the model itself expects; None for models
             without such a head.
+        energy_uncertainty: eV, the model's own; None for models without one.
+        energy_known: whether the energy was computed, see `Evaluator.forward`.
     """
 
     energy: float
@@ -51,6 +53,8 @@ class Evaluation:
     force_delta: float | None = None
     stress: FloatArray | None = None
     expected_errors: FloatArray | None = None
+    energy_uncertainty: float | None = None
+    energy_known: bool = True
 
     @property
     def exact(self) -> bool:
@@ -100,6 +104,7 @@ class Evaluator:
     Attributes:
         model: the `LoadedModel`.
         passes: forward passes so far.
+        separate_energy: whether the energy takes a forward pass of its own, which `forward` can omit.
     """
 
     def __init__(
@@ -109,6 +114,7 @@ class Evaluator:
         self.dtype = dtype
         self.device = torch.device(device)
         self.passes = 0
+        self.separate_energy = hasattr(model.module, "without_energy")
         # not scripted: that is 5 % faster, but its first calls are rounded differently from later
         # ones, and a restarted run must repeat the uninterrupted one to the last bit
         self._force_delta = ForceDelta(model.module)
@@ -122,11 +128,19 @@ class Evaluator:
         pbc: NDArray[np.bool_],
         charge_spin: tuple[float, float] | None = None,
     ) -> Graph:
-        """The model's arguments for a structure that moves; see `forcedelta.graph.Graphs.at`."""
+        """The model's arguments for a structure that moves; see `forcedelta.graph.Graphs.at`.
+
+        Args:
+            positions: [N, 3] Å.
+            numbers: [N] atomic numbers.
+            cell: [3, 3] Å, rows are the vectors.
+            pbc: [3] whether the structure is periodic along each vector.
+            charge_spin: total charge (e) and multiplicity, for models that take them.
+        """
         return self._graphs.at(positions, numbers, cell, pbc, charge_spin)
 
     def graph_of(self, structures: Sequence[Atoms]) -> Graph:
-        """The model's arguments for a batch; see `forcedelta.graph.Graphs.batch`."""
+        """The model's arguments for a batch of ``structures``; see `forcedelta.graph.Graphs.batch`."""
         return self._graphs.batch(structures)
 
     def evaluate(
@@ -143,19 +157,32 @@ class Evaluator:
         self.passes += 1
         return exact_evaluations(output, graph, wanted)
 
-    def forward(self, graph: Graph) -> list[Evaluation]:
-        """The forward pass alone, without gradient: energies and direct forces."""
+    def forward(self, graph: Graph, energy: bool = True) -> list[Evaluation]:
+        """The forward pass alone, without gradient: energies and direct forces of a ``graph``.
+
+        Args:
+            graph: the model's arguments.
+            energy: without it the energies are left out where they have a pass of their own.
+        """
+        known = energy or not self.separate_energy
+        module: Any = self.model.module
         with torch.no_grad():
-            energy, direct, *expected = self.model.module(*graph)
+            if known:
+                energies, direct, *own = module(*graph)
+            else:
+                direct, *own = module.without_energy(*graph)
+                energies = torch.full((len(graph[2]),), torch.nan)
         self.passes += 1
-        output = {"energy": energy, "direct_forces": direct}
-        if expected:
-            output["expected_errors"] = expected[0]
+        output = {"energy": energies, "direct_forces": direct}
+        if own:
+            output[own_name(module)] = own[0]
         return [
             Evaluation(
                 float(arrays["energy"][k]),
                 arrays["direct_forces"],
                 expected_errors=arrays.get("expected_errors"),
+                energy_uncertainty=_uncertainty(arrays, k),
+                energy_known=known,
             )
             for k, arrays in enumerate(_by_structure(output, graph))
         ]
@@ -187,7 +214,7 @@ class Evaluator:
         return self.batch(structures[:half]) + self.batch(structures[half:])
 
     def batch_or_reasons(self, structures: Sequence[Atoms]) -> list[ExactEvaluation | str]:
-        """The same, with the reason in place of each evaluation that is not possible."""
+        """The same for ``structures`` of which some may fail, with the reason in place of an evaluation."""
         try:
             return [*self.batch(structures)]
         except ForceDeltaError as error:
@@ -213,6 +240,8 @@ def model_info(
         "library": model.library,
         "level_of_theory": model.metadata.get("level_of_theory"),
     }
+    if hasattr(model.module, "without_energy"):
+        known["separate_energy"] = True
     if versions is not None:
         ours = {"forcedelta": __version__, "torch": torch.__version__}
         known["versions"] = {**ours, **versions}
@@ -257,9 +286,21 @@ def exact_evaluations(
             float(arrays["force_delta"][k]),
             arrays["stress"][k] if stress[k] else None,
             arrays.get("expected_errors"),
+            _uncertainty(arrays, k),
         )
         for k, arrays in enumerate(_by_structure(output, graph))
     ]
+
+
+def own_name(module: torch.nn.Module) -> str:
+    """What the third result of a model is, see `forcedelta.ForceDelta`."""
+    uncertain = bool(getattr(module, "gives_energy_uncertainty", False))
+    return "energy_uncertainty" if uncertain else "expected_errors"
+
+
+def _uncertainty(arrays: Mapping[str, FloatArray], structure: int) -> float | None:
+    found = arrays.get("energy_uncertainty")
+    return None if found is None else float(found[structure])
 
 
 def _by_structure(output: Mapping[str, Tensor], graph: Graph) -> Iterator[dict[str, FloatArray]]:

@@ -38,8 +38,11 @@ def epsilon(forces: Tensor, reference: Tensor, batch: Tensor | None = None) -> T
 
     ``eps = sqrt( 1/(3N) sum_i |F_i - F_ref,i|^2 )``                             (eq. 2)
 
+    >>> epsilon(torch.tensor([[0.3, 0.0, 0.0]]), torch.zeros(1, 3))
+    tensor([0.1732])
+
     Args:
-        forces: [N, 3] eV/Å, predicted; the paper takes the direct forces.
+        forces: [N, 3] eV/Å, predicted; the direct forces, where the error of a model is meant.
         reference: [N, 3] eV/Å, for instance from DFT.
         batch: [N] int64, the structure of each atom; without it all atoms belong to one structure.
 
@@ -79,13 +82,25 @@ class ForceDelta(nn.Module):
     that TorchScript accepts can be exported together with this module:
     ``torch.jit.script(ForceDelta(model))``.
 
-    Four optional attributes of a model, if true, change this; TorchScript supports none of them:
+    Five optional attributes of a model, if true, change this; TorchScript supports none of them:
 
     - ``takes_charge_spin``: the model takes a seventh argument, ``charge_spin`` [S, 2].
     - ``gives_expected_errors``: the model returns a third tensor [N] eV/Å, its own prediction of
       the force error of each atom.
+    - ``gives_energy_uncertainty``: the model returns a third tensor [S] eV instead, its own
+      uncertainty of the energy of each structure.
     - ``first_order_only``: first derivatives are correct, second derivatives are not.
     - ``foreign``: the model is code loaded from a file, and its errors are reported as such.
+
+    >>> from ase.build import molecule
+    >>> from forcedelta import Evaluator, load_model
+    >>> model = load_model("acac")
+    >>> graph = Evaluator(model, torch.float32, torch.device("cpu")).graph_of([molecule("CH3CHO")])
+    >>> ForceDelta(model.module)(*graph)["force_delta"].shape
+    torch.Size([1])
+
+    Args:
+        model: the module, with parameters that need no gradient.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -93,6 +108,9 @@ class ForceDelta(nn.Module):
         self.model = model
         self._takes_charge_spin = bool(getattr(model, "takes_charge_spin", False))
         self._gives_expected_errors = bool(getattr(model, "gives_expected_errors", False))
+        self._gives_energy_uncertainty = bool(getattr(model, "gives_energy_uncertainty", False))
+        uncertain = self._gives_energy_uncertainty
+        self._own_name = "energy_uncertainty" if uncertain else "expected_errors"
         self._foreign = bool(getattr(model, "foreign", False))
         self._first_order_only = bool(getattr(model, "first_order_only", False))
 
@@ -136,7 +154,8 @@ class ForceDelta(nn.Module):
             "energy" [S] eV, "direct_forces" [N, 3] eV/Å, "conservative_forces" [N, 3] eV/Å,
             "force_deltas" (u_i) [N] eV/Å, "force_delta" (U) [S] eV/Å, with ``stress`` "stress"
             [S, 3, 3] eV/Å^3 (positive under tension, as in ASE; NaN for structures whose cell has no
-            volume), and "expected_errors" [N] eV/Å of models that predict them.
+            volume), and "expected_errors" [N] eV/Å or "energy_uncertainty" [S] eV of models that
+            predict them.
 
         Raises:
             ForceDeltaError: shapes that do not match, missing charge and spin, ``create_graph`` for a
@@ -195,9 +214,9 @@ class ForceDelta(nn.Module):
             assert charge_spin is not None
             graph = [*graph, charge_spin]
         answer = self.model(*graph)
-        if self._gives_expected_errors:
-            energy, direct, expected = answer
-            return energy, direct, expected
+        if self._gives_expected_errors or self._gives_energy_uncertainty:
+            energy, direct, own = answer
+            return energy, direct, own
         energy, direct = answer
         return energy, direct, None
 
@@ -222,13 +241,13 @@ class ForceDelta(nn.Module):
             symmetric = 0.5 * (strain + strain.transpose(1, 2))
             moved = positions + torch.bmm(positions[:, None], symmetric[batch])[:, 0]
             strained_cell = cell + torch.bmm(cell, symmetric)
-        expected: Tensor | None = None
+        own: Tensor | None = None
         if torch.jit.is_scripting():
             energy, direct = self.model(
                 moved, numbers, strained_cell, edge_index, edge_shift, batch
             )
         else:
-            energy, direct, expected = self._predict(
+            energy, direct, own = self._predict(
                 [moved, numbers, strained_cell, edge_index, edge_shift, batch], charge_spin
             )
         if not (energy.is_floating_point() and direct.is_floating_point()):
@@ -287,8 +306,8 @@ class ForceDelta(nn.Module):
             result["stress"] = torch.where(
                 volume > 0, virial / volume, torch.full_like(virial, torch.nan)
             )
-        if expected is not None:
-            result["expected_errors"] = expected
+        if own is not None:
+            result[self._own_name] = own
         if not create_graph:
             for key in list(result.keys()):
                 result[key] = result[key].detach()

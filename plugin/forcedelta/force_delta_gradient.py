@@ -31,7 +31,7 @@ from ase import Atoms
 from torch import Tensor
 
 from .errors import ForceDeltaError
-from .evaluation import Evaluator, ExactEvaluation, FloatArray, exact_evaluations
+from .evaluation import Evaluator, ExactEvaluation, FloatArray, exact_evaluations, own_name
 from .force_delta import is_out_of_memory
 from .graph import Graph
 from .models.loaded import LoadedModel
@@ -182,11 +182,13 @@ class GradientEvaluator(Evaluator):
         positions, eps, moved = _strainable(graph, strain)
         inputs = [positions, eps] if strain else [positions]
         with torch.enable_grad():
-            energy, direct, *expected = self.model.module(*moved)
+            energy, direct, *own = self.model.module(*moved)
             gradients = torch.autograd.grad(
                 energy.sum(), inputs, retain_graph=True, allow_unused=True
             )
-            output = _output(graph, energy, direct, gradients, expected)
+            output = _output(graph, energy, direct, gradients)
+            if own:
+                output[own_name(self.model.module)] = own[0].detach()
             counts = torch.bincount(graph[5], minlength=len(graph[2])).to(self.dtype)
             norm = 3.0 * counts * output["force_delta"]
             inverse = torch.where(norm > 0, 1.0 / torch.where(norm > 0, norm, 1.0), 0.0)
@@ -279,7 +281,6 @@ def _output(
     energy: Tensor,
     direct: Tensor,
     gradients: Sequence[Tensor | None],
-    expected: Sequence[Tensor],
 ) -> dict[str, Tensor]:
     """What `forcedelta.ForceDelta` returns, from a forward and a backward pass made elsewhere."""
     zero = torch.zeros_like(graph[0])
@@ -298,8 +299,6 @@ def _output(
     if len(gradients) == 2:
         virial = torch.zeros_like(graph[2]) if gradients[1] is None else gradients[1]
         output["stress"] = virial / torch.linalg.det(graph[2]).abs()[:, None, None]
-    if expected:
-        output["expected_errors"] = expected[0].detach()
     return output
 
 

@@ -116,7 +116,7 @@ class MTSVelocityVerlet(_MultipleTimeSteps, VelocityVerlet):
     Args:
         atoms: with a ``ForceDeltaCalculator(..., forces="mts", inner=m)``.
         timestep: inner step, in ASE's unit of time.
-        settings: as in `ase.md.verlet.VelocityVerlet`.
+        args, settings: as in `ase.md.verlet.VelocityVerlet`.
 
     Raises:
         ForceDeltaError: another calculator, constraints other than FixAtoms, FixCom and
@@ -133,7 +133,7 @@ class MTSBussi(_MultipleTimeSteps, Bussi):
     Args:
         atoms: with momenta and a ``ForceDeltaCalculator(..., forces="mts", inner=m)``.
         timestep: inner step, in ASE's unit of time.
-        settings: as in `ase.md.bussi.Bussi`.
+        args, settings: as in `ase.md.bussi.Bussi`.
 
     Attributes:
         transferred_energy: heat from the thermostat, eV.
@@ -164,7 +164,7 @@ class MTSLangevin(_MultipleTimeSteps, langevin.Langevin):
     Args:
         atoms: with a ``ForceDeltaCalculator(..., forces="mts", inner=m)``.
         timestep: inner step, in ASE's unit of time.
-        settings: as in `ase.md.langevin.Langevin`; pass ``fixcm=False`` and use FixCom.
+        args, settings: as in `ase.md.langevin.Langevin`; pass ``fixcm=False`` and use FixCom.
 
     Attributes:
         transferred_energy: heat from the thermostat, eV.

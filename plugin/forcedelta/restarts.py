@@ -14,7 +14,7 @@ from md_hooks.text import one_line
 
 from .errors import ForceDeltaError
 
-_log = logging.getLogger("forcedelta")
+_log = logging.getLogger(__name__)
 
 _ENDINGS = (".xyz", ".extxyz")
 

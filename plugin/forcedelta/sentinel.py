@@ -75,7 +75,7 @@ class Sentinel(Hook):
 
     Along a step from r to r + dr, w = dE + 1/2 (F_nc(t) + F_nc(t + dt)) . dr is the work of the
     difference F_nc - F_c, up to O(dr^3): it vanishes where the direct forces are the gradient of
-    the energy. S = sqrt(sum w^2 / sum |dr|^2) over the last `WINDOW` steps follows U; the running
+    the energy. ``S = sqrt(sum w^2 / sum |dr|^2)`` over the last `WINDOW` steps follows U; the running
     median of U/S over the latest `MOST` exact evaluations is the scale, and scale * S the estimate
     of U. An evaluation is made exact
 

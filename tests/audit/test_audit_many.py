@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 
 import ase.io
@@ -68,6 +69,41 @@ def test_workers(forcedelta, files, here):
     assert code == 0, err
     assert [one["audited"] for one in json.loads(out)["audits"]] == [30, 30]
     assert Path("all.html").read_text().count("<h2") == 2
+
+
+@pytest.mark.parametrize("threads", [0, 2])
+def test_one_of_several_that_fails_has_its_error_in_its_result(threads, files, here):
+    """However it fails; the only trajectory raises it."""
+    long, short = write(here, "ab", 20)[0], "short.xyz"
+    ase.io.write(short, ase.io.read(long, ":3"))
+    Path("strange.bin").write_bytes(bytes(range(200, 256)))
+    wet = files / "wet.safetensors"
+    with ThreadPoolExecutor(threads) if threads else nullcontext() as executor:
+        results = audit([short, long, "strange.bin"], wet, "many", start=5, executor=executor)
+    assert [result.reason for result in results] == ["failed", "finished", "failed"]
+    assert [result.audited for result in results] == [0, 15, 0]
+    assert results[0].problem.startswith("has 3 frames (counted from 0) and none from --start 5")
+    assert "format" in results[2].problem
+    assert "the audit failed" in results[0].line
+    for path, words in ((short, "none from --start 5"), ("strange.bin", "format")):
+        with pytest.raises(ForceDeltaError, match=words):
+            audit(path, wet, "one.h5", start=5)
+
+
+@pytest.mark.parametrize("threads", [0, 2])
+def test_a_model_that_cannot_be_used_is_reported_once(threads, files, here, caplog):
+    paths = write(here, "abc", 3)
+    for model, options, words in (
+        ("no-such-model", {}, "no model is called"),
+        (files / "wet.safetensors", {"charge": 1}, "charge"),
+    ):
+        with (
+            ThreadPoolExecutor(threads) if threads else nullcontext() as executor,
+            pytest.raises(ForceDeltaError, match=words),
+        ):
+            audit(paths, model, "many", executor=executor, **options)
+    assert caplog.messages == []
+    assert not list(Path("many").iterdir())
 
 
 def test_jobs_that_replace_files(files, here):

@@ -1,4 +1,4 @@
-"""Exit statuses: one table, from which the help is made and with which the README agrees."""
+"""Exit statuses: one table, from which the help is made and with which the guide agrees."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from forcedelta.cli import app
 from forcedelta.cli.exit_status import ExitStatus, described
 
-README = Path(__file__).parents[2] / "README.md"
+GUIDE = Path(__file__).parents[2] / "docs/guide/run.md"
 
 
 def test_the_help_of_the_program_lists_all():
@@ -26,7 +26,7 @@ def test_commands_name_only_statuses_that_exist():
         assert named <= set(ExitStatus), command.name
 
 
-def test_the_readme_lists_all():
-    _, _, table = README.read_text(encoding="utf-8").partition("| exit status |")
+def test_the_guide_lists_all():
+    _, _, table = GUIDE.read_text(encoding="utf-8").partition("| exit status |")
     rows = re.findall(r"^\| (\d+) \|", table.partition("\n\n")[0], flags=re.MULTILINE)
     assert [int(row) for row in rows] == list(ExitStatus)

@@ -148,16 +148,17 @@ def test_another_system_or_model_is_refused(forcedelta, files, water):
     assert Trajectory("run.h5").series["step"][-1] == 3
 
 
-def test_constraints_need_the_structure_that_has_them(forcedelta, files, here):
+def test_constraints_come_back_at_a_restart(forcedelta, files, here):
     atoms = ase.io.read(files / "water.xyz")
     atoms.set_constraint(FixAtoms([0]))
     atoms.write("fixed.xyz", columns=["symbols", "positions", "move_mask"])
     model = files / "wet.safetensors"
     assert forcedelta("run", "fixed.xyz", "--model", model, "--steps", "3")[0] == 0
-    code, _, err = forcedelta("run", "--restart", "--steps", "6")
+    code, _, err = forcedelta("run", files / "water.xyz", "--restart", "--steps", "6")
     assert code == 2
     assert "other constraints" in err
     assert forcedelta("run", "fixed.xyz", "--restart", "--steps", "6")[0] == 0
+    assert forcedelta("run", "--restart", "--steps", "9")[0] == 0
     frames = list(Trajectory("run.h5").frames())
     np.testing.assert_array_equal(frames[0].positions[0], frames[-1].positions[0])
     assert np.abs(frames[0].positions[1] - frames[-1].positions[1]).max() > 1e-4

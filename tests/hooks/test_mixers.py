@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from ase.build import bulk, molecule
+from ase.build import bulk
 from ase.calculators.calculator import Calculator, all_changes
 from ase.calculators.emt import EMT
 from ase.calculators.lj import LennardJones
@@ -14,8 +14,6 @@ from ase.calculators.mixing import (
     MixedCalculator,
     SumCalculator,
 )
-from ase.mep import NEB
-from ase.optimize import FIRE
 from helpers import TwoForces, argon, langevin
 
 from md_hooks import Guard, HookError, Recorder, Trajectory, run
@@ -206,12 +204,3 @@ def test_a_calculator_that_owes_its_u_is_named():
         HookError, match=r"step 3, 6 fs carries no Force Delta.*two-forces gave none"
     ):
         run(langevin(atoms), 10, [Guard(stop_above=10.0)])
-
-
-def test_a_band_of_images_is_refused_in_one_line():
-    images = [molecule("H2") for _ in range(4)]
-    for image in images:
-        image.calc = TwoForces()
-    with pytest.raises(HookError, match="NEB of 4 images, and hooks watch one structure") as raised:
-        run(FIRE(NEB(images, method="improvedtangent"), logfile=None), 2, [Guard(stop_above=1.0)])
-    assert "\n" not in str(raised.value)

@@ -88,7 +88,12 @@ def test_what_the_run_was_and_how_it_ended(tmp_path):
     assert data["model"]["name"] == "two-forces"
     assert data["model"]["weights_hash"] == "123456"
     assert (data["command"], data["seed"]) == ("a b", 7)
-    assert data["settings"] == {"temperature": 30}
+    assert data["settings"] == {
+        "engine": "ase",
+        "dynamics": "Langevin",
+        "timestep": 2.0,
+        "temperature": 30,
+    }
     assert {"ase", "numpy", "h5py", "python"} <= set(data["versions"])
     outcome = trajectory.outcome
     assert (outcome["reason"], outcome["step"], outcome["evaluations"]) == ("finished", 5, 6)

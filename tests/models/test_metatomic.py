@@ -15,12 +15,14 @@ from ase import Atoms
 from ase.build import bulk
 from systems import acetaldehyde
 
-from forcedelta import ForceDelta, ForceDeltaError, load_model
+from forcedelta import Evaluator, ForceDelta, ForceDeltaError, guarded_run, load_model
 from forcedelta.ase import ForceDeltaCalculator
+from forcedelta.calibration.signals import frame_signals
 from forcedelta.graph import Graphs
 from forcedelta.models import LoadedModel
 from forcedelta.models.catalogue import LoadRequest
 from forcedelta.models.metatomic import exported
+from md_hooks import Trajectory
 
 with warnings.catch_warnings():
     # metatomic is TorchScript, which torch deprecates
@@ -300,3 +302,51 @@ def test_check_prints_nothing_but_its_report(saved: Save, tmp_path: Path) -> Non
     findings = {finding["key"]: finding for finding in json.loads(done.stdout)["findings"]}
     assert findings["library"]["level"] == "ok"
     assert findings["passes"]["level"] == "ok"
+
+
+UNCERTAIN = ("energy", "energy_uncertainty", "non_conservative_force")
+
+
+def test_an_uncertainty_of_the_energy_reaches_frames_and_files(saved: Save, tmp_path: Path) -> None:
+    """The test model states its energy as the uncertainty, so that every value is known."""
+    path = saved(outputs=UNCERTAIN, energy="meV")
+    model = load_model(path, DOUBLE)
+    structures = [acetaldehyde(0), crystal(), acetaldehyde(1)]
+    found = results(model, structures)
+    assert torch.equal(found["energy_uncertainty"], found["energy"])
+    plain = load_model(saved("plain", energy="meV"), DOUBLE)
+    for name, expected in results(plain, structures).items():
+        torch.testing.assert_close(found[name], expected, rtol=0, atol=0, equal_nan=True)
+    evaluator = Evaluator(model, DOUBLE)
+    exact = evaluator.evaluate(evaluator.graph_of(structures))
+    direct = evaluator.forward(evaluator.graph_of(structures))
+    assert [one.energy_uncertainty for one in exact] == [one.energy for one in exact]
+    assert [one.energy_uncertainty for one in direct] == pytest.approx(
+        [one.energy for one in exact]
+    )
+    out = tmp_path / "run.h5"
+    guarded_run(
+        structures[0], model, 4, out=out, temperature=10, every=2, dtype="float64", record_every=1
+    )
+    recorded = Trajectory(out)
+    series = recorded.series
+    assert np.allclose(series["energy_uncertainty"], series["potential_energy"], rtol=1e-12)
+    frame = next(iter(recorded.frames()))
+    assert frame.extra["energy_uncertainty"] == frame.energy
+    signals = frame_signals(frame)
+    assert signals is not None
+    assert signals["energy_uncertainty"] == frame.energy / len(structures[0])
+
+
+@pytest.mark.parametrize("variant", ["", "/pbe"])
+def test_the_uncertainty_belongs_to_the_energy(variant: str, saved: Save) -> None:
+    """That of another variant is another model's."""
+    outputs = (f"energy{variant}", f"non_conservative_force{variant}", "energy_uncertainty/other")
+    model = load_model(saved(outputs=outputs), DOUBLE)
+    assert set(results(model, [acetaldehyde()])) == set(
+        results(load_model(saved("plain"), DOUBLE), [acetaldehyde()])
+    )
+    own = (*outputs[:2], f"energy_uncertainty{variant}")
+    assert "energy_uncertainty" in results(
+        load_model(saved("own", outputs=own), DOUBLE), [acetaldehyde()]
+    )

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from ase.build import bulk
 
+from forcedelta.reading_options import ReadingOptions
 from forcedelta.trajectories.base import UnreadableFrame
 from forcedelta.trajectories.opening import open_trajectory
-from forcedelta.trajectories.options import ReadingOptions
 
 pytest.importorskip("MDAnalysis", reason="needs MDAnalysis")
 

@@ -12,7 +12,7 @@ from ase import units
 from ase.build import molecule
 
 from forcedelta.errors import ForceDeltaError
-from forcedelta.structures import read_structure
+from forcedelta.structures import read_structure, read_structures
 from forcedelta.trajectories.opening import open_trajectory
 
 WATER = molecule("H2O")
@@ -123,3 +123,63 @@ def test_alternate_locations_and_partial_occupancies_are_named(tmp_path):
     assert "atom 0, counted from 0 (O), is partly occupied (0.7)" in read(path)[0].reason
     with pytest.raises(ForceDeltaError, match="partly occupied"):
         read_structure(str(path))
+
+
+def heavy_water(path: Path) -> Path:
+    """The second hydrogen of each model is deuterium."""
+    rows = pdb().splitlines()
+    for k, row in enumerate(rows):
+        if row.startswith("ATOM      3"):
+            rows[k] = row[:76] + " D"
+    path.write_text("\n".join(rows) + "\n")
+    return path
+
+
+def test_isotopes_are_named(tmp_path, caplog):
+    path = heavy_water(tmp_path / "a.pdb")
+    for frame in read(path):
+        assert frame.atoms.numbers.tolist() == [8, 1, 1]
+        np.testing.assert_allclose(frame.atoms.get_masses(), [15.999, 1.008, 2.014], atol=1e-3)
+        assert frame.notes == ("it names the isotope D: read as H with a mass of 2.014 amu",)
+    atoms = read_structure(str(path))
+    np.testing.assert_allclose(atoms.get_masses()[2], 2.014)
+    assert caplog.messages == [
+        f"{path}: it names the isotope D: read as H with a mass of 2.014 amu"
+    ]
+
+
+def test_gro_as_a_topology(tmp_path):
+    """Its unambiguous names are elements, as in a trajectory of that format."""
+    from forcedelta.trajectories.topology import elements_of
+
+    path = tmp_path / "top.gro"
+    path.write_text(gro(0))
+    assert elements_of(path).tolist() == [8, 1, 1]
+    (tmp_path / "a.pdb").write_text(pdb(elements=False))
+    assert [frame.atoms.numbers.tolist() for frame in read(tmp_path / "a.pdb", path)] == [
+        [8, 1, 1]
+    ] * 3
+    path.write_text(gro(0, names=("CA", "HW1", "HW2")))
+    with pytest.raises(ForceDeltaError, match=r"top.gro: the element of atom 0, .* not clear"):
+        elements_of(path)
+
+
+@pytest.mark.parametrize("ending", ["", ".gz"])
+def test_the_last_structure_is_found_without_the_others_in_memory(ending, tmp_path):
+    import gzip
+    import tracemalloc
+
+    text = "".join(gro(k) for k in range(40_000)).encode()
+    path = tmp_path / f"a.gro{ending}"
+    path.write_bytes(gzip.compress(text, 1) if ending else text)
+    tracemalloc.start()
+    atoms = read_structure(str(path))
+    used = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert atoms.info["step"] == 39_999_000
+    assert used < len(text) / 4
+    some = read_structures(f"{path}@-3:")
+    assert [one.info["step"] for one in some] == [39_997_000, 39_998_000, 39_999_000]
+    assert read_structure(f"{path}@7").info["step"] == 7000
+    with pytest.raises(ForceDeltaError, match="40000 structures and none of index 40000"):
+        read_structure(f"{path}@40000")

@@ -12,10 +12,10 @@ from ase import units
 from ase.build import molecule
 
 from forcedelta.errors import ForceDeltaError
+from forcedelta.reading_options import ReadingOptions
 from forcedelta.structures import read_structure
 from forcedelta.trajectories.base import StoredFrame, UnreadableFrame
 from forcedelta.trajectories.opening import open_trajectory
-from forcedelta.trajectories.options import ReadingOptions
 
 WATER = molecule("H2O")
 WATER.positions += 5.0

@@ -10,9 +10,9 @@ import pytest
 from ase.build import molecule
 
 from forcedelta.errors import ForceDeltaError
+from forcedelta.reading_options import ReadingOptions
 from forcedelta.trajectories.base import UnreadableFrame
 from forcedelta.trajectories.opening import open_trajectory
-from forcedelta.trajectories.options import ReadingOptions
 
 
 @pytest.fixture

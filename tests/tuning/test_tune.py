@@ -24,6 +24,7 @@ from forcedelta.restarts import check_stored_model
 from forcedelta.tuning.frames import split
 from forcedelta.tuning.judge import judge
 from forcedelta.tuning.loop import Epoch, Target, collate, loss_of
+from forcedelta.tuning.own_runs import OwnRuns, own_frames
 
 DOUBLE = torch.float64
 
@@ -299,3 +300,99 @@ def test_an_exported_module_is_the_tuned_model(reach: str, base: Path, frames: P
     _, conservative = module(points, torch.tensor(OTHER))
     for scripted, eager in zip((direct, conservative), forces_of("tuned.pt", atoms), strict=True):
         assert np.allclose(scripted.numpy() / EV_PER_ANGSTROM, eager, rtol=1e-4, atol=1e-4)
+
+
+def test_the_model_makes_its_own_frames(base: Path, here: Path) -> None:
+    ase.io.write("start.xyz", acetaldehyde(0))
+    result = tune(
+        base, "start.xyz", "head", "out.pt", make_frames=20, temperatures=(50, 100), epochs=1, seed=3
+    )  # fmt: skip
+    assert result.frames == {"training": 36, "held_out": 4}
+    made = [ase.io.read(f"out-{temperature}K.xyz", ":") for temperature in (50, 100)]
+    heat = [np.mean([atoms.get_kinetic_energy() for atoms in run]) for run in made]
+    assert heat[1] > heat[0] > 0
+    # the same as from its own files
+    again = tune(base, ["out-50K.xyz", "out-100K.xyz"], "head", "again.pt", epochs=1, seed=3)
+    assert again.after == result.after
+    with pytest.raises(ForceDeltaError, match="pass --overwrite"):
+        tune(base, "start.xyz", "head", "out.pt", make_frames=20)
+    Path("out.pt").unlink()
+    with pytest.raises(ForceDeltaError, match=r"out-50K\.xyz.* pass --overwrite"):
+        tune(base, "start.xyz", "head", "out.pt", make_frames=20, temperatures=(50, 100))
+
+
+def test_a_run_that_blows_up_is_repeated_and_then_refused(
+    here: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Direct forces of 30 eV/Å away from the centre drive the atoms apart."""
+
+    class Exploding(nn.Module):
+        cutoff = CUTOFF
+        strength = 30.0
+
+        def forward(self, positions, numbers, cell, edge_index, edge_shift, batch):  # noqa: ANN
+            energy = (positions * positions).sum().reshape(1) * 1e-3
+            return energy, self.strength * positions
+
+    module = Exploding()
+    model = LoadedModel(module, "exploding", "0" * 16, None, CUTOFF, None, "tests")
+    settings = {"seed": 0, "dtype": "float64", "device": "cpu", "threads": 1}
+    with pytest.raises(ForceDeltaError, match=r"hold for 0 frames at 300 K .*lower --temperature"):
+        own_frames(
+            model, [acetaldehyde(0)], OwnRuns(20, (300.0,)), here / "out.pt", settings, reuse=False
+        )
+    module.strength = 0.0
+    files = own_frames(
+        model, [acetaldehyde(0)], OwnRuns(20, (300.0,)), here / "out.pt", settings, reuse=False
+    )
+    assert files == [here / "out-300K.xyz"]
+    assert len(ase.io.read(files[0], ":")) == 20
+
+
+def test_advice_for_a_single_structure_and_for_temperatures_alone(base: Path, here: Path) -> None:
+    ase.io.write("start.xyz", acetaldehyde(0))
+    with pytest.raises(ForceDeltaError, match="--make-frames 400"):
+        tune(base, "start.xyz", "head", "out.pt")
+    with pytest.raises(ForceDeltaError, match="pass --make-frames, too"):
+        tune(base, "start.xyz", "head", "out.pt", temperatures=(300,))
+    with pytest.raises(ForceDeltaError, match="each one different"):
+        tune(base, "start.xyz", "head", "out.pt", make_frames=20, temperatures=(300, 300))
+
+
+@pytest.mark.parametrize("label", ["direct_forces", "conservative_forces"])
+def test_worse_conservative_forces_are_reported(label: str, base: Path, frames: Path) -> None:
+    """Labels near F_nc: tuning improves F_c. Labels near the old F_c: it makes it worse."""
+    evaluator = Evaluator(load_model(base), torch.float32)
+    rng = np.random.default_rng(0)
+    labelled = []
+    for seed in range(12):
+        atoms = acetaldehyde(seed)
+        (found,) = evaluator.evaluate(evaluator.graph_of([atoms]))
+        forces = getattr(found, label) + rng.normal(scale=1e-3, size=(len(atoms), 3))
+        atoms.calc = SinglePointCalculator(atoms, energy=0.0, forces=forces)
+        labelled.append(atoms)
+    ase.io.write("labelled.xyz", labelled)
+    result = tune(base, frames, "energy", "tuned.pt", judge_on=["labelled.xyz"], epochs=4,
+                  batch_size=5, learning_rate=3e-3)  # fmt: skip
+    assert set(result.before) == {"training", "held_out", "displaced"}
+    assert not result.overfit
+    found = {one["frames"]: one for one in result.worse}
+    assert ("labelled.xyz" in found) == (label == "conservative_forces")
+    for one in result.worse:
+        assert one["after"] > one["before"]
+
+
+def test_what_became_worse_is_printed(forcedelta, base: Path, frames: Path) -> None:
+    evaluator = Evaluator(load_model(base), torch.float32)
+    atoms = acetaldehyde(0)
+    (found,) = evaluator.evaluate(evaluator.graph_of([atoms]))
+    forces = found.conservative_forces + 1e-3
+    atoms.calc = SinglePointCalculator(atoms, energy=0.0, forces=forces)
+    ase.io.write("labelled.xyz", atoms)
+    status, printed, told = forcedelta(
+        "tune", base, frames, "--reach", "head", "--epochs", 2, "--judge", "labelled.xyz"
+    )
+    assert status == 0, told
+    (line,) = [line for line in printed.splitlines() if line.startswith("worse: on labelled.xyz")]
+    assert "the error of F_c has grown, 0.0010 -> " in line
+    assert "pass --reach energy" in line

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from ase import Atoms
@@ -50,6 +50,10 @@ def attack(
     trust: bool = False,
     charge: int | None = None,
     spin: int | None = None,
+    type_map: str | None = None,
+    no_pbc: bool = False,
+    file_format: str | None = None,
+    select: str | None = None,
     device: str = "cpu",
     dtype: Literal["float32", "float64"] = "float32",
     threads: int = 1,
@@ -68,14 +72,19 @@ def attack(
     "path" and "move" tell where it belongs; move 0 is a displaced start. Why a path ended is a
     remark (`md_hooks.Trajectory.remarks`). The picks are written beside it, as extended XYZ.
 
+    >>> found = attack("molecule.xyz", "acac", "attack.h5", starts=2, steps=5, picks=2)
+    >>> len(found.paths)
+    2
+
     Args:
         structures: files that ASE reads (``file@0:10`` names several structures of one), or
             structures. Optional with ``mode="restart"`` if all were files.
         model: a name, the path of a file, or a model in memory.
         out: file to write.
-        starts, steps, optimizer, alpha, beta, rate, cap, displacement, strain, ceiling, temperature,
-            closest, dissociation, seed, picks, architecture, trust, charge, spin, device, dtype,
-            threads: see `AttackSettings`.
+        starts, steps, optimizer, alpha, beta, rate, cap, displacement, strain: see `AttackSettings`.
+        ceiling, temperature, closest, dissociation, seed, picks: see `AttackSettings`.
+        architecture, trust, charge, spin, device, dtype, threads: see `AttackSettings`.
+        type_map, no_pbc, file_format, select: see `AttackSettings`.
         torsions: four atoms each, counted from 0, such as "0-1-2-3", or "all".
         mode: "create" refuses a file that exists, "restart" continues it, "overwrite" replaces it.
         progress: show progress on stderr.
@@ -100,7 +109,8 @@ def attack(
     settings = AttackSettings(
         "" if name is None else name, str(out), starts, steps, optimizer, alpha, beta, rate, cap,
         displacement, strain, torsions_of(torsions), ceiling, temperature, closest, dissociation,
-        seed, picks, architecture, trust, charge, spin, device, dtype, threads,
+        seed, picks, architecture, trust, charge, spin, device, dtype, threads, type_map, no_pbc,
+        file_format, select,
     )  # fmt: skip
     checkpoint, stored = None, {}
     _check_out(Path(out), mode, picks)
@@ -116,7 +126,7 @@ def attack(
     if name is None:
         raise ForceDeltaError("no model: pass --model with a name of 'forcedelta models' or a path")
     settings.check()
-    named = _named(sources)
+    named = _named(sources, settings.reading)
     record = shlex.join(sys.argv) if command is None else command
     torch.set_num_threads(settings.threads)
     return Search(settings, named, loaded, checkpoint, stored, record).run(progress)
@@ -134,14 +144,16 @@ def _check_out(out: Path, mode: str, picks: int) -> None:
         refuse_existing("--out", picks_file(out), overwrite=mode != "create")
 
 
-def _named(sources: Sequence[str | Path | Atoms]) -> list[tuple[str, Atoms]]:
+def _named(
+    sources: Sequence[str | Path | Atoms], reading: dict[str, Any]
+) -> list[tuple[str, Atoms]]:
     """All structures with their names."""
     found = []
     for source in sources:
         if isinstance(source, Atoms):
             found.append((str(source.symbols), checked_structure(source)))
             continue
-        several = read_structures(str(source))
+        several = read_structures(str(source), **reading)
         found += [
             (str(source) if len(several) == 1 else f"{source}, structure {k}", atoms)
             for k, atoms in enumerate(several)

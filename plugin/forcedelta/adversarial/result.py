@@ -73,7 +73,7 @@ class AttackResult:
 
     @property
     def problem(self) -> str:
-        """What the user must correct: no path could begin; "" otherwise."""
+        """What the user must correct if no path could begin; "" otherwise."""
         if self.frames or self.reason == "interrupted":
             return ""
         why = self.paths[0].reason

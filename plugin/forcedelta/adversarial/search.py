@@ -10,7 +10,9 @@ import numpy as np
 from ase import Atoms
 
 from md_hooks import Checkpoint, Frame, HookChain, Progress, Recorder, Remark, RunInfo
+from md_hooks.constraints import constraint_records
 from md_hooks.electronic_state import ElectronicState
+from md_hooks.environment import Surroundings
 from md_hooks.run_id import id_of_content
 from md_hooks.session import Session
 from md_hooks.signals import end_after_the_step
@@ -28,7 +30,7 @@ from .picks import picks_file, write_picks
 from .result import AttackResult, PathResult
 from .settings import AttackSettings
 
-_log = logging.getLogger("forcedelta")
+_log = logging.getLogger(__name__)
 
 WRONG_SLOPE = 0.1
 """A relative error of dU/dr along itself above which second derivatives are not trusted."""
@@ -143,7 +145,7 @@ class Search:
 
     # --- the attack ------------------------------------------------------------------------------
 
-    def run(self, progress: bool = True) -> AttackResult:
+    def run(self, progress: bool = False) -> AttackResult:
         """Make the steps that are not made yet.
 
         Ctrl-C and SIGTERM end it after the current step of all paths, with the file closed.
@@ -231,8 +233,12 @@ class Search:
                     "move": float(path.moves),
                     "structure": float(path.structure),
                     "atoms": float(len(atoms)),
-                    **Frame.scalars(evaluation.expected_errors),
+                    **Frame.scalars(
+                        evaluation.expected_errors, energy_uncertainty=evaluation.energy_uncertainty
+                    ),
                 },
+                constraints=constraint_records(atoms.constraints),
+                system_particles=Surroundings.usable(atoms).system_particles,
                 **ElectronicState.of(atoms).frame_fields(),
             )
         )

@@ -35,11 +35,17 @@ class AttackSettings:
         torsions: four atoms each, counted from 0, or "all": only these torsions change.
         ceiling: energy above that of the structure, eV; None: by the temperature.
         temperature: the ceiling is k T per atom, K.
-        closest: shortest distance of two atoms, in sums of their covalent radii.
+        closest: shortest distance of two atoms, relative to the sum of their covalent radii.
         dissociation: fragments may come apart.
         seed: of the displacements.
         picks: number of diverse structures with large U to choose at the end; 0: none.
-        architecture, trust, charge, spin, device, dtype, threads: of the model.
+        type_map, no_pbc, file_format, select: see `forcedelta.reading_options.ReadingOptions`.
+        architecture, trust: see `forcedelta.load_model`.
+        charge: total charge in e, for models that take one; None: that of each structure.
+        spin: spin multiplicity 2S + 1, likewise.
+        device: of torch.
+        dtype: "float32" or "float64".
+        threads: of torch, on the CPU.
     """
 
     model: str
@@ -67,6 +73,16 @@ class AttackSettings:
     device: str = "cpu"
     dtype: str = "float32"
     threads: int = 1
+    type_map: str | None = None
+    no_pbc: bool = False
+    file_format: str | None = None
+    select: str | None = None
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """How files are read, see `forcedelta.structures.read_structures`."""
+        names = ("type_map", "no_pbc", "file_format", "select")
+        return {name: getattr(self, name) for name in names}
 
     def check(self) -> None:
         """Check the settings without reading any file.
@@ -87,7 +103,7 @@ class AttackSettings:
             )
 
     def rise(self, atoms: Atoms) -> float:
-        """Largest energy above that of the structure as given, eV."""
+        """Largest energy above that of the structure as given, ``atoms``, eV."""
         return self.ceiling if self.ceiling is not None else len(atoms) * kB * self.temperature
 
     def stored(self) -> dict[str, Any]:

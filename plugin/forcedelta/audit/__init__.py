@@ -3,6 +3,7 @@
 >>> import forcedelta
 >>> [result] = forcedelta.audit("old_run.traj", "acac", "audit.h5", flag_above=0.1)
 >>> result.flagged, result.largest
+(7, 0.17)
 
 The package is callable: ``forcedelta.audit(...)`` is ``forcedelta.audit.audit(...)``.
 """

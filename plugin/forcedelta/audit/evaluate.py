@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from ase import Atoms
 
 from forcedelta.batch_size import batch_atoms
 from forcedelta.checks import check_supported
@@ -15,7 +16,9 @@ from forcedelta.evaluation import Evaluation, Evaluator
 from forcedelta.graph import charge_and_spin
 from forcedelta.models.loaded import LoadedModel
 from forcedelta.neighbours import FARTHEST
+from forcedelta.parts import as_molecule
 from forcedelta.trajectories.base import StoredFrame, UnreadableFrame
+from md_hooks.environment import Surroundings
 
 NOT_FINITE = f"positions are not finite, or farther away than {FARTHEST:.0e} Å"
 
@@ -80,6 +83,8 @@ class FrameEvaluator:
         if isinstance(item, UnreadableFrame):
             return item.reason
         atoms = item.atoms
+        if self._model.periodic is False:
+            _take_out_of_box(atoms)
         atoms.info.update({name: value for name, value in self._given.items() if value is not None})
         key = (atoms.numbers.tobytes(), tuple(atoms.pbc))
         if key not in self._supported:
@@ -92,6 +97,14 @@ class FrameEvaluator:
         if reason:
             return reason
         return "" if (np.abs(atoms.positions) < FARTHEST).all() else None  # False for NaN, too
+
+
+def _take_out_of_box(atoms: Atoms) -> None:
+    """Make a part of a System a molecule, in place, as the model saw it in its run."""
+    if atoms.pbc.any() and Surroundings.usable(atoms).others is not None:
+        molecule = as_molecule(atoms)
+        if molecule is not None:
+            atoms.positions, atoms.pbc = molecule.positions, False
 
 
 def _why_not(check: Callable[[], object]) -> str:

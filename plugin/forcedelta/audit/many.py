@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tqdm import tqdm
 
-from forcedelta.audit.result import AuditResult, NoFramesError
+from forcedelta.audit.result import AuditResult, NoFramesError, NoModelError
 from forcedelta.audit.settings import AuditSettings, continued, just_created
 from forcedelta.calibration.error_guard import GivenPrediction, prediction_of
 from forcedelta.errors import ForceDeltaError
@@ -38,7 +38,7 @@ from md_hooks.signals import completed
 if TYPE_CHECKING:  # only the process that holds a model imports PyTorch
     from forcedelta.models.loaded import LoadedModel
 
-_log = logging.getLogger("forcedelta")
+_log = logging.getLogger(__name__)
 
 Mode = Literal["create", "restart", "overwrite"]
 
@@ -102,10 +102,10 @@ def audit(
         model: a name, the path of a file, or a model in memory (in this process only).
         out: file or folder, see above.
         file_format, type_map, no_pbc, select, timestep, rattle: how the files are read; see
-            `forcedelta.trajectories.options.ReadingOptions`.
-        topology, start, stop, every, end_at_stop, record_every, flags, charge, spin, architecture,
-            trust, compile, device, dtype, threads: see `AuditSettings`.
-        stop_above, flag_above: thresholds in eV/Å, "auto", a `Calibration` or its file, or None.
+            `forcedelta.reading_options.ReadingOptions`.
+        topology, start, stop, every, end_at_stop, record_every, flags: see `AuditSettings`.
+        charge, spin, architecture, trust, compile, device, dtype, threads: see `AuditSettings`.
+        stop_above, flag_above: thresholds in eV/Å, "auto", a `forcedelta.Calibration` or its file, or None.
         on, patience, stop_factor, flag_factor, burn_in: see `md_hooks.Guard`.
         calibration, stop_error, flag_error: see `forcedelta.guarded_run`.
         report: HTML file to write about the audits.
@@ -118,11 +118,12 @@ def audit(
         command: the command line for the record.
 
     Returns:
-        a result for each trajectory, in their order; an interrupted audit is the last one.
+        a result for each trajectory, in their order; an interrupted audit is the last one. The result of
+        one of several that cannot be audited has the error as its ``problem``.
 
     Raises:
-        ForceDeltaError, HookError: invalid input. If a trajectory cannot be audited, the others are, and the
-            report names it, before its error is raised.
+        ForceDeltaError, HookError: invalid input, a model that cannot be used, or the error of the only
+            trajectory.
     """
     paths = [trajectories] if isinstance(trajectories, str | Path) else list(trajectories)
     names = [str(path) for path in paths]
@@ -156,42 +157,19 @@ def audit(
     )
     prepare(jobs, mode, None if given is None else {*given, "trajectory"})
     record = shlex.join(sys.argv) if command is None else command
-    failures: dict[str, Exception] = {}
     if executor is not None:
-        results = run_jobs(
-            jobs, executor, record, failures, overwrite=mode == "overwrite", progress=progress
-        )
+        results = run_jobs(jobs, executor, record, overwrite=mode == "overwrite", progress=progress)
     elif workers > 1 and len(jobs) > 1:
-        results = _in_processes(jobs, record, failures, min(workers, len(jobs)), mode, progress)
+        results = _in_processes(jobs, record, min(workers, len(jobs)), mode, progress)
     else:
-        results = []
-        for job in jobs:
-            resume = mode != "overwrite"
-            try:
-                result = audit_one(job, record, loaded, resume=resume, progress=progress)
-            except NoFramesError as error:
-                if len(jobs) == 1:
-                    raise
-                result = _unreadable(job, error)
-            except (ForceDeltaError, HookError) as error:
-                failures[job.trajectory] = error
-                continue
-            results.append(result)
-            if results[-1].reason == "interrupted":
-                break
+        results = _one_by_one(jobs, record, loaded, mode, progress)
     for line in explained(jobs[0]):
         _log.info(line)
     interrupted = any(result.reason == "interrupted" for result in results)
     audited = [result.out for result in results if result.audited]
-    if report is not None and not interrupted and (audited or not failures):
-        failed = {name: str(error) for name, error in failures.items()}
-        failed |= {result.trajectory: result.problem for result in results if not result.audited}
+    if report is not None and not interrupted:
+        failed = {result.trajectory: result.problem for result in results if not result.audited}
         write_report(audited, Path(report), failed)
-    if failures:
-        first, *others = failures.values()
-        for other in others:
-            _log.warning("%s", other)
-        raise first
     return results
 
 
@@ -208,10 +186,28 @@ def _as_begun(trajectories: list[str], model: str | None, out: str) -> tuple[lis
     return trajectories or [str(stored["trajectory"])], model
 
 
+def _one_by_one(
+    jobs: list[AuditSettings],
+    command: str,
+    model: LoadedModel | None,
+    mode: Mode,
+    progress: bool,
+) -> list[AuditResult]:
+    results: list[AuditResult] = []
+    for job in jobs:
+        try:
+            result = audit_one(job, command, model, resume=mode != "overwrite", progress=progress)
+        except (ForceDeltaError, HookError) as error:
+            result = _failed(job, error, jobs)
+        results.append(result)
+        if result.reason == "interrupted":
+            break
+    return results
+
+
 def _in_processes(
     jobs: list[AuditSettings],
     command: str,
-    failures: dict[str, Exception],
     workers: int,
     mode: Mode,
     progress: bool,
@@ -220,12 +216,7 @@ def _in_processes(
     with ProcessPoolExecutor(workers, mp_context=context) as executor:
         try:
             return run_jobs(
-                jobs,
-                executor,
-                command,
-                failures,
-                overwrite=mode == "overwrite",
-                progress=progress,
+                jobs, executor, command, overwrite=mode == "overwrite", progress=progress
             )
         except BaseException:
             executor.shutdown(wait=False, cancel_futures=True)
@@ -369,14 +360,19 @@ def audit_one(
     return Audit(settings, model, resume=resume, command=command).run(progress)
 
 
-def _unreadable(job: AuditSettings, error: NoFramesError) -> AuditResult:
-    return AuditResult(
-        job.trajectory,
-        job.out,
-        "unreadable",
-        frames=0,
-        problem=str(error).removeprefix(f"{job.trajectory} "),
-    )
+def _failed(job: AuditSettings, error: Exception, jobs: Sequence[AuditSettings]) -> AuditResult:
+    """The result of one of several trajectories that cannot be audited.
+
+    Raises:
+        Exception: the error itself, of the only trajectory or of the model.
+    """
+    if len(jobs) == 1 or isinstance(error, NoModelError):
+        raise error
+    reason = "unreadable" if isinstance(error, NoFramesError) else "failed"
+    problem = str(error) or type(error).__name__
+    for end in (": ", " "):
+        problem = problem.removeprefix(f"{job.trajectory}{end}")
+    return AuditResult(job.trajectory, job.out, reason, frames=0, problem=problem)
 
 
 def version_of(path: str | Path) -> tuple[int, int] | None:
@@ -392,30 +388,26 @@ def run_jobs(
     jobs: list[AuditSettings],
     executor: Executor,
     command: str,
-    failures: dict[str, Exception],
     *,
     overwrite: bool,
     progress: bool,
 ) -> list[AuditResult]:
     """All jobs through an executor, with a bar that counts trajectories.
 
-    Args:
-        failures: receives the errors of jobs by trajectory.
-
     Raises:
-        ForceDeltaError: the executor broke.
+        ForceDeltaError: the executor broke, the model cannot be used, or the error of the only job.
     """
     futures: dict[Future[AuditResult], int] = {}
+    results: list[AuditResult | None] = [None] * len(jobs)
     for k, job in enumerate(jobs):
         try:
             # before its file is replaced
             open_trajectory(job.trajectory, job.topology, job.reading).close()
         except (ForceDeltaError, HookError) as error:
-            failures[job.trajectory] = error
+            results[k] = _failed(job, error, jobs)
             continue
         replaces = version_of(job.out) if overwrite else None
         futures[executor.submit(audit_one, job, command, replaces=replaces)] = k
-    results: list[AuditResult | None] = [None] * len(jobs)
     out = QuietStream(sys.stderr)
     bar = tqdm(
         total=len(jobs), unit="trajectory", file=out, disable=not progress or not out.isatty()
@@ -424,19 +416,17 @@ def run_jobs(
         for future in completed(futures):
             k = futures[future]
             try:
-                result = results[k] = future.result()
-            except NoFramesError as error:
-                if len(jobs) == 1:
-                    raise
-                result = results[k] = _unreadable(jobs[k], error)
+                result = future.result()
             except BrokenExecutor as error:
                 raise ForceDeltaError(
                     "a worker process died, killed or out of memory: pass --restart to "
                     "continue, as nothing that was written is lost"
                 ) from error
             except Exception as error:
-                failures[jobs[k].trajectory] = error
-                continue
+                for other in futures if isinstance(error, NoModelError) else ():
+                    other.cancel()
+                result = _failed(jobs[k], error, jobs)
+            results[k] = result
             bar.update()
             if progress and bar.disable:
                 print_line(result.line)

@@ -13,7 +13,7 @@ import torch
 
 from forcedelta.audit.continuity import Continuity
 from forcedelta.audit.evaluate import NOT_FINITE, FrameEvaluator
-from forcedelta.audit.result import AuditCounts, AuditResult, NoFramesError
+from forcedelta.audit.result import AuditCounts, AuditResult, NoFramesError, NoModelError
 from forcedelta.audit.settings import AuditSettings, just_created
 from forcedelta.calibration.error_guard import check_prediction
 from forcedelta.checks import check_takes_charge
@@ -35,13 +35,15 @@ from md_hooks import (
     Trajectory,
     load_checkpoint,
 )
+from md_hooks.constraints import constraint_records
 from md_hooks.electronic_state import ElectronicState
+from md_hooks.environment import Surroundings
 from md_hooks.predicted_error import predicted_summary
 from md_hooks.session import Session
 from md_hooks.signals import end_after_the_step
 from md_hooks.versions import versions_of
 
-_log = logging.getLogger("forcedelta")
+_log = logging.getLogger(__name__)
 
 STORED_FRAMES = 10_000
 """Number of frames stored of a long trajectory, besides those marked by the guard."""
@@ -102,6 +104,23 @@ class Audit:
                 f"{settings.trajectory} has {self._frames} frames (counted from 0) and none from "
                 f"--start {settings.start}: give a smaller number"
             )
+        try:
+            self._use_model(model)
+        except ForceDeltaError as error:
+            raise NoModelError(str(error)) from error
+        self._continuity = Continuity()
+        self._next = settings.start
+        self._shown = self._batch = -1
+        """Index of the last frame passed to the hooks, and of the first one in its batch."""
+        self._counts = AuditCounts()
+        self._ending = ""
+        self._known_calibrations: dict[str, Any] = {}
+        self._known_flags: str | None = None
+        self._guard = settings.guard()
+        self._checkpoint = self._find_checkpoint() if resume else None
+
+    def _use_model(self, model: LoadedModel | None) -> None:
+        settings = self._settings
         self._device = usable_device(settings.device)
         dtype = getattr(torch, settings.dtype)
         self._model = model or load_model(
@@ -115,16 +134,6 @@ class Audit:
         self._evaluate = FrameEvaluator(
             self._model, dtype, self._device, settings.charge, settings.spin
         )
-        self._continuity = Continuity()
-        self._next = settings.start
-        self._shown = self._batch = -1
-        """Index of the last frame passed to the hooks, and of the first one in its batch."""
-        self._counts = AuditCounts()
-        self._ending = ""
-        self._known_calibrations: dict[str, Any] = {}
-        self._known_flags: str | None = None
-        self._guard = settings.guard()
-        self._checkpoint = self._find_checkpoint() if resume else None
 
     def _find_checkpoint(self) -> Checkpoint | None:
         """The end of the file; None if it does not exist or holds no audited frame."""
@@ -162,7 +171,7 @@ class Audit:
 
     # --- the audit -----------------------------------------------------------------------------
 
-    def run(self, progress: bool = True) -> AuditResult:
+    def run(self, progress: bool = False) -> AuditResult:
         """Audit the frames not yet audited.
 
         Ctrl-C and SIGTERM end it after the current batch, with the file closed.
@@ -379,7 +388,11 @@ def _frame(stored: StoredFrame, step: int, evaluation: Evaluation, state: Electr
         extra={
             "source_frame": float(stored.index),
             "atoms": float(len(atoms)),
-            **Frame.scalars(evaluation.expected_errors),
+            **Frame.scalars(
+                evaluation.expected_errors, energy_uncertainty=evaluation.energy_uncertainty
+            ),
         },
+        constraints=constraint_records(atoms.constraints),
         **state.frame_fields(),
+        **Surroundings.usable(atoms).frame_fields(),
     )

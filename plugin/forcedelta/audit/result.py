@@ -17,8 +17,15 @@ _SEVERAL = {"other atoms": "changes of the atoms", "gap": "gaps", "not audited":
             "velocities": "without usable velocities"}  # fmt: skip
 
 
+_NOT_AUDITED = {"unreadable": "not audited, no frame can be read", "failed": "the audit failed"}
+
+
 class NoFramesError(ForceDeltaError):
     """A trajectory holds no frame that can be read."""
+
+
+class NoModelError(ForceDeltaError):
+    """The model cannot be used as requested, for any trajectory."""
 
 
 class AuditCounts(Hook):
@@ -79,8 +86,8 @@ class AuditResult:
     Attributes:
         trajectory: the audited file.
         out: the file of the audit.
-        reason: "finished", "stopped" (with ``end_at_stop``), "interrupted", or "unreadable" for one
-            of several trajectories that holds no frame, and for which no file is written.
+        reason: "finished", "stopped" (with ``end_at_stop``), "interrupted"; of one of several
+            trajectories "unreadable" if it holds no frame, or "failed".
         frames: number of frames in the trajectory when it was opened.
         audited: frames in the audit's file, including those before a restart.
         flagged: frames between the thresholds.
@@ -94,7 +101,8 @@ class AuditResult:
         remarks: number of remarks by kind (`md_hooks.Remark`).
         ending: why the trajectory could not be read to its end.
         message: the guard's reason if it ended the audit, or what interrupted it.
-        problem: what the user must correct: nothing could be audited, or no threshold was chosen.
+        problem: what the user must correct: nothing could be audited, no threshold was chosen, or
+            the error of one of several trajectories.
         refused: why "auto" chose no threshold from the burn-in.
         stop_error, flag_error: thresholds on the predicted error, eV/Å.
         predicted_error: see `md_hooks.predicted_error.predicted_summary`; None without a
@@ -129,10 +137,15 @@ class AuditResult:
         return self.remarks.get("symmetric", 0)
 
     @property
+    def failed(self) -> bool:
+        """Whether there is no audit, but an error in ``problem``."""
+        return self.reason in _NOT_AUDITED
+
+    @property
     def line(self) -> str:
         """A one-line summary."""
-        if self.reason == "unreadable":
-            return f"{self.trajectory}: not audited, no frame can be read"
+        if self.failed:
+            return f"{self.trajectory}: {_NOT_AUDITED[self.reason]}"
         parts = [f"{self.audited} frames audited"]
         if self.largest is not None:
             parts.append(f"largest U {self.largest:.4g} eV/Å at step {self.largest_step}")

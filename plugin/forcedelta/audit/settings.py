@@ -12,7 +12,8 @@ from forcedelta.calibration.error_guard import error_hooks
 from forcedelta.calibration.predicted_error import PredictedError
 from forcedelta.calibration.result import Calibration
 from forcedelta.errors import ForceDeltaError
-from forcedelta.limits import check_types, check_value
+from forcedelta.limits import check_types, check_value, flag
+from forcedelta.reading_options import ReadingOptions
 from forcedelta.thresholds import (
     AUTO_FLAG_FACTOR,
     AUTO_STOP_FACTOR,
@@ -24,7 +25,6 @@ from forcedelta.thresholds import (
     stored_guard_settings,
     with_stored_guard_settings,
 )
-from forcedelta.trajectories.options import ReadingOptions
 from md_hooks import Guard, Hook, HookError, Trajectory
 
 DEFINING = (
@@ -57,10 +57,10 @@ class AuditSettings:
         architecture, trust, compile: see `forcedelta.load_model`.
         charge: total charge in e, for models that take one; None: that of each frame.
         spin: spin multiplicity, likewise.
-        stop_above, flag_above, on, patience, stop_factor, flag_factor, burn_in: of the guard, as
-            for a run.
-        calibration, stop_error, flag_error: prediction of the error and thresholds on it, as for a
-            run.
+        stop_above, flag_above: thresholds on U, eV/Å, or "auto"; None: no threshold.
+        on, patience, stop_factor, flag_factor, burn_in: see `forcedelta.guarded_run`.
+        calibration: the predicted error; None: there is none.
+        stop_error, flag_error: thresholds on the predicted error, eV/Å.
         end_at_stop: end at the first frame at which the guard would stop.
         record_every: store every Nth audited frame; None: about
             `forcedelta.audit.replay.STORED_FRAMES` in all.
@@ -179,7 +179,7 @@ def continued(
         asked = given is None or name in given
         if asked and name in stored and not _same(name, ours[name], stored[name], settings.out):
             raise ForceDeltaError(
-                f"{name.replace('_', '-')} {ours[name]} differs from the audit in "
+                f"{flag(name).removeprefix('--')} {ours[name]} differs from the audit in "
                 f"{settings.out}, which has {stored[name]}: omit it to continue that audit, "
                 "or make a new one with --overwrite or another --out"
             )

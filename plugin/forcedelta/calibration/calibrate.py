@@ -16,6 +16,7 @@ from md_hooks.versions import versions_of
 from ..errors import ForceDeltaError
 from ..outputs import Named
 from ..ranking import as_facts, at_thresholds, ranking
+from ..reading_options import ReadingOptions
 from .correlation import Sample, independent
 from .fit_error import FEWEST, predicted_error
 from .guarantee import Threshold, check, find_threshold
@@ -43,6 +44,7 @@ def calibrate(
     confidence: float = 0.9,
     forces_key: str | None = None,
     energy_key: str | None = None,
+    reading: ReadingOptions | None = None,
     architecture: str | None = None,
     trust: bool = False,
     compile: bool = False,
@@ -62,7 +64,7 @@ def calibrate(
         files: labelled frames that ASE reads, such as those of `forcedelta.label`.
         model: evaluates all frames again; None: U and the direct forces are read from the files.
         tolerance, risk, confidence: see `from_labels`.
-        forces_key, energy_key: see `forcedelta.calibration.labels.read_labels`.
+        forces_key, energy_key, reading: see `forcedelta.calibration.labels.read_labels`.
         architecture, trust, compile: see `forcedelta.load_model`.
         out: JSON file to write, for ``stop_above``, ``flag_above`` and ``calibration`` of runs and
             audits: with 10 labels or more, it holds a predicted error, too.
@@ -71,13 +73,14 @@ def calibrate(
         device, dtype, threads: of the model.
 
     Raises:
-        ForceDeltaError: as `from_labels` and `read_labels`; an output exists or is an input.
+        ForceDeltaError: as `from_labels` and `forcedelta.calibration.labels.read_labels`; an output
+            exists or is an input.
     """
     paths = [files] if isinstance(files, str | Path) else list(files)
     check_files(paths, model, [Named("--out", out), Named("--plot", plot)], overwrite)
     check(tolerance, risk, confidence)
     labels = labels_of(
-        paths, model, forces_key=forces_key, energy_key=energy_key, device=device, dtype=dtype,
+        paths, model, forces_key=forces_key, energy_key=energy_key, reading=reading, device=device, dtype=dtype,
         threads=threads, architecture=architecture, trust=trust, compile=compile,
     )  # fmt: skip
     found = from_labels(labels, tolerance, risk, confidence, paths)

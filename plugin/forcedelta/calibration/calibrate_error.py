@@ -10,6 +10,7 @@ from md_hooks.replacing import replace_file
 
 from ..errors import ForceDeltaError
 from ..outputs import Named
+from ..reading_options import ReadingOptions
 from .fit_error import predicted_error
 from .labelled_input import check_files, labels_of
 from .predicted_error import PredictedError
@@ -25,6 +26,7 @@ def calibrate_error(
     *,
     forces_key: str | None = None,
     energy_key: str | None = None,
+    reading: ReadingOptions | None = None,
     architecture: str | None = None,
     trust: bool = False,
     compile: bool = False,
@@ -41,8 +43,8 @@ def calibrate_error(
     1.13
 
     Args:
-        files, model, forces_key, energy_key, architecture, trust, compile, overwrite, device, dtype,
-            threads: see `forcedelta.calibrate`.
+        files, model, forces_key, energy_key, reading, overwrite: see `forcedelta.calibrate`.
+        architecture, trust, compile, device, dtype, threads: see `forcedelta.calibrate`.
         out: JSON file to write, for ``calibration`` of runs and audits.
 
     Raises:
@@ -52,7 +54,7 @@ def calibrate_error(
     paths = [files] if isinstance(files, str | Path) else list(files)
     check_files(paths, model, [Named("--out", out)], overwrite)
     labels = labels_of(
-        paths, model, forces_key=forces_key, energy_key=energy_key, device=device, dtype=dtype,
+        paths, model, forces_key=forces_key, energy_key=energy_key, reading=reading, device=device, dtype=dtype,
         threads=threads, architecture=architecture, trust=trust, compile=compile,
     )  # fmt: skip
     found = predicted_error(labels)

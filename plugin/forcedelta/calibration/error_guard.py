@@ -24,13 +24,24 @@ class ErrorSettings(Protocol):
     """Settings of the guard on the predicted error."""
 
     @property
-    def calibration(self) -> PredictedError | None: ...
+    def calibration(self) -> PredictedError | None:
+        """The predicted error; None: there is none."""
+        ...
+
     @property
-    def stop_error(self) -> float | None: ...
+    def stop_error(self) -> float | None:
+        """Predicted error above which a run stops, eV/Å."""
+        ...
+
     @property
-    def flag_error(self) -> float | None: ...
+    def flag_error(self) -> float | None:
+        """Predicted error above which a frame is flagged, eV/Å."""
+        ...
+
     @property
-    def patience(self) -> tuple[int, int]: ...
+    def patience(self) -> tuple[int, int]:
+        """(k, n): stop when k of the last n frames exceed the threshold."""
+        ...
 
 
 def prediction_of(given: GivenPrediction) -> PredictedError | None:

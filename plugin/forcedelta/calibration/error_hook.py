@@ -16,7 +16,7 @@ from md_hooks.predicted_error import OUTSIDE, PREDICTED
 from .predicted_error import UNKNOWN_COMPOSITION, PredictedError
 from .signals import WORDS, Signals, composition, frame_signals
 
-_log = logging.getLogger("forcedelta")
+_log = logging.getLogger(__name__)
 
 _UNKNOWN = dict.fromkeys((*PREDICTED, OUTSIDE), math.nan)
 
@@ -26,6 +26,9 @@ class PredictedErrorHook(Hook):
 
     The number of signals outside the calibrated range is ``predicted_error_outside``. The first frame
     outside for each signal is logged; the number of such frames is logged at the end.
+
+    >>> from forcedelta import calibrate_error
+    >>> hook = PredictedErrorHook(calibrate_error("labelled.xyz"))  # for hooks=[hook] of a run
 
     Args:
         predicted: the calibrated prediction.

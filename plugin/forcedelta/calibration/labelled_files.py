@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from md_hooks.foreign_fields import number
 
 from ..errors import ForceDeltaError
+from ..reading_options import ReadingOptions, without_cell
+from ..text_formats.reading import format_named
 
 Array = NDArray[np.float64]
 
@@ -43,7 +45,10 @@ class LabelledFrame:
 
 
 def read_frames(
-    path: Path, forces_key: str | None = None, energy_key: str | None = None
+    path: Path,
+    forces_key: str | None = None,
+    energy_key: str | None = None,
+    reading: ReadingOptions | None = None,
 ) -> Iterator[LabelledFrame]:
     """The frames of a file that ASE reads.
 
@@ -51,6 +56,7 @@ def read_frames(
         path: the file.
         forces_key: array of the frames that holds the forces, instead of ASE's results.
         energy_key: field of the frames that holds the energy, which must then be a number.
+        reading: format of the file, and whether cells are dropped.
 
     Raises:
         ForceDeltaError: the file cannot be read or holds no frames; a frame has no forces, or
@@ -62,13 +68,15 @@ def read_frames(
         raise ForceDeltaError(f"{path} does not exist: give a file of labelled frames")
     if not path.is_file():
         raise ForceDeltaError(f"{path} is not a regular file: give a file of labelled frames")
-    count = 0
+    count, reading = 0, reading or ReadingOptions()
+    named = None if reading.file_format is None else format_named(reading.file_format)
     try:
-        for atoms in ase.io.iread(path, ":"):
+        for stored in ase.io.iread(path, ":", named):
+            atoms = without_cell(stored) if reading.no_pbc else stored
             where = f"{path}, frame {count} (counted from 0)"
             forces = reference_forces(atoms, where, forces_key)
             if energy_key is not None:
-                _check_energy(atoms, where, energy_key)
+                reference_energy(atoms, where, energy_key)
             yield LabelledFrame(atoms, forces, where, str(path.resolve()))
             count += 1
     except ForceDeltaError:
@@ -123,7 +131,12 @@ def _no_forces(atoms: Atoms, where: str, key: str | None) -> str:
     return f"{where} has no reference forces{under}; its vector arrays: {names}{advice}"
 
 
-def _check_energy(atoms: Atoms, where: str, key: str) -> None:
+def reference_energy(atoms: Atoms, where: str, key: str) -> float:
+    """The number under a name, which is an energy (eV).
+
+    Raises:
+        ForceDeltaError: there is none.
+    """
     results = {} if atoms.calc is None else atoms.calc.results
     value = number(results.get(key, atoms.info.get(key)))
     if not np.isfinite(value):
@@ -132,3 +145,4 @@ def _check_energy(atoms: Atoms, where: str, key: str) -> None:
         raise ForceDeltaError(
             f"{where} has no finite number under '{key}'; its numbers: {names or 'none'}"
         )
+    return value

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..outputs import Named, check_outputs, refuse_existing
+from ..reading_options import ReadingOptions
 from .labels import Labels, read_labels
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def labels_of(
     *,
     forces_key: str | None,
     energy_key: str | None,
+    reading: ReadingOptions | None,
     device: str,
     dtype: Literal["float32", "float64"],
     threads: int,
@@ -48,7 +50,7 @@ def labels_of(
     Args:
         files: labelled frames.
         model: evaluates all frames again; None: the files hold its predictions.
-        forces_key, energy_key: see `forcedelta.calibration.labels.read_labels`.
+        forces_key, energy_key, reading: see `forcedelta.calibration.labels.read_labels`.
         device, dtype, threads: of the model.
         options: architecture, trust and compile of `forcedelta.load_model`.
 
@@ -58,7 +60,7 @@ def labels_of(
     calculator = None
     if model is not None:
         calculator = _calculator(model, device, dtype, threads, **options)
-    return read_labels(files, calculator, forces_key, energy_key)
+    return read_labels(files, calculator, forces_key, energy_key, reading)
 
 
 def _calculator(

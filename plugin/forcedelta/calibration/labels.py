@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from ..errors import ForceDeltaError
+from ..reading_options import ReadingOptions
 from .atom_errors import LabelledAtoms
 from .labelled_files import LabelledFrame, read_frames, reference_forces
 from .predictions import SAME, evaluated_prediction, rms, stored_prediction
 from .runs import runs_of
-from .signals import ENERGY, Signals, composition
+from .signals import ENERGY, UNCERTAINTY, Signals, composition
 
 if TYPE_CHECKING:
     from ..ase import ForceDeltaCalculator
@@ -61,7 +62,7 @@ class Labels:
         return len(self.force_delta)
 
     def subset(self, indices: NDArray[np.int64]) -> Labels:
-        """Some of them."""
+        """The labels with these ``indices``."""
         arrays = {
             field.name: getattr(self, field.name)[indices]
             for field in fields(self)
@@ -81,8 +82,9 @@ def read_labels(
     calculator: ForceDeltaCalculator | None = None,
     forces_key: str | None = None,
     energy_key: str | None = None,
+    reading: ReadingOptions | None = None,
 ) -> Labels:
-    """Labelled frames of files that ASE reads, as `forcedelta recalc` writes them.
+    """Labelled frames of files that ASE reads, as ``forcedelta recalc`` writes them.
 
     Without a calculator, a frame must have ``info["force_delta"]`` (U, eV/Å), ``info["model"]``,
     ``info["weights_hash"]`` and the array ``direct_forces`` [N, 3] eV/Å beside the reference's
@@ -94,6 +96,7 @@ def read_labels(
         calculator: of the model that evaluates all frames.
         forces_key: array of the reference's forces, eV/Å, if not in ASE's results.
         energy_key: field of the reference's energy, which must be a number; it is not used.
+        reading: format of the files, and whether their cells are dropped.
 
     Raises:
         ForceDeltaError: a file cannot be read or holds no frames; frames without forces, with
@@ -101,7 +104,11 @@ def read_labels(
             that the model does not support; forces that are the model's own, or zero everywhere.
     """
     return _labels(
-        [frame for path in paths for frame in read_frames(Path(path), forces_key, energy_key)],
+        [
+            frame
+            for path in paths
+            for frame in read_frames(Path(path), forces_key, energy_key, reading)
+        ],
         calculator,
     )
 
@@ -161,6 +168,7 @@ def _labels(frames: list[LabelledFrame], calculator: ForceDeltaCalculator | None
         ENERGY: energy,
         "force_rms": force_rms,
         "expected_error": np.array([row.expected_error for row in rows]),
+        UNCERTAINTY: np.array([row.energy_uncertainty for row in rows]),
     }
     return Labels(
         force_delta=force_delta,

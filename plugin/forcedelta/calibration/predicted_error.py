@@ -140,12 +140,12 @@ class PredictedError:
         model: name and weights_hash of the model.
         fit: of all labels.
         folds: fitted without the labels of each fold.
-        residuals: fold and absolute residual of log eps of labels that the fold left out.
+        residuals: fold, and absolute residual of the logarithm of eps, of labels that the fold left out.
         ranges: lowest and highest value of each signal among the labels, with the margin, in the
-            terms of the fit.
+            terms of the fit (logarithms of eV/Å; energies in eV per atom).
         atoms: by element.
         guarantee: coverage and its assumptions, as a sentence.
-        quality: of left-out labels: ``factor`` exp(mean |log predicted - log true|), ``spearman``,
+        quality: of left-out labels: ``factor``, ``exp(mean |log predicted - log true|)``, ``spearman``,
             ``labels``, and ``best_single``, the name and the factor of the best single signal.
     """
 
@@ -165,6 +165,9 @@ class PredictedError:
 
     def predict(self, signals: Signals) -> tuple[Array, Array, Array]:
         """Predicted errors with the ends of their intervals [n] each, eV/Å.
+
+        Args:
+            signals: of n frames.
 
         Raises:
             ForceDeltaError: the frames lack a signal of the fit.
@@ -195,7 +198,7 @@ class PredictedError:
         return Stacked([self.fit, *self.folds])
 
     def outside(self, signals: Signals) -> dict[str, NDArray[np.bool_]]:
-        """Of each signal, and of the composition, whether frames are beyond the labels [n].
+        """Of each of the ``signals``, and of the composition, whether frames are beyond the labels [n].
 
         A prediction there is extrapolated.
         """

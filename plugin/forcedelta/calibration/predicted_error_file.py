@@ -31,6 +31,9 @@ def text_of(predicted: PredictedError) -> bytes:
 def read_predicted_error(path: str | Path) -> PredictedError:
     """The predicted error in a file of ``forcedelta calibrate``.
 
+    Args:
+        path: the file, JSON, with a threshold or without.
+
     Raises:
         ForceDeltaError: the file is missing, is not one of these, or has an entry of a wrong type
             or out of range.

@@ -31,6 +31,7 @@ class Prediction(NamedTuple):
         u: u_i [N], eV/Å; None where unknown.
         expected_error: mean of the force errors that the model itself expects, eV/Å; NaN where
             unknown.
+        energy_uncertainty: of the model itself, eV per atom; NaN where unknown.
     """
 
     force_delta: float
@@ -38,6 +39,7 @@ class Prediction(NamedTuple):
     direct: Array
     u: Array | None
     expected_error: float
+    energy_uncertainty: float
 
 
 def stored_prediction(frame: LabelledFrame) -> Prediction:
@@ -64,6 +66,7 @@ def stored_prediction(frame: LabelledFrame) -> Prediction:
         direct.astype(float),
         _stored_u(frame.atoms, force_delta),
         number(info.get("expected_error")),
+        number(info.get("energy_uncertainty")) / len(frame.atoms),
     )
 
 
@@ -77,6 +80,11 @@ def _stored_u(atoms: Atoms, force_delta: float) -> Array | None:
 
 
 def evaluated_prediction(frame: LabelledFrame, calculator: ForceDeltaCalculator) -> Prediction:
+    """The prediction of a calculator for a labelled frame.
+
+    Raises:
+        ForceDeltaError: the model cannot evaluate the frame, with its place.
+    """
     atoms = frame.atoms.copy()
     try:
         calculator.calculate(atoms, ["force_delta"])
@@ -93,6 +101,7 @@ def evaluated_prediction(frame: LabelledFrame, calculator: ForceDeltaCalculator)
         results["direct_forces"],
         results["force_deltas"],
         np.nan if expected is None else float(expected.mean()),
+        results.get("energy_uncertainty", np.nan) / len(atoms),
     )
 
 

@@ -43,7 +43,8 @@ class Calibration:
         ranking: r_s and AUROC of U and its controls, with intervals.
         thresholds: share of passing labels, risk, precision and recall at several thresholds.
         versions: of the packages used.
-        prediction: a predicted error, as of `predicted_error.PredictedError.as_dict`; empty without.
+        prediction: a predicted error, as of
+            `forcedelta.calibration.predicted_error.PredictedError.as_dict`; empty without.
     """
 
     threshold: float
@@ -71,6 +72,9 @@ class Calibration:
 
     def write(self, path: str | Path) -> None:
         """Write it as JSON.
+
+        Args:
+            path: an existing file is replaced.
 
         Raises:
             ForceDeltaError: the file cannot be written.
@@ -130,7 +134,10 @@ def check_model(known: Mapping[str, str], name: str, weights_hash: str) -> None:
 
 
 def read_calibration(path: str | Path) -> Calibration:
-    """A file that `Calibration.write` wrote.
+    """A file that `Calibration.write` or ``forcedelta calibrate --tolerance`` wrote.
+
+    Args:
+        path: the file, JSON.
 
     Raises:
         ForceDeltaError: the file is missing, is not a calibration, or has an entry of a wrong type

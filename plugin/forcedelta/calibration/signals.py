@@ -17,15 +17,17 @@ from md_hooks import Frame
 Array = NDArray[np.float64]
 
 ENERGY = "energy_per_atom"
+UNCERTAINTY = "energy_uncertainty"
 WORDS = {
     "force_delta": "U",
     "worst_atom": "largest u",
     ENERGY: "energy per atom",
     "force_rms": "RMS of the forces",
     "expected_error": "the model's expected error",
+    UNCERTAINTY: "the model's energy uncertainty",
 }
 """Signals by name: all in eV/Å, and the energy, of which the mean of the composition is subtracted,
-in eV per atom."""
+and the energy uncertainty, in eV per atom."""
 FLOOR = 1e-4
 """eV/Å; logarithms are of values at least this large. References are not converged to less."""
 
@@ -74,5 +76,6 @@ def frame_signals(frame: Frame) -> dict[str, float] | None:
         ENERGY: float(frame.energy) / len(frame.numbers),
         "force_rms": float(np.sqrt(np.mean(np.square(direct, dtype=float)))),
         "expected_error": float(frame.extra.get("expected_error", math.nan)),
+        UNCERTAINTY: float(frame.extra.get(UNCERTAINTY, math.nan)) / len(frame.numbers),
     }
     return {name: value for name, value in found.items() if math.isfinite(value)}

@@ -19,12 +19,16 @@ from .options import (
     Charge,
     Device,
     Dtype,
+    FileFormat,
     Json,
     Model,
+    NoPbc,
     Overwrite,
+    Select,
     Spin,
     Threads,
     Trust,
+    TypeMap,
 )
 from .printing import print_json
 from .run import source_of
@@ -54,6 +58,10 @@ def attack(
     trust: Trust = False,
     charge: Charge = None,
     spin: Spin = None,
+    type_map: TypeMap = None,
+    no_pbc: NoPbc = False,
+    file_format: FileFormat = None,
+    select: Select = None,
     starts: Annotated[
         int,
         typer.Option(

@@ -25,6 +25,7 @@ from .options import (
     Compile,
     Device,
     Dtype,
+    FileFormat,
     FlagAbove,
     FlagError,
     FlagFactor,
@@ -35,11 +36,13 @@ from .options import (
     On,
     Overwrite,
     Patience,
+    Select,
     Spin,
     StopAbove,
     StopError,
     StopFactor,
     Threads,
+    Topology,
     Trust,
     TypeMap,
     Workers,
@@ -77,38 +80,11 @@ def audit(
     compile: Compile = False,
     charge: Charge = None,
     spin: Spin = None,
-    topology: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE",
-            help="Topology with the elements of the atoms: PDB with element column, PRMTOP, TPR, PSF, "
-            "or a structure that ASE reads. MDAnalysis then reads TRAJ.",
-            rich_help_panel=READING,
-            show_default=False,
-        ),
-    ] = None,
-    file_format: Annotated[
-        str | None,
-        typer.Option(
-            "--format",
-            metavar="NAME",
-            help="Format of TRAJ: a name of ASE ('ase info --formats'), or of MDAnalysis with --topology.",
-            rich_help_panel=READING,
-            show_default="from name and content",
-        ),
-    ] = None,
+    topology: Topology = None,
+    file_format: FileFormat = None,
     type_map: TypeMap = None,
     no_pbc: NoPbc = False,
-    select: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ATOMS",
-            help="Audit these atoms: indices counted from 0, as in 0:9,12, or a selection of MDAnalysis, "
-            "as in 'element C O', evaluated for the first frame.",
-            rich_help_panel=READING,
-            show_default="all",
-        ),
-    ] = None,
+    select: Select = None,
     timestep: Annotated[
         float | None,
         typer.Option(

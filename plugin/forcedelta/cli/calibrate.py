@@ -10,8 +10,20 @@ import typer
 from ..calibration.predicted_error_file import from_dict
 from ..calibration.result import Calibration
 from ..errors import ForceDeltaError
+from ..reading_options import ReadingOptions
 from .exit_status import ExitStatus, described
-from .options import Architecture, Compile, Device, Dtype, Json, Threads, Trust
+from .options import (
+    Architecture,
+    Compile,
+    Device,
+    Dtype,
+    FileFormat,
+    ForcesKey,
+    Json,
+    NoPbc,
+    Threads,
+    Trust,
+)
 from .prediction_words import prediction_shown, suggestion_shown
 from .printing import print_json
 from .tables import show, table
@@ -73,15 +85,9 @@ def calibrate(
     architecture: Architecture = None,
     trust: Trust = False,
     compile: Compile = False,
-    forces_key: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Array of the files that holds the reference forces, eV/Å, if its name is not 'forces', "
-            "e.g. REF_forces.",
-            show_default=False,
-        ),
-    ] = None,
+    forces_key: ForcesKey = None,
+    file_format: FileFormat = None,
+    no_pbc: NoPbc = False,
     energy_key: Annotated[
         str | None,
         typer.Option(
@@ -146,15 +152,16 @@ def calibrate(
     """
     if suggest is not None:
         return _suggest(files, suggest, out, overwrite, json, tolerance, model, plot)
+    reading = ReadingOptions(file_format, no_pbc=no_pbc)
     if tolerance is None:
         if plot is not None:
             raise ForceDeltaError("--plot shows thresholds: pass --tolerance, or omit --plot")
         from ..calibration.calibrate_error import calibrate_error
 
         error = calibrate_error(
-            files, model, forces_key=forces_key, energy_key=energy_key, architecture=architecture,
-            trust=trust, compile=compile, out=out, overwrite=overwrite, device=device, dtype=dtype,
-            threads=threads,
+            files, model, forces_key=forces_key, energy_key=energy_key, reading=reading,
+            architecture=architecture, trust=trust, compile=compile, out=out, overwrite=overwrite,
+            device=device, dtype=dtype, threads=threads,
         )  # fmt: skip
         if json:
             print_json(error.as_dict())
@@ -165,8 +172,8 @@ def calibrate(
 
     found = calibrated(
         files, model, tolerance=tolerance, risk=risk, confidence=confidence, forces_key=forces_key,
-        energy_key=energy_key, architecture=architecture, trust=trust, compile=compile, out=out,
-        plot=plot, overwrite=overwrite, device=device, dtype=dtype, threads=threads,
+        energy_key=energy_key, reading=reading, architecture=architecture, trust=trust,
+        compile=compile, out=out, plot=plot, overwrite=overwrite, device=device, dtype=dtype, threads=threads,
     )  # fmt: skip
     if json:
         print_json(found.as_dict())

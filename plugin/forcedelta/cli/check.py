@@ -9,7 +9,17 @@ import typer
 from ..errors import ForceDeltaError
 from ..structures import read_structure
 from .exit_status import ExitStatus, described
-from .options import Architecture, Charge, Device, NoPbc, Spin, Trust, TypeMap
+from .options import (
+    Architecture,
+    Charge,
+    Device,
+    FileFormat,
+    NoPbc,
+    Select,
+    Spin,
+    Trust,
+    TypeMap,
+)
 from .printing import print_json
 from .tables import cell, show, table
 
@@ -36,6 +46,8 @@ def check(
     spin: Spin = None,
     type_map: TypeMap = None,
     no_pbc: NoPbc = False,
+    file_format: FileFormat = None,
+    select: Select = None,
     device: Device = "cpu",
     dtype: Annotated[
         Literal["float32", "float64"],
@@ -76,9 +88,8 @@ def check(
         raise ForceDeltaError(
             "--drift-bound, --timestep and --temperature belong to --mts: pass it too, or omit them"
         )
-    atoms = read_structure(
-        structure, type_map, no_pbc
-    )  # before PyTorch, which takes seconds to import
+    # before PyTorch, which takes seconds to import
+    atoms = read_structure(structure, type_map, no_pbc, file_format=file_format, select=select)
     from ..verify.check import check as checked
     from .check_screen import CheckScreen
 

@@ -20,9 +20,15 @@ from .options import (
     Compile,
     Device,
     Dtype,
+    FileFormat,
+    ForcesKey,
     Json,
+    NoPbc,
+    Select,
     Threads,
+    Topology,
     Trust,
+    TypeMap,
     Workers,
 )
 from .printing import print_json
@@ -75,15 +81,12 @@ def compare(
             show_default="each file is a system",
         ),
     ] = None,
-    forces_key: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Array of the files that holds the reference forces, eV/Å, if its name is not 'forces', "
-            "e.g. REF_forces.",
-            show_default=False,
-        ),
-    ] = None,
+    forces_key: ForcesKey = None,
+    topology: Topology = None,
+    file_format: FileFormat = None,
+    type_map: TypeMap = None,
+    no_pbc: NoPbc = False,
+    select: Select = None,
     out: Annotated[
         Path,
         typer.Option(
@@ -127,11 +130,13 @@ def compare(
     of that environment and the same --out. Each call compares all models whose predictions are there.
     """
     from ..comparison.compare import compare as compared
+    from ..reading_options import ReadingOptions
     from .compare_screen import show_comparison
 
     found = compared(
         structures, model or [], out, family=_families(family), group_by=group_by,
         forces_key=forces_key, report=report, overwrite=overwrite, architecture=architecture,
+        reading=ReadingOptions(file_format, type_map, no_pbc, select, topology=topology),
         trust=trust, compile=compile, workers=workers, device=device, dtype=dtype, threads=threads,
         progress=True, command=shlex.join(["forcedelta", *sys.argv[1:]]),
     )  # fmt: skip

@@ -89,6 +89,48 @@ NoPbc = Annotated[
     ),
 ]
 
+FileFormat = Annotated[
+    str | None,
+    typer.Option(
+        "--format",
+        metavar="NAME",
+        help="Format of the files, by its name in ASE ('ase info --formats').",
+        rich_help_panel=READING,
+        show_default="from name and content",
+    ),
+]
+Select = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ATOMS",
+        help="Keep these atoms: indices counted from 0, as in 0:9,12, or a selection of MDAnalysis, "
+        "as in 'element C O', evaluated for the first frame.",
+        rich_help_panel=READING,
+        show_default="all",
+    ),
+]
+Topology = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        help="Topology with the elements of the atoms: PDB with element column, PRMTOP, TPR, PSF, "
+        "or a structure that ASE reads. MDAnalysis then reads the trajectory, and --format is a name of "
+        "MDAnalysis.",
+        rich_help_panel=READING,
+        show_default=False,
+    ),
+]
+ForcesKey = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Array of the files that holds the reference forces, eV/Å, if its name is not 'forces', "
+        "e.g. REF_forces.",
+        rich_help_panel=READING,
+        show_default=False,
+    ),
+]
+
 On = Annotated[
     Literal["force_delta", "worst_atom"],
     typer.Option(

@@ -17,7 +17,7 @@ from ..errors import ForceDeltaError
 from ..outputs import Named, check_outputs
 from ..reading_files import read_toml
 from .exit_status import ExitStatus, described
-from .options import MACHINE, OUTPUT, Json
+from .options import MACHINE, OUTPUT, Json, NoPbc
 from .printing import print_json
 
 EPILOG = described(
@@ -153,6 +153,7 @@ def recalc(
             rich_help_panel=_REFERENCE,
         ),
     ] = None,
+    no_pbc: NoPbc = False,
     threads: Annotated[
         int,
         typer.Option(metavar="N", help="Threads of each calculation.", rich_help_panel=MACHINE),
@@ -186,7 +187,7 @@ def recalc(
     try:
         result = label(
             source, calculator, out=out, settings=changed, select=select, flag_above=flag_above,
-            stop_above=stop_above, spacing=spacing, by=by, charge=charge, spin=spin, threads=threads,
+            stop_above=stop_above, spacing=spacing, by=by, charge=charge, spin=spin, no_pbc=no_pbc, threads=threads,
             workers=workers, dry_run=dry_run,
             report=print_line if json else partial(print_line, stream=sys.stdout),
         )  # fmt: skip

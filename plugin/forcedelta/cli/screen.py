@@ -21,10 +21,12 @@ from .options import (
     Compile,
     Device,
     Dtype,
+    FileFormat,
     Json,
     Model,
     NoPbc,
     Overwrite,
+    Select,
     Spin,
     Threads,
     Trust,
@@ -70,6 +72,8 @@ def screen(
     spin: Spin = None,
     type_map: TypeMap = None,
     no_pbc: NoPbc = False,
+    file_format: FileFormat = None,
+    select: Select = None,
     rattle: Annotated[
         float,
         typer.Option(

@@ -26,6 +26,22 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 Data = Annotated[Path, typer.Option(help="folder with the labelled extended-XYZ files")]
+EnergyKey = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="name of the labelled energies, eV, e.g. REF_energy; instead of the recipe's energy_key",
+        show_default="'energy' or 'free_energy'",
+    ),
+]
+ForcesKey = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="name of the labelled forces, eV/Å, e.g. REF_forces; instead of the recipe's forces_key",
+        show_default="'forces'",
+    ),
+]
 
 
 @app.command("train", cls=CheckedCommand)
@@ -38,6 +54,8 @@ def train_command(
     seed: Annotated[
         int | None, typer.Option(metavar="N", help="seed to use instead of the recipe's")
     ] = None,
+    energy_key: EnergyKey = None,
+    forces_key: ForcesKey = None,
     report_every: Annotated[
         int, typer.Option(metavar="N", help="print progress every N epochs")
     ] = 10,
@@ -47,7 +65,8 @@ def train_command(
     Training uses one thread: batches of small structures gain nothing from more.
     """
     train_recipe(
-        recipe_name, data, out, seed=seed, report_every=report_every,
+        recipe_name, data, out, seed=seed, energy_key=energy_key, forces_key=forces_key,
+        report_every=report_every,
         report=lambda line: print_line(line, sys.stdout),
     )  # fmt: skip
 
@@ -59,9 +78,11 @@ def held_out_command(
     ],
     out: Annotated[Path, typer.Option(help="extended XYZ file to write")],
     data: Data = Path("."),
+    energy_key: EnergyKey = None,
+    forces_key: ForcesKey = None,
 ) -> None:
     """Write the labelled frames that a recipe holds out from training, for calibration."""
-    frames = held_out_frames(recipe_name, data)
+    frames = held_out_frames(recipe_name, data, energy_key=energy_key, forces_key=forces_key)
     ase.io.write(out, frames, format="extxyz")
     print_line(f"{len(frames)} frames written to {out}", sys.stdout)
 
@@ -79,9 +100,14 @@ def quality(
         list[str] | None, typer.Option(help="models of an ensemble for comparison")
     ] = None,
     data: Data = Path("."),
+    energy_key: EnergyKey = None,
+    forces_key: ForcesKey = None,
 ) -> None:
     """Print errors, and how well the Force Delta and its controls rank them, as Markdown."""
-    measured = measure_models([model, *(member or [])], recipe_name, also or [], data)
+    measured = measure_models(
+        [model, *(member or [])], recipe_name, also or [], data, energy_key=energy_key,
+        forces_key=forces_key,
+    )  # fmt: skip
     for name, errors in measured.items():
         print_line("\n".join(_table(name, errors[0], errors[1:])), sys.stdout)
 

@@ -18,17 +18,21 @@ from .options import (
     Charge,
     Device,
     Dtype,
+    FileFormat,
     Json,
     ModelArgument,
+    NoPbc,
     Overwrite,
+    Select,
     Spin,
     Threads,
+    Topology,
     Trust,
+    TypeMap,
 )
 from .printing import print_json
 
 if TYPE_CHECKING:
-    from ..tuning.loop import Epoch
     from ..tuning.tune import TuningResult
 
 EPILOG = described(ExitStatus.DONE, ExitStatus.BAD_INPUT, ExitStatus.INTERRUPTED)
@@ -42,7 +46,7 @@ def tune(
         typer.Argument(
             metavar="FRAMES",
             help="Trajectories without labels: files of 'forcedelta run' or 'audit', or structure files "
-            "that ASE reads.",
+            "that ASE reads. With --make-frames structures, whose frames the model makes itself.",
         ),
     ],
     reach: Annotated[
@@ -54,6 +58,25 @@ def tune(
             rich_help_panel=_TRAINING,
         ),
     ] = "energy",
+    make_frames: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Let the model run from the given structures with its direct forces, and tune on N frames of "
+            "each run. They are kept beside --out.",
+            rich_help_panel=_TRAINING,
+            show_default=False,
+        ),
+    ] = None,
+    temperature: Annotated[
+        list[float] | None,
+        typer.Option(
+            metavar="K",
+            help="Temperature of these runs; repeatable.",
+            rich_help_panel=_TRAINING,
+            show_default="300, 450 and 600",
+        ),
+    ] = None,
     every: Annotated[
         int, typer.Option(metavar="N", help="Use every Nth frame.", rich_help_panel=_TRAINING)
     ] = 1,
@@ -109,6 +132,11 @@ def tune(
     trust: Trust = False,
     charge: Charge = None,
     spin: Spin = None,
+    topology: Topology = None,
+    file_format: FileFormat = None,
+    type_map: TypeMap = None,
+    no_pbc: NoPbc = False,
+    select: Select = None,
     device: Device = "cpu",
     dtype: Dtype = "float32",
     threads: Threads = 1,
@@ -122,14 +150,17 @@ def tune(
     The tuned model is used as any model: forcedelta run STRUCTURE --model tuned.pt. It needs its base
     model, which it names by the hash of its weights.
     """
+    from ..reading_options import ReadingOptions
     from ..tuning.tune import tune as tuned
 
     treatment = mode(restart, overwrite)
     result = tuned(
-        model, frames, reach, out, judge_on=judge or [], every=every, epochs=epochs,
+        model, frames, reach, out, judge_on=judge or [], make_frames=make_frames,
+        temperatures=temperature, every=every, epochs=epochs,
         batch_size=batch_size, learning_rate=learning_rate, seed=seed,
         mode=treatment, charge=charge, spin=spin, architecture=architecture, trust=trust,
-        device=device, dtype=dtype, threads=threads, report=_progress,
+        reading=ReadingOptions(file_format, type_map, no_pbc, select, topology=topology),
+        device=device, dtype=dtype, threads=threads, report=lambda epoch: print_line(epoch.line),
     )  # fmt: skip
     if json:
         print_json(result.as_dict())
@@ -137,13 +168,6 @@ def tune(
         for line in _shown(result):
             print_line(line, sys.stdout)
     return ExitStatus.DONE
-
-
-def _progress(epoch: Epoch) -> None:
-    best = "  best so far" if epoch.best else ""
-    print_line(
-        f"epoch {epoch.number}: loss {epoch.loss:.4f}, U of held-out frames {epoch.held_out:.4f} eV/Å{best}"
-    )
 
 
 def _shown(result: TuningResult) -> list[str]:
@@ -159,6 +183,13 @@ def _shown(result: TuningResult) -> list[str]:
     if result.overfit:
         lines.append(
             "overfit: the held-out frames gained much less than the training frames; add frames"
+        )
+    for one in result.worse:
+        where = "displaced frames" if one["frames"] == "displaced" else one["frames"]
+        measure = "U" if one["measure"] == "force_delta" else "the error of F_c"
+        lines.append(
+            f"worse: on {where} {measure} has grown, {one['before']:.4f} -> {one['after']:.4f} eV/Å; add such frames"
+            + (", or pass --reach energy" if result.reach == "head" else "")
         )
     if result.reach == "energy":
         lines.append("cost: one more forward pass per evaluation than the base model")

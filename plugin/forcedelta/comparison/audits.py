@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,12 +20,13 @@ from forcedelta.audit.many import audit
 from forcedelta.audit.settings import just_created
 from forcedelta.comparison.structures import StructureFile
 from forcedelta.errors import ForceDeltaError
+from forcedelta.reading_options import ReadingOptions
 from md_hooks import HookError, Trajectory
 
 if TYPE_CHECKING:
     from forcedelta.models.loaded import LoadedModel
 
-_log = logging.getLogger("forcedelta")
+_log = logging.getLogger(__name__)
 
 SAME = 1e-6
 """Å; positions that agree this well are the same."""
@@ -42,6 +43,7 @@ class Auditing:
         overwrite: make the audits again.
         architecture, trust, compile, executor, workers, device, dtype, threads, progress, command: of
             the audits.
+        reading: how the files are read.
     """
 
     folder: Path
@@ -56,6 +58,7 @@ class Auditing:
     threads: int = 1
     progress: bool = False
     command: str | None = None
+    reading: ReadingOptions = field(default_factory=ReadingOptions)
 
     def run(
         self, model: str | Path | LoadedModel, files: Sequence[StructureFile]
@@ -93,10 +96,10 @@ class Auditing:
         several = len(pending) > 1 and (self.workers > 1 or self.executor is not None)
         if several and isinstance(model, str | Path):
             try:
-                self._audit([file.path for file in pending], model, folder)
+                failed = self._audit([file.path for file in pending], model, folder)
             except (ForceDeltaError, HookError) as error:
-                return name, [f"model '{loaded.name}': {error}"]
-            return name, []
+                failed = [str(error)]
+            return name, [f"model '{loaded.name}': {problem}" for problem in failed]
         problems = []
         for file in pending:
             try:
@@ -105,7 +108,8 @@ class Auditing:
                 problems.append(f"model '{loaded.name}': {error}")
         return name, problems
 
-    def _audit(self, paths: list[Path], model: str | Path | LoadedModel, out: Path) -> None:
+    def _audit(self, paths: list[Path], model: str | Path | LoadedModel, out: Path) -> list[str]:
+        """The files of several that cannot be audited, with the reason."""
         several: dict[str, Any] = {}
         if len(paths) > 1:
             several = {"executor": self.executor, "workers": self.workers}
@@ -113,11 +117,13 @@ class Auditing:
             paths, model, out, record_every=1, mode="overwrite" if self.overwrite else "restart",
             architecture=self.architecture, trust=self.trust, compile=self.compile, device=self.device,
             dtype=self.dtype, threads=self.threads, progress=self.progress, command=self.command,
-            given={*_SETTINGS, "start", "stop", "every"}, **several,
+            given={*_SETTINGS, *vars(self.reading), "start", "stop", "every"},
+            **vars(self.reading), **several,
         )  # fmt: skip
         if any(result.reason == "interrupted" for result in results):
             _log.info("interrupted: the same command continues the audits in %s", self.folder)
             raise KeyboardInterrupt
+        return [f"{result.trajectory}: {result.problem}" for result in results if result.failed]
 
     def _done(self, out: Path, file: StructureFile, model: LoadedModel) -> bool:
         """Whether a finished audit of the same structures by the same model is there."""

@@ -19,6 +19,7 @@ from forcedelta.comparison.table import Table, join
 from forcedelta.errors import ForceDeltaError
 from forcedelta.labelling.level_of_theory import difference
 from forcedelta.outputs import Named, check_outputs
+from forcedelta.reading_options import ReadingOptions
 from md_hooks.replacing import replace_file
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def compare(
     family: Mapping[str, Sequence[str]] | None = None,
     group_by: str | None = None,
     forces_key: str | None = None,
+    reading: ReadingOptions | None = None,
     report: str | Path | None = None,
     overwrite: bool = False,
     architecture: str | None = None,
@@ -55,10 +57,11 @@ def compare(
     again. Then all audits of these files in ``out`` are joined, also those of models that were audited
     there before: models whose libraries exclude each other are evaluated by calls in environments of
     their own. The errors are those of the direct forces against the forces in the files,
-    eps = sqrt(1/(3N) sum_i |F_nc,i - F_ref,i|^2) in eV/Å.
+    ``eps = sqrt(1/(3N) sum_i |F_nc,i - F_ref,i|^2)`` in eV/Å.
 
     >>> found = compare("labelled.xyz", ["acac", "acac-direct"], "comparison")
-    >>> found.models[0].name, found.models[0].ranking["force_delta"]["spearman"]
+    >>> found.models[0].name, found.models[0].ranking["force_delta"]["spearman"].value
+    ('acac', 0.98)
 
     Args:
         files: structures that ASE reads, with or without forces of a reference, or recorded files.
@@ -68,6 +71,7 @@ def compare(
         family: names of the models of each family; None: the models of one library are a family.
         group_by: field of the frames that names the system of each; None: each file is a system.
         forces_key: array of the reference's forces, eV/Å, if not in ASE's results.
+        reading: how the files are read.
         report: HTML file to write, with its figures beside it as PNG.
         overwrite: replace the audits of ``models``, and ``report``.
         architecture, trust, compile: see `forcedelta.load_model`.
@@ -86,11 +90,12 @@ def compare(
     _check_models(chosen)
     check_families(family or {})
     _check_outputs(paths, chosen, folder, report, overwrite)
-    read = [read_structures(path, group_by, forces_key) for path in paths]
+    reading = reading or ReadingOptions()
+    read = [read_structures(path, group_by, forces_key, reading) for path in paths]
     problems = []
     auditing = Auditing(
         folder, overwrite, architecture, trust, compile, executor, workers, device, dtype, threads,
-        progress, command,
+        progress, command, reading,
     )  # fmt: skip
     if chosen:
         _make(folder)

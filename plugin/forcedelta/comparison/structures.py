@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from forcedelta.calibration.labelled_files import LabelledFrame, reference_forces
 from forcedelta.calibration.runs import runs_of
 from forcedelta.errors import ForceDeltaError
+from forcedelta.reading_options import ReadingOptions
 from forcedelta.trajectories.ase_readers import RecordedTrajectory
 from forcedelta.trajectories.base import StoredFrame, StoredTrajectory
 from forcedelta.trajectories.opening import open_trajectory
@@ -101,7 +102,10 @@ def check_names(paths: Sequence[Path]) -> None:
 
 
 def read_structures(
-    path: Path, group_by: str | None = None, forces_key: str | None = None
+    path: Path,
+    group_by: str | None = None,
+    forces_key: str | None = None,
+    reading: ReadingOptions | None = None,
 ) -> StructureFile:
     """All structures of a file.
 
@@ -109,11 +113,12 @@ def read_structures(
         path: a file that `forcedelta.trajectories.opening.open_trajectory` reads.
         group_by: field of the frames that names their system; None: the file is one system.
         forces_key: array of the reference's forces, eV/Å, if not in ASE's results.
+        reading: what the file does not say itself.
 
     Raises:
         ForceDeltaError: the file cannot be read, or holds no readable frame.
     """
-    source = open_trajectory(path)
+    source = open_trajectory(path, options=reading)
     try:
         items = list(source.frames(0, None, 1))
         extras = _extras(path, source, group_by)
@@ -170,7 +175,7 @@ def _extras(
     path: Path, source: StoredTrajectory, group_by: str | None
 ) -> dict[int | None, dict[str, Any]]:
     """Scalars of a recorded file that belong to its frames, by step."""
-    if not isinstance(source, RecordedTrajectory):
+    if source.kind != RecordedTrajectory.kind:
         return {}
     series = Trajectory(path).series
     names = [name for name in ("path", "move", group_by) if name in series]

@@ -81,12 +81,14 @@ class ModelTests:
         )
 
     def refused(self, atoms: Atoms) -> None:
+        """The model refuses a structure with an error of one line."""
         with pytest.raises(ForceDeltaError) as caught:
             self.calculate(atoms, torch.float32)
         self.one_line(caught.value)
 
     @staticmethod
     def one_line(error: ForceDeltaError) -> None:
+        """An error for users: one line with some content."""
         assert "\n" not in str(error)
         assert len(str(error)) > 10
 
@@ -94,6 +96,7 @@ class ModelTests:
     def check_derivative(
         found: DerivativeError, tolerance: float, unit: str, record_property: Record
     ) -> None:
+        """Record an error of a derivative, and bound its relative size."""
         record_property(f"error ({unit})", float(found.error))
         record_property("relative error", float(found.relative))
         record_property(f"uncertainty ({unit})", float(found.uncertainty))
@@ -102,6 +105,7 @@ class ModelTests:
     def check(
         self, found: Change, atoms: Atoms, tolerance: float | None, record_property: Record
     ) -> None:
+        """Record a change of the results, and bound it unless ``tolerance`` is None."""
         for name, value in named(found):
             record_property(name, float(value))
             assert np.isfinite(value), name
@@ -120,6 +124,7 @@ class ModelTests:
 
 
 def named(found: Change) -> Iterator[tuple[str, float]]:
+    """The parts of a change with their names and units."""
     yield "energy (eV)", found.energy
     yield "direct forces (eV/Å)", found.direct
     yield "conservative forces (eV/Å)", found.conservative

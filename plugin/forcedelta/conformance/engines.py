@@ -20,6 +20,7 @@ class EngineTests(ModelTests):
     """Both engines. OpenMM's test needs OpenMM."""
 
     def test_dynamics_in_ase(self, atoms: Atoms, record_property: Record) -> None:
+        """Each frame of a run in ASE has the results of its positions, at one evaluation per step."""
         moving = atoms.copy()
         moving.calc = ForceDeltaCalculator(self.probe().model, dtype="float64")
         frames: list[Frame] = []
@@ -28,6 +29,7 @@ class EngineTests(ModelTests):
         self._frames_are_right(atoms, frames, record_property)
 
     def test_dynamics_in_openmm(self, atoms: Atoms, record_property: Record) -> None:
+        """Each frame of a run in OpenMM has the results of its positions."""
         pytest.importorskip("openmm")
         from forcedelta.openmm.engine import OpenMMEngine
 

@@ -15,9 +15,11 @@ class ErrorTests(ModelTests):
     """Structures that a model cannot be asked about, or just about."""
 
     def test_empty_structure_is_refused(self) -> None:
+        """A structure without atoms."""
         self.refused(Atoms())
 
     def test_unknown_element_is_refused(self, atoms: Atoms) -> None:
+        """An element that the model does not support."""
         model = self.probe(torch.float32).model
         wrong = atoms.copy()
         # no model knows the dummy atom X
@@ -27,11 +29,13 @@ class ErrorTests(ModelTests):
 
     @pytest.mark.parametrize("value", [np.nan, np.inf])
     def test_position_that_is_no_number_is_refused(self, atoms: Atoms, value: float) -> None:
+        """A position that is NaN or infinite."""
         wrong = atoms.copy()
         wrong.positions[-1, 1] = value
         self.refused(wrong)
 
     def test_wrong_shapes_are_refused(self, atoms: Atoms) -> None:
+        """Tensors whose shapes do not fit together."""
         probe = self.probe()
         graph = probe.graph(atoms)
         wrong = {
@@ -45,6 +49,7 @@ class ErrorTests(ModelTests):
                 ForceDelta(probe.model.module)(*arguments)
 
     def test_missing_cell_is_refused(self, atoms: Atoms) -> None:
+        """A periodic structure without a cell."""
         wrong = atoms.copy()
         wrong.pbc = True
         wrong.cell = None
@@ -86,6 +91,7 @@ class ErrorTests(ModelTests):
 
     @pytest.mark.parametrize("missing", ["charge", "spin"])
     def test_missing_charge_or_spin_is_refused(self, atoms: Atoms, missing: str) -> None:
+        """A structure without charge or multiplicity, for models that take them."""
         if not getattr(self.probe().model.module, "takes_charge_spin", False):
             pytest.skip("the model takes neither charge nor spin")
         wrong = atoms.copy()

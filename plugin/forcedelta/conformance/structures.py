@@ -11,7 +11,10 @@ from forcedelta.verify.probe import displaced
 def molecule(name: str = "CH3CHO", charge: int = 0, spin: int = 1) -> Atoms:
     """A molecule of ASE's collection without a cell, atoms off their symmetric places.
 
-    Charge (e) and multiplicity are in ``info``, for models that take them.
+    Args:
+        name: see `ase.build.molecule`.
+        charge: total charge, e, stored in ``info`` for models that take one.
+        spin: multiplicity 2S + 1, likewise.
     """
     atoms = displaced(ase_molecule(name))
     atoms.info.update(charge=charge, spin=spin)
@@ -21,7 +24,13 @@ def molecule(name: str = "CH3CHO", charge: int = 0, spin: int = 1) -> Atoms:
 def crystal(
     symbol: str = "Si", crystalstructure: str | None = None, a: float | None = None
 ) -> Atoms:
-    """A conventional cubic cell of an element, atoms off their symmetric places."""
+    """A conventional cubic cell of an element, atoms off their symmetric places.
+
+    Args:
+        symbol: the element.
+        crystalstructure: see `ase.build.bulk`; None: that of the element.
+        a: lattice constant, Å; None: that of the element.
+    """
     atoms = displaced(bulk(symbol, crystalstructure, a, cubic=True), 0.1)
     atoms.info.update(charge=0, spin=1)
     return atoms
@@ -31,6 +40,10 @@ def small_cell(symbol: str = "Si", length: float = 3.1) -> Atoms:
     """Two atoms in a skewed cell that is shorter than the cutoff, one of them outside of it.
 
     Each atom sees several images of the other one and of itself.
+
+    Args:
+        symbol: the element.
+        length: of the cell's vectors, Å, about.
     """
     shape = np.array([[1.0, 0.0, 0.0], [0.23, 0.94, 0.0], [-0.2, 0.16, 1.06]])
     scaled = [[0.0, 0.0, 0.0], [0.27, 0.24, 0.26]]

@@ -33,10 +33,12 @@ class Conformance(EngineTests, ErrorTests):
 
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
     def test_loading_changes_no_setting_of_torch(self, dtype: torch.dtype) -> None:
+        """Default dtype, threads, random state and the like are as before."""
         self.probe(dtype)
         assert self._changed_by_loading[dtype] == []
 
     def test_parameters_are_frozen(self) -> None:
+        """No parameter requires a gradient, and no part is in training mode."""
         module = self.probe().model.module
         free = [name for name, parameter in module.named_parameters() if parameter.requires_grad]
         assert free == [], "requires_grad_(False) is missing"
@@ -46,6 +48,7 @@ class Conformance(EngineTests, ErrorTests):
         assert training == [], "eval() is missing"
 
     def test_structures_cover_what_the_model_was_made_for(self) -> None:
+        """Molecules, crystals and short cells, unless ``periodic`` excludes them."""
         model, kinds = self.probe().model, set()
         for atoms in self.structures:
             kinds.add("molecule" if not atoms.pbc.any() else "crystal")
@@ -62,6 +65,7 @@ class Conformance(EngineTests, ErrorTests):
     def test_conservative_forces_are_the_gradient(
         self, atoms: Atoms, graph: str, record_property: Record
     ) -> None:
+        """F_c against finite differences of E, with neighbours rebuilt at each displacement and kept."""
         tolerance = self.tolerances.derivative
         found = gradient_error(
             self.probe(),
@@ -75,6 +79,7 @@ class Conformance(EngineTests, ErrorTests):
     def test_stress_is_the_strain_derivative(
         self, periodic: Atoms, record_property: Record
     ) -> None:
+        """The conservative stress against finite differences of E by strain."""
         if not self.probe().model.stress:
             pytest.skip("the model has no stress")
         tolerance = self.tolerances.stress
@@ -118,16 +123,19 @@ class Conformance(EngineTests, ErrorTests):
     # -- symmetries --------------------------------------------------------------------------
 
     def test_permutation(self, atoms: Atoms, record_property: Record) -> None:
+        """Results do not depend on the order of the atoms."""
         self.check(
             agreement.permutation(self.probe(), atoms), atoms, self.tolerances.same, record_property
         )
 
     def test_translation(self, atoms: Atoms, record_property: Record) -> None:
+        """Results do not depend on the origin."""
         self.check(
             agreement.translation(self.probe(), atoms), atoms, self.tolerances.same, record_property
         )
 
     def test_rotation(self, atoms: Atoms, record_property: Record) -> None:
+        """E and U do not depend on the orientation, and forces turn with the structure."""
         found = agreement.rotation(self.probe(), atoms)
         self.check(found, atoms, self.tolerances.rotation, record_property)
 
@@ -143,10 +151,12 @@ class Conformance(EngineTests, ErrorTests):
     # -- evaluations -------------------------------------------------------------------------
 
     def test_repeated_evaluation(self, atoms: Atoms, record_property: Record) -> None:
+        """The same structure gives the same results again."""
         found = agreement.repetition(self.probe(), atoms)
         self.check(found, atoms, self.tolerances.same, record_property)
 
     def test_other_structures_between_leave_no_trace(self, record_property: Record) -> None:
+        """A structure gives the same results after others."""
         probe = self.probe()
         first = [probe.evaluate(atoms) for atoms in self.structures]
         for atoms in self.structures:
@@ -156,12 +166,14 @@ class Conformance(EngineTests, ErrorTests):
             self.check(found, atoms, self.tolerances.same, record_property)
 
     def test_random_frames(self, atoms: Atoms, record_property: Record) -> None:
+        """Results hardly depend on random local frames, for models that have them."""
         found = agreement.frame_noise(self.probe(), atoms)
         if found is None:
             pytest.skip("the model has no random frames")
         self.check(found, atoms, self.tolerances.frame, record_property)
 
     def test_batch_equals_single(self, record_property: Record) -> None:
+        """All structures in one batch give the results of each alone."""
         together = list(self.structures)
         together += [displaced(atoms, seed=3) for atoms in together]
         found = agreement.batching(self.probe(), together)
@@ -169,6 +181,7 @@ class Conformance(EngineTests, ErrorTests):
         self.check(found, smallest, self.tolerances.same, record_property)
 
     def test_float32_agrees_with_float64(self, atoms: Atoms, record_property: Record) -> None:
+        """Single precision agrees with double precision."""
         found = agreement.precision(self.probe(torch.float32), self.probe(), atoms)
         self.check(found, atoms, self.tolerances.precision, record_property)
 
@@ -176,6 +189,7 @@ class Conformance(EngineTests, ErrorTests):
     def test_agrees_with_the_calculator_of_the_library(
         self, atoms: Atoms, dtype: torch.dtype, record_property: Record
     ) -> None:
+        """E and direct forces are those of the library's own ASE calculator."""
         probe = self.probe(dtype)
         calculator = self.calculator(probe.model)
         if calculator is None:
@@ -185,6 +199,7 @@ class Conformance(EngineTests, ErrorTests):
 
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
     def test_evaluation_changes_no_setting_of_torch(self, atoms: Atoms, dtype: torch.dtype) -> None:
+        """As for loading."""
         probe = self.probe(dtype)
         before = torch_state()
         probe.evaluate(atoms)
@@ -192,21 +207,25 @@ class Conformance(EngineTests, ErrorTests):
         assert changed(before, torch_state()) == []
 
     def test_one_forward_and_one_backward(self, atoms: Atoms) -> None:
+        """One exact evaluation calls each part of the network once."""
         assert count_passes(self.probe(), atoms) == Count(forwards=1, backwards=1, repeated=())
 
     def test_no_gradients_of_parameters(self, atoms: Atoms) -> None:
+        """The backward pass goes to positions and strain only."""
         probe = self.probe()
         probe.evaluate(atoms)
         with_gradient = [n for n, p in probe.model.module.named_parameters() if p.grad is not None]
         assert with_gradient == []
 
     def test_arguments_are_left_alone(self, atoms: Atoms) -> None:
+        """The tensors of the graph are not written to."""
         graph = self.probe().graph(atoms)
         before = [tensor.clone() for tensor in graph]
         self.probe().evaluate_graph(graph)
         assert all(torch.equal(a, b) for a, b in zip(before, graph, strict=True))
 
     def test_selecting_twice_selects_the_same(self, atoms: Atoms) -> None:
+        """A model's own choice of pairs is stable, for models that have one."""
         probe = self.probe()
         if not probe.selects:
             pytest.skip("the model sees all pairs")
@@ -217,6 +236,7 @@ class Conformance(EngineTests, ErrorTests):
         assert 0 < once[0].shape[1] <= graph[3].shape[1]
 
     def test_expected_errors_of_the_model(self, atoms: Atoms) -> None:
+        """One error per atom, eV/Å, not negative, for models that predict them."""
         probe = self.probe()
         if not getattr(probe.model.module, "gives_expected_errors", False):
             pytest.skip("the model has no expected errors of its own")

@@ -12,17 +12,17 @@ class Tolerances:
 
     Attributes:
         derivative: relative error of F_c against differences of the energy, in float64.
-        stress: the same of the stress.
+        stress: relative error of the stress against differences of the energy.
         slope: relative error of the gradient of U against differences of U, in float64.
-        same: two ways to the same result in float64: batch, permutation, translation, wrapping,
-            repetition.
-        rotation: the same for rotations; None for models that are not equivariant, whose error is
-            then recorded and not bounded.
-        frame: over random local frames, where the model has a `frame_seed`.
+        same: tolerance of two ways to the same result in float64: batch, permutation, translation,
+            wrapping, repetition.
+        rotation: tolerance of rotations; None for models that are not equivariant, whose
+            error is then recorded and not bounded.
+        frame: tolerance over random local frames, where the model has a ``frame_seed``.
         jump: eV, of the energy where a neighbour comes or goes; None for models that see the k
             nearest neighbours only, whose jumps are then recorded and not bounded.
-        precision: float32 against float64.
-        library: against the library's own calculator.
+        precision: tolerance of float32 against float64.
+        library: tolerance of a difference to the library's own calculator.
     """
 
     derivative: float = 1e-6

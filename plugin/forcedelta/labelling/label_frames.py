@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -11,15 +12,17 @@ from typing import Any
 from ase import Atoms
 
 from forcedelta.errors import ForceDeltaError
-from forcedelta.labelling import vasp
-from forcedelta.labelling.level_of_theory import difference
+from forcedelta.labelling import mismatches, vasp
 from forcedelta.labelling.references import ReferenceCode, reference
+from forcedelta.labelling.references.base import out_of_box
 from forcedelta.labelling.selection import By, Candidates, Selection, open_candidates, select
 from forcedelta.outputs import Named, check_outputs
-from md_hooks.electronic_state import ElectronicState
+from forcedelta.reading_options import without_cell
 from md_hooks.recalculation import Failure, Journal, Label, key_of, labelled, recalculate
 from md_hooks.recalculation.campaign import JOURNAL, refuse_foreign
 from md_hooks.recalculation.labelled import write_all
+
+_log = logging.getLogger(__name__)
 
 DEFAULT_COUNT = 20
 
@@ -43,6 +46,7 @@ class LabelSettings:
         dry_run: choose and check, write nothing.
         charge: total charge of all frames in e; None: that of each.
         spin: multiplicity 2S+1 of all frames; None: that of each.
+        no_pbc: label the frames without their cells.
     """
 
     source: Path
@@ -59,6 +63,7 @@ class LabelSettings:
     dry_run: bool
     charge: int | None = None
     spin: int | None = None
+    no_pbc: bool = False
 
 
 @dataclass
@@ -72,6 +77,7 @@ class LabellingResult:
         selection: None if all frames of the file were taken.
         warnings: one line each.
         out: the labelled file.
+        planned: whether nothing should be labelled (a dry run).
     """
 
     frames: list[Atoms]
@@ -138,10 +144,11 @@ def label(
     by: By = "diversity",
     charge: int | None = None,
     spin: int | None = None,
+    no_pbc: bool = False,
     threads: int = 1,
     workers: int = 1,
     dry_run: bool = False,
-    report: Callable[[str], None] = lambda line: None,
+    report: Callable[[str], None] = _log.info,
 ) -> LabellingResult:
     """Choose doubtful frames and label them with a reference method; ``forcedelta recalc`` in Python.
 
@@ -150,9 +157,9 @@ def label(
     are left out. Nothing is computed twice: the same call continues after a kill or a failure, from
     the journal beside ``out``.
 
-    >>> result = label("run.h5", "pyscf", select=20)
-    >>> result.counts
-    (20, 0, 0)
+    >>> result = label("run.h5", "tblite", out="new.xyz", select=2, spacing=10.0)
+    >>> result.counts  # labelled, failed, waiting
+    (2, 0, 0)
 
     Args:
         source: recorded file of a run or an audit, extended XYZ of flagged frames, or the journal of
@@ -170,10 +177,11 @@ def label(
             that are chosen; "u", the next highest; "u-diversity", the largest product of U and the
             distance to the nearest chosen structure.
         charge, spin: total charge (e) and multiplicity of all frames; None: those of each frame.
+        no_pbc: label the frames without their cells, as molecules.
         threads: of each calculation.
         workers: calculations at a time.
         dry_run: choose and check, write nothing.
-        report: receives each line of progress.
+        report: receives each line of progress; by default the log "forcedelta", which is silent.
 
     Returns:
         the outcome of each chosen frame.
@@ -184,7 +192,7 @@ def label(
     return _label(
         LabelSettings(
             Path(source), calculator, settings or {}, Path(out), select, flag_above, stop_above,
-            spacing, by, threads, workers, dry_run, charge, spin,
+            spacing, by, threads, workers, dry_run, charge, spin, no_pbc,
         ),
         report,
     )  # fmt: skip
@@ -200,15 +208,18 @@ def _label(settings: LabelSettings, report: Callable[[str], None]) -> LabellingR
         made = reference(settings.calculator, settings.changed)
     source = open_candidates(settings.source)
     selection, frames = _choose(settings, source)
+    if settings.no_pbc:
+        frames = [without_cell(out_of_box(atoms)) for atoms in frames]
     result = LabellingResult(frames, "", selection, settings.out)
-    _set_charge_and_spin(result, settings)
+    made, warnings = mismatches.of_environments(frames, made)
+    warnings += mismatches.of_electrons(frames, settings.charge, settings.spin)
     for atoms in frames:
         (vasp if isinstance(made, vasp.InputSet) else made).check_structure(atoms)
     _tell_choice(result, source, report)
-    references = _references(made, frames)
+    references = mismatches.descriptions(made, frames)
     result.reference = "; or ".join(references)
     report(f"reference: {result.reference}")
-    _compare_levels(result, source, made, references)
+    result.warnings = warnings + mismatches.of_levels(frames, source, made, references)
     for line in result.warnings:
         report(f"warning: {line}")
     if settings.dry_run:
@@ -246,23 +257,6 @@ def _choose(settings: LabelSettings, source: Candidates) -> tuple[Selection | No
     return selection, selection.frames
 
 
-def _set_charge_and_spin(result: LabellingResult, settings: LabelSettings) -> None:
-    """Apply the given charge and spin to all frames, with a warning where a frame differs."""
-    for name, given in (("charge", settings.charge), ("spin", settings.spin)):
-        if given is None:
-            continue
-        stored = [getattr(ElectronicState.of(atoms), name) for atoms in result.frames]
-        others = [value for value in stored if value not in (None, given)]
-        if others:
-            values = ", ".join(str(value) for value in sorted(set(others)))
-            result.warnings.append(
-                f"{len(others)} of {len(stored)} frames have {name} {values} and are labelled with "
-                f"--{name} {given}"
-            )
-        for atoms in result.frames:
-            atoms.info[name] = given
-
-
 def _tell_choice(
     result: LabellingResult, source: Candidates, report: Callable[[str], None]
 ) -> None:
@@ -287,47 +281,6 @@ def _tell_choice(
         )
     else:
         report("       0 chosen: no frame lies in the band; give another one with --flag-above")
-
-
-def _references(made: ReferenceCode | vasp.InputSet, frames: list[Atoms]) -> list[str]:
-    """Code, version and settings; for VASP, one for each level of theory of the frames."""
-    if isinstance(made, vasp.InputSet):
-        levels = sorted({vasp.level(atoms) for atoms in frames})
-        return [made.description(level) for level in levels] or [made.description()]
-    return [made.description]
-
-
-def _compare_levels(
-    result: LabellingResult,
-    source: Candidates,
-    made: ReferenceCode | vasp.InputSet,
-    references: list[str],
-) -> None:
-    if len(references) > 1:
-        result.warnings.append(
-            "the frames have labels at PBE and at PBE+U, or with other values of U, as in the Materials "
-            "Project: their energies do not go together; label the kinds one by one"
-        )
-    levels = (
-        [made.level] if isinstance(made, ReferenceCode) else [vasp.level(a) for a in result.frames]
-    )
-    level = " or ".join(sorted(set(levels)))
-    model = source.model.get("name") or "the model"
-    trained = source.model.get("level_of_theory")
-    if trained is None:
-        result.warnings.append(
-            f"{source.name} does not state the level of theory at which {model} was trained; labels at "
-            f"{level} measure its error only if the levels agree"
-        )
-    elif (
-        differing := next(filter(None, (difference(str(trained), one) for one in references)), None)
-    ) is not None:
-        verb = "differ" if " and " in differing else "differs"
-        result.warnings.append(
-            f"{model} was trained at {trained}, the labels are at {level}: the {differing} {verb}; "
-            "epsilon includes the difference of the levels, and the labels do not belong in its "
-            "training set"
-        )
 
 
 def _with_reference(

@@ -49,6 +49,7 @@ UNPOLARISED = (
     r"no spin polari[sz]ation|(?:non|not|un|without)[- ]?(?:spin[- ])?(?:polari[sz]ed|spins?(?![a-z]))|"
     r"spin[- ](?:un|non-?)polari[sz]ed|non-?magnetic|ispin\s*=\s*1"
 )
+EMBEDDED = r"point charges|electrostatic embedding"
 POLARISED = r"spin[- ]polari[sz]ed|unrestricted|(?<![a-z])u(?:ks|hf|dft)(?![a-z])|ispin\s*=\s*2"
 
 
@@ -64,6 +65,7 @@ class Level:
         u: values of the Hubbard U in eV by element, as far as specified.
         core: treatment of the core electrons.
         polarised: whether the calculation is spin-polarised.
+        embedded: whether it is in the field of point charges.
     """
 
     functional: str | None
@@ -73,6 +75,7 @@ class Level:
     u: Mapping[str, float] = field(default_factory=dict)
     core: str | None = None
     polarised: bool | None = None
+    embedded: bool = False
 
 
 def read_level(text: str) -> Level:
@@ -103,6 +106,7 @@ def read_level(text: str) -> Level:
         {name: float(value) for name, value in re.findall(VALUES, text)} if hubbard else {},
         next((core for core, pattern in CORES if re.search(pattern, low)), None),
         polarised,
+        re.search(EMBEDDED, low) is not None,
     )
 
 
@@ -130,6 +134,8 @@ def difference(model: str, reference: str) -> str | None:
         parts.append("treatment of core electrons")
     if None not in (trained.polarised, wanted.polarised) and trained.polarised != wanted.polarised:
         parts.append("spin polarisation")
+    if trained.embedded != wanted.embedded:
+        parts.append("environment")
     return " and ".join(parts) or None
 
 

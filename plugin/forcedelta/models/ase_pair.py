@@ -39,14 +39,19 @@ def from_calculators(
     periodic: bool | None = None,
     charge_spin: bool = False,
 ) -> LoadedModel:
-    """A model of two ASE calculators, for `ForceDeltaCalculator` and everything else.
+    """A model of two ASE calculators, for `forcedelta.ForceDeltaCalculator` and everything else.
 
     Slow: see this module. Use float64 to pass unrounded positions to the calculators.
+
+    >>> from ase.calculators.lj import LennardJones
+    >>> model = from_calculators(LennardJones(sigma=3.5), LennardJones(sigma=3.4), name="argon", elements=["Ar"])
+    >>> model.symbols
+    ['Ar']
 
     Args:
         direct: its forces are the direct forces.
         conservative: its energy is the energy, its forces the conservative forces, and its stress,
-            where it has one, the stress. Whether these are its gradient, `forcedelta check` can
+            where it has one, the stress. Whether these are its gradient, ``forcedelta check`` can
             tell.
         name: the calculators' names if not given; that these are two ASE calculators is added.
         elements: symbols that both support; None: unknown.

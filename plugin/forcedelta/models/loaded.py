@@ -43,7 +43,7 @@ class LoadedModel:
 
     @property
     def takes_charge_spin(self) -> bool:
-        """Whether the module takes a total charge and a spin multiplicity (`ForceDelta`)."""
+        """Whether the module takes a total charge and a spin multiplicity (`forcedelta.ForceDelta`)."""
         return bool(getattr(self.module, "takes_charge_spin", False))
 
     @property

@@ -76,6 +76,10 @@ def load_model(
     files. Networks from files are frozen: their parameters require no gradient. A module in memory
     is used unchanged.
 
+    >>> model = load_model("acac")
+    >>> model.symbols, model.cutoff, model.periodic
+    (['H', 'C', 'O'], 5.0, False)
+
     Args:
         model: a name, the path of a file, or a model in memory.
         dtype: of positions and weights.

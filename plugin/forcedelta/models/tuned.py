@@ -83,13 +83,19 @@ class TunedEnergy(nn.Module):
         super().__init__()
         self.base, self.path = base, path
         self.cutoff = cutoff
-        for name in ("takes_charge_spin", "gives_expected_errors", "first_order_only", "foreign"):
+        for name in (
+            "takes_charge_spin", "gives_expected_errors", "gives_energy_uncertainty", "first_order_only", "foreign",
+        ):  # fmt: skip
             setattr(self, name, bool(getattr(base, name, False)))
 
     def forward(self, *graph: Tensor) -> tuple[Tensor, ...]:
         """Arguments and results as of the base; see `forcedelta.ForceDelta`."""
+        return (self.path(*graph)[0], *self.without_energy(*graph))
+
+    def without_energy(self, *graph: Tensor) -> tuple[Tensor, ...]:
+        """The same without the energy, at half the cost."""
         _, *others = self.base(*graph)
-        return (self.path(*graph)[0], *others)
+        return tuple(others)
 
 
 class _Scripted(nn.Module):
@@ -205,7 +211,7 @@ def save_tuned(
         path: an existing file is replaced.
         reach: one of `REACHES`.
         base: ``model`` (name or absolute path), ``architecture`` and ``weights_hash``.
-        weights: the trained parameters by their names in `Assembled.part`.
+        weights: the trained parameters, see `Assembled.part`, by their names there.
         report: further entries, JSON-able.
     """
     tensors = {key: value.detach().cpu().contiguous() for key, value in weights.items()}

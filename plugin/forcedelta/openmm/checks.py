@@ -64,6 +64,20 @@ def atom_indices(particles: int, atoms: Iterable[int] | None) -> NDArray[np.int6
     return indices
 
 
+def surrounded(numbers: NDArray[np.int64], indices: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The atomic numbers of all particles, if the force acts on a part of them.
+
+    Raises:
+        ForceDeltaError: it acts on all.
+    """
+    if len(indices) == len(numbers):
+        raise ForceDeltaError(
+            "environment=True, but the model sees all particles: pass the indices of its atoms, or omit "
+            "environment"
+        )
+    return numbers
+
+
 def check_particles(
     system: openmm.System, indices: NDArray[np.int64], numbers: NDArray[np.int64]
 ) -> None:

@@ -23,7 +23,7 @@ from ..errors import ForceDeltaError
 from ..monitoring import Every
 from .force import add_force_delta
 from .monitor import Forces
-from .stepping import run_steps
+from .runs import run_steps
 from .units import EV, NM, PS
 
 BAROSTAT_EVERY = 25

@@ -71,8 +71,12 @@ class Measurement(Evaluation):
         assert self.conservative_forces is not None
         return (self.conservative_forces - self.direct_forces) * EV_PER_ANGSTROM
 
+    def has(self, full: bool, energy: bool) -> bool:
+        """Whether the measurement gives U, if ``full``, and the energy, if ``energy``."""
+        return (self.exact or not full) and (self.energy_known or not energy)
+
     def is_at(self, positions: FloatArray, box: FloatArray | None) -> bool:
-        """Whether the measurement was made at this configuration, bit for bit."""
+        """Whether the measurement was made at ``positions`` [n, 3] and ``box`` [3, 3], nm, bit for bit."""
         if not np.array_equal(self.positions, positions):
             return False
         if self.box is None or box is None:
@@ -131,24 +135,30 @@ class RememberingEvaluator:
                 return known
         return None
 
-    def evaluate(self, positions: FloatArray, box: FloatArray | None, full: bool) -> Measurement:
+    def evaluate(
+        self, positions: FloatArray, box: FloatArray | None, full: bool, energy: bool = True
+    ) -> Measurement:
         """The model at a configuration.
 
         Args:
             positions: [N, 3] nm.
             box: [3, 3] nm, or None.
             full: with U. Conservative runs always compute it.
+            energy: with the energy, see `Evaluator.forward`; always with U.
         """
         known = self.known(positions, box)
-        if known is not None and (known.exact or not full):
+        if known is not None and known.has(full, energy):
             return known
         full = full or self.forces == "conservative"
-        new = self._compute(np.array(positions), None if box is None else np.array(box), full)
+        box = None if box is None else np.array(box)
+        new = self._compute(np.array(positions), box, full, energy)
         others = self._memory if known is None else self._memory[1:]
         self._memory = [new, *others[:1]]
         return new
 
-    def _compute(self, positions: FloatArray, box: FloatArray | None, full: bool) -> Measurement:
+    def _compute(
+        self, positions: FloatArray, box: FloatArray | None, full: bool, energy: bool
+    ) -> Measurement:
         cell = np.zeros((3, 3)) if box is None else box * NM
         try:
             graph = self._evaluator.graph_at(
@@ -160,6 +170,8 @@ class RememberingEvaluator:
             found: Evaluation = not_finite(len(positions), full)
         else:
             found = (
-                self._evaluator.evaluate(graph)[0] if full else self._evaluator.forward(graph)[0]
+                self._evaluator.evaluate(graph)[0]
+                if full
+                else self._evaluator.forward(graph, energy)[0]
             )
         return Measurement.of(found, self.forces, positions, box)

@@ -89,6 +89,7 @@ class OpenMMModule(nn.Module):
     def forward(
         self, positions: Tensor, second: Tensor | None = None, third: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
+        """Arguments and results as the class describes; a request may stand in the place of the box."""
         box = torch.zeros(3, 3, dtype=torch.float64, device=positions.device)
         request = 0.0
         if second is not None:
@@ -222,6 +223,7 @@ class _AtChargeSpin(nn.Module):
         edge_shift: Tensor,
         batch: Tensor,
     ) -> tuple[Tensor, Tensor]:
+        """Arguments and results as described in `forcedelta.ForceDelta`."""
         state = torch.tensor(
             [self.charge, self.spin], dtype=positions.dtype, device=positions.device
         )
@@ -244,6 +246,9 @@ def export(
 
     Evaluating the file needs neither this package nor Python. Read it with the version of torch
     that wrote it, or a newer one.
+
+    >>> export("acac", "acac.pt")["symbols"]
+    ['H', 'C', 'O']
 
     Args:
         model: registered name, path of a file of weights, or a model in memory.

@@ -40,6 +40,7 @@ def add_force_delta(
     dtype: str = "float32",
     charge: int | None = None,
     spin: int | None = None,
+    environment: bool = False,
     force_group: int = 0,
     architecture: str | None = None,
     trust: bool = False,
@@ -49,6 +50,13 @@ def add_force_delta(
     The integrator sees the energy of the model and its ``forces``; other forces of the System are
     unchanged. With ``atoms`` the model sees these particles only, as an isolated system (mechanical
     embedding is left to the other forces).
+
+    >>> system = openmm.System()
+    >>> for mass in (16.0, 1.0, 1.0):
+    ...     _ = system.addParticle(mass)
+    >>> monitor = add_force_delta(system, "acac", [8, 1, 1])
+    >>> monitor.forces, system.getNumForces()
+    ('direct', 1)
 
     Args:
         system: not yet used in a Context or Simulation.
@@ -77,6 +85,9 @@ def add_force_delta(
         charge: total charge of the atoms that the model sees, e, for models that take one and for
             reference calculations of the frames.
         spin: their spin multiplicity 2S + 1, likewise.
+        environment: the frames of a run also hold the particles that the model does not see, with their
+            charges in the System's NonbondedForce (`md_hooks.Environment`), for reference calculations
+            in their field.
         force_group: OpenMM's group of the force; with ``path="torchscript"`` 0 selects the last
             group without other forces.
         architecture, trust: see `forcedelta.load_model`; code in an exported module that does more
@@ -97,7 +108,8 @@ def add_force_delta(
 
     Raises:
         ForceDeltaError: a topology of another size, virtual sites or particles without an element
-            among ``atoms``, unsupported elements, a missing box, or an invalid setting.
+            among ``atoms``, unsupported elements, a missing box, no particles for an environment, or an
+            invalid setting.
     """
     if forces not in ("direct", "conservative", "mts"):
         raise ForceDeltaError(f"forces is {forces!r}: pass 'direct', 'conservative' or 'mts'")
@@ -112,6 +124,7 @@ def add_force_delta(
     numbers, topology_says = checks.atomic_numbers(system, topology_or_numbers)
     particles = len(numbers)
     indices = checks.atom_indices(particles, atoms)
+    system_numbers = checks.surrounded(numbers, indices) if environment else None
     numbers = numbers[indices]
     checks.check_particles(system, indices, numbers)
     images = checks.is_periodic(system, topology_says, periodic)
@@ -125,6 +138,7 @@ def add_force_delta(
             )
         exported = TorchMonitor(model, indices, numbers, images, forces, every, part, trust)
         _same_state(exported.electronic_state, charge, spin)
+        exported.system_numbers = system_numbers
         exported.add_to(system, force_group)
         return exported
     arguments = (numbers, images, forces, dtype, device, charge, spin, part, architecture, trust)
@@ -145,6 +159,7 @@ def add_force_delta(
         else PythonMonitor(evaluator, rebuild, **settings)
     )
     monitor.electronic_state = ElectronicState(charge, spin)
+    monitor.system_numbers = system_numbers
     monitor.add_to(system, force_group)
     return monitor
 

@@ -6,6 +6,7 @@ import uuid
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -32,8 +33,25 @@ _monitors: weakref.WeakValueDictionary[str, Monitor] = weakref.WeakValueDictiona
 _PLAIN_PLATFORMS = ("Reference", "CPU")
 
 
+@dataclass(frozen=True)
+class Left:
+    """Where a run or reporter ended.
+
+    Attributes:
+        context: a weak reference.
+        count: OpenMM's number of the step.
+        time: in the context, fs.
+        step: number of the frame.
+    """
+
+    context: weakref.ref[openmm.Context]
+    count: int
+    time: float
+    step: int
+
+
 class Monitor(ABC):
-    """Handle of a force that `add_force_delta` added to a System.
+    """Handle of a force that `forcedelta.openmm.add_force_delta` added to a System.
 
     Attributes:
         atoms: [n] indices of the particles that the model sees.
@@ -42,14 +60,19 @@ class Monitor(ABC):
         forces: "direct" or "conservative", those that drive the run, or "mts": both, with multiple
             time steps.
         inner: inner steps with direct forces in a step of the integrator; 1 without "mts".
-        every: `run` computes U every N steps, or where `sentinel` requires it.
+        every: a run computes U every N steps, or where ``sentinel`` requires it.
         sentinel: decides with ``every="adaptive"`` which frames have U; None otherwise.
-        last_step: number of the last step that `run` has measured; None before the first.
+        last_count: OpenMM's number of the last step that was measured for a frame; None before the first.
+        offset: what is added to OpenMM's number of a step for that of its frame.
+        left: where the last run or reporter ended; None before.
+        followed: whether the frames of a run or reporter that is open are made of this monitor.
         model_info: name, hash, ... of the model, for the files.
         token: identifies the force in a System; the force's name ends with it.
         force: the OpenMM force that was added.
         electronic_state: charge, multiplicity and magnetic moments of the model's atoms, as stored
             in the frames of a run.
+        system_numbers: atomic numbers of all particles of the System, if the frames of a run also hold
+            those that the model does not see; None: they do not.
     """
 
     inner = 1
@@ -70,11 +93,15 @@ class Monitor(ABC):
         self.forces = forces
         self.every = every
         self.sentinel = Sentinel() if every == ADAPTIVE else None
-        self.last_step: int | None = None
+        self.last_count: int | None = None
+        self.offset = 0
+        self.left: Left | None = None
+        self.followed = False
         self.model_info = model_info
         self.token = uuid.uuid4().hex[:12] if token is None else token
         self.force: openmm.Force | None = None
         self.electronic_state = ElectronicState()
+        self.system_numbers: NDArray[np.int64] | None = None
         _monitors[self.token] = self
 
     @property
@@ -104,7 +131,15 @@ class Monitor(ABC):
 
     @abstractmethod
     def watch(self, context: openmm.Context, running: bool) -> None:
-        """Mark the begin or end of a run, during which evaluations for frames include U."""
+        """Mark the begin or end of a run, during which evaluations for frames include U.
+
+        Args:
+            context: of the System that holds the force.
+            running: whether the run begins.
+        """
+
+    def stepping(self, stepping: bool) -> None:  # noqa: B027  others need not know
+        """Mark the begin or end of a step: evaluations between two steps belong to no frame."""
 
     @abstractmethod
     def take_error(self) -> BaseException | None:
@@ -167,6 +202,9 @@ class PythonMonitor(Monitor):
         self._frame_box: NDArray[np.floating] = np.zeros((3, 3))
         self._latest: Measurement | None = None
         self._error: BaseException | None = None
+        self._made = 0  # evaluations in the present step
+        self._needed = 1  # up to that of the next frame, as in earlier steps
+        self._newest: tuple[Measurement | None, int] = (None, 0)
 
     def add_to(self, system: openmm.System, group: int = 0) -> None:
         """Add the force to a System, in one of OpenMM's force groups."""
@@ -182,13 +220,20 @@ class PythonMonitor(Monitor):
 
     @property
     def evaluations(self) -> int:
+        """Passes of the model so far."""
         return self._evaluator.evaluations
 
     def watch(self, context: openmm.Context, running: bool) -> None:
+        """See `Monitor.watch`."""
         self._running = running
         self._frame_step = None
 
+    def stepping(self, stepping: bool) -> None:
+        self._running = stepping
+        self._made = 0
+
     def take_error(self) -> BaseException | None:
+        """See `Monitor.take_error`."""
         error, self._error = self._error, None
         return error
 
@@ -227,9 +272,11 @@ class PythonMonitor(Monitor):
         frame = step + after_frame
         try:
             latest = self._evaluator.known(positions, box)
-            if latest is None or (exact and not latest.exact):
+            energy = self._with_energy()
+            if latest is None or not latest.has(exact, energy):
                 with_u = exact or self._with_u(box, frame, other_volume)
-                latest = self._evaluator.evaluate(positions, box, with_u)
+                latest = self._evaluator.evaluate(positions, box, with_u, energy)
+                self._newest = latest, self._made
         except BaseException as error:
             self._error = error  # OpenMM would keep only its text
             if other_volume:
@@ -241,16 +288,27 @@ class PythonMonitor(Monitor):
     def _with_u(self, box: NDArray[np.floating] | None, frame: int, other_volume: bool) -> bool:
         """Whether the evaluation of a new configuration includes U.
 
+        An integrator may evaluate several configurations in a step: substeps, trial moves. The number
+        of the one that was a frame before tells which one will be the next.
+
         Args:
             box: its box vectors [3, 3], nm, or None.
             frame: step of the frame that it may belong to.
             other_volume: whether it is a barostat's trial.
         """
-        return self._running and not other_volume and self.due(frame)
+        if not self._running or other_volume:
+            return False
+        self._made += 1
+        return self._made >= self._needed and self.due(frame + self.offset)
+
+    def _with_energy(self) -> bool:
+        """Whether every evaluation includes the energy, which OpenMM may pass to a reporter."""
+        return True
 
     # --- evaluations requested by a run --------------------------------------------------------
 
     def measure(self, context: openmm.Context, full: bool = True) -> Measurement:
+        """See `Monitor.measure`."""
         if context.getPlatform().getName() in _PLAIN_PLATFORMS:
             state = context.getState(positions=True)
             positions = state.getPositions(asNumpy=True)._value
@@ -260,6 +318,9 @@ class PythonMonitor(Monitor):
             latest = self._evaluator.evaluate(positions, box, full)
         else:
             latest = self._measure_through_engine(context, full)
+        newest, number = self._newest
+        if latest is newest and number > 0:
+            self._needed = number
         self._frame_step = context.getStepCount()
         if latest.box is not None:
             self._frame_box = latest.box
@@ -268,6 +329,7 @@ class PythonMonitor(Monitor):
     def _measure_through_engine(self, context: openmm.Context, full: bool) -> Measurement:
         """Let OpenMM call the force; its next call then sees the same positions."""
         self._frame_step = None
+        self._made = self._needed - 1
         try:
             context.getState(energy=True, groups={_group(context, self.token)})
         except openmm.OpenMMException:
@@ -287,7 +349,7 @@ class PythonMonitor(Monitor):
                 "or from its file"
             )
         settings = {name: getattr(self, name) for name in self._SETTINGS}
-        state = {"electronic_state": self.electronic_state}
+        state = {name: getattr(self, name) for name in ("electronic_state", "system_numbers")}
         return _restore, (self.token, *self._rebuild, settings, type(self)), state
 
 
@@ -346,11 +408,11 @@ def holds(force: openmm.Force, monitor: Monitor) -> bool:
     return str(force.getName()) in (monitor.force_name, SLOW_NAME + monitor.token)
 
 
-def find_monitor(system: openmm.System) -> Monitor:
-    """The monitor of the force that `add_force_delta` added to a System.
+def find_monitors(system: openmm.System) -> list[Monitor]:
+    """The monitors of all forces that `forcedelta.openmm.add_force_delta` added to a ``system``, in that order.
 
     Raises:
-        ForceDeltaError: no such force, several of them, or one whose model is not loaded.
+        ForceDeltaError: no such force, or one whose model is not loaded.
     """
     names = [name for force in system.getForces() for name in _names(force)]
     tokens = [name.removeprefix(_NAME) for name in names if name.startswith(_NAME)]
@@ -359,13 +421,24 @@ def find_monitor(system: openmm.System) -> Monitor:
             "the simulation's System holds no ForceDelta force: call "
             "forcedelta.openmm.add_force_delta(system, ...) before making the Simulation"
         )
-    if len(tokens) > 1:
-        raise ForceDeltaError(
-            f"the System holds {len(tokens)} ForceDelta forces: a run can monitor only one"
-        )
-    if tokens[0] not in _monitors:
+    if any(token not in _monitors for token in tokens):
         raise ForceDeltaError(
             "the model of the System's ForceDelta force is not loaded: call add_force_delta on a new "
             "System, or keep a reference to its monitor"
         )
-    return _monitors[tokens[0]]
+    return [_monitors[token] for token in tokens]
+
+
+def find_monitor(system: openmm.System) -> Monitor:
+    """The monitor of the only force that `add_force_delta` added to a System.
+
+    Raises:
+        ForceDeltaError: no such force, several of them, or one whose model is not loaded.
+    """
+    monitors = find_monitors(system)
+    if len(monitors) > 1:
+        raise ForceDeltaError(
+            f"the System holds {len(monitors)} ForceDelta forces: pass the hooks of each, "
+            "hooks={monitor: [...], other: [...]}, with what add_force_delta returned"
+        )
+    return monitors[0]

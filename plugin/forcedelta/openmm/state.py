@@ -47,6 +47,7 @@ def capture(context: openmm.Context, monitor: Monitor) -> dict[str, Any]:
         "integrator": type(context.getIntegrator()).__name__,
         "particles": context.getSystem().getNumParticles(),
         "inner": monitor.inner,
+        "atoms": monitor.atoms,
         "context": np.frombuffer(context.createCheckpoint(), dtype=np.uint8),
     }
 
@@ -74,6 +75,12 @@ def restore(context: openmm.Context, monitor: Monitor, checkpoint: Checkpoint) -
         raise ForceDeltaError(
             f"the model has {len(checkpoint.positions)} atoms in the checkpoint, but "
             f"{len(monitor.atoms)} in the simulation: continue with the same atoms"
+        )
+    before = state.get("atoms", monitor.atoms)  # earlier checkpoints lack them
+    if not np.array_equal(before, monitor.atoms):
+        raise ForceDeltaError(
+            f"the checkpoint is of another region, with particle {before[0]} first, not "
+            f"{monitor.atoms[0]}: continue each region with its own file"
         )
     try:
         context.loadCheckpoint(state["context"].tobytes())

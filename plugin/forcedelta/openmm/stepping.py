@@ -1,134 +1,73 @@
-"""OpenMM runs with hooks that may stop them."""
+"""The frames of a simulation's steps, for runs and reporters."""
 
 from __future__ import annotations
 
+import logging
+import math
 import platform
-from collections.abc import Iterable, Iterator, Mapping
+import weakref
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import openmm
 from numpy.typing import NDArray
 
-from md_hooks import Checkpoint, Frame, HookChain, RunInfo, RunResult, load_checkpoint
+from md_hooks import Frame, HookChain, RunInfo, RunResult
+from md_hooks.constraints import constraint_records
 from md_hooks.drift import CONSERVED_ENERGY
-from md_hooks.hook import AnyHook
 from md_hooks.session import Session
-from md_hooks.signals import end_after_the_step
 from md_hooks.versions import versions_of
 
+from ..errors import ForceDeltaError
 from ..monitoring import evaluate_adaptively
+from .environment import SystemAround
 from .evaluator import Measurement
-from .monitor import Monitor, find_monitor
-from .state import capture, restore
-from .units import NM
+from .monitor import Left, Monitor
+from .state import capture
+from .units import NM, PS
 from .velocities import Velocities
 
+_log = logging.getLogger("forcedelta")
 
-def run(
-    simulation: Any,
-    steps: int,
-    hooks: Iterable[AnyHook] | HookChain,
-    info: RunInfo | None = None,
-    *,
-    restart: str | Path | Checkpoint | None = None,
-) -> RunResult:
-    """Run an OpenMM simulation with hooks until it is done, stopped or interrupted.
+_MOVED = 1e-6
+"""Å; atoms that are farther from where the last frame has them were moved by the user."""
 
-    Before each step the model is evaluated at the present configuration and the hooks get its
-    `md_hooks.Frame`; the integrator then reuses the computed forces. A run that a hook stops has
-    therefore not taken the step: positions, velocities, box, time and random numbers of the context
-    are those of the frame that stopped it, and a run continued from there equals an uninterrupted
-    one. Reporters of the simulation work as usual and see the same steps.
 
-    The frame holds the model's atoms, energy and forces. OpenMM's leapfrog integrators (Verlet,
-    Langevin, LangevinMiddle, NoseHoover) keep velocities half a step behind the positions. If the
-    model's force is the only one in the System, the frame has velocities at the time of the
-    positions; with other forces or constraints it has OpenMM's, and ``velocity_offset`` in the
-    run's settings is -0.5 (steps) instead of 0. The temperature is that of the frame's velocities.
+class Frames:
+    """The frames of one monitored region, from opening its hooks to closing them.
 
-    With multiple time steps a step is one of the integrator, an outer step, and its frame has both
-    forces and U. Where the model's force is the only one and the integrator is VerletIntegrator or
-    MTSIntegrator, the frame's ``extra`` holds the total energy as "conserved_energy", eV.
-
-    Ctrl-C and SIGTERM end the run after the current step; a second signal ends it within the step.
+    Whoever makes the steps calls `begin` and `catch_up` before the first one, and for each one
+    `begin_step`, then `end_step` and `show`. Hooks that were used before continue their run
+    (`md_hooks.legs`), also in another Simulation.
 
     Args:
-        simulation: an `openmm.app.Simulation` with positions, of a System to which
-            `add_force_delta` added its force.
-        steps: number of steps.
-        hooks: see `md_hooks.HookChain`.
-        info: about the run; missing entries are filled in.
-        restart: a file written by `md_hooks.Recorder` in such a run, or its checkpoint: the
-            simulation continues from the state of that step, and the first frame is that of the
-            next step.
-
-    Returns:
-        why and at which step the run ended.
+        simulation: an `openmm.app.Simulation`.
+        monitor: of a force in its System.
+        chain: the hooks, which are opened.
+        info: about the run.
+        per_step: what a step of the integrator adds to the number of the frame.
 
     Raises:
-        ForceDeltaError: the System has no force of `add_force_delta`, the integrator does not fit
-            its multiple time steps, or the checkpoint does not match.
-        Exception: errors of the model or of a hook, unchanged, after the hooks were closed; a note
-            on the exception names the step.
+        ForceDeltaError: adaptive monitoring follows the path of another open run.
+        Exception: of a hook that refuses the run.
     """
-    chain = hooks if isinstance(hooks, HookChain) else HookChain(hooks)
-    checkpoint = load_checkpoint(restart) if isinstance(restart, str | Path) else restart
-    return run_steps(simulation, steps, chain, RunInfo() if info is None else info, checkpoint)
-
-
-def run_steps(
-    simulation: Any,
-    steps: int,
-    chain: HookChain,
-    info: RunInfo,
-    checkpoint: Checkpoint | None,
-    per_step: int = 1,
-) -> RunResult:
-    """`run` with another count of steps.
-
-    Args:
-        simulation, chain, info, checkpoint: see `run`.
-        steps: steps of the integrator.
-        per_step: what a step of the integrator adds to the number of the frame.
-    """
-    monitor = find_monitor(simulation.system)
-    monitor.check_integrator(simulation.system, simulation.integrator)
-    if checkpoint is not None:
-        restore(simulation.context, monitor, checkpoint)
-        chain.load_state_dict(checkpoint.hooks)
-        info = replace(info, restart_step=checkpoint.step, restart_time=checkpoint.time)
-    if info.planned_steps is None:
-        info = replace(info, planned_steps=steps * per_step)
-    frames = _Frames(simulation, monitor, chain, info, per_step)
-    session = frames.session
-    with end_after_the_step(session.interrupt), frames.watching():
-        frames.begin()
-        if info.restart_step is None:
-            frames.show()
-        for _ in range(steps):
-            if session.over:
-                break
-            frames.step()
-            frames.show()
-    assert session.result is not None
-    return session.result
-
-
-class _Frames:
-    """Makes the steps and the frames of a run."""
 
     def __init__(
-        self, simulation: Any, monitor: Monitor, chain: HookChain, info: RunInfo, per_step: int
+        self, simulation: Any, monitor: Monitor, chain: HookChain, info: RunInfo, per_step: int = 1
     ) -> None:
-        self.simulation = simulation
         self.context: openmm.Context = simulation.context
         self.monitor = monitor
         self._per_step = per_step
+        self._seen: int | None = None  # OpenMM's number of the step of the last frame
         self._sentinel = monitor.sentinel
+        if self._sentinel is not None and monitor.followed:
+            raise ForceDeltaError(
+                "every='adaptive' follows the path of one run, and another one with this monitor is "
+                "open: close its reporter, or give it these hooks too"
+            )
         chain.add_first(self._sentinel)
         self.session = Session(
             chain,
@@ -140,6 +79,8 @@ class _Frames:
         self._numbers = _sealed(monitor.numbers)
         self._pbc = _sealed(np.full(3, monitor.periodic))
         self._electronic_state = monitor.electronic_state.frame_fields()
+        self._around = SystemAround(self.context, monitor)
+        self._constraints = constraint_records(info.constraints or ())
         integrator = simulation.integrator
         settings = {
             "engine": "openmm",
@@ -150,11 +91,16 @@ class _Frames:
             "every": monitor.every,
             "inner": monitor.inner,
             "velocity_offset": self._velocities.offset,
+            **self._around.settings,
         }
+        info = replace(info, numbers=self._numbers, model=info.model or monitor.model_info)
+        before = chain.leg_before(info)
+        self._before = None if before is None else before.frame
+        self._goes_on = self._before is not None and self._is_at(self._before)
         self.session.open(
             replace(
                 info,
-                model=info.model or monitor.model_info,
+                seamless=self._goes_on and self._is_seamless(),
                 settings={**settings, **info.settings},
                 versions={
                     "python": platform.python_version(),
@@ -162,51 +108,119 @@ class _Frames:
                     **versions_of("forcedelta", "torch", "numpy", "h5py"),
                     **info.versions,
                 },
-                numbers=self._numbers,
                 checkpoint=self._checkpoint,
-            )
+            ),
+            *self._origin(),
         )
+        monitor.followed = True
+        monitor.watch(self.context, True)
+        self.session.count_from_now()
 
     @property
-    def _number(self) -> int:
-        """Number of the present step."""
+    def number(self) -> int:
+        """Number of the present step in the run."""
+        return self.session.step(self._count)
+
+    @property
+    def _count(self) -> int:
+        """Number of the present step as the context counts."""
         return int(self.context.getStepCount()) * self._per_step
+
+    @property
+    def _time(self) -> float:
+        """Time of the context, fs."""
+        return float(self.context.getTime()._value) * PS
+
+    def _origin(self) -> tuple[int, float]:
+        """Number and time, in the context, of the step that the run continues.
+
+        Steps of the same context that were made without hooks in between are counted.
+        """
+        count, time = self._count, self._time
+        left = self.monitor.left
+        if self._before is None or left is None or left.context() is not self.context:
+            return count, time
+        continues = left.step == self._before.step and left.count <= count
+        return (left.count, left.time) if continues else (count, time)
+
+    @property
+    def result(self) -> RunResult:
+        """The outcome, once closed."""
+        assert self.session.result is not None
+        return self.session.result
 
     def begin(self) -> None:
         """Prepare adaptive monitoring for the first step."""
         if self._sentinel is None:
             return
         if self._sentinel.resuming:
-            self._measure(self._number)  # of the checkpoint; the integrator reuses it
-        elif self._number != self.monitor.last_step:
+            self._measure(self.number)  # of the checkpoint; the integrator reuses it
+        elif self._count != self.monitor.last_count:
             self._sentinel.begin()  # another path than that of the last run
 
-    def step(self) -> None:
-        """One step of the integrator, with the simulation's reporters."""
-        step = self._number
+    def catch_up(self) -> None:
+        """Show the present configuration, unless it is that of the last frame."""
+        count, seen = self._count, self._seen
+        if count == seen:
+            return
+        self.end_step()
+        if seen is not None and count > seen:
+            self._tell_unseen()
+        elif self._is_known(set_back=seen is not None):
+            self._seen = count
+            return
+        self.show()
+
+    def _is_known(self, set_back: bool) -> bool:
+        """Whether the configuration is that of a restart, or the last frame's.
+
+        Args:
+            set_back: whether the count of steps was set back since that frame.
+        """
+        last = self.session.last or self._before
+        if set_back:
+            self.session.count_anew(self._count, self._time)
+        if last is not None and self._is_at(last):
+            return self.session.is_known(self._count, last.positions, last.cell)
+        return self.session.is_known(self._count, *self._configuration())
+
+    def _tell_unseen(self) -> None:
+        """Log steps that nobody showed; a log is all that a script would notice."""
+        last = self.session.last
+        if last is not None and self.number > last.step:
+            _log.warning(
+                "%d steps after step %d were made by integrator.step() and neither guarded nor recorded: call "
+                "simulation.step() instead",
+                self.number - last.step,
+                last.step,
+            )
+
+    def begin_step(self) -> None:
+        """The integrator is about to make a step."""
         self.session.between_steps = False
-        try:
-            self.simulation.step(1)
-        except openmm.OpenMMException as error:
-            original = self.monitor.take_error()
-            raise _at(error if original is None else original, step) from None
-        failed = self.monitor.take_error()
-        if failed is not None:
-            raise _at(failed, step)
+        self.monitor.stepping(True)
+
+    def end_step(self) -> None:
+        """The integrator has made a step."""
         self.session.between_steps = True
 
     def show(self) -> None:
         """Hand the frame of the present configuration to the hooks."""
-        step = self._number
+        step = self.number
+        self.monitor.stepping(True)
         try:
             due, measured = self._measure(step)
         except Exception as error:
-            raise _at(error, step) from None
+            raise at_step(error, step) from None
+        finally:
+            self.monitor.stepping(False)
+        self._seen = self._count
         self.session.show(self._make_frame(step, measured, due))
 
     def _measure(self, step: int) -> tuple[bool, Measurement]:
         """Whether a step has U, and the model at its configuration, which is the present one."""
-        self.monitor.last_step = step
+        self.monitor.last_count = self._count
+        self.monitor.offset = step - self._count
         due = self.monitor.due(step)
         measured = self.monitor.measure(self.context, full=due)
         if self._sentinel is None:
@@ -229,7 +243,7 @@ class _Frames:
         time, velocities, temperature = self._velocities.read(measured)
         return Frame(
             step=step,
-            time=time,
+            time=self.session.time(time),
             numbers=self._numbers,
             positions=_sealed(measured.positions * NM),
             velocities=_sealed(velocities),
@@ -247,7 +261,9 @@ class _Frames:
             why_no_force_delta="the model returned none"
             if due and measured.force_delta is None
             else "",
+            constraints=self._constraints,
             **self._electronic_state,
+            **self._around().frame_fields(),
         )
 
     def _scalars(
@@ -255,7 +271,7 @@ class _Frames:
     ) -> Mapping[str, float]:
         """Further scalars of a frame: estimates of the error, and the conserved energy."""
         estimate = None if self._sentinel is None else self._sentinel.estimate
-        scalars = Frame.scalars(measured.expected_errors, estimate)
+        scalars = Frame.scalars(measured.expected_errors, estimate, measured.energy_uncertainty)
         if not self._velocities.conserve_energy:
             return scalars
         kinetic = self._velocities.kinetic_energy(velocities)
@@ -263,32 +279,76 @@ class _Frames:
 
     def _checkpoint(self) -> dict[str, Any] | None:
         last = self.session.last
-        if not self.session.between_steps or last is None:
-            return None
-        if last.step != self._number:
+        # at the begin of a leg hooks ask for the state in which it goes on from the leg before
+        here = self._goes_on if last is None else last.step == self.number
+        if not (here and self.session.between_steps):
             return None
         return capture(self.context, self.monitor)
 
+    def close(self, reason: str = "", message: str = "") -> RunResult:
+        """Close the hooks; see `md_hooks.session.Session.close`."""
+        with self._leaving():
+            return self.session.close(reason, message)
+
+    def close_after(self, error: BaseException) -> RunResult | None:
+        """Close the hooks after an exception."""
+        if isinstance(error, KeyboardInterrupt):
+            self.session.between_steps = False
+        with self._leaving():
+            return self.session.close_after(error)
+
     @contextmanager
-    def watching(self) -> Iterator[None]:
-        """Close the hooks at the end, also after an error."""
-        self.monitor.watch(self.context, True)
-        self.session.count_from_now()
+    def _leaving(self) -> Iterator[None]:
+        """Hooks that close may ask for a checkpoint, of the last frame only."""
+        last = self.session.last
+        if self.session.result is None:
+            self._tell_unseen()
+            if last is None or not self._is_at(last):
+                self.session.between_steps = False
+        if last is not None and last.step == self.number:
+            self.monitor.left = Left(weakref.ref(self.context), self._count, self._time, last.step)
         try:
             yield
-        except KeyboardInterrupt as error:
-            self.session.between_steps = False
-            self.session.close_after(error)
-        except BaseException as error:
-            self.session.close_after(error)
-            raise
-        else:
-            self.session.close()
         finally:
+            self.monitor.followed = False
             self.monitor.watch(self.context, False)
 
+    def _configuration(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Positions [n, 3] of the model's atoms and cell [3, 3] of the context, Å."""
+        state = self.context.getState(positions=True)
+        positions = state.getPositions(asNumpy=True)._value[self.monitor.atoms] * NM
+        if not self.monitor.periodic:
+            return positions, np.zeros((3, 3))
+        return positions, state.getPeriodicBoxVectors(asNumpy=True)._value * NM
 
-def _at(error: BaseException, step: int) -> BaseException:
+    def _is_at(self, frame: Frame) -> bool:
+        """Whether the context has the configuration of a frame: a user may have moved atoms since."""
+        positions, cell = self._configuration()
+        moved = positions - frame.positions
+        if self.monitor.periodic:  # some platforms show the model another image of an atom
+            moved -= np.round(moved @ np.linalg.inv(cell)) @ cell
+        return not max(np.abs(moved).max(), np.abs(cell - frame.cell).max()) > _MOVED
+
+    def _is_seamless(self) -> bool:
+        """Whether velocities and conserved energy are those of the frame that the run continues.
+
+        The integrator reuses the evaluation.
+        """
+        assert self._before is not None
+        measured = self.monitor.measure(self.context, full=self.monitor.forces == "mts")
+        _, velocities, _ = self._velocities.read(measured)
+        before = self._before.velocities
+        if before is None or not np.array_equal(velocities, before):
+            return False
+        old = self._before.extra.get(CONSERVED_ENERGY)
+        new = self._scalars(measured, velocities).get(CONSERVED_ENERGY)
+        if old is None or new is None:
+            return old is new
+        return math.isclose(old, new, rel_tol=1e-12, abs_tol=1e-9)
+
+
+def at_step(error: BaseException, step: int) -> BaseException:
+    """The error of an evaluation, with a note on its step."""
     error.add_note(f"in the evaluation at step {step}")
     return error
 

@@ -109,13 +109,16 @@ class TorchMonitor(Monitor):
         return round(state.getPotentialEnergy()._value)
 
     def watch(self, context: openmm.Context, running: bool) -> None:
+        """See `Monitor.watch`."""
         self._context = context
         context.setParameter(_REQUEST, AHEAD if running else PLAIN)
 
     def take_error(self) -> BaseException | None:
+        """See `Monitor.take_error`."""
         return None  # TorchForce keeps nothing of an error but OpenMM's exception
 
     def measure(self, context: openmm.Context, full: bool = True) -> Measurement:
+        """See `Monitor.measure`."""
         self._context = context
         full = full or self.forces == "conservative"
         context.setParameter(_REQUEST, FULL if full else PLAIN)
@@ -132,7 +135,7 @@ class TorchMonitor(Monitor):
             deltas = np.sqrt(((direct - conservative) ** 2).sum(axis=1) / 3)
             u = float(np.sqrt(np.mean(deltas**2)))
         # the next evaluation belongs to the next frame, or to a trial of a barostat
-        due = self.due(context.getStepCount() + 1)
+        due = self.due(context.getStepCount() + 1 + self.offset)
         context.setParameter(_REQUEST, AHEAD if due else PLAIN)
         positions = state.getPositions(asNumpy=True)._value[self.atoms]
         box = state.getPeriodicBoxVectors(asNumpy=True)._value if self.periodic else None

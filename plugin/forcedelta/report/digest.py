@@ -222,10 +222,13 @@ class Digest:
 
     @cached_property
     def broken(self) -> NDArray[np.bool_]:
-        """Of each frame whether its energy, forces or U are not finite; U that was not due is not meant."""
+        """Of each frame whether its energy, forces or U are not finite; what was not due is not meant."""
         stopped = self.series["action"] == Action.STOP
-        lost = stopped & ~np.isfinite(self.series["force_delta"])
-        return np.asarray(lost | ~np.isfinite(self.series["potential_energy"]))
+        without_u = ~np.isfinite(self.series["force_delta"])
+        without_energy = ~np.isfinite(self.series["potential_energy"])
+        if self.trajectory.metadata.get("model", {}).get("separate_energy"):
+            without_energy &= ~(without_u & np.isfinite(self.series["temperature"]))
+        return np.asarray((stopped & without_u) | without_energy)
 
     @property
     def not_finite(self) -> str:

@@ -27,7 +27,7 @@ from forcedelta.thresholds import GivenThreshold, as_number, threshold_of
 from md_hooks import Guard
 from md_hooks.replacing import replace_file
 
-_log = logging.getLogger("forcedelta")
+_log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:  # only the process that holds a model imports PyTorch
     from forcedelta.models.loaded import LoadedModel
@@ -57,6 +57,8 @@ def screen(
     threads: int = 1,
     type_map: str | None = None,
     no_pbc: bool = False,
+    file_format: str | None = None,
+    select: str | None = None,
     progress: bool = False,
     given: Collection[str] | None = None,
     command: str | None = None,
@@ -81,8 +83,10 @@ def screen(
         model: a name, the path of a file, or a model in memory (in this process only).
         out: the table to write, CSV; its record is beside it, ``screen.rows.jsonl``.
         rattle: Å; 0: U of the structures as given.
-        rattles, seed, charge, spin, architecture, trust, compile, device, dtype, threads, type_map,
-            no_pbc: see `forcedelta.screening.settings.ScreenSettings`.
+        rattles, seed: see `forcedelta.screening.settings.ScreenSettings`.
+        type_map, no_pbc, file_format, select: see `forcedelta.screening.settings.ScreenSettings`.
+        charge, spin, architecture, trust, compile, device, dtype, threads: see
+            `forcedelta.screening.settings.ScreenSettings`.
         stop_above, flag_above: thresholds on U in eV/Å, a `Calibration` or its file, or None. Above either
             the verdict is "doubt", else "trust"; without a threshold there is none.
         report: HTML file to write, its picture beside it.
@@ -126,7 +130,7 @@ def screen(
             )
         settings = ScreenSettings(
             name, architecture, trust, compile, charge, spin, rattle, rattles, seed, device, dtype,
-            threads, type_map, no_pbc,
+            threads, type_map, no_pbc, file_format, select,
         )  # fmt: skip
         if record.header:
             settings = continued(settings, given, record.header["settings"], str(record.path))

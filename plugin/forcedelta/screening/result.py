@@ -68,7 +68,7 @@ class ScreenResult:
 
     @property
     def problem(self) -> str:
-        """What the user must correct: no structure could be evaluated."""
+        """What the user must correct if no structure could be evaluated."""
         if self.reason == "interrupted" or self.evaluated or not self.rows:
             return ""
         first = self.rows[0]

@@ -7,7 +7,8 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from forcedelta.errors import ForceDeltaError
-from forcedelta.limits import check_types, check_value
+from forcedelta.limits import check_types, check_value, flag
+from forcedelta.reading_options import ReadingOptions
 
 RATTLE = 0.02
 """Å. About the thermal displacement of a light crystal at 50 K: bonds stay, symmetry does not."""
@@ -16,7 +17,7 @@ RATTLES = 3
 
 DEFINING = (
     "model", "architecture", "compile", "charge", "spin", "dtype", "rattle", "rattles", "seed",
-    "type_map", "no_pbc",
+    "type_map", "no_pbc", "file_format", "select",
 )  # fmt: skip
 """Settings that a restart must not change, or its rows would not be comparable."""
 
@@ -36,8 +37,7 @@ class ScreenSettings:
         device: of torch.
         dtype: "float32" or "float64".
         threads: of torch, on the CPU.
-        type_map: elements of LAMMPS's types, as in "1=Si,2=O".
-        no_pbc: drop cells and periodicity.
+        type_map, no_pbc, file_format, select: see `forcedelta.reading_options.ReadingOptions`.
     """
 
     model: str
@@ -54,6 +54,13 @@ class ScreenSettings:
     threads: int = 1
     type_map: str | None = None
     no_pbc: bool = False
+    file_format: str | None = None
+    select: str | None = None
+
+    @property
+    def reading(self) -> ReadingOptions:
+        """How the files are read."""
+        return ReadingOptions(self.file_format, self.type_map, self.no_pbc, self.select)
 
     @property
     def copies(self) -> int:
@@ -100,7 +107,7 @@ def continued(
             taken[name] = stored[name]
         elif getattr(settings, name) != stored[name]:
             raise ForceDeltaError(
-                f"{name.replace('_', '-')} {getattr(settings, name)} differs from the screen in {where}, "
+                f"{flag(name).removeprefix('--')} {getattr(settings, name)} differs from the screen in {where}, "
                 f"which has {stored[name]}: omit it to continue that screen, or make a new one with "
                 "--overwrite or another --out"
             )

@@ -16,9 +16,9 @@ from ase.io.formats import PEEK_BYTES, UnknownFileTypeError, filetype, ioformats
 
 from forcedelta.errors import ForceDeltaError
 from forcedelta.reading_files import check_regular
+from forcedelta.reading_options import ReadingOptions
 from forcedelta.trajectories.base import UnreadableFrame, reason_of
 from forcedelta.trajectories.opening import WITHOUT_ELEMENTS, open_trajectory
-from forcedelta.trajectories.options import ReadingOptions
 
 _AMBIGUOUS = (
     ".ascii", ".cell", ".com", ".config", ".dat", ".data", ".geom", ".in", ".json", ".log", ".md", ".out",
@@ -157,19 +157,19 @@ def structures_of(
         found: called with the number of frames once the file is open.
         options: how to read it; None: as it says itself.
     """
-    path = Path(file)
+    path, options = Path(file), options or ReadingOptions()
     if path.suffix.lower() in WITHOUT_ELEMENTS and not h5py.is_hdf5(path):
         yield Unreadable(
             file, None, "its format does not store elements: convert it, e.g. to extended XYZ"
         )
         return
-    if not h5py.is_hdf5(path) and _format(path) is None:
+    if options.file_format is None and not h5py.is_hdf5(path) and _format(path) is None:
         yield Unreadable(file, None, "it is in no format that ASE reads ('ase info --formats')")
         return
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # remarks of readers are not errors
         try:
-            source = open_trajectory(path, None, options or ReadingOptions())
+            source = open_trajectory(path, None, options)
         except (Exception, SystemExit) as error:  # readers raise errors of all kinds
             cause = error.__cause__
             yield Unreadable(file, None, _reason(cause if isinstance(cause, Exception) else error))

@@ -14,7 +14,6 @@ from forcedelta.screening.record import Record
 from forcedelta.screening.rows import Row
 from forcedelta.screening.settings import ScreenSettings
 from forcedelta.screening.sources import Structure, Unreadable, structures_of
-from forcedelta.trajectories.options import ReadingOptions
 from md_hooks.signals import end_after_the_step, first_completed
 from md_hooks.versions import versions_of
 
@@ -182,9 +181,8 @@ class Work:
 
     def _items(self) -> Iterator[Structure | Unreadable]:
         settings = self._settings
-        options = ReadingOptions(type_map=settings.type_map, no_pbc=settings.no_pbc)
         for file in self._files:
-            yield from structures_of(file, self._progress.found, options)
+            yield from structures_of(file, self._progress.found, settings.reading)
 
     def _take(self, unit: Sequence[_Place], rows: Sequence[Row]) -> None:
         self.begin_record()

@@ -23,7 +23,7 @@ from ..evaluation import DTYPES, usable_device
 from ..graph import charge_and_spin
 from ..installing import command
 from ..models import LoadedModel, load_model
-from ..structures import checked_structure, constraints_of, continued_structure, read_structure
+from ..structures import checked_structure, continued_structure, read_structure
 from .anew import new_run
 from .ase_engine import ASEEngine
 from .resolve import RunPlan
@@ -32,7 +32,7 @@ from .settings import RunSettings
 if TYPE_CHECKING:
     from ..openmm.engine import OpenMMEngine
 
-_log = logging.getLogger("forcedelta")
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Built:
     Attributes:
         settings: settings of the run, with the charge and spin that the model receives.
         atoms: the structure.
-        constraints: constraints of the structure, in the form stored in files.
+        constraints: constraints of the structure, without those that the run adds.
         engine: MD engine with the model.
         velocities: phrase that names the origin of the velocities.
     """
@@ -71,17 +71,14 @@ def build(plan: RunPlan, structure: str | Path | Atoms | None, model: LoadedMode
         if isinstance(structure, Atoms):
             atoms = checked_structure(structure)
         else:
-            atoms = read_structure(
-                None if structure is None else str(structure), settings.type_map, settings.no_pbc
-            )
+            path = None if structure is None else str(structure)
+            atoms = read_structure(path, **settings.reading)
     else:
         recorded = settings.out
         given = structure if isinstance(structure, Atoms) else settings.structure
-        atoms = continued_structure(
-            given, recorded, plan.stored.get("constraints"), settings.type_map, settings.no_pbc
-        )
+        atoms = continued_structure(given, recorded, **settings.reading)
         began_as = bare_atoms(Trajectory(recorded).frame(0))
-    constraints = constraints_of(atoms)
+    constraints = list(atoms.constraints)
     loaded = _load(settings, model)
     if checkpoint is not None:
         _check_model(plan, loaded)

@@ -12,7 +12,7 @@ from forcedelta.symmetric import forces_vanish
 from md_hooks import Frame, Guard, Hook, Verdict
 from md_hooks.burn_in import NEGLIGIBLE, disagreement
 
-_log = logging.getLogger("forcedelta")
+_log = logging.getLogger(__name__)
 
 DOUBTFUL = 0.25
 """Relative difference of the two force predictions. On structures like those of their training set

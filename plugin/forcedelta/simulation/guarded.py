@@ -48,7 +48,7 @@ from .outer_steps import forces_and_steps, remarks
 from .resolve import RunPlan, resolve
 from .settings import RunSettings
 
-_log = logging.getLogger("forcedelta")
+_log = logging.getLogger(__name__)
 _DEFAULTS = RunSettings()
 
 
@@ -115,6 +115,8 @@ def guarded_run(
     *,
     type_map: str | None = None,
     no_pbc: bool = False,
+    file_format: str | None = None,
+    select: str | None = None,
     out: str | Path = "run.h5",
     stop_above: GivenThreshold = None,
     flag_above: GivenThreshold = None,
@@ -157,19 +159,19 @@ def guarded_run(
 ) -> GuardedRunResult:
     """Run molecular dynamics guarded by the Force Delta; the Python form of ``forcedelta run``.
 
-    >>> result = guarded_run("molecule.xyz", "acac", 10_000, stop_above="auto", out="run.h5")
+    >>> result = guarded_run("molecule.xyz", "acac", 500, temperature=900, stop_above=0.05, out="hot.h5")
     >>> result.reason, result.run.step
-    ('stopped', 3917)
+    ('stopped', 17)
 
     Args:
         structure: a file that ASE reads (its last frame is used), or a structure in memory, which
             is not changed. Optional with ``restart``.
         model: a registered name, the path of a file, or a model in memory.
-        type_map: elements of LAMMPS's types in a structure file, as in "1=Si,2=O".
-        no_pbc: drop the cell and the periodicity of a structure file.
+        type_map, no_pbc, file_format, select: how a structure file is read; see
+            `forcedelta.reading_options.ReadingOptions`.
         steps: total number of steps, including those before a restart.
         out: H5MD trajectory to write.
-        stop_above, flag_above: thresholds in eV/Å, "auto", a `Calibration` or its file, or None.
+        stop_above, flag_above: thresholds in eV/Å, "auto", a `forcedelta.Calibration` or its file, or None.
         on: compare U of the frame, or the largest u_i of its atoms, with the thresholds.
         patience: (k, n): stop when k of the last n frames with U exceed the threshold.
         stop_factor, flag_factor: multiples of the upper end of the burn-in's usual values, for "auto".
@@ -182,8 +184,9 @@ def guarded_run(
         ensemble: see `forcedelta.ensembles.EnsembleSettings`.
         temperature: temperature of the thermostat and the initial velocities, K.
         ramp_to: temperature that the thermostat reaches linearly at the last step, K.
-        timestep, tau, barostat_tau: fs.
-        pressure: GPa.
+        timestep: step of the integrator, fs.
+        tau, barostat_tau: relaxation times of thermostat and barostat, fs.
+        pressure: target of the barostat, GPa.
         seed: random seed of velocities and thermostat; drawn and recorded by default.
         forces: the forces that drive the run; "mts": multiple time steps, direct forces at each
             step and their difference to the conservative ones as an impulse at every outer step.
@@ -217,7 +220,7 @@ def guarded_run(
     )
     settings = RunSettings(
         structure=None if isinstance(structure, Atoms) else _text(structure),
-        type_map=type_map, no_pbc=no_pbc,
+        type_map=type_map, no_pbc=no_pbc, file_format=file_format, select=select,
         model=model.name if isinstance(model, LoadedModel) else _text(model),
         steps=steps, out=str(out), stop_above=threshold_of(stop_above),
         flag_above=threshold_of(flag_above), on=on, patience=patience, stop_factor=stop_factor,
@@ -309,13 +312,13 @@ def _info(plan: RunPlan, built: Built, given: Collection[str], command: str) -> 
             **settings.stored(),
             "ramp_steps": [ramp.first_step, ramp.last_step],
             "flags": settings.flags or stored.get("flags"),  # the next restart needs it
-            "constraints": built.constraints,
             "calibrations": {
                 **{key: record for key, record in known.items() if key not in given},
                 **{key: found.record() for key, found in plan.calibrations.items()},
             },
         },
         versions={"torch": version("torch")},
+        constraints=built.constraints,
         restart_step=None if checkpoint is None else checkpoint.step,
         restart_time=0.0 if checkpoint is None else checkpoint.time,
         new_run=checkpoint is None,  # also with hooks of the user that were used before

@@ -22,7 +22,7 @@ from ..thresholds import (
 DEFINING = (
     "model", "architecture", "compile", "charge", "spin", "engine", "ensemble", "temperature",
     "ramp_to", "timestep", "tau", "pressure", "barostat_tau", "seed", "forces", "every", "inner", "dtype",
-    "burn_in", "type_map", "no_pbc",
+    "burn_in", "type_map", "no_pbc", "file_format", "select",
 )  # fmt: skip
 """Settings that a continued run must share with its first part."""
 
@@ -38,6 +38,8 @@ class RunSettings:
     structure: str | None = None
     type_map: str | None = None
     no_pbc: bool = False
+    file_format: str | None = None
+    select: str | None = None
     model: str | None = None
     architecture: str | None = None
     trust: bool = False
@@ -75,6 +77,12 @@ class RunSettings:
     device: str = "cpu"
     dtype: str = "float32"
     threads: int = 1
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """How the structure file is read, see `forcedelta.structures.read_structure`."""
+        names = ("type_map", "no_pbc", "file_format", "select")
+        return {name: getattr(self, name) for name in names}
 
     def stored(self) -> dict[str, Any]:
         """The settings stored in the file of the run."""

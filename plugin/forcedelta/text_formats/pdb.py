@@ -49,8 +49,10 @@ def split_pdb(file: IO[Any]) -> Iterator[bytes]:
         yield b"".join([*cell, *rows])
 
 
-def parse_pdb(text: bytes, numbers: NDArray[np.int64] | None = None) -> Atoms:
-    """The structure of a model, without a cell where that is a placeholder.
+def parse_pdb(text: bytes, numbers: NDArray[np.int64] | None = None) -> tuple[Atoms, list[str]]:
+    """The structure of a model, without a cell where that is a placeholder, and notes.
+
+    Deuterium and tritium are hydrogen with the masses of the isotopes, which a note says.
 
     Args:
         text: as `split_pdb` yields it.
@@ -74,10 +76,25 @@ def parse_pdb(text: bytes, numbers: NDArray[np.int64] | None = None) -> Atoms:
             f"it has {len(atoms)} atoms and the topology {len(numbers)}: give the matching topology"
         )
     atoms.numbers[:] = numbers
+    notes = _set_isotopes(atoms, rows)
     if atoms.pbc.any() and atoms.cell.lengths().min() < _PLACEHOLDER:
         atoms.set_cell(None)
         atoms.pbc = False
-    return atoms
+    return atoms, notes
+
+
+def _set_isotopes(atoms: Atoms, rows: list[str]) -> list[str]:
+    """Give hydrogen atoms the masses of the isotopes that the file names, with a note for each kind."""
+    symbols = [row[76:78].strip().capitalize() for row in rows]
+    masses, notes = atoms.get_masses(), []
+    for isotope, mass in HYDROGENS.items():
+        named = np.array([symbol == isotope for symbol in symbols]) & (atoms.numbers == 1)
+        if named.any():
+            masses[named] = mass
+            notes.append(f"it names the isotope {isotope}: read as H with a mass of {mass} amu")
+    if notes:
+        atoms.set_masses(masses)
+    return notes
 
 
 def _number(row: str, index: int) -> int:

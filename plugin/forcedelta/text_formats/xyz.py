@@ -14,6 +14,7 @@ from forcedelta.errors import ForceDeltaError
 from forcedelta.text_formats.elements import HYDROGENS
 from forcedelta.text_formats.ipi import read_ipi_comment
 from forcedelta.text_formats.splitting import full_width, next_lines
+from md_hooks.constraints import take_from_info
 
 _UNITS = re.compile(
     r"(?:\bunits?\s*[=:]\s*\"?|\b(?:coordinates|positions|geometry|coords)\b[^,;]*?\bin\s+)"
@@ -87,6 +88,7 @@ def parse_xyz(text: bytes) -> Atoms:
             atoms.info["step"] = ipi.step
         return atoms
     atoms = _parse(text.decode())
+    take_from_info(atoms)
     unit = None if "Properties=" in comment else _UNITS.search(comment)
     if unit is not None:
         atoms.positions *= _SCALES[unit[1][0].lower()]

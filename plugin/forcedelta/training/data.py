@@ -8,14 +8,17 @@ import ase.io
 import numpy as np
 import torch
 from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
 from numpy.typing import NDArray
 from torch import Tensor
 
+from forcedelta.calibration.labelled_files import reference_energy, reference_forces
 from forcedelta.errors import ForceDeltaError
 from forcedelta.labelling.level_of_theory import difference
 from forcedelta.neighbours import near_the_first, neighbour_pairs
 
 SAME_ENERGY = 1e-6  # eV
+_LABELS = ("energy", "free_energy", "forces")
 
 
 @dataclass(frozen=True)
@@ -55,20 +58,30 @@ def read_frames(path: Path) -> list[Atoms]:
     return frames
 
 
-def read_labelled(path: Path) -> list[Atoms]:
+def read_labelled(
+    path: Path, energy_key: str | None = None, forces_key: str | None = None
+) -> list[Atoms]:
     """Frames of an extended-XYZ file (Å) with an energy (eV) and forces (eV/Å) for each.
+
+    Args:
+        path: the file.
+        energy_key, forces_key: names of the labels, if not those of ASE's results.
 
     Raises:
         ForceDeltaError: the file cannot be read or is empty; labels are missing or not finite, or
             the energies are of two kinds (`energy_of`).
     """
-    frames = read_frames(path)
+    frames = [
+        with_labels(atoms, f"{path}, frame {index} (counted from 0)", energy_key, forces_key)
+        for index, atoms in enumerate(read_frames(path))
+    ]
     for index, atoms in enumerate(frames):
         results = _results(atoms)
         if "forces" not in results or not {"energy", "free_energy"} & results.keys():
             raise ForceDeltaError(
                 f"{path}: frame {index} has no energy or no forces (its labels: "
-                f"{_label_keys(atoms)}); training needs both"
+                f"{_label_keys(atoms)}); training needs both: pass --energy-key and --forces-key if they "
+                "have other names"
             )
         if not np.isfinite(energy_of(atoms)) or not np.isfinite(forces_of(atoms)).all():
             raise ForceDeltaError(
@@ -76,6 +89,24 @@ def read_labelled(path: Path) -> list[Atoms]:
             )
     _same_kind_of_energy(frames, path)
     return frames
+
+
+def with_labels(atoms: Atoms, where: str, energy_key: str | None, forces_key: str | None) -> Atoms:
+    """A structure whose results are the labels of the given names, and ASE's results without a name.
+
+    Raises:
+        ForceDeltaError: a label of this name is missing, no number, or not finite.
+    """
+    if energy_key is None and forces_key is None:
+        return atoms
+    results = {name: _results(atoms)[name] for name in _LABELS if name in _results(atoms)}
+    if energy_key is not None:
+        results.pop("free_energy", None)
+        results["energy"] = reference_energy(atoms, where, energy_key)
+    if forces_key is not None:
+        results["forces"] = reference_forces(atoms, where, forces_key)
+    atoms.calc = SinglePointCalculator(atoms, **results)
+    return atoms
 
 
 def energy_of(atoms: Atoms) -> float:

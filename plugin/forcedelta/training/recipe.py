@@ -1,7 +1,7 @@
 """A recipe: all settings of a training run, as a TOML file."""
 
 import tomllib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, get_origin, get_type_hints
@@ -23,6 +23,8 @@ class Recipe:
     isolated_atoms: str | None = None  # file with one isolated atom of each element
     validation: float = 0.1  # fraction of the frames of each file that is held out
     split_seed: int = 0
+    energy_key: str | None = None  # name of the labelled energies; None: ASE's results
+    forces_key: str | None = None
 
 
 def shipped_recipes() -> list[str]:
@@ -73,6 +75,22 @@ def read_recipe(name: str) -> Recipe:
     except TypeError as error:
         raise ForceDeltaError(f"{name}: [settings]: {error}") from error
     return Recipe(settings=settings, **table)
+
+
+def recipe_of(
+    recipe: str | Path | Recipe, energy_key: str | None = None, forces_key: str | None = None
+) -> Recipe:
+    """A recipe given as such, by name or as a file, with other names of labels where they are given.
+
+    Raises:
+        ForceDeltaError: as `read_recipe`.
+    """
+    made = recipe if isinstance(recipe, Recipe) else read_recipe(str(recipe))
+    return replace(
+        made,
+        energy_key=made.energy_key if energy_key is None else energy_key,
+        forces_key=made.forces_key if forces_key is None else forces_key,
+    )
 
 
 def _check_type(name: str, key: str, value: Any, hint: Any) -> None:

@@ -26,12 +26,13 @@ from forcedelta.training.data import (
     read_labelled,
     reference_energies,
     to_batch,
+    with_labels,
 )
 from forcedelta.training.loop import train
 from forcedelta.training.quality import Errors, join, measure, summary
-from forcedelta.training.recipe import Recipe, read_recipe
+from forcedelta.training.recipe import Recipe, recipe_of
 
-_log = logging.getLogger("forcedelta")
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,10 @@ def train_recipe(
     out: str | Path | None = None,
     *,
     seed: int | None = None,
+    energy_key: str | None = None,
+    forces_key: str | None = None,
     report_every: int = 10,
-    report: Callable[[str], None] = lambda line: None,
+    report: Callable[[str], None] = _log.info,
 ) -> TrainingResult:
     """Train a network from a recipe, in one thread.
 
@@ -69,8 +72,9 @@ def train_recipe(
         data: folder of the labelled extended-XYZ files.
         out: file of weights to write (.safetensors).
         seed: replaces the recipe's seed.
+        energy_key, forces_key: replace the recipe's names of the labels.
         report_every: epochs between two lines of progress.
-        report: called with each line.
+        report: called with each line; by default the log "forcedelta", which is silent.
 
     Raises:
         ForceDeltaError: an invalid recipe, unusable labels, or too few frames.
@@ -78,7 +82,7 @@ def train_recipe(
     if out is not None and not Path(out).parent.is_dir():
         raise ForceDeltaError(f"{out} cannot be written: make the folder {Path(out).parent} first")
     torch.set_num_threads(1)
-    made = recipe if isinstance(recipe, Recipe) else read_recipe(str(recipe))
+    made = recipe_of(recipe, energy_key, forces_key)
     if seed is not None:
         made = replace(made, settings=replace(made.settings, seed=seed))
     settings, folder = made.settings, Path(data)
@@ -93,7 +97,10 @@ def train_recipe(
     tests = [to_batch(atoms, cutoff) for atoms in held_out]
     network = new_network(made, frames, parts, folder)
     report(f"{len(parts)} training frames, {len(tests)} held out")
-    report(f"labels: {energy_words(frames)}; forces of all atoms, without constraints")
+    report(
+        f"labels: {made.energy_key or energy_words(frames)}; {made.forces_key or 'forces'} of all atoms, "
+        "without constraints"
+    )
     if warning := mixed_levels(frames + held_out):
         _log.warning(warning)
 
@@ -117,14 +124,19 @@ def train_recipe(
     return TrainingResult(averaged, metadata, errors, seconds)
 
 
-def held_out_frames(recipe: str | Path | Recipe, data: str | Path = ".") -> list[Atoms]:
-    """The labelled frames that a recipe holds out of training.
+def held_out_frames(
+    recipe: str | Path | Recipe,
+    data: str | Path = ".",
+    *,
+    energy_key: str | None = None,
+    forces_key: str | None = None,
+) -> list[Atoms]:
+    """The labelled frames that a recipe holds out of training; arguments as of `train_recipe`.
 
     Raises:
         ForceDeltaError: an invalid recipe, or one that trains on all frames.
     """
-    made = recipe if isinstance(recipe, Recipe) else read_recipe(str(recipe))
-    held_out = split(made, Path(data))[1]
+    held_out = split(recipe_of(recipe, energy_key, forces_key), Path(data))[1]
     if not held_out:
         raise ForceDeltaError(
             f"{_title(recipe)} trains on all frames: set validation above 0 to hold some out"
@@ -141,6 +153,9 @@ def measure_models(
     recipe: str | Path,
     also: Sequence[str | Path] = (),
     data: str | Path = ".",
+    *,
+    energy_key: str | None = None,
+    forces_key: str | None = None,
 ) -> dict[str, list[Errors]]:
     """Errors of models on labelled sets: the recipe's held-out frames, other files, and all pooled.
 
@@ -149,13 +164,16 @@ def measure_models(
         recipe: its held-out frames are the first set.
         also: further labelled files in ``data``, each one a set.
         data: folder of the labelled extended-XYZ files.
+        energy_key, forces_key: names of the labels in all of them; None: those of the recipe.
 
     Returns:
         the errors of each model, by set.
     """
     torch.set_num_threads(1)
-    sets = {"held out": split(read_recipe(str(recipe)), Path(data))[1]}
-    sets |= {Path(path).stem: read_labelled(Path(data) / path) for path in also}
+    made = recipe_of(recipe, energy_key, forces_key)
+    keys = made.energy_key, made.forces_key
+    sets = {"held out": split(made, Path(data))[1]}
+    sets |= {Path(path).stem: read_labelled(Path(data) / path, *keys) for path in also}
     loaded = [load_model(name) for name in models]
     results: dict[str, list[Errors]] = {}
     for name, frames in sets.items():
@@ -180,7 +198,7 @@ def split(recipe: Recipe, data: Path) -> tuple[list[Atoms], list[Atoms]]:
     training: list[Atoms] = []
     held_out: list[Atoms] = []
     for name in recipe.training:
-        frames = read_labelled(data / name)
+        frames = read_labelled(data / name, recipe.energy_key, recipe.forces_key)
         count = round(recipe.validation * len(frames))
         chosen = set(generator.choice(len(frames), count, replace=False).tolist())
         for index, atoms in enumerate(frames):
@@ -195,7 +213,11 @@ def new_network(
     elements = sorted({int(number) for atoms in frames for number in atoms.numbers})
     isolated: list[Atoms] = []
     if recipe.isolated_atoms:
-        isolated = read_frames(data / recipe.isolated_atoms)
+        path = data / recipe.isolated_atoms
+        isolated = [
+            with_labels(atoms, f"{path}, frame {index} (counted from 0)", recipe.energy_key, None)
+            for index, atoms in enumerate(read_frames(path))
+        ]
     torch.manual_seed(recipe.settings.seed)
     network = DirectForceNetwork(elements, **recipe.network)
     network.reference_energies.copy_(

@@ -27,7 +27,9 @@ from forcedelta.trajectories.base import (
     reason_of,
 )
 from md_hooks import Trajectory
+from md_hooks.constraints import put_constraints
 from md_hooks.electronic_state import ElectronicState
+from md_hooks.environment import Surroundings
 
 TEXT_FORMATS = ("xyz", "extxyz", "lammps-dump-text", "gromacs", "proteindatabank")
 """Names in ASE of formats that are read frame by frame."""
@@ -158,6 +160,8 @@ class RecordedTrajectory(RandomAccessTrajectory):
             # earlier versions stored charge and spin only in the settings
             atoms.info = {name: value for name, value in self._info.items() if value is not None}
             ElectronicState(frame.charge, frame.spin, frame.magnetic_moments).put(atoms)
+            Surroundings(len(atoms), frame.system_particles, frame.environment).put(atoms)
+            put_constraints(atoms, frame.constraints)
             yield StoredFrame(
                 index, atoms, frame.step, frame.time, frame.velocities, frame.temperature
             )

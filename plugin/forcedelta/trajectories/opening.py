@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import h5py
-from ase.io.formats import UnknownFileTypeError, filetype, ioformats
+from ase.io.formats import UnknownFileTypeError, filetype
 
 from forcedelta.errors import ForceDeltaError
 from forcedelta.reading_files import check_regular
+from forcedelta.reading_options import ReadingOptions
 from forcedelta.text_formats.elements import read_type_map
+from forcedelta.text_formats.reading import format_named
 from forcedelta.text_formats.splitting import DAMAGED
 from forcedelta.trajectories.ase_readers import (
     TEXT_FORMATS,
@@ -23,18 +24,13 @@ from forcedelta.trajectories.base import StoredTrajectory, reason_of
 from forcedelta.trajectories.foreign_hdf5 import open_foreign_hdf5
 from forcedelta.trajectories.h5md_reader import H5MDTrajectory
 from forcedelta.trajectories.mdanalysis_reader import MDAnalysisTrajectory
-from forcedelta.trajectories.options import AdaptedTrajectory, ReadingOptions
+from forcedelta.trajectories.options import AdaptedTrajectory
 from forcedelta.trajectories.topology import elements_of
 from md_hooks.h5md.links import leads_elsewhere
 from md_hooks.h5md.validation import is_recorded
 
 _NUMBERED = ("lammps-dump-text", "gromacs", "proteindatabank")
 """Text formats that take their elements from a topology."""
-
-_ALIASES = {
-    "lammpsdump": "lammps-dump-text", "lammpstrj": "lammps-dump-text", "gro": "gromacs",
-    "pdb": "proteindatabank",
-}  # fmt: skip
 
 WITHOUT_ELEMENTS = (".dcd", ".xtc", ".trr", ".tng", ".nc", ".ncdf", ".mdcrd", ".h5md")
 """Formats that do not store elements."""
@@ -57,11 +53,10 @@ def open_trajectory(
         ForceDeltaError: a file is missing, or no reader supports it.
     """
     options = options or ReadingOptions()
+    topology = topology or options.topology
     path, top = Path(path), None if topology is None else Path(topology)
     source = _open(path, top, options)
-    if options != replace(
-        ReadingOptions(), file_format=options.file_format, type_map=options.type_map
-    ):
+    if options.changes_frames:
         try:
             return AdaptedTrajectory(source, options, top)
         except BaseException:
@@ -127,11 +122,10 @@ def _format_of(path: Path, options: ReadingOptions) -> str:
         UnknownFileTypeError, OSError, UnicodeDecodeError: there is none.
     """
     if options.file_format is not None:
-        name = options.file_format.lower()
-        found = _ALIASES.get(name, name)
-        if found not in ioformats:
-            raise UnknownFileTypeError(f"'{options.file_format}' is no format of ASE")
-        return found
+        try:
+            return format_named(options.file_format)
+        except ForceDeltaError:
+            raise UnknownFileTypeError(f"'{options.file_format}' is no format of ASE") from None
     try:
         return str(filetype(str(path)))
     except DAMAGED:  # of the small part that tells the format

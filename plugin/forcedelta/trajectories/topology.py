@@ -13,6 +13,7 @@ from ase.io.formats import filetype
 from numpy.typing import NDArray
 
 from forcedelta.errors import ForceDeltaError
+from forcedelta.text_formats.reading import read_text_format
 from forcedelta.trajectories.base import reason_of
 
 _SAME_MASS = 0.1  # amu; repartitioned hydrogen masses match no element
@@ -20,11 +21,13 @@ _WITHOUT_ELEMENTS = ("lammps-dump-text", "gromacs")
 
 
 def elements_of(topology: Path) -> NDArray[np.int64]:
-    """Atomic numbers from a file that MDAnalysis or ASE reads.
+    """Atomic numbers from a file that MDAnalysis or ASE reads, or from unambiguous names of GRO.
 
     Raises:
         ForceDeltaError: it cannot be read, or names no elements.
     """
+    if topology.suffix.lower() == ".gro":
+        return _of_gro(topology)
     try:
         import MDAnalysis
     except ModuleNotFoundError:
@@ -47,6 +50,16 @@ def elements_of(topology: Path) -> NDArray[np.int64]:
         if (np.abs(atomic_masses[nearest] - masses) < _SAME_MASS).all():
             return nearest.astype(np.int64)
     raise _without_elements(topology)
+
+
+def _of_gro(topology: Path) -> NDArray[np.int64]:
+    """Atomic numbers as those of a trajectory in this format: ``OW`` is oxygen, ``CA`` is refused."""
+    try:
+        atoms = read_text_format(str(topology), 0, file_format="gromacs")
+    except ForceDeltaError as error:
+        raise ForceDeltaError(f"{topology}: {error}") from error
+    assert isinstance(atoms, Atoms)
+    return np.array(atoms.numbers, dtype=np.int64)
 
 
 def _by_ase(topology: Path, error: Exception | None) -> NDArray[np.int64]:

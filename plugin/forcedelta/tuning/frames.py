@@ -13,13 +13,17 @@ from ..checks import check_structure
 from ..errors import ForceDeltaError
 from ..graph import charge_and_spin
 from ..models.loaded import LoadedModel
+from ..reading_options import ReadingOptions
 from ..trajectories.base import StoredFrame
 from ..trajectories.opening import open_trajectory
 
 BLOCKS = 10
 """The held-out frames are one of this many blocks of each trajectory."""
 
-_log = logging.getLogger("forcedelta")
+DISPLACEMENT = 0.05
+"""Å, standard deviation of `displaced`: about that of the atoms of a molecule at room temperature."""
+
+_log = logging.getLogger(__name__)
 
 
 def read_usable(
@@ -28,6 +32,7 @@ def read_usable(
     every: int = 1,
     charge: int | None = None,
     spin: int | None = None,
+    reading: ReadingOptions | None = None,
 ) -> list[Atoms]:
     """The sound frames of a trajectory: readable, supported, and without atoms on top of each other.
 
@@ -38,11 +43,12 @@ def read_usable(
         model: that will be evaluated.
         every: read every Nth frame.
         charge, spin: of all frames, for models that take them; None: those of each frame.
+        reading: what the file does not say itself.
 
     Raises:
         ForceDeltaError: the file cannot be read, or has no such frame.
     """
-    trajectory = open_trajectory(path)
+    trajectory = open_trajectory(path, options=reading)
     usable: list[Atoms] = []
     reasons: list[str] = []
     try:
@@ -93,6 +99,17 @@ def split(trajectories: Sequence[Sequence[Atoms]], seed: int) -> tuple[list[Atom
     if not held_out:
         raise ForceDeltaError(
             f"no trajectory has {BLOCKS} frames, of which a tenth is held out: give more frames, in one "
-            "file"
+            "file, or pass --make-frames 400, with which the model makes them from the structure given"
         )
     return training, held_out
+
+
+def displaced(frames: Sequence[Atoms], seed: int) -> list[Atoms]:
+    """Copies without labels, with random displacements of all atoms, off the paths of the runs."""
+    rng = np.random.default_rng(seed)
+    copies = []
+    for atoms in frames:
+        copy = atoms.copy()
+        copy.positions += rng.normal(scale=DISPLACEMENT, size=copy.positions.shape)
+        copies.append(copy)
+    return copies

@@ -154,6 +154,15 @@ class Epoch:
     held_out: float
     best: bool
 
+    @property
+    def line(self) -> str:
+        """The epoch in words."""
+        best = "  best so far" if self.best else ""
+        return (
+            f"epoch {self.number}: loss {self.loss:.4f}, U of held-out frames {self.held_out:.4f} "
+            f"eV/Å{best}"
+        )
+
 
 class Loop:
     """Trains parameters; continues from its checkpoint as if it had not been interrupted.
@@ -176,7 +185,7 @@ class Loop:
         text = json.dumps([asdict(settings), identity], sort_keys=True)
         self._identity = hashlib.sha256(text.encode()).hexdigest()
         self._weights: list[Tensor] = list(parameters.values())
-        self._optimizer = torch.optim.Adam(self._weights, lr=settings.learning_rate)
+        self._optimizer = torch.optim.Adam(self._weights, lr=settings.learning_rate, fused=True)
         self._generator = torch.Generator().manual_seed(settings.seed)
         self._average = [weight.detach().clone() for weight in self._weights]
         self._best = [weight.detach().clone() for weight in self._weights]

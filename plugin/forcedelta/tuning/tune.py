@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -21,14 +22,20 @@ from ..models.loaded import LoadedModel
 from ..models.registry import is_name, load_model
 from ..models.tuned import Assembled, Reach, assemble, save_tuned
 from ..outputs import Named, check_outputs, refuse_existing
+from ..reading_options import ReadingOptions
+from ..structures import read_structure
 from ..versions import __version__
-from .frames import read_usable, split
+from .frames import displaced, read_usable, split
 from .judge import Judgement, judge, mean_force_delta
 from .loop import Epoch, Loop, Target, TuningSettings, loss_of, trained_parameters
+from .own_runs import TEMPERATURES, OwnRuns, files_of, own_frames
+
+_log = logging.getLogger(__name__)
 
 LEARNING_RATES = {"head": 3e-3, "energy": 5e-4, "shared": 3e-4}
 OVERFIT = 1.5
 """U of held-out over that of training frames, from which a tuned model is said to be overfit."""
+SETS = ("training", "held_out", "displaced")
 
 
 @dataclass(frozen=True)
@@ -45,9 +52,12 @@ class TuningResult:
         stopped_early: the held-out frames had stopped improving.
         seconds: duration of this call's training.
         frames: number of ``training`` and ``held_out`` frames.
-        before: mean U of the ``training`` and of the ``held_out`` frames with the base model.
-        after: the same with the tuned model.
-        judged: for each further file its name, number of frames, and `judge.Judgement` before and after.
+        before: mean U of the ``training`` and of the ``held_out`` frames with the base model, eV/Å, and of
+            copies of the latter with random displacements (``displaced``,
+            `forcedelta.tuning.frames.DISPLACEMENT`).
+        after: the same with the tuned model, eV/Å.
+        judged: for each further file its name, number of frames, and
+            `forcedelta.tuning.judge.Judgement` before and after.
     """
 
     file: str
@@ -66,12 +76,30 @@ class TuningResult:
     @property
     def overfit(self) -> bool:
         """Whether the held-out frames gained much less than the training frames."""
-        gain = {key: self.after[key] / max(self.before[key], 1e-12) for key in self.after}
+        gain = {
+            key: self.after[key] / max(self.before[key], 1e-12) for key in ("training", "held_out")
+        }
         return gain["held_out"] > OVERFIT * gain["training"]
+
+    @property
+    def worse(self) -> list[dict[str, Any]]:
+        """Where F_c became worse: ``frames`` (a file, or "displaced"), ``measure``, before and after.
+
+        Measured by F_c's error where there are labels, and by U where there are none.
+        """
+        sets = [("displaced", "force_delta", self.before["displaced"], self.after["displaced"])]
+        for one in self.judged:
+            measure = "conservative_error" if one["before"]["labelled"] else "force_delta"
+            sets.append((one["file"], measure, one["before"][measure], one["after"][measure]))
+        return [
+            {"frames": frames, "measure": measure, "before": before, "after": after}
+            for frames, measure, before, after in sets
+            if after > before
+        ]
 
     def as_dict(self) -> dict[str, Any]:
         """The result for JSON."""
-        return {**asdict(self), "overfit": self.overfit}
+        return {**asdict(self), "overfit": self.overfit, "worse": self.worse}
 
 
 def tune(
@@ -81,6 +109,8 @@ def tune(
     out: str | Path = "tuned.pt",
     *,
     judge_on: Sequence[str | Path] = (),
+    make_frames: int | None = None,
+    temperatures: Sequence[float] | None = None,
     every: int = 1,
     epochs: int = 40,
     batch_size: int = 10,
@@ -89,12 +119,13 @@ def tune(
     mode: Literal["create", "restart", "overwrite"] = "create",
     charge: int | None = None,
     spin: int | None = None,
+    reading: ReadingOptions | None = None,
     architecture: str | None = None,
     trust: bool = False,
     device: str = "cpu",
     dtype: Literal["float32", "float64"] = "float32",
     threads: int = 1,
-    report: Callable[[Epoch], None] = lambda epoch: None,
+    report: Callable[[Epoch], None] = lambda epoch: _log.info(epoch.line),
 ) -> TuningResult:
     """Tune the energy of a model to agree with its direct forces on unlabelled frames.
 
@@ -102,27 +133,35 @@ def tune(
     that of the base model to the last bit, and stays so in the tuned model. F_c remains the gradient
     of an energy. Only differences of that energy are tuned, so that its zero may shift.
 
+    >>> tuned = tune("acac-direct", "run.h5", "head", "tuned.pt", every=2, epochs=1)
+    >>> load_model("tuned.pt").name
+    'tuned'
+
     Args:
         model: name or file of the base model.
         frames: trajectories that an audit reads: recorded runs, audits, structure files. A tenth of
-            each is held out.
+            each is held out. With ``make_frames`` structure files, from which the model makes frames.
         reach: ``head``, a small head on the network's last features, at no further cost; ``energy``, a
             copy of the network for the energy, one more forward pass per evaluation; or ``shared``,
             the whole network, which changes the direct forces.
         out: file to write; ``forcedelta.load_model`` and all commands accept it as a model.
         judge_on: further trajectories on which the base and the tuned model are compared, with or without
             reference forces.
+        make_frames: number of frames of each run that the model makes itself, with its direct forces,
+            from each structure at each temperature (`own_runs.own_frames`). They stay beside ``out``.
+        temperatures: of these runs, K; by default `own_runs.TEMPERATURES`.
         every: use every Nth frame.
         epochs: at most so many; it ends after ten without improvement on the held-out frames.
         batch_size: frames per step.
-        learning_rate: largest one; by default `LEARNING_RATES`.
+        learning_rate: the largest learning rate; by default that of `LEARNING_RATES` for the reach.
         seed: of the split, of the order of the frames and of a new head.
         mode: "restart" continues an interrupted tuning from the file beside ``out`` with the ending
             ``.partial``, bit for bit on a CPU; "overwrite" replaces ``out``.
         charge, spin: see `forcedelta.guarded_run`.
+        reading: how all trajectories are read.
         architecture, trust: see `forcedelta.load_model`.
         device, dtype, threads: of torch.
-        report: called after every epoch.
+        report: called after every epoch; by default the log "forcedelta", which is silent.
 
     Raises:
         ForceDeltaError: the model does not support the reach; too few or unusable frames; the output
@@ -139,12 +178,20 @@ def tune(
         check_value(name, value)
     assert rate is not None  # the reach is known
     target = Path(out)
+    own = _own_runs(make_frames, temperatures)
+    made = [] if own is None else files_of(target, len(paths), own)
     checkpoint = target.with_name(target.name + ".partial")
     check_outputs(
-        [Named("--out", out), Named("checkpoint", checkpoint)],
+        [
+            Named("--out", out),
+            Named("checkpoint", checkpoint),
+            *(Named("own frames", f) for f in made),
+        ],
         [Named("model", model), *(Named("trajectory", path) for path in [*paths, *judge_on])],
     )
     refuse_existing("--out", target, mode == "overwrite")
+    for file in made:
+        refuse_existing("own frames", file, mode != "create")
     if checkpoint.exists() != (mode == "restart") and mode != "overwrite":
         raise ForceDeltaError(
             f"{checkpoint} does not exist: omit --restart"
@@ -159,8 +206,28 @@ def tune(
 
     base = load()
     check_takes_charge(base, charge, spin)
-    read = [read_usable(path, base, every, charge, spin) for path in paths]
-    judged = [read_usable(path, base, 1, charge, spin) for path in judge_on]
+    if own is not None:
+        given = reading or ReadingOptions()
+        starts = [
+            read_structure(
+                str(path), given.type_map, given.no_pbc, file_format=given.file_format, select=given.select
+            )
+            for path in paths
+        ]  # fmt: skip
+        shared = {
+            "charge": charge,
+            "spin": spin,
+            "device": device,
+            "dtype": dtype,
+            "threads": threads,
+        }
+        runs = own_frames(
+            base, starts, own, target, {"seed": seed, **shared}, reuse=mode == "restart"
+        )
+        read = [read_usable(path, base, every, charge, spin) for path in runs]
+    else:
+        read = [read_usable(path, base, every, charge, spin, reading) for path in paths]
+    judged = [read_usable(path, base, 1, charge, spin, reading) for path in judge_on]
     training, held_out = split(read, seed)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -186,8 +253,8 @@ def tune(
         stopped_early=loop.exhausted and loop.epoch < epochs,
         seconds=seconds,
         frames={"training": len(training), "held_out": len(held_out)},
-        before={"training": before[0].force_delta, "held_out": before[1].force_delta},
-        after={"training": after[0].force_delta, "held_out": after[1].force_delta},
+        before={name: one.force_delta for name, one in zip(SETS, before, strict=False)},
+        after={name: one.force_delta for name, one in zip(SETS, after, strict=False)},
         judged=[
             {
                 "file": str(path),
@@ -196,7 +263,7 @@ def tune(
                 "after": asdict(second),
             }
             for path, found, first, second in zip(
-                judge_on, judged, before[2:], after[2:], strict=True
+                judge_on, judged, before[len(SETS) :], after[len(SETS) :], strict=True
             )
         ],
     )
@@ -211,6 +278,27 @@ def tune(
     )  # fmt: skip
     checkpoint.unlink()
     return result
+
+
+def _own_runs(frames: int | None, temperatures: Sequence[float] | None) -> OwnRuns | None:
+    """What the model runs itself; None if it is given frames.
+
+    Raises:
+        ForceDeltaError: values out of range, or temperatures without a number of frames.
+    """
+    if frames is None:
+        if temperatures:
+            raise ForceDeltaError(
+                "--temperature is that of runs which the model makes itself: pass --make-frames, too"
+            )
+        return None
+    check_value("make_frames", frames)
+    chosen = tuple(temperatures or TEMPERATURES)
+    for temperature in chosen:
+        check_value("temperature", temperature)
+    if len(set(chosen)) < len(chosen) or min(chosen) <= 0:
+        raise ForceDeltaError("--temperature must be positive, and each one different")
+    return OwnRuns(frames, chosen)
 
 
 def _train(
@@ -234,7 +322,7 @@ def _train(
             f"model '{assembled.model.name}' has first derivatives only, and its direct forces cannot be "
             "tuned with the energy: pass --reach energy"
         )
-    sets = [training, held_out, *judged]
+    sets = [training, held_out, displaced(held_out, settings.seed), *judged]
     before = [judge(base, one) for one in sets]
     targets = [_target(base, atoms) for atoms in training]
     parameters = trained_parameters(assembled.part, assembled.energy, targets[0])

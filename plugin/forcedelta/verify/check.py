@@ -112,7 +112,7 @@ def check(
     """Check that a model's F_c is -dE/dr on a structure; ``forcedelta check`` in Python.
 
     >>> check("acac", "molecule.xyz").verdict
-    'usable with caveats'
+    'sound'
 
     Args:
         model: a registered name, the path of a file, or a model in memory.

@@ -66,6 +66,7 @@ def failure(key: str, title: str, error: Exception, level: Level = "caveat") -> 
 
 
 def changed(key: str, title: str, found: Change, level: Level, why: str) -> Finding:
+    """The finding of a transformation that should change nothing."""
     text = (
         f"energy {found.energy:.2g} eV, F_nc {found.direct:.2g}, F_c {found.conservative:.2g}, "
         f"U {found.force_delta:.2g} eV/Å"
@@ -77,4 +78,5 @@ def changed(key: str, title: str, found: Change, level: Level, why: str) -> Find
 
 
 def percent(share: float) -> str:
-    return f"{100 * share:.{2 if share < 1 else 3}g} %"
+    """A share in percent, with two digits, or all that stand before the point."""
+    return f"{100 * share:.2g} %" if share < 0.1 else f"{100 * share:.0f} %"

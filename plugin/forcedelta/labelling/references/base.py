@@ -17,7 +17,9 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, kpts2sizeandoffsets
 
 from forcedelta.errors import ForceDeltaError
+from forcedelta.parts import as_molecule
 from md_hooks.electronic_state import ElectronicState
+from md_hooks.environment import Surroundings
 from md_hooks.recalculation import results_of
 
 
@@ -70,7 +72,20 @@ class ReferenceCode(ABC):
 
     @abstractmethod
     def calculator(self, atoms: Atoms, threads: int) -> Calculator:
-        """An ASE calculator for these atoms, for use in an empty working directory."""
+        """An ASE calculator for ``atoms`` on so many ``threads``, for use in an empty working directory.
+
+        Raises:
+            ForceDeltaError: settings that do not fit these atoms.
+        """
+
+    @property
+    def embeds(self) -> bool:
+        """Whether it labels a frame in the field of its environment."""
+        return False
+
+    def embedded(self) -> Self:
+        """The reference for frames with an environment; the same if it takes no point charges."""
+        return self
 
     @cached_property
     def description(self) -> str:
@@ -97,8 +112,12 @@ class ReferenceCode(ABC):
         """
 
     def calculate(self, atoms: Atoms, threads: int) -> dict[str, Any]:
-        """See `md_hooks.recalculation.Reference.calculate`."""
+        """Results for ``atoms`` on ``threads``; see `md_hooks.recalculation.Reference.calculate`."""
         self.check_structure(atoms)  # frames of a running queue were not checked before
+        molecule = out_of_box(atoms)
+        if molecule is not atoms:  # whole, in its box: a code may ignore periodicity
+            atoms = atoms.copy()
+            atoms.positions = molecule.positions
         return results_of(atoms, self.calculator(atoms, threads))
 
 
@@ -147,6 +166,13 @@ def executable(reference: ReferenceCode, command: str) -> str:
             "path with --set command=..."
         )
     return found
+
+
+def out_of_box(atoms: Atoms) -> Atoms:
+    """A structure for a code that takes molecules: a part of a System is one also in a periodic box."""
+    if Surroundings.usable(atoms).others is None:
+        return atoms
+    return as_molecule(atoms) or atoms
 
 
 def need_molecule(reference: ReferenceCode, atoms: Atoms) -> None:

@@ -59,7 +59,7 @@ class CP2K(ReferenceCode):
         relative_cutoff: of a Gaussian on that grid, eV.
         kpt_density: points per Å⁻¹ of the mesh in each direction.
         smearing: electronic temperature of the Fermi-Dirac distribution as an energy, eV.
-        conv_tol: of the SCF (EPS_SCF).
+        conv_tol: tolerance of the SCF (EPS_SCF).
         max_cycle: SCF cycles.
         spin_polarised: whether spins may differ (`forcedelta.labelling.references.magnetism`);
             twice the time.

@@ -36,11 +36,11 @@ class Espresso(ReferenceCode):
         pseudopotentials: element symbol to file name; elements that are left out get the one file
             in the folder whose name begins with their symbol.
         cutoff: of the wave functions, eV; what the pseudopotentials ask for.
-        density_factor: cutoff of the density over that of the wave functions; 4 is enough for
+        density_factor: ratio of the cutoff of the density to that of the wave functions; 4 is enough for
             norm-conserving pseudopotentials, ultrasoft ones need 8 to 12.
         kpt_density: points per Å⁻¹ of the Gamma-centred mesh in each direction.
         smearing: width of the Marzari-Vanderbilt smearing, eV.
-        conv_tol: of the SCF, Ry.
+        conv_tol: tolerance of the SCF, Ry.
         max_cycle: SCF cycles.
         spin_polarised: whether spins may differ (`forcedelta.labelling.references.magnetism`);
             twice the time.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from ase import Atoms
 from ase.calculators.calculator import Calculator
@@ -15,6 +15,7 @@ from forcedelta.labelling.references.base import (
     ReferenceCode,
     charge_and_multiplicity,
     charge_words,
+    out_of_box,
 )
 
 LAST_ELEMENT = 86
@@ -71,6 +72,10 @@ class TBLite(ReferenceCode):
                 f"tblite: {self.method} has parameters up to radon, not for {', '.join(beyond)}: "
                 "use another reference"
             )
+
+    def calculate(self, atoms: Atoms, threads: int) -> dict[str, Any]:
+        """See `ReferenceCode.calculate`."""
+        return super().calculate(out_of_box(atoms), threads)
 
     def calculator(self, atoms: Atoms, threads: int) -> Calculator:
         """See `ReferenceCode.calculator`."""

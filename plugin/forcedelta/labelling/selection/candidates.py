@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 
 from forcedelta.errors import ForceDeltaError
 from md_hooks import Trajectory
+from md_hooks.constraints import take_from_info
 from md_hooks.electronic_state import INITIAL_MOMENTS, ElectronicState
+from md_hooks.environment import Surroundings
 from md_hooks.errors import HookError
 from md_hooks.foreign_fields import has_numbers, number, number_or_none, step_of, text_of
 from md_hooks.predicted_error import OUTSIDE, PREDICTED
@@ -27,8 +29,16 @@ from md_hooks.recalculation.labelled import PREDICTIONS
 FloatArray = NDArray[np.float64]
 
 _FIELDS: dict[tuple[str, ...], Callable[[object], Any]] = {
-    ("step", "worst_atom", "path", "move"): step_of,
-    ("time", "force_delta", "model_energy", "expected_error", *PREDICTED, OUTSIDE): number_or_none,
+    ("step", "worst_atom", "path", "move", "image"): step_of,
+    (
+        "time",
+        "force_delta",
+        "model_energy",
+        "expected_error",
+        "energy_uncertainty",
+        *PREDICTED,
+        OUTSIDE,
+    ): number_or_none,
     ("run", "source", "run_id", "model", "weights_hash", "level_of_theory"): text_of,
 }
 """Fields of a flagged frame, and what they must be to be used."""
@@ -178,6 +188,7 @@ def _xyz(path: Path) -> list[Atoms]:
 def _as_candidate(atoms: Atoms, name: str) -> None:
     """Make the names of a file of flagged frames those of `candidate`, in place."""
     _drop_unusable(atoms)
+    take_from_info(atoms)
     info = atoms.info
     info["source"] = info.pop("run", info.get("source", name))
     if atoms.calc is not None and "model_energy" not in info:
@@ -202,6 +213,7 @@ def _drop_unusable(atoms: Atoms) -> None:
         shape = (len(atoms),) if name in ("force_deltas", "masses") else (len(atoms), 3)
         if not has_numbers(atoms.arrays[name], *shape):
             del atoms.arrays[name]
+    Surroundings.usable(atoms).put(atoms)
 
 
 def _structures(path: Path, frames: list[Atoms]) -> Candidates:

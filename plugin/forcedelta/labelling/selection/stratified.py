@@ -77,6 +77,8 @@ def suggest(
     Frames without a finite U, and those at which a guard says stop, are left out: they are not what
     a calibrated run meets.
 
+    >>> found = suggest("run.h5", 3, out="to_label.xyz")
+
     Args:
         files: of ``forcedelta run`` or ``audit``, or extended XYZ of flagged frames.
         count: number of frames to label.

@@ -78,7 +78,7 @@ def describe(
     """
     import metatomic.torch as metatomic
 
-    from forcedelta.models.metatomic.module import MetatomicModule
+    from forcedelta.models.metatomic.module import MetatomicModule, UncertainMetatomicModule
     from forcedelta.models.metatomic.pet import without_metatomic
 
     where = str(request.file or request.name)
@@ -100,7 +100,11 @@ def describe(
     model = model.to(request.device).eval()
     for parameter in model.parameters():
         parameter.requires_grad_(False)
-    module = MetatomicModule(model, energy, forces).eval()
+    plain = MetatomicModule(model, energy, forces).eval()
+    uncertainty = _uncertainty(capabilities.outputs, energy)
+    module = plain
+    if uncertainty is not None:
+        module = UncertainMetatomicModule(model, energy, forces, uncertainty).eval()
     elements = sorted(capabilities.atomic_types)
 
     def calculator() -> Any:
@@ -125,7 +129,7 @@ def describe(
         periodic=None,
         library=f"metatomic-torch {metatomic.__version__}",
         metadata=_metadata(model, energy, forces, module.cutoffs),
-        script=lambda: without_metatomic(module, elements, request.dtype),
+        script=lambda: without_metatomic(plain, elements, request.dtype),
         calculator=calculator,
     )
 
@@ -247,6 +251,20 @@ def _outputs(outputs: Mapping[str, Any], where: str, variant: str | None) -> tup
             f"{_list(name or 'one without a name' for name in found)}"
         )
     return found[variant]
+
+
+def _uncertainty(outputs: Mapping[str, Any], energy: str) -> str | None:
+    """Name of the uncertainty of an energy that is given for whole structures, in a unit of energy."""
+    name = "energy_uncertainty" + energy.removeprefix("energy")
+    if name not in outputs or outputs[name].sample_kind != "system":
+        return None
+    from metatomic.torch import unit_conversion_factor
+
+    try:
+        unit_conversion_factor(outputs[name].unit, "eV")
+    except (ValueError, RuntimeError):
+        return None
+    return name if outputs[name].unit else None
 
 
 def _check_units(capabilities: Any, energy: str, forces: str, where: str) -> None:

@@ -83,6 +83,28 @@ class MetatomicModule(nn.Module):
         batch: Tensor,
         charge_spin: Optional[Tensor],  # noqa: UP045
     ) -> Tuple[Tensor, Tensor]:  # noqa: UP006
+        systems, order, first = self._systems(
+            positions, numbers, cell, edge_index, edge_shift, batch, charge_spin
+        )
+        outputs = {
+            self.energy: ModelOutput(unit="eV", sample_kind="system"),
+            self.forces: ModelOutput(unit="eV/Angstrom", sample_kind="atom"),
+        }
+        options = ModelEvaluationOptions("angstrom", outputs)
+        results: Dict[str, TensorMap] = self.model(systems, options, False)  # noqa: UP006
+        return self._read(results, order, first, positions, batch)
+
+    def _systems(
+        self,
+        positions: Tensor,
+        numbers: Tensor,
+        cell: Tensor,
+        edge_index: Tensor,
+        edge_shift: Tensor,
+        batch: Tensor,
+        charge_spin: Optional[Tensor],  # noqa: UP045
+    ) -> Tuple[List[System], Tensor, Tensor]:  # noqa: UP006
+        """The structures in metatomic's form, and where their atoms are: see `_read`."""
         structures = cell.shape[0]
         owner = batch[edge_index[0]]
         vectors = positions[edge_index[1]] - positions[edge_index[0]]
@@ -118,13 +140,21 @@ class MetatomicModule(nn.Module):
                     spin = self._scalar("spin_multiplicity", "", charge_spin[k, 1])
                     system.add_data("spin_multiplicity", spin)
             systems.append(system)
+        return systems, order, first
 
-        outputs = {
-            self.energy: ModelOutput(unit="eV", sample_kind="system"),
-            self.forces: ModelOutput(unit="eV/Angstrom", sample_kind="atom"),
-        }
-        options = ModelEvaluationOptions("angstrom", outputs)
-        results: Dict[str, TensorMap] = self.model(systems, options, False)  # noqa: UP006
+    def _read(
+        self,
+        results: Dict[str, TensorMap],  # noqa: UP006
+        order: Tensor,
+        first: Tensor,
+        positions: Tensor,
+        batch: Tensor,
+    ) -> Tuple[Tensor, Tensor]:  # noqa: UP006
+        """Energies [S] and direct forces [N, 3] of the model's results.
+
+        order [N] lists the atoms by structure, first [S] where each structure begins in it.
+        """
+        structures = first.shape[0]
         energies = results[self.energy].block()
         owners = energies.samples.column("system").long()
         energy = torch.zeros(structures, dtype=positions.dtype, device=positions.device)
@@ -175,3 +205,33 @@ class MetatomicModule(nn.Module):
         tensor = TensorMap(Labels(["_"], zero), [block])
         tensor.set_info("unit", unit)
         return tensor
+
+
+class UncertainMetatomicModule(MetatomicModule):
+    """The same for a model with an uncertainty of the energy, in eV, which is a third result [S].
+
+    Args:
+        model, energy, forces: see `MetatomicModule`.
+        uncertainty: name of the energy uncertainty among the outputs.
+    """
+
+    gives_energy_uncertainty = True
+
+    def __init__(self, model: Any, energy: str, forces: str, uncertainty: str) -> None:
+        super().__init__(model, energy, forces)
+        self.uncertainty = uncertainty
+
+    def _predict(self, *graph: Any) -> Any:
+        systems, order, first = self._systems(*graph)
+        outputs = {
+            self.energy: ModelOutput(unit="eV", sample_kind="system"),
+            self.forces: ModelOutput(unit="eV/Angstrom", sample_kind="atom"),
+            self.uncertainty: ModelOutput(unit="eV", sample_kind="system"),
+        }
+        options = ModelEvaluationOptions("angstrom", outputs)
+        results = self.model(systems, options, False)
+        energy, direct = self._read(results, order, first, graph[0], graph[5])
+        found = results[self.uncertainty].block()
+        owners = found.samples.column("system").long()
+        own = torch.zeros_like(energy).index_add(0, owners, found.values.detach().reshape(-1))
+        return energy, direct, own

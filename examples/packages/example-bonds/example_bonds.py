@@ -1,19 +1,24 @@
-"""A model of H2 and water that keeps bonds at their lengths, as a third party would offer it."""
+"""A model of water made of springs, as a third party would offer it."""
 
 import torch
 from torch import Tensor, nn
 
 from forcedelta.models import LoadedModel
 
-CUTOFF = 1.3  # Å
+SWITCH, CUTOFF = 1.7, 2.2  # Å
 
 
 class Bonds(nn.Module):
-    """E = 1/2 sum of k (d - d0)^2 over pairs within the cutoff; direct forces that are 10 % weaker."""
+    """E = sum over pairs of k/2 (d - d0)^2 w(d); direct forces 10 % weaker than those of the springs.
+
+    The switch w falls from 1 at `SWITCH` to 0 at `CUTOFF`, with two continuous derivatives, so that
+    neighbours come and go without a jump. The direct forces know nothing of its slope: they are
+    wrong where bonds break.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self.stiffness = nn.Parameter(torch.tensor(20.0), requires_grad=False)  # eV/Å^2
+        self.stiffness = nn.Parameter(torch.tensor(20.0), requires_grad=False)  # k, eV/Å^2
 
     def forward(
         self,
@@ -29,11 +34,14 @@ class Bonds(nn.Module):
         offset = torch.bmm(edge_shift[:, None], cell[batch[i]])[:, 0]
         vectors = positions[j] - positions[i] + offset
         lengths = torch.linalg.vector_norm(vectors, dim=1)
-        natural = torch.where((numbers[i] == 1) & (numbers[j] == 1), 0.74, 0.96)
+        natural = torch.where((numbers[i] == 1) & (numbers[j] == 1), 1.51, 0.96)
         stretch = lengths - natural.to(lengths.dtype)
-        each = 0.25 * self.stiffness * stretch**2  # every pair comes twice
+        x = ((lengths - SWITCH) / (CUTOFF - SWITCH)).clamp(0, 1)
+        switch = 1 - x**3 * (10 - 15 * x + 6 * x**2)
+        each = 0.25 * self.stiffness * stretch**2 * switch  # every pair comes twice
         energy = torch.zeros_like(cell[:, 0, 0]).index_add(0, batch[i], each)
-        pull = (0.9 * self.stiffness * stretch / lengths)[:, None] * vectors
+        # the second head of a network would stand here
+        pull = (0.9 * self.stiffness * stretch * switch / lengths)[:, None] * vectors
         return energy, torch.zeros_like(positions).index_add(0, i, pull)
 
 

@@ -33,9 +33,10 @@ def frozen(atoms: Any) -> Atoms:
     The copy has a `SinglePointCalculator` with energy (eV), forces (eV/Å, those that drive a run,
     without constraints), stress (eV/Å^3) and what else is known. ``info`` has ``force_delta`` (U, eV/Å)
     and ``worst_atom``, ``model``, ``weights_hash`` and, where they are known, ``expected_error`` (eV/Å),
-    ``energy_uncertainty`` (eV) and predicted errors; ``arrays`` has ``force_deltas`` (u_i, [N] eV/Å), ``direct_forces`` and
-    ``conservative_forces`` ([N, 3] eV/Å) and, where the model predicts them, ``expected_errors``. They are
-    absent where U was not computed, as between two exact evaluations.
+    ``energy_uncertainty`` (eV) and predicted errors. ``arrays`` has ``force_deltas`` (u_i, [N] eV/Å),
+    ``direct_forces`` and ``conservative_forces`` ([N, 3] eV/Å) and, where the model predicts them,
+    ``expected_errors``. What belongs to U is absent where it was not computed, as between two exact
+    evaluations.
 
     Extended XYZ keeps all of it. ASE's .traj and databases have no arrays of other names: there all of
     it is in the parameters of the calculator as well, and ``frozen`` of what was read, structure or

@@ -30,7 +30,7 @@ from .state import capture
 from .units import NM, PS
 from .velocities import Velocities
 
-_log = logging.getLogger("forcedelta")
+_log = logging.getLogger(__name__)
 
 _MOVED = 1e-6
 """Å; atoms that are farther from where the last frame has them were moved by the user."""

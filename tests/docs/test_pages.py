@@ -50,7 +50,11 @@ def mark(example: Example, name: str) -> str | None:
 
 
 def shell(command: str, status: int) -> str:
-    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = os.environ | {
+        "PATH": path,
+        "COLUMNS": "120",
+    }  # tables are as wide as the terminal
     done = subprocess.run(
         ["bash", "-eo", "pipefail", "-c", command],
         env=environment,

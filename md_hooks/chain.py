@@ -10,10 +10,13 @@ from typing import Any
 from .errors import HookError
 from .frame import Frame
 from .hook import AnyHook, ForeignHook, Hook
-from .legs import LegEnd, leg_before
+from .legs import ENDS, LegEnd, Marks, leg_before
 from .run_id import new_run_id
 from .run_info import RunInfo, RunResult
 from .verdict import CONTINUE, Action, Verdict
+
+_RUNNING: Marks[weakref.ref[HookChain]] = Marks()
+"""The chain that has opened a hook, while it is open."""
 
 
 class HookChain:
@@ -115,7 +118,7 @@ class HookChain:
                 self._close_after(error)
                 raise
             self._opened.append(hook)
-            object.__setattr__(hook, "in_run", weakref.ref(self))  # also of a frozen dataclass
+            _RUNNING.put(hook, weakref.ref(self))
             info = replace(
                 info,
                 run_id=hook.run_id or info.run_id,
@@ -128,7 +131,8 @@ class HookChain:
     def _check_free(self) -> None:
         """Refuse hooks of a run that was not closed: the next leg would begin before its end is known."""
         for hook in self._given:
-            chain = None if hook.in_run is None else hook.in_run()
+            running = _RUNNING.get(hook)
+            chain = None if running is None else running()
             if chain is not None and any(hook is opened for opened in chain._opened):
                 raise HookError(
                     f"{type(hook).__name__} is still in a run: close the handle of its attach() first, or "
@@ -187,12 +191,11 @@ class HookChain:
         info, last = self._info, self._last
         end = None
         if last is not None and info.planned_frames is None:
-            last = replace(last, extra=dict(last.extra))  # a used hook can be pickled
             end = LegEnd(info.run_id, info.leg, last, result, info.model)
         for hook in hooks:
-            object.__setattr__(hook, "in_run", None)
+            _RUNNING.drop(hook)
             if end is not None and any(hook is given for given in self._given):
-                object.__setattr__(hook, "ended", end)
+                ENDS.put(hook, end)
 
     def _unless_failed(
         self, checkpoint: Callable[[], Mapping[str, Any] | None] | None

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from .frame import Frame
-from .legs import LegEnd
+from .legs import ENDS, LegEnd
 from .run_info import RunInfo, RunResult
 from .verdict import Action, Verdict
 
@@ -34,11 +33,8 @@ class Hook:
         run_id: the id of the run in that file, once open.
         begins_anew: whether the run in that file replaces a killed one without frames.
         leg: number of the leg in that file, once open; 0 of hooks that do not record.
-        ended: where the last run of this hook ended; a further run with it is a leg that continues
-            there, see `md_hooks.legs`. Set by the chain.
         shared: whether runs of any systems may use the hook one after the other, as a store of frames. It
             then does not tell which run to continue.
-        in_run: the chain that has opened the hook, while it exists. Set by the chain.
         state_name: under which checkpoints keep the state of the hook; by default, its class's name.
     """
 
@@ -46,10 +42,16 @@ class Hook:
     run_id: str = ""
     begins_anew: bool = False
     leg: int = 0
-    ended: LegEnd | None = None
     shared: bool = False
-    in_run: weakref.ref[Any] | None = None
     state_name: str = ""
+
+    @property
+    def ended(self) -> LegEnd | None:
+        """Where the last run of this hook ended; a further run with it is a leg that continues there.
+
+        See `md_hooks.legs`; None for a new hook.
+        """
+        return ENDS.get(self)
 
     def check_files(self) -> None:
         """Refuse files that the hook cannot use, before any hook is opened."""

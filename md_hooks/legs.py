@@ -14,9 +14,10 @@ Hooks that an engine adds (`HookChain.add_first`), functions, and replays take n
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 
@@ -26,6 +27,8 @@ from .run_info import RunInfo, RunResult
 
 if TYPE_CHECKING:
     from .hook import Hook
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,34 @@ class LegEnd:
                     f"these hooks were used up to {last} with another model ({key} {old}, now {new}): pass "
                     "new hooks for a new run"
                 )
+
+
+class Marks(Generic[Value]):
+    """A value for each hook, kept outside of it: its own attributes are its own.
+
+    By identity, since hooks may be equal or not hashable; gone with the hook.
+    """
+
+    def __init__(self) -> None:
+        self._values: dict[int, tuple[weakref.ref[Any], Value]] = {}
+
+    def put(self, hook: Any, value: Value) -> None:
+        """Set the value of a hook."""
+        key, values = id(hook), self._values
+        values[key] = (weakref.ref(hook, lambda _: values.pop(key, None)), value)
+
+    def get(self, hook: Any) -> Value | None:
+        """The value of a hook; None without one."""
+        found = self._values.get(id(hook))
+        return None if found is None or found[0]() is not hook else found[1]
+
+    def drop(self, hook: Any) -> None:
+        """Forget the value of a hook."""
+        self._values.pop(id(hook), None)
+
+
+ENDS: Marks[LegEnd] = Marks()
+"""Where the last run of each hook ended."""
 
 
 def is_at(frame: Frame, positions: FloatArray, cell: FloatArray) -> bool:

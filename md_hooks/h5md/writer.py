@@ -41,6 +41,10 @@ class H5MDFile:
             new one that is begun beside it. New files get to their place by `publish`.
         replay: whether the frames may be of different systems; fixed when a file is created.
 
+    Attributes:
+        is_new: whether the file was created, not appended to.
+        replaces: whether it is begun beside another one, whose place it will take.
+
     Raises:
         HookError: the file cannot be created or opened, or was not written by a Recorder.
         FileExistsError: on "create", there is one.
@@ -50,7 +54,8 @@ class H5MDFile:
         self, path: Path, mode: Literal["create", "append", "replace"], replay: bool = False
     ) -> None:
         self.path = path
-        self._mode = mode
+        self.is_new = mode != "append"
+        self.replaces = mode == "replace"
         self._replay = replay
         self.place = OutputFile(path, mode)
         try:
@@ -110,16 +115,6 @@ class H5MDFile:
         self._file.create_group(layout.OBSERVABLES)
         self._file.create_group(layout.CHECKSUMS)
 
-    @property
-    def is_new(self) -> bool:
-        """Whether the file was created, not appended to."""
-        return self._mode != "append"
-
-    @property
-    def replaces(self) -> bool:
-        """Whether the file is begun beside another one, whose place it will take."""
-        return self._mode == "replace"
-
     # --- present content -----------------------------------------------------------------------
 
     @property
@@ -152,19 +147,18 @@ class H5MDFile:
     @property
     def model(self) -> dict[str, Any]:
         """What the last run said about its model."""
-        if not len(self._runs):
-            return {}
-        run = self._runs[str(len(self._runs) - 1)]
-        return json.loads(run.attrs["info"]).get("model", {})
+        return self._last_info.get("model", {})
 
     @property
     def legs(self) -> int:
         """Number of legs in the file; files written before runs had legs have one."""
-        if not len(self._runs):
-            return 0
-        run = self._runs[str(len(self._runs) - 1)]
-        leg = json.loads(run.attrs["info"]).get("leg", 1)
+        leg = self._last_info.get("leg", 1) if len(self._runs) else 0
         return leg if isinstance(leg, int) else 1
+
+    @property
+    def _last_info(self) -> dict[str, Any]:
+        last = self._runs.get(str(len(self._runs) - 1))
+        return {} if last is None else json.loads(last.attrs["info"])
 
     @property
     def run_id(self) -> str:

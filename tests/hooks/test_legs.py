@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import io
 import os
 import pickle
@@ -446,14 +447,27 @@ def test_an_attachment_that_was_not_closed():
     assert seen.steps == list(range(7))
 
 
-def test_used_hooks_are_copied_and_sent():
-    guard = Guard(stop_above=9.0)
-    atoms = argon()
-    run(verlet(atoms), 3, [guard])
+def test_a_hook_has_no_attributes_but_its_own():
+    """A state of all attributes stays JSON, and a used hook can be copied and sent; it is a new one then."""
+
+    @dataclasses.dataclass
+    class Counter(Hook):
+        count: int = 0
+
+        def observe(self, frame, verdict):
+            self.count += 1
+
+        def state_dict(self):
+            return vars(self)
+
+    counter, guard, atoms = Counter(), Guard(stop_above=9.0), argon()
+    run(verlet(atoms), 3, [counter, guard])
+    assert counter.state_dict() == {"count": 4}
+    assert run(verlet(atoms), 2, [counter]).step == 5
     for copied in (copy.deepcopy(guard), pickle.loads(pickle.dumps(guard))):
-        again = atoms.copy()
-        again.calc = TwoForces()
-        assert run(verlet(again), 2, [copied]).step == 5
+        assert guard.ended is not None
+        assert copied.ended is None
+        assert copied.state_dict() == guard.state_dict()
 
 
 def test_after_a_stop_the_patience_begins_anew():

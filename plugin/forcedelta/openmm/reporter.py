@@ -59,6 +59,9 @@ class ForceDeltaReporter:
     later steps are neither guarded nor recorded: ask `stopped` in your loop. To go on after a stop,
     `close` the reporter and append a new one, or none.
 
+    Only a Simulation calls its reporters: steps of ``integrator.step`` are not seen, and the next
+    reported step or `close` warns of them.
+
     Hooks that were used before continue their run, its file and its count of steps (`md_hooks.legs`), and
     a closed reporter can be appended again.
 

@@ -52,7 +52,7 @@ class Environment:
 
     @classmethod
     def of(cls, atoms: Atoms) -> Environment | None:
-        """The environment in the ``info`` of a structure; None if it has none.
+        """The environment in the ``info`` of ``atoms``; None if it has none.
 
         Raises:
             HookError: the field holds something else.
@@ -85,7 +85,7 @@ class Environment:
         )
 
     def put(self, atoms: Atoms) -> None:
-        """Write the environment into the ``info`` of a structure."""
+        """Write the environment into the ``info`` of ``atoms``."""
         atoms.info[ENVIRONMENT] = np.column_stack(
             [self.numbers, self.charges, self.positions, self.molecules]
         ).astype(float)

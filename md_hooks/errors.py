@@ -15,8 +15,12 @@ class HookError(Exception):
 class RunStoppedError(HookError):
     """A hook or a signal ended a run, or a run was continued after a hook had stopped it.
 
-    Attributes:
+    Args:
+        message: one readable line.
         result: how the run ended; None if that is not known yet.
+
+    Attributes:
+        result: as given.
     """
 
     def __init__(self, message: str, result: RunResult | None = None) -> None:

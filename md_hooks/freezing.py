@@ -42,10 +42,14 @@ def frozen(atoms: Any) -> Atoms:
     it is in the parameters of the calculator as well, and ``frozen`` of what was read, structure or
     row of a database, puts it into its places.
 
-    >>> ase.io.write("frames.xyz", frozen(atoms))  # or frames.traj, frames.db
-    >>> atoms = frozen(ase.io.read("frames.traj"))
-    >>> atoms = frozen(ase.db.connect("frames.db").get(id=1))
-    >>> atoms.info["force_delta"], atoms.arrays["force_deltas"]
+    >>> import ase.io
+    >>> from forcedelta import ForceDeltaCalculator
+    >>> atoms = ase.io.read("molecule.xyz")
+    >>> atoms.calc = ForceDeltaCalculator("acac")
+    >>> ase.io.write("frames.traj", frozen(atoms))  # or frames.xyz, frames.db
+    >>> stored = frozen(ase.io.read("frames.traj"))
+    >>> stored.info["force_delta"], stored.arrays["force_deltas"].shape
+    (0.02, (15,))
 
     Args:
         atoms: structure with a calculator, which may be inside ASE's mixers and wrappers, or a row of

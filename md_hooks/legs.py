@@ -50,7 +50,7 @@ class LegEnd:
     model: Mapping[str, Any]
 
     def continued(self, info: RunInfo) -> RunInfo:
-        """What hooks are told of the next leg.
+        """What hooks are told of the next leg, which has been described by ``info``.
 
         Raises:
             RunStoppedError: a hook stopped this one, and `RunInfo.after_stop` is not set.

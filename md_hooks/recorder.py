@@ -46,7 +46,7 @@ class Recorder(Hook):
     """Writes the frames of a run to an H5MD file; see `md_hooks.h5md.layout` for its structure.
 
     Another run with the same recorder is a further leg of the run in the file and continues it, in any
-    mode (`md_hooks.legs`); `Trajectory.legs` tells them apart.
+    mode (`md_hooks.legs`); `md_hooks.Trajectory.legs` tells them apart.
 
     Positions, velocities and cell are float64, forces and u_i float32. A checkpoint accompanies each
     written frame if the engine supplies one (`md_hooks.load_checkpoint`).

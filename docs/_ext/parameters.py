@@ -4,7 +4,8 @@ In a docstring several parameters may share a line, and a line may refer to anot
 
     charge, spin: see `forcedelta.guarded_run`.
 
-On the page there is an entry for each, with the description that it has there.
+On the page there is an entry for each, with the description that it has there. A property may have a colon in its
+first line, which napoleon would take for the end of a type.
 """
 
 import importlib
@@ -102,6 +103,8 @@ def process(app: Sphinx, what: str, name: str, found: Any, options: Any, lines: 
     module = getattr(found, "__module__", None)
     if module in sys.modules:
         lines[:] = separate(lines, module)
+    if what == "property":
+        lines[:0] = ["..", ""]  # a comment without text
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

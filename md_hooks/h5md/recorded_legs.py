@@ -16,8 +16,8 @@ class Leg:
         after_step: the last step before it; -1 for the first leg.
         last_step: its last step so far.
         settings: of the run, as known to the engine: dynamics, timestep (fs), temperature (K), ...
-        outcome: how it ended, as `Trajectory.outcome`.
-        seamless: it goes on from the leg before without any change (`RunInfo.seamless`).
+        outcome: how it ended, as `md_hooks.Trajectory.outcome`.
+        seamless: it goes on from the leg before without any change (`md_hooks.RunInfo.seamless`).
     """
 
     number: int

@@ -252,16 +252,6 @@ def test_references_lead_somewhere(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", _names())
-def test_no_property_begins_with_a_type(name: str) -> None:
-    """Before a colon in the first line, napoleon takes the text for the type of the property."""
-    found = _resolve(name)
-    for key, member in vars(found).items() if inspect.isclass(found) else ():
-        if isinstance(member, property | functools.cached_property):
-            first = re.sub(r"`+.*?`+", "", (member.__doc__ or "").partition("\n")[0])
-            assert ": " not in first, f"{name}.{key}: {first}"
-
-
-@pytest.mark.parametrize("name", _names())
 def test_docstring(name: str) -> None:
     found = _resolve(name)
     if inspect.ismodule(found):

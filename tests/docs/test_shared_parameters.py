@@ -5,10 +5,13 @@ from __future__ import annotations
 import importlib.util
 import inspect
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 pytest.importorskip("sphinx")
+
+from sphinx.ext.napoleon import Config, GoogleDocstring
 
 import forcedelta
 from forcedelta.adversarial.settings import AttackSettings
@@ -16,13 +19,17 @@ from forcedelta.adversarial.settings import AttackSettings
 EXTENSION = Path(__file__).parents[2] / "docs" / "_ext" / "parameters.py"
 
 
-def separate(text: str, module: str = __name__) -> list[str]:
+def _extension() -> Any:
     spec = importlib.util.spec_from_file_location("parameters", EXTENSION)
     assert spec is not None
     assert spec.loader is not None
     extension = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(extension)
-    found: list[str] = extension.separate(inspect.cleandoc(text).splitlines(), module)
+    return extension
+
+
+def separate(text: str, module: str = __name__) -> list[str]:
+    found: list[str] = _extension().separate(inspect.cleandoc(text).splitlines(), module)
     return found
 
 
@@ -91,3 +98,10 @@ def test_the_settings_of_an_attack_stand_with_its_arguments() -> None:
     lines = separate(forcedelta.attack.__doc__ or "", forcedelta.attack.__module__)
     text = next(line for line in lines if line.strip().startswith("alpha:"))
     assert text.strip() in (AttackSettings.__doc__ or "")
+
+
+def test_a_property_may_have_a_colon_in_its_first_line() -> None:
+    lines = ["Where it is worse: after tuning."]
+    _extension().process(None, "property", "worse", property(), None, lines)
+    shown = str(GoogleDocstring(lines, Config(), what="property", name="worse"))
+    assert shown.split("\n") == ["..", "", "Where it is worse: after tuning."]

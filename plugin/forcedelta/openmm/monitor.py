@@ -139,7 +139,11 @@ class Monitor(ABC):
         """
 
     def stepping(self, stepping: bool) -> None:  # noqa: B027  others need not know
-        """Mark the begin or end of a step: evaluations between two steps belong to no frame."""
+        """Mark the begin or end of a step: evaluations between two steps belong to no frame.
+
+        Args:
+            stepping: whether a step begins.
+        """
 
     @abstractmethod
     def take_error(self) -> BaseException | None:
@@ -229,6 +233,7 @@ class PythonMonitor(Monitor):
         self._frame_step = None
 
     def stepping(self, stepping: bool) -> None:
+        """See `Monitor.stepping`."""
         self._running = stepping
         self._made = 0
 
@@ -430,7 +435,7 @@ def find_monitors(system: openmm.System) -> list[Monitor]:
 
 
 def find_monitor(system: openmm.System) -> Monitor:
-    """The monitor of the only force that `add_force_delta` added to a System.
+    """The monitor of the only force that `forcedelta.openmm.add_force_delta` added to a ``system``.
 
     Raises:
         ForceDeltaError: no such force, several of them, or one whose model is not loaded.

@@ -148,8 +148,8 @@ def tune(
         judge_on: further trajectories on which the base and the tuned model are compared, with or without
             reference forces.
         make_frames: number of frames of each run that the model makes itself, with its direct forces,
-            from each structure at each temperature (`own_runs.own_frames`). They stay beside ``out``.
-        temperatures: of these runs, K; by default `own_runs.TEMPERATURES`.
+            from each structure at each temperature (`forcedelta.tuning.own_runs.own_frames`). They stay beside ``out``.
+        temperatures: of these runs, K; by default `forcedelta.tuning.own_runs.TEMPERATURES`.
         every: use every Nth frame.
         epochs: at most so many; it ends after ten without improvement on the held-out frames.
         batch_size: frames per step.

@@ -81,9 +81,9 @@ relaxation.context.setPositions(modeller.positions)
 relaxation.minimizeEnergy(maxIterations=100)
 relaxed = relaxation.context.getState(positions=True).getPositions()
 
-system = MLPotential("forcedelta", model="acac").createMixedSystem(
-    modeller.topology, mm_system, ml_atoms
-)
+# the frames also hold the water, as point charges for reference calculations (forcedelta recalc)
+potential = MLPotential("forcedelta", model="acac", environment=True)
+system = potential.createMixedSystem(modeller.topology, mm_system, ml_atoms)
 simulation = make_simulation(system)
 simulation.context.setPositions(relaxed)
 simulation.context.setVelocitiesToTemperature(300 * unit.kelvin, 1)

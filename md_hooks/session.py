@@ -88,6 +88,17 @@ class Session:
         """
         return round(engine + self._time, 9)
 
+    def count_anew(self, step: int, time: float) -> None:
+        """Take the last frame as the engine's present step, whose count and time a user has set back.
+
+        Args:
+            step: number of that step as the engine counts.
+            time: its time in the engine, fs.
+        """
+        assert self._last is not None
+        self._steps = self._last.step - step
+        self._time = self._last.time - time
+
     def is_known(self, engine: int, positions: FloatArray, cell: FloatArray) -> bool:
         """Whether a configuration is the last one of the run, and makes no frame.
 

@@ -35,9 +35,11 @@ def read_forcedelta_h5md(filename: str | Path, index: int | slice = -1) -> Itera
     (U, eV/Å), ``info["worst_atom"]`` and the arrays ``force_deltas`` [N], ``direct_forces`` and
     ``conservative_forces`` [N, 3] in eV/Å; and, where the structure of the run had them,
     ``info["charge"]`` (e), ``info["spin"]`` (2S+1) and the initial magnetic moments.
-    Frames of an attack have ``info["path"]`` and ``info["move"]``.
-    ``info["temperature"]`` (K) is that of the run, whose degrees of freedom are 3N less those that
-    it holds fixed; ``get_temperature()`` of a frame counts 3N.
+    Frames of an attack have ``info["path"]`` and ``info["move"]``, those of a nudged elastic band
+    ``info["image"]``. The constraints of the structure are set, so that ``get_forces()`` applies them,
+    as in other files of ASE; names of constraints that no file keeps are in
+    ``info["missing_constraints"]``. ``info["temperature"]`` (K) is that of the run, which may hold
+    more fixed, such as the centre of mass; ``get_temperature()`` counts the constraints of the structure.
 
     Args:
         filename: the file; it may still be growing.

@@ -19,6 +19,8 @@ from ..frame import Frame
 from . import checksum, layout
 
 _CHUNK_BYTES = 4096
+_SIGNED = "constraints"
+"""Name of the checksum of the whole dataset."""
 
 
 class ConstraintsError(Exception):
@@ -86,6 +88,20 @@ def read(file: h5py.File) -> bytes:
     return b"" if data is None else data[()].tobytes()
 
 
+def check(file: h5py.File) -> None:
+    """Refuse constraints that are not those that were written, or are missing.
+
+    Raises:
+        ConstraintsError: they are not.
+    """
+    lines = read(file)
+    signed = file.get(layout.CHECKSUMS)
+    known = None if signed is None else signed.attrs.get(_SIGNED)
+    if known is not None and not np.all(known == checksum.of_bytes(lines)):
+        raise ConstraintsError("the checksum of the constraints")
+    Held(lines)
+
+
 class HeldWriter:
     """Adds the constraints of frames to a file as they are appended.
 
@@ -135,3 +151,6 @@ class HeldWriter:
         data.resize(start + len(lines), axis=0)
         if lines:
             data[start:] = np.frombuffer(lines, dtype="u1")
+        if layout.CHECKSUMS in self._file:  # tells that there are lines, too
+            signed = checksum.of_bytes(read(self._file))
+            self._file[layout.CHECKSUMS].attrs[_SIGNED] = signed

@@ -355,14 +355,13 @@ def _check_others(file: h5py.File) -> None:
 
 def _check_constraints(file: h5py.File) -> None:
     data = file.get(layout.CONSTRAINTS)
-    if data is None:
-        return
-    _require(isinstance(data, h5py.Dataset) and data.dtype == "u1", layout.CONSTRAINTS)
-    _require(len(data.shape) == 1, layout.CONSTRAINTS)
-    if data.shape[0]:
-        _require_stored(data, data.shape[0])
+    if data is not None:
+        _require(isinstance(data, h5py.Dataset) and data.dtype == "u1", layout.CONSTRAINTS)
+        _require(len(data.shape) == 1, layout.CONSTRAINTS)
+        if data.shape[0]:
+            _require_stored(data, data.shape[0])
     try:
-        held.Held(held.read(file))
+        held.check(file)
     except held.ConstraintsError as error:
         raise _NotAsWrittenError(f"{error} is not as it was written") from None
 

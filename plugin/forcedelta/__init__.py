@@ -5,10 +5,11 @@ used:
 
 - Runs: `guarded_run`, `audit`, `attack`, `compare`, `screen`, `label`, `calibrate` (with `calibrate_error` and
   `suggest`), `tune`, `check`, `export`: the commands as functions.
-- ASE: `ForceDeltaCalculator`; `run` and `attach` for any dynamics of ASE.
+- ASE: `ForceDeltaCalculator`; `run` and `attach` for any dynamics of ASE; ``ase.frozen`` keeps U in ASE's files.
 - OpenMM: the package `openmm`, with ``add_force_delta``, ``run`` and ``ForceDeltaReporter``.
 - Hooks (of `md_hooks`): `Guard`, `Recorder`, `FlagStore`, `Progress`, `RecalculationQueue`, and the base
   class `Hook`; `Trajectory` reads what a `Recorder` wrote.
+- Files: `ReadingOptions` say what a file does not say itself.
 - Models: `load_model`, `LoadedModel`, and the module `ForceDelta`; `epsilon` is the true error.
 - Thresholds and predicted errors: `Calibration`, `read_calibration`; `PredictedErrorHook` adds a predicted
   error to the frames of any run, `read_predicted_error` reads it.
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from forcedelta.labelling.selection.stratified import suggest
     from forcedelta.models import LoadedModel, load_model
     from forcedelta.openmm.export import export
+    from forcedelta.reading_options import ReadingOptions
     from forcedelta.screening.many import screen
     from forcedelta.simulation.guarded import guarded_run
     from forcedelta.tuning.tune import tune
@@ -71,6 +73,7 @@ __all__ = [
     "LoadedModel",
     "PredictedErrorHook",
     "Progress",
+    "ReadingOptions",
     "RecalculationQueue",
     "Recorder",
     "RunStoppedError",
@@ -110,6 +113,7 @@ _HOMES = {
     "ForceDeltaCalculator": "forcedelta.ase",
     "LoadedModel": "forcedelta.models",
     "PredictedErrorHook": "forcedelta.calibration.error_hook",
+    "ReadingOptions": "forcedelta.reading_options",
     "attack": "forcedelta.adversarial.attack",
     "calibrate": "forcedelta.calibration.calibrate",
     "calibrate_error": "forcedelta.calibration.calibrate_error",

@@ -138,12 +138,19 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
 
 _DEVICE = re.compile(r"(cpu|cuda|mps|xpu)(:(0|[1-9]\d{0,2}))?")
 _LONGEST_NAME, _LONGEST_OUTPUT, _LONGEST_PATH = 255, 200, 4000  # bytes
+_OTHER_FLAGS = {"file_format": "format"}
 _OUTPUTS = ("out", "flags", "report", "plot")
 
 
 def flag(name: str) -> str:
     """The flag of a setting, ``--stop-above`` for ``stop_above``."""
-    return "--" + name.replace("_", "-")
+    return "--" + _OTHER_FLAGS.get(name, name).replace("_", "-")
+
+
+def setting(name: str) -> str:
+    """The inverse of `flag`, for a name without dashes at its beginning."""
+    name = name.replace("-", "_")
+    return next((one for one, other in _OTHER_FLAGS.items() if other == name), name)
 
 
 def check_number(name: str, value: float, label: str | None = None) -> None:

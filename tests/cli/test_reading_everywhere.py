@@ -167,6 +167,16 @@ def test_recalc(both, forcedelta):
     assert energies[1] == pytest.approx(energies[0], abs=1e-6)
 
 
+def test_settings_of_a_file_and_of_a_restart(both, forcedelta):
+    """Under the names of the flags."""
+    Path("run.toml").write_text('format = "extxyz"\nno-pbc = true\nselect = "0:3"\nsteps = 1\n')
+    code, _, err = forcedelta("run", ODD, *both, "--config", "run.toml", "--out", "r.h5")
+    assert code == 0, err
+    code, _, err = forcedelta("run", "--restart", "--out", "r.h5", "--format", "xyz", "--steps", 2)
+    assert code == 2
+    assert "--format xyz differs from the run in r.h5, which has extxyz" in err
+
+
 def test_an_unknown_format(both, forcedelta):
     for command in (["run", ODD, "--steps", 1], ["attack", ODD]):
         code, _, err = forcedelta(*command, *both, "--format", "docx")

@@ -24,8 +24,8 @@ STRUCTURE = ROOT / "examples" / "acetylacetone.xyz"
 TOLD_ELSEWHERE = {"run", "reason", "audit", "source", "reference", "pick"}
 """Fields of XYZ files that say where a frame comes from, in one paragraph of the page."""
 
-REPLAYED = ("source_frame", "atoms", "structure", "path", "move")
-"""Scalars of audits and attacks."""
+REPLAYED = ("source_frame", "atoms", "structure", "path", "move", "image")
+"""Scalars of audits, attacks and bands."""
 
 UNITS = {
     None: "none", "eV": "eV", "K": "K", "e": "e", "amu": "amu", "Angstrom": "Å", "fs": "fs",
@@ -110,7 +110,7 @@ def test_what_ase_reads(forcedelta: Callable[..., Any], tmp_path: Path) -> None:
     status, *_ = forcedelta("run", "start.xyz", "--model", "acac", "--steps", 2, "--seed", 1)
     assert status == 0
     atoms = ase.io.read(tmp_path / "run.h5")
-    further = {"path", "move", "expected_error", *PREDICTED, OUTSIDE}
+    further = {"path", "move", "image", "expected_error", *PREDICTED, OUTSIDE}
     assert named("ASE", r'info\["(\w+)"\]') == atoms.info.keys() | further
     arrays = atoms.arrays.keys() - {"numbers", "positions"}
     assert named("ASE", r'arrays\["(\w+)"\]') == arrays
@@ -121,7 +121,8 @@ def test_fields_of_xyz_files(tmp_path: Path) -> None:
     atoms.calc = ForceDeltaCalculator("acac")
     atoms.get_potential_energy()
     results = atoms.calc.results
-    extra = dict.fromkeys(["expected_error", *PREDICTED, OUTSIDE], 0.1) | {"path": 0.0, "move": 1.0}
+    extra = dict.fromkeys(["expected_error", *PREDICTED, OUTSIDE], 0.1)
+    extra |= {"path": 0.0, "move": 1.0, "image": 2.0}
     frame = Frame(
         step=1, time=0.5, numbers=atoms.numbers, positions=atoms.positions,
         velocities=atoms.positions * 0, masses=atoms.get_masses(), cell=atoms.cell.array,

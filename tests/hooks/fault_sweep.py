@@ -30,6 +30,7 @@ import MDAnalysis
 import numpy as np
 import pyh5md
 import znh5md
+from ase.constraints import FixAtoms
 from helpers import argon, langevin
 
 from md_hooks import (
@@ -89,7 +90,9 @@ PWRITE, UNLINK, OPEN = os.pwrite, os.unlink, os.open
 def make_run(path: Path, mode: str, seed: int = 1, steps: int = STEPS) -> None:
     """A run that writes out each ten steps; with "append" it goes on from its checkpoint."""
     recorder.WRITE_OUT_SECONDS, recorder.MAX_ROWS = 1e9, 10
-    dynamics, info = langevin(argon(), seed=seed), RunInfo()
+    atoms = argon()
+    atoms.set_constraint(FixAtoms([7]))
+    dynamics, info = langevin(atoms, seed=seed), RunInfo()
     done = 0
     if mode == "append":
         found = load_checkpoint(path)
@@ -131,6 +134,7 @@ def state_of(path: Path) -> dict:
         "positions": np.array([f.positions for f in frames]),
         "velocities": np.array([f.velocities for f in frames]),
         "forces": np.array([f.forces for f in frames]),
+        "constraints": np.array([[*f.constraints[0]["kwargs"]["indices"]] for f in frames]),
         "flags": np.array([a.info["step"] for a in ase.io.read(path.with_suffix(".xyz"), ":")]),
     }
 

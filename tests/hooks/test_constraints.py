@@ -227,6 +227,7 @@ def test_a_run_without_constraints_and_an_old_one_are_read_as_before(tmp_path):
         lambda text: b"[" * 100_000,
         lambda text: b"\xff" * len(text),
         lambda text: b'{"step": 0, "checksum": 1, "constraints": 5}\n',
+        lambda text: b"",
     ],
 )
 def test_damaged_constraints_are_refused_in_one_line(tmp_path, change):
@@ -275,3 +276,28 @@ def test_open_values_agree_with_any():
     assert not same_constraints(other, later)
     assert not same_constraints(longer, later)
     assert not same_constraints((), later)
+
+
+@pytest.mark.slow
+def test_a_flipped_bit_frees_no_atom(tmp_path):
+    """Wherever the constraints are damaged: a clear error, or exactly what was recorded."""
+    path, spoilt = tmp_path / "run.h5", tmp_path / "spoilt.h5"
+    atoms = argon()
+    atoms.set_constraint(held.FixAtoms([0, 3]))
+    run(langevin(atoms), 2, [Recorder(path, every=1)])
+    expected = [frame.constraints for frame in Trajectory(path).frames()]
+    data = path.read_bytes()
+    refused = 0
+    at = data.index(b'{"step": 0, "checksum"')
+    places = range(at, at + 120, 3)
+    for place in [*places, data.index(b"constraints\0"), data.index(b"constraints\0") + 5]:
+        flipped = bytearray(data)
+        flipped[place] ^= 4
+        spoilt.write_bytes(flipped)
+        try:
+            found = [frame.constraints for frame in Trajectory(spoilt).frames()]
+        except HookError as error:
+            refused += "\n" not in str(error)
+        else:
+            assert found == expected
+    assert refused > 30

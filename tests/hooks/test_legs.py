@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import io
+import os
 import pickle
+import signal
 
 import numpy as np
 import pytest
@@ -319,6 +321,17 @@ def test_raise_on_stop_ends_a_loop():
     assert [result.reason for result in hooks[1].results] == ["finished", "stopped"]
     assert hooks[1].results[-1] is raised.value.result
     assert run(verlet(argon()), 5, [Witness()], raise_on_stop=True).reason == "finished"
+
+
+def test_a_signal_ends_a_loop_of_legs(tmp_path):
+    """One Ctrl-C ends the schedule, not its present leg alone; the same hooks can go on later."""
+    atoms, seen = argon(), Witness()
+    hooks = [lambda frame: os.kill(os.getpid(), signal.SIGINT) if frame.step == 7 else None, seen]
+    with pytest.raises(RunStoppedError, match="interrupted") as raised:
+        [run(verlet(atoms), 5, hooks, raise_on_stop=True) for _ in range(5)]
+    assert (raised.value.result.reason, raised.value.result.step) == ("interrupted", 7)
+    assert run(verlet(atoms), 5, hooks).step == 12
+    assert seen.steps == list(range(13))
 
 
 def test_an_error_does_not_end_the_legs(tmp_path):

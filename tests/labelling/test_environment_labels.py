@@ -227,6 +227,15 @@ def test_a_part_without_environment_is_labelled_in_vacuum_and_said_so(tmp_path):
     assert "point charges" not in ase.io.read(out).info["reference"]
 
 
+def test_a_code_that_ignores_periodicity_gets_a_whole_molecule(monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    made = reference("references:Gathering", {})
+    whole = made.calculate(molecule("H2O"), 1)
+    found = made.calculate(water(around_water()), 1)
+    assert found["energy"] == pytest.approx(whole["energy"])
+    np.testing.assert_allclose(found["forces"], whole["forces"], atol=1e-9)
+
+
 def test_frames_with_and_without_are_not_mixed(tmp_path):
     pytest.importorskip("pyscf")
     run_through(recorded_frames([None, around_water()]), Recorder(tmp_path / "run.h5", every=1))

@@ -355,16 +355,48 @@ def test_evaluations_between_steps_make_no_backward_pass(backwards):
     assert [frame.step for frame in frames] == list(range(7))
 
 
-def test_steps_that_no_reporter_sees_leave_a_gap():
+def test_steps_that_no_reporter_sees_leave_a_gap(caplog):
     made, monitor = simulation(cluster())
     frames = Frames()
     made.reporters.append(ForceDeltaReporter(monitor, [frames]))
     made.step(2)
+    assert not caplog.messages
     made.integrator.step(3)
     before = monitor.evaluations
     made.step(2)
     assert [frame.step for frame in frames] == [0, 1, 2, 5, 6, 7]
     assert monitor.evaluations - before == 3
+    assert caplog.messages[0].startswith("3 steps after step 2 were made by integrator.step()")
+    made.integrator.step(4)
+    made.reporters[0].close()
+    assert caplog.messages[1].startswith("4 steps after step 7 were made by integrator.step()")
+    assert len(caplog.messages) == 2
+
+
+def test_a_count_that_is_set_back_goes_on_in_the_file(tmp_path):
+    """Production that counts from 0 after an equilibration, and one that first moves the atoms."""
+    path = tmp_path / "run.h5"
+    made, monitor = simulation(cluster())
+    frames = Frames()
+    reporter = ForceDeltaReporter(monitor, [frames, Recorder(path)])
+    made.reporters.append(reporter)
+    made.step(5)
+    made.currentStep = 0
+    made.context.setTime(0)
+    made.step(3)
+    made.currentStep = 0
+    made.minimizeEnergy(maxIterations=3)
+    made.step(2)
+    assert reporter.close().step == 11
+    assert [frame.step for frame in frames] == list(range(12))
+    assert [frame.time for frame in frames] == [*range(9), 8, 9, 10]
+    assert list(Trajectory(path).series["step"]) == list(range(12))
+    assert load_checkpoint(path).step == 11
+    made.step(4)
+    again, _ = simulation(cluster())
+    run(again, 4, [Recorder(path, mode="append")], restart=path)
+    for one, other in zip(state_of(again), state_of(made), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 class Failing(MorsePairs):

@@ -12,7 +12,7 @@ from forcedelta.calibration.error_guard import error_hooks
 from forcedelta.calibration.predicted_error import PredictedError
 from forcedelta.calibration.result import Calibration
 from forcedelta.errors import ForceDeltaError
-from forcedelta.limits import check_types, check_value
+from forcedelta.limits import check_types, check_value, flag
 from forcedelta.reading_options import ReadingOptions
 from forcedelta.thresholds import (
     AUTO_FLAG_FACTOR,
@@ -179,7 +179,7 @@ def continued(
         asked = given is None or name in given
         if asked and name in stored and not _same(name, ours[name], stored[name], settings.out):
             raise ForceDeltaError(
-                f"{name.replace('_', '-')} {ours[name]} differs from the audit in "
+                f"{flag(name).removeprefix('--')} {ours[name]} differs from the audit in "
                 f"{settings.out}, which has {stored[name]}: omit it to continue that audit, "
                 "or make a new one with --overwrite or another --out"
             )

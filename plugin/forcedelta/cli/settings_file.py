@@ -10,7 +10,7 @@ from typing import get_type_hints
 from md_hooks.text import shortened
 
 from ..errors import ForceDeltaError
-from ..limits import check_type, check_value
+from ..limits import check_type, check_value, setting
 from ..reading_files import read_toml
 from ..simulation.settings import RunSettings
 
@@ -30,7 +30,7 @@ def load_toml(path: Path, known: Iterable[str]) -> dict[str, str]:
     types = get_type_hints(RunSettings) | dict.fromkeys(_WORDS, str | None) | {"json": bool}
     settings: dict[str, str] = {}
     for key, value in found.items():
-        name = key.replace("-", "_")
+        name = setting(key)
         if name not in names:
             near = difflib.get_close_matches(name, sorted(names), n=1)
             hint = (

@@ -202,6 +202,9 @@ class PythonMonitor(Monitor):
         self._frame_box: NDArray[np.floating] = np.zeros((3, 3))
         self._latest: Measurement | None = None
         self._error: BaseException | None = None
+        self._made = 0  # evaluations in the present step
+        self._needed = 1  # up to that of the next frame, as in earlier steps
+        self._newest: tuple[Measurement | None, int] = (None, 0)
 
     def add_to(self, system: openmm.System, group: int = 0) -> None:
         """Add the force to a System, in one of OpenMM's force groups."""
@@ -227,6 +230,7 @@ class PythonMonitor(Monitor):
 
     def stepping(self, stepping: bool) -> None:
         self._running = stepping
+        self._made = 0
 
     def take_error(self) -> BaseException | None:
         """See `Monitor.take_error`."""
@@ -272,6 +276,7 @@ class PythonMonitor(Monitor):
             if latest is None or not latest.has(exact, energy):
                 with_u = exact or self._with_u(box, frame, other_volume)
                 latest = self._evaluator.evaluate(positions, box, with_u, energy)
+                self._newest = latest, self._made
         except BaseException as error:
             self._error = error  # OpenMM would keep only its text
             if other_volume:
@@ -283,12 +288,18 @@ class PythonMonitor(Monitor):
     def _with_u(self, box: NDArray[np.floating] | None, frame: int, other_volume: bool) -> bool:
         """Whether the evaluation of a new configuration includes U.
 
+        An integrator may evaluate several configurations in a step: substeps, trial moves. The number
+        of the one that was a frame before tells which one will be the next.
+
         Args:
             box: its box vectors [3, 3], nm, or None.
             frame: step of the frame that it may belong to.
             other_volume: whether it is a barostat's trial.
         """
-        return self._running and not other_volume and self.due(frame + self.offset)
+        if not self._running or other_volume:
+            return False
+        self._made += 1
+        return self._made >= self._needed and self.due(frame + self.offset)
 
     def _with_energy(self) -> bool:
         """Whether every evaluation includes the energy, which OpenMM may pass to a reporter."""
@@ -307,6 +318,9 @@ class PythonMonitor(Monitor):
             latest = self._evaluator.evaluate(positions, box, full)
         else:
             latest = self._measure_through_engine(context, full)
+        newest, number = self._newest
+        if latest is newest and number > 0:
+            self._needed = number
         self._frame_step = context.getStepCount()
         if latest.box is not None:
             self._frame_box = latest.box
@@ -315,6 +329,7 @@ class PythonMonitor(Monitor):
     def _measure_through_engine(self, context: openmm.Context, full: bool) -> Measurement:
         """Let OpenMM call the force; its next call then sees the same positions."""
         self._frame_step = None
+        self._made = self._needed - 1
         try:
             context.getState(energy=True, groups={_group(context, self.token)})
         except openmm.OpenMMException:

@@ -78,10 +78,11 @@ def run(
     one. Reporters of the simulation work as usual and see the same steps.
 
     The frame holds the model's atoms, energy and forces. OpenMM's leapfrog integrators (Verlet,
-    Langevin, LangevinMiddle, NoseHoover) keep velocities half a step behind the positions. If the
-    model's force is the only one in the System, the frame has velocities at the time of the
-    positions; with other forces or constraints it has OpenMM's, and ``velocity_offset`` in the
-    run's settings is -0.5 (steps) instead of 0. The temperature is that of the frame's velocities.
+    Langevin, LangevinMiddle, NoseHoover) keep velocities half a step behind the positions, and so
+    do CustomIntegrators whose expression of the kinetic energy contains the time step. If the model's
+    force is the only one that acts on its atoms, the frame has velocities at the time of the positions;
+    with other forces or constraints it has OpenMM's, and ``velocity_offset`` in the run's settings is
+    -0.5 (steps) instead of 0. The temperature is that of the frame's velocities.
 
     With multiple time steps a step is one of the integrator, an outer step, and its frame has both
     forces and U. Where the model's force is the only one and the integrator is VerletIntegrator or

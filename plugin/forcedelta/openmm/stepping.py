@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import platform
 import weakref
@@ -28,6 +29,8 @@ from .monitor import Left, Monitor
 from .state import capture
 from .units import NM, PS
 from .velocities import Velocities
+
+_log = logging.getLogger("forcedelta")
 
 _MOVED = 1e-6
 """Å; atoms that are farther from where the last frame has them were moved by the user."""
@@ -58,7 +61,7 @@ class Frames:
         self.context: openmm.Context = simulation.context
         self.monitor = monitor
         self._per_step = per_step
-        self._shown: int | None = None
+        self._seen: int | None = None  # OpenMM's number of the step of the last frame
         self._sentinel = monitor.sentinel
         if self._sentinel is not None and monitor.followed:
             raise ForceDeltaError(
@@ -157,20 +160,40 @@ class Frames:
 
     def catch_up(self) -> None:
         """Show the present configuration, unless it is that of the last frame."""
-        if self.number == self._shown:
+        count, seen = self._count, self._seen
+        if count == seen:
             return
         self.end_step()
-        if self._shown is None and self._is_known():
-            self._shown = self.number
-        else:
-            self.show()
+        if seen is not None and count > seen:
+            self._tell_unseen()
+        elif self._is_known(set_back=seen is not None):
+            self._seen = count
+            return
+        self.show()
 
-    def _is_known(self) -> bool:
-        """Whether the first configuration is that of a restart, or the last one of the leg before."""
-        if self._goes_on:
-            assert self._before is not None
-            return self.session.is_known(self._count, self._before.positions, self._before.cell)
+    def _is_known(self, set_back: bool) -> bool:
+        """Whether the configuration is that of a restart, or the last frame's.
+
+        Args:
+            set_back: whether the count of steps was set back since that frame.
+        """
+        last = self.session.last or self._before
+        if set_back:
+            self.session.count_anew(self._count, self._time)
+        if last is not None and self._is_at(last):
+            return self.session.is_known(self._count, last.positions, last.cell)
         return self.session.is_known(self._count, *self._configuration())
+
+    def _tell_unseen(self) -> None:
+        """Log steps that nobody showed; a log is all that a script would notice."""
+        last = self.session.last
+        if last is not None and self.number > last.step:
+            _log.warning(
+                "%d steps after step %d were made by integrator.step() and neither guarded nor recorded: call "
+                "simulation.step() instead",
+                self.number - last.step,
+                last.step,
+            )
 
     def begin_step(self) -> None:
         """The integrator is about to make a step."""
@@ -191,7 +214,7 @@ class Frames:
             raise at_step(error, step) from None
         finally:
             self.monitor.stepping(False)
-        self._shown = step
+        self._seen = self._count
         self.session.show(self._make_frame(step, measured, due))
 
     def _measure(self, step: int) -> tuple[bool, Measurement]:
@@ -278,8 +301,10 @@ class Frames:
     def _leaving(self) -> Iterator[None]:
         """Hooks that close may ask for a checkpoint, of the last frame only."""
         last = self.session.last
-        if self.session.result is None and not (last is not None and self._is_at(last)):
-            self.session.between_steps = False
+        if self.session.result is None:
+            self._tell_unseen()
+            if last is None or not self._is_at(last):
+                self.session.between_steps = False
         if last is not None and last.step == self.number:
             self.monitor.left = Left(weakref.ref(self.context), self._count, self._time, last.step)
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from ase.data import atomic_masses
 from numpy.typing import NDArray
 
 from .evaluator import Measurement
-from .monitor import Monitor, holds
+from .monitor import Monitor, find_monitors, holds
 from .state import degrees_of_freedom
 from .units import NM, PS
 
@@ -24,7 +25,8 @@ HALF_A_STEP_BEHIND = (
     "VariableVerletIntegrator",
     "VerletIntegrator",
 )
-"""OpenMM's leapfrog integrators: with x(t), their state holds v(t - dt/2). Adding half a step of
+"""OpenMM's leapfrog integrators: with x(t), their state holds v(t - dt/2). A CustomIntegrator of that kind
+is known by its expression of the kinetic energy, which contains the time step. Adding half a step of
 F(t)/m improved the conservation of the total energy of oscillators by a factor of 65 for all but
 the two with variable steps, for which the gain is smaller."""
 
@@ -42,10 +44,10 @@ _MOVE_NO_ATOMS = (
 class Velocities:
     """Reads the velocities of a context for frames.
 
-    Where the model's force is the only one and acts on all particles, those of leapfrog integrators
-    are brought to the time of the positions: v(t) = v(t - dt/2) + dt/2 F(t)/m. With other forces,
-    which would need another evaluation of the whole System, or with constraints, they stay at OpenMM's
-    time, as given by `offset`.
+    Where the model's force is the only one that acts on its atoms, those of leapfrog integrators are
+    brought to the time of the positions: v(t) = v(t - dt/2) + dt/2 F(t)/m. With other forces, which
+    would need another evaluation of the whole System, or with constraints, they stay at OpenMM's time,
+    as given by `offset`.
 
     Args:
         simulation: an `openmm.app.Simulation`.
@@ -70,7 +72,7 @@ class Velocities:
         self._freedom = degrees_of_freedom(system, monitor.atoms)
         self._centred = any(isinstance(f, openmm.CMMotionRemover) for f in system.getForces())
         name = type(self._integrator).__name__
-        behind, alone = name in HALF_A_STEP_BEHIND, _alone(system, monitor)
+        behind, alone = _is_behind(self._integrator), _alone(system, monitor)
         self._shifted = behind and alone
         self.conserve_energy = alone and name in CONSERVE_ENERGY and not _has_barostat(system)
         self.offset = -0.5 if behind and not self._shifted else 0.0
@@ -107,14 +109,25 @@ def _has_barostat(system: openmm.System) -> bool:
     return any("Barostat" in type(force).__name__ for force in system.getForces())
 
 
+def _is_behind(integrator: openmm.Integrator) -> bool:
+    """Whether an integrator keeps velocities half a step before the positions."""
+    if isinstance(integrator, openmm.CustomIntegrator):
+        return re.search(r"\bdt\b", integrator.getKineticEnergyExpression()) is not None
+    return type(integrator).__name__ in HALF_A_STEP_BEHIND
+
+
 def _alone(system: openmm.System, monitor: Monitor) -> bool:
-    """Whether the model's force alone moves the particles of a System."""
-    particles = system.getNumParticles()
-    return (
-        len(monitor.atoms) == particles
-        and not system.getNumConstraints()
-        and all(
-            isinstance(force, _MOVE_NO_ATOMS) or holds(force, monitor)
-            for force in system.getForces()
-        )
-    )
+    """Whether the model's force alone moves its atoms."""
+    atoms = set(monitor.atoms.tolist())
+    for index in range(system.getNumConstraints()):
+        first, second, _ = system.getConstraintParameters(index)
+        if first in atoms or second in atoms:
+            return False
+    apart = [other for other in find_monitors(system) if atoms.isdisjoint(other.atoms.tolist())]
+    for force in system.getForces():
+        if isinstance(force, _MOVE_NO_ATOMS):
+            if len(atoms) != system.getNumParticles():
+                return False  # the motion that they remove is that of all particles
+        elif not any(holds(force, one) for one in (monitor, *apart)):
+            return False
+    return True

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from forcedelta.errors import ForceDeltaError
-from forcedelta.limits import check_types, check_value
+from forcedelta.limits import check_types, check_value, flag
 from forcedelta.reading_options import ReadingOptions
 
 RATTLE = 0.02
@@ -107,7 +107,7 @@ def continued(
             taken[name] = stored[name]
         elif getattr(settings, name) != stored[name]:
             raise ForceDeltaError(
-                f"{name.replace('_', '-')} {getattr(settings, name)} differs from the screen in {where}, "
+                f"{flag(name).removeprefix('--')} {getattr(settings, name)} differs from the screen in {where}, "
                 f"which has {stored[name]}: omit it to continue that screen, or make a new one with "
                 "--overwrite or another --out"
             )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -107,6 +108,17 @@ def own_frames(
     return files
 
 
+@contextmanager
+def _warnings_only() -> Iterator[None]:
+    """Without the headlines of runs, which name files that will not be kept."""
+    level = _log.level
+    _log.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        _log.setLevel(level)
+
+
 def files_of(out: Path, structures: int, runs: OwnRuns) -> list[Path]:
     """The files of own frames: OUT-300K.xyz, or OUT-2-300K.xyz of the second of several structures."""
     names = [""] if structures == 1 else [f"-{number}" for number in range(1, structures + 1)]
@@ -130,7 +142,7 @@ def _run(
     for attempt in range(TRIES):
         collect = _Collect(temperature)
         steps = SPACING * (count - len(found))
-        with TemporaryDirectory() as folder:
+        with TemporaryDirectory() as folder, _warnings_only():
             result = guarded_run(
                 atoms, model, steps, out=Path(folder) / "own.h5", temperature=temperature, every=steps,
                 record_every=steps, hooks=[collect], **{**settings, "seed": (settings["seed"] + attempt) % 2**64},

@@ -114,6 +114,10 @@ class ReferenceCode(ABC):
     def calculate(self, atoms: Atoms, threads: int) -> dict[str, Any]:
         """Results for ``atoms`` on ``threads``; see `md_hooks.recalculation.Reference.calculate`."""
         self.check_structure(atoms)  # frames of a running queue were not checked before
+        molecule = out_of_box(atoms)
+        if molecule is not atoms:  # whole, in its box: a code may ignore periodicity
+            atoms = atoms.copy()
+            atoms.positions = molecule.positions
         return results_of(atoms, self.calculator(atoms, threads))
 
 

@@ -6,8 +6,7 @@ import uuid
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import openmm
@@ -20,6 +19,9 @@ from ..monitoring import ADAPTIVE, Every
 from ..sentinel import Sentinel
 from .evaluator import Measurement, RememberingEvaluator
 
+if TYPE_CHECKING:
+    from .stepping import Left
+
 Forces = Literal["direct", "conservative", "mts"]
 
 _NAME = "ForceDelta "
@@ -31,23 +33,6 @@ _monitors: weakref.WeakValueDictionary[str, Monitor] = weakref.WeakValueDictiona
 # Platforms that pass a PythonForce the positions of the context unchanged; the others may shift
 # them by box vectors.
 _PLAIN_PLATFORMS = ("Reference", "CPU")
-
-
-@dataclass(frozen=True)
-class Left:
-    """Where a run or reporter ended.
-
-    Attributes:
-        context: a weak reference.
-        count: OpenMM's number of the step.
-        time: in the context, fs.
-        step: number of the frame.
-    """
-
-    context: weakref.ref[openmm.Context]
-    count: int
-    time: float
-    step: int
 
 
 class Monitor(ABC):
@@ -414,7 +399,10 @@ def holds(force: openmm.Force, monitor: Monitor) -> bool:
 
 
 def find_monitors(system: openmm.System) -> list[Monitor]:
-    """The monitors of all forces that `forcedelta.openmm.add_force_delta` added to a ``system``, in that order.
+    """The monitors of all forces that `forcedelta.openmm.add_force_delta` added, in that order.
+
+    Args:
+        system: the System that holds them.
 
     Raises:
         ForceDeltaError: no such force, or one whose model is not loaded.

@@ -30,7 +30,8 @@ class ForceDeltaReporter:
     Append it to ``simulation.reporters``: ``simulation.step``, ``runForClockTime``,
     ``app.Metadynamics``, ``app.SimulatedTempering`` and loops of your own are then recorded and
     guarded as by `forcedelta.openmm.run`, at one evaluation per step. The first step that is made
-    shows the configuration before it, which is the first frame.
+    shows the configuration before it, which is the first frame. As a context manager it closes its
+    files at the end of the block::
 
     >>> import ase.io
     >>> from openmm import LangevinMiddleIntegrator, System, app, unit
@@ -70,11 +71,11 @@ class ForceDeltaReporter:
     a step OpenMM raises an OpenMMException with its text, which a ``with`` block turns back.
 
     Args:
-        monitor: what `add_force_delta` returned. A System with several has a reporter for each.
+        monitor: what `forcedelta.openmm.add_force_delta` returned. A System with several has a reporter for each.
         hooks: see `md_hooks.HookChain`.
         info: about the run; missing entries are filled in.
         on_stop: see above.
-        restart: a file of `md_hooks.Recorder`, written under a reporter or by `run`, or its
+        restart: a file of `md_hooks.Recorder`, written under a reporter or by `forcedelta.openmm.run`, or its
             checkpoint; ``simulation`` is put into its state at once, and the first frame is that of the
             next step. The state of metadynamics or of simulated tempering is not in it: keep it by their
             own means.
@@ -181,6 +182,12 @@ class ForceDeltaReporter:
     def describeNextReport(self, simulation: Any) -> dict[str, Any]:  # noqa: N802
         """Show the first frame, and request the next one; OpenMM calls this before a step.
 
+        Args:
+            simulation: the `openmm.app.Simulation` that makes the steps.
+
+        Returns:
+            OpenMM's description of the next report: after one step, without energies or forces.
+
         Raises:
             RunStoppedError: a hook stopped the run.
         """
@@ -202,7 +209,12 @@ class ForceDeltaReporter:
         return {"steps": 0, "periodic": False, "include": []}
 
     def report(self, simulation: Any, state: openmm.State) -> None:
-        """Show the frame of a step; OpenMM calls this after it."""
+        """Show the frame of a step; OpenMM calls this after it.
+
+        Args:
+            simulation: see `describeNextReport`.
+            state: OpenMM's, which is not used: the frame is that of the model's evaluation.
+        """
         frames = self._frames
         assert frames is not None
         failed = self.monitor.take_error()

@@ -115,7 +115,7 @@ def run(
         why and at which step the run ended; for several regions a dict with the result of each.
 
     Raises:
-        ForceDeltaError: the System has no force of `forcedelta.openmm.add_force_delta`, or several and ``hooks`` is no
+        ForceDeltaError: the System has no monitored force, or several and ``hooks`` is no
             mapping; the integrator does not fit its multiple time steps, or the checkpoint does not
             match.
         RunStoppedError: the hooks have stopped the run before; with ``raise_on_stop`` also at the stop

@@ -8,7 +8,7 @@ import warnings
 import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,13 +25,30 @@ from ..errors import ForceDeltaError
 from ..monitoring import evaluate_adaptively
 from .environment import SystemAround
 from .evaluator import Measurement
-from .monitor import Left, Monitor
+from .monitor import Monitor
 from .state import capture
 from .units import NM, PS
 from .velocities import Velocities
 
 _MOVED = 1e-6
 """Å; atoms that are farther from where the last frame has them were moved by the user."""
+
+
+@dataclass(frozen=True)
+class Left:
+    """Where a run or reporter ended.
+
+    Attributes:
+        context: a weak reference.
+        count: OpenMM's number of the step.
+        time: in the context, fs.
+        step: number of the frame.
+    """
+
+    context: weakref.ref[openmm.Context]
+    count: int
+    time: float
+    step: int
 
 
 class Frames:

@@ -295,10 +295,20 @@ def run(
     whole dynamics may change, and velocities may be drawn anew. The first configuration of a leg is
     the last frame, and makes no further one; if atoms or cell were changed, it is a step of its own.
 
-    >>> hooks = [Guard(stop_above="auto"), Recorder("annealing.h5")]
+    >>> import ase.io
+    >>> from ase.md.langevin import Langevin
+    >>> from forcedelta import ForceDeltaCalculator, Guard, Recorder
+    >>> atoms = ase.io.read("molecule.xyz")
+    >>> atoms.calc = ForceDeltaCalculator("acac")
+    >>> hooks = [Guard(stop_above=1.0), Recorder("annealing.h5")]
     >>> for temperature in (600, 450, 300):
-    ...     dynamics = Langevin(atoms, 0.5 * units.fs, temperature_K=temperature, friction=0.02)
-    ...     run(dynamics, 2000, hooks, raise_on_stop=True)  # doctest: +SKIP
+    ...     dynamics = Langevin(
+    ...         atoms, 0.5 * units.fs, temperature_K=temperature, friction=0.002, fixcm=False
+    ...     )
+    ...     run(dynamics, 10, hooks, raise_on_stop=True).step
+    10
+    20
+    30
 
     Ctrl-C and SIGTERM end the run after the step that is being made, with the files closed and
     the last frame and its checkpoint in them; a second signal ends it in the middle of the step.

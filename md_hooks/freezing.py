@@ -18,8 +18,8 @@ from .predicted_error import OUTSIDE, PREDICTED
 _VECTORS = ("direct_forces", "conservative_forces")
 _ARRAYS = ("force_deltas", *_VECTORS, "expected_errors")
 _INFO = (
-    "force_delta", "worst_atom", "expected_error", "estimated_force_delta", *PREDICTED, OUTSIDE, "model",
-    "weights_hash",
+    "force_delta", "worst_atom", "expected_error", "estimated_force_delta", "energy_uncertainty", *PREDICTED,
+    OUTSIDE, "model", "weights_hash",
 )  # fmt: skip
 _NAME = "forcedelta"
 
@@ -32,19 +32,24 @@ def frozen(atoms: Any) -> Atoms:
 
     The copy has a `SinglePointCalculator` with energy (eV), forces (eV/Å, those that drive a run,
     without constraints), stress (eV/Å^3) and what else is known. ``info`` has ``force_delta`` (U, eV/Å)
-    and ``worst_atom``, ``model``, ``weights_hash`` and, where they are known, ``expected_error`` (eV/Å) and
-    predicted errors; ``arrays`` has ``force_deltas`` (u_i, [N] eV/Å), ``direct_forces`` and
-    ``conservative_forces`` ([N, 3] eV/Å) and, where the model predicts them, ``expected_errors``. They are
-    absent where U was not computed, as between two exact evaluations.
+    and ``worst_atom``, ``model``, ``weights_hash`` and, where they are known, ``expected_error`` (eV/Å),
+    ``energy_uncertainty`` (eV) and predicted errors. ``arrays`` has ``force_deltas`` (u_i, [N] eV/Å),
+    ``direct_forces`` and ``conservative_forces`` ([N, 3] eV/Å) and, where the model predicts them,
+    ``expected_errors``. What belongs to U is absent where it was not computed, as between two exact
+    evaluations.
 
     Extended XYZ keeps all of it. ASE's .traj and databases have no arrays of other names: there all of
     it is in the parameters of the calculator as well, and ``frozen`` of what was read, structure or
     row of a database, puts it into its places.
 
-    >>> ase.io.write("frames.xyz", frozen(atoms))  # or frames.traj, frames.db
-    >>> atoms = frozen(ase.io.read("frames.traj"))
-    >>> atoms = frozen(ase.db.connect("frames.db").get(id=1))
-    >>> atoms.info["force_delta"], atoms.arrays["force_deltas"]
+    >>> import ase.io
+    >>> from forcedelta import ForceDeltaCalculator
+    >>> atoms = ase.io.read("molecule.xyz")
+    >>> atoms.calc = ForceDeltaCalculator("acac")
+    >>> ase.io.write("frames.traj", frozen(atoms))  # or frames.xyz, frames.db
+    >>> stored = frozen(ase.io.read("frames.traj"))
+    >>> stored.info["force_delta"], stored.arrays["force_deltas"].shape
+    (0.02, (15,))
 
     Args:
         atoms: structure with a calculator, which may be inside ASE's mixers and wrappers, or a row of
@@ -110,9 +115,7 @@ def _fill(copy: Atoms, atoms: Atoms) -> None:
     source = ForceDeltaSource(atoms.calc)
     computed_at = getattr(atoms.calc, "atoms", None)
     results = source.results(atoms if computed_at is None else computed_at)
-    values = {
-        name: results.get(name) for name in (*_ARRAYS, "force_delta", "estimated_force_delta")
-    }
+    values = {name: results.get(name) for name in (*_ARRAYS, *_INFO)}
     deltas, errors = values["force_deltas"], values["expected_errors"]
     if deltas is not None:
         values["worst_atom"] = int(np.argmax(deltas))

@@ -32,10 +32,24 @@ class ForceDeltaReporter:
     guarded as by `forcedelta.openmm.run`, at one evaluation per step. The first step that is made
     shows the configuration before it, which is the first frame.
 
-    >>> reporter = ForceDeltaReporter(monitor, hooks=[Guard(stop_above=0.3), Recorder("run.h5")])
+    >>> import ase.io
+    >>> from openmm import LangevinMiddleIntegrator, System, app, unit
+    >>> from forcedelta.openmm import add_force_delta
+    >>> from md_hooks import Guard, Recorder
+    >>> atoms = ase.io.read("molecule.xyz")
+    >>> topology, system = app.Topology(), System()
+    >>> residue = topology.addResidue("MOL", topology.addChain())
+    >>> for symbol in atoms.symbols:
+    ...     element = app.Element.getBySymbol(symbol)
+    ...     _ = topology.addAtom(symbol, element, residue), system.addParticle(element.mass)
+    >>> monitor = add_force_delta(system, "acac", topology)
+    >>> integrator = LangevinMiddleIntegrator(300 * unit.kelvin, 1 / unit.picosecond, 0.5 * unit.femtosecond)
+    >>> simulation = app.Simulation(topology, system, integrator)
+    >>> simulation.context.setPositions(atoms.positions / 10)  # nm
+    >>> reporter = ForceDeltaReporter(monitor, hooks=[Guard(stop_above=1.0), Recorder("openmm.h5")])
     >>> simulation.reporters.append(reporter)
     >>> with reporter:
-    ...     simulation.step(10_000)
+    ...     simulation.step(10)
 
     A hook that stops the run ends it at its frame: the frame, its checkpoint and the outcome are on
     disk, and the file is closed. With ``on_stop="raise"`` the next step is refused with
@@ -44,6 +58,9 @@ class ForceDeltaReporter:
     step follows, leaving the ``with`` block raises. With ``on_stop="flag"`` the stepping goes on, and
     later steps are neither guarded nor recorded: ask `stopped` in your loop. To go on after a stop,
     `close` the reporter and append a new one, or none.
+
+    Only a Simulation calls its reporters: steps of ``integrator.step`` are not seen, and the next
+    reported step or `close` warns of them.
 
     Hooks that were used before continue their run, its file and its count of steps (`md_hooks.legs`), and
     a closed reporter can be appended again.

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import platform
+import warnings
 import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -29,8 +29,6 @@ from .monitor import Left, Monitor
 from .state import capture
 from .units import NM, PS
 from .velocities import Velocities
-
-_log = logging.getLogger("forcedelta")
 
 _MOVED = 1e-6
 """Å; atoms that are farther from where the last frame has them were moved by the user."""
@@ -163,13 +161,13 @@ class Frames:
         count, seen = self._count, self._seen
         if count == seen:
             return
+        self._tell_unseen()
         self.end_step()
-        if seen is not None and count > seen:
-            self._tell_unseen()
-        elif self._is_known(set_back=seen is not None):
+        went_on = seen is not None and count > seen
+        if not went_on and self._is_known(set_back=seen is not None):
             self._seen = count
-            return
-        self.show()
+        else:
+            self.show()
 
     def _is_known(self, set_back: bool) -> bool:
         """Whether the configuration is that of a restart, or the last frame's.
@@ -185,14 +183,14 @@ class Frames:
         return self.session.is_known(self._count, *self._configuration())
 
     def _tell_unseen(self) -> None:
-        """Log steps that nobody showed; a log is all that a script would notice."""
+        """Warn of steps since the last frame that were not shown."""
         last = self.session.last
-        if last is not None and self.number > last.step:
-            _log.warning(
-                "%d steps after step %d were made by integrator.step() and neither guarded nor recorded: call "
-                "simulation.step() instead",
-                self.number - last.step,
-                last.step,
+        if last is not None and self.session.between_steps and self.number > last.step:
+            steps, after = self.number - last.step, last.step
+            warnings.warn(
+                f"{steps} steps after step {after} were made by integrator.step(), and neither guarded nor "
+                "recorded: call simulation.step() instead",
+                stacklevel=2,
             )
 
     def begin_step(self) -> None:
@@ -288,7 +286,9 @@ class Frames:
     def close(self, reason: str = "", message: str = "") -> RunResult:
         """Close the hooks; see `md_hooks.session.Session.close`."""
         with self._leaving():
-            return self.session.close(reason, message)
+            result = self.session.close(reason, message)
+        self._tell_unseen()
+        return result
 
     def close_after(self, error: BaseException) -> RunResult | None:
         """Close the hooks after an exception."""
@@ -300,16 +300,15 @@ class Frames:
     @contextmanager
     def _leaving(self) -> Iterator[None]:
         """Hooks that close may ask for a checkpoint, of the last frame only."""
-        last = self.session.last
-        if self.session.result is None:
-            self._tell_unseen()
-            if last is None or not self._is_at(last):
-                self.session.between_steps = False
+        last, between = self.session.last, self.session.between_steps
+        if self.session.result is None and (last is None or not self._is_at(last)):
+            self.session.between_steps = False
         if last is not None and last.step == self.number:
             self.monitor.left = Left(weakref.ref(self.context), self._count, self._time, last.step)
         try:
             yield
         finally:
+            self.session.between_steps = between
             self.monitor.followed = False
             self.monitor.watch(self.context, False)
 

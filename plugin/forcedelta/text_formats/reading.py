@@ -19,7 +19,7 @@ from forcedelta.text_formats.pdb import parse_pdb, split_pdb
 from forcedelta.text_formats.splitting import DAMAGED, open_text
 from forcedelta.text_formats.xyz import parse_xyz, split_xyz
 
-_log = logging.getLogger("forcedelta")
+_log = logging.getLogger(__name__)
 
 _READERS: dict[str, tuple[Callable[[IO[bytes]], Iterator[Any]], Callable[..., Any]]] = {
     "xyz": (split_xyz, parse_xyz),

@@ -35,7 +35,7 @@ LOST = 10
 """Frames before the end of a run that blew up are not used."""
 
 _SPREAD = 8.0  # standard deviations of the kinetic temperature from which a run has blown up
-_log = logging.getLogger("forcedelta")
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)

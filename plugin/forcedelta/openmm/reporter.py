@@ -70,7 +70,7 @@ class ForceDeltaReporter:
     a step OpenMM raises an OpenMMException with its text, which a ``with`` block turns back.
 
     Args:
-        monitor: what `add_force_delta` returned. A System with several has a reporter for each.
+        monitor: what `forcedelta.openmm.add_force_delta` returned. A System with several has a reporter for each.
         hooks: see `md_hooks.HookChain`.
         info: about the run; missing entries are filled in.
         on_stop: see above.
@@ -179,7 +179,7 @@ class ForceDeltaReporter:
     # --- what OpenMM asks ------------------------------------------------------------------------
 
     def describeNextReport(self, simulation: Any) -> dict[str, Any]:  # noqa: N802
-        """Show the first frame, and request the next one; OpenMM calls this before a step.
+        """Show the first frame of a ``simulation``, and request the next one; OpenMM calls this before a step.
 
         Raises:
             RunStoppedError: a hook stopped the run.
@@ -202,7 +202,7 @@ class ForceDeltaReporter:
         return {"steps": 0, "periodic": False, "include": []}
 
     def report(self, simulation: Any, state: openmm.State) -> None:
-        """Show the frame of a step; OpenMM calls this after it."""
+        """Show the frame of a step of a ``simulation``; OpenMM calls this after it, with the ``state``."""
         frames = self._frames
         assert frames is not None
         failed = self.monitor.take_error()

@@ -74,7 +74,7 @@ class ForceDeltaReporter:
         hooks: see `md_hooks.HookChain`.
         info: about the run; missing entries are filled in.
         on_stop: see above.
-        restart: a file of `md_hooks.Recorder`, written under a reporter or by `run`, or its
+        restart: a file of `md_hooks.Recorder`, written under a reporter or by `forcedelta.openmm.run`, or its
             checkpoint; ``simulation`` is put into its state at once, and the first frame is that of the
             next step. The state of metadynamics or of simulated tempering is not in it: keep it by their
             own means.

@@ -180,7 +180,7 @@ class ForceDeltaReporter:
     # --- what OpenMM asks ------------------------------------------------------------------------
 
     def describeNextReport(self, simulation: Any) -> dict[str, Any]:  # noqa: N802
-        """Show the first frame, and request the next one; OpenMM calls this before a step.
+        """Show the first frame of a ``simulation``, and request the next one; OpenMM calls this before a step.
 
         Args:
             simulation: the `openmm.app.Simulation` that makes the steps.

@@ -135,3 +135,14 @@ def test_losses_are_named():
     error = np.arange(20.0)
     ranked = correlate({"force_delta": -error, "energy": error}, error)
     assert values_of(ranked) == pytest.approx({"force_delta": -1, "energy": 1})
+
+
+def test_energies_that_differ_in_the_last_digit_only_are_equal():
+    """Copies of one structure in batches of different sizes."""
+    energy = np.float32([[-4.0, -4.0, np.nextafter(np.float32(-4), np.float32(0)), -3.0]]).astype(
+        float
+    )
+    relative = relative_energy(energy, ["Si", "Si", "Si", "Ge"])
+    assert (relative == 0).all()
+    apart = relative_energy(np.array([[-4.0, -4.001]]), ["Si", "Si"])
+    assert apart.tolist() == [[0.0005, -0.0005]]

@@ -22,6 +22,7 @@ FEWEST = 3
 MEASURES = ("spearman", "auroc_worst_tenth")
 _NOTHING = Estimate(None, None, None)
 _DIGITS = 9  # of mean energies, eV per atom: differences below come from rounding
+_LAST_DIGITS = 8 * float(np.finfo(np.float32).eps)
 
 
 def rms(vectors: NDArray[np.floating]) -> float:
@@ -51,13 +52,17 @@ def relative_energy(energy: Array, compositions: Sequence[str]) -> Array:
     """Energies per atom [M, n] less their mean over the structures of the same composition.
 
     Absolute energies of different compositions cannot be compared. A composition that occurs once
-    has 0.
+    has 0, and so has one whose energies are equal to the last digits of float32: batches add up in
+    different orders.
     """
     relative = energy.copy()
     names = np.array(compositions)
     for name in dict.fromkeys(compositions):
         rows = names == name
-        relative[:, rows] -= relative[:, rows].mean(axis=1, keepdims=True)
+        found = energy[:, rows]
+        equal = np.ptp(found, axis=1) <= _LAST_DIGITS * np.abs(found).max(axis=1)
+        off_mean = found - found.mean(axis=1, keepdims=True)
+        relative[:, rows] = np.where(equal[:, None], 0.0, off_mean)
     return np.round(relative, _DIGITS)
 
 

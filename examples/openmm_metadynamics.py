@@ -1,4 +1,8 @@
-"""Metadynamics of a torsion of acetylacetone in OpenMM, guarded by the Force Delta.
+"""
+Guarded metadynamics in OpenMM
+==============================
+
+Metadynamics of a torsion of acetylacetone in OpenMM, guarded by the Force Delta.
 
 The bias turns the acetyl group out of the plane of the ring that the hydrogen bond closes, and thus away
 from the structures that the model was trained on. The guard takes its threshold from 100 fs without bias,

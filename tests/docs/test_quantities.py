@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import ase.io
+import numpy as np
 import pytest
 from ase.build import bulk
 
 from forcedelta import FlagStore, ForceDeltaCalculator
-from md_hooks import Action, Frame, RunInfo, Verdict
+from md_hooks import Action, Environment, Frame, RunInfo, Verdict
+from md_hooks.environment import ENVIRONMENT, ENVIRONMENT_CELL, SYSTEM_PARTICLES
 from md_hooks.h5md import layout
 from md_hooks.predicted_error import OUTSIDE, PREDICTED
 from md_hooks.recalculation.labelled import PROVENANCE
@@ -23,6 +25,8 @@ PAGE = (ROOT / "docs" / "quantities.md").read_text(encoding="utf-8")
 STRUCTURE = ROOT / "examples" / "acetylacetone.xyz"
 TOLD_ELSEWHERE = {"run", "reason", "audit", "source", "reference", "pick"}
 """Fields of XYZ files that say where a frame comes from, in one paragraph of the page."""
+
+OF_SOME_MODELS = ("expected_error", "energy_uncertainty")
 
 REPLAYED = ("source_frame", "atoms", "structure", "path", "move", "image")
 """Scalars of audits, attacks and bands."""
@@ -84,7 +88,7 @@ def test_the_units_and_shapes_of_h5md_files() -> None:
             assert entry["unit"].partition(" in the file")[0] == UNITS[units[path]], path
             words = entry["shape"].partition(",")[0]
             sizes = () if words == "scalar" else tuple(
-                7 if word == "N" else int(word) for word in words.split(" x ")
+                7 if word in ("N", "M") else int(word) for word in words.split(" x ")
             )  # fmt: skip
             assert sizes == shapes.get(path, ()), path
 
@@ -94,7 +98,7 @@ def test_results_of_the_calculator() -> None:
     silicon.calc = ForceDeltaCalculator("mlearn")
     molecule = ase.io.read(STRUCTURE)
     molecule.calc = ForceDeltaCalculator("acac", every="adaptive")
-    known = {"expected_errors"}  # of Orb only
+    known = {"expected_errors", "energy_uncertainty"}  # of some models only
     for atoms in (silicon, molecule):
         atoms.get_potential_energy()
         known |= atoms.calc.results.keys()
@@ -110,7 +114,8 @@ def test_what_ase_reads(forcedelta: Callable[..., Any], tmp_path: Path) -> None:
     status, *_ = forcedelta("run", "start.xyz", "--model", "acac", "--steps", 2, "--seed", 1)
     assert status == 0
     atoms = ase.io.read(tmp_path / "run.h5")
-    further = {"path", "move", "image", "expected_error", *PREDICTED, OUTSIDE}
+    further = {"path", "move", "image", *OF_SOME_MODELS, *PREDICTED, OUTSIDE}
+    further |= {SYSTEM_PARTICLES, ENVIRONMENT, ENVIRONMENT_CELL}
     assert named("ASE", r'info\["(\w+)"\]') == atoms.info.keys() | further
     arrays = atoms.arrays.keys() - {"numbers", "positions"}
     assert named("ASE", r'arrays\["(\w+)"\]') == arrays
@@ -121,7 +126,7 @@ def test_fields_of_xyz_files(tmp_path: Path) -> None:
     atoms.calc = ForceDeltaCalculator("acac")
     atoms.get_potential_energy()
     results = atoms.calc.results
-    extra = dict.fromkeys(["expected_error", *PREDICTED, OUTSIDE], 0.1)
+    extra = dict.fromkeys([*OF_SOME_MODELS, *PREDICTED, OUTSIDE], 0.1)
     extra |= {"path": 0.0, "move": 1.0, "image": 2.0}
     frame = Frame(
         step=1, time=0.5, numbers=atoms.numbers, positions=atoms.positions,
@@ -130,7 +135,8 @@ def test_fields_of_xyz_files(tmp_path: Path) -> None:
         force_delta=results["force_delta"], force_deltas=results["force_deltas"],
         direct_forces=results["direct_forces"],
         conservative_forces=results["conservative_forces"], extra=extra, charge=0, spin=1,
-        magnetic_moments=atoms.positions[:, 0],
+        magnetic_moments=atoms.positions[:, 0], system_particles=16,
+        environment=Environment(np.array([8]), np.zeros((1, 3)), np.array([-1.0]), np.array([0]), np.eye(3)),
     )  # fmt: skip
     store = FlagStore(tmp_path / "flagged.xyz")
     store.open(

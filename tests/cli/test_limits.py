@@ -216,8 +216,8 @@ def test_settings_in_the_file_of_a_run():
         ({"device": "a\x1b[31m"}, "run.h5: device"),
     ):
         with pytest.raises(ForceDeltaError, match=said.replace(".", r"\.")):
-            continued(plain, set(), stored)
-    assert continued(plain, set(), {"steps": 5, "stop_above": 0.5, "seed": 3}).steps == 5
+            continued(plain, set(), stored, str)
+    assert continued(plain, set(), {"steps": 5, "stop_above": 0.5, "seed": 3}, str).steps == 5
 
 
 def test_the_library_has_the_same_limits():

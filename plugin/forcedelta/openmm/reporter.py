@@ -31,7 +31,7 @@ class ForceDeltaReporter:
     ``app.Metadynamics``, ``app.SimulatedTempering`` and loops of your own are then recorded and
     guarded as by `forcedelta.openmm.run`, at one evaluation per step. The first step that is made
     shows the configuration before it, which is the first frame. As a context manager it closes its
-    files at the end of the block::
+    files at the end of the block:
 
     >>> import ase.io
     >>> from openmm import LangevinMiddleIntegrator, System, app, unit

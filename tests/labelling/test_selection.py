@@ -103,7 +103,7 @@ def test_structures_that_differ_are_preferred_to_copies(tmp_path):
     frames[-1].info["time"] = 900.0
     chosen = select(stored(tmp_path, frames), 2, lower=0.05, upper=1.0)
     assert chosen.indices == [0, 9]
-    assert chosen.left_out == {"more than asked for, and more like the chosen ones": 8}
+    assert chosen.left_out == {"not chosen by farthest-point sampling": 8}
 
 
 def test_descriptors_do_not_see_the_choice_of_the_cell_or_of_the_origin():

@@ -53,8 +53,8 @@ def tune(
         Literal["head", "energy", "shared"],
         typer.Option(
             help="What is trained. head: a small head on the network's last features, at no further "
-            "cost per step. energy: a copy of the network for the energy, one more forward pass per "
-            "evaluation. shared: the whole network, which changes the direct forces.",
+            "cost per step. energy: a copy of the network for the energy, one more forward pass where "
+            "U is computed. shared: the whole network, which changes the direct forces.",
             rich_help_panel=_TRAINING,
         ),
     ] = "energy",
@@ -192,7 +192,7 @@ def _shown(result: TuningResult) -> list[str]:
             + (", or pass --reach energy" if result.reach == "head" else "")
         )
     if result.reach == "energy":
-        lines.append("cost: one more forward pass per evaluation than the base model")
+        lines.append("cost: one more forward pass than the base model where U is computed")
     if result.reach == "shared":
         lines.append("the direct forces differ from those of the base model")
     ended = " (no further improvement)" if result.stopped_early else ""

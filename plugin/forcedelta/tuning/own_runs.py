@@ -36,6 +36,7 @@ LOST = 10
 
 _SPREAD = 8.0  # standard deviations of the kinetic temperature from which a run has blown up
 _log = logging.getLogger(__name__)
+_log_of_runs = logging.getLogger(guarded_run.__module__)
 
 
 @dataclass(frozen=True)
@@ -111,12 +112,12 @@ def own_frames(
 @contextmanager
 def _warnings_only() -> Iterator[None]:
     """Without the headlines of runs, which name files that will not be kept."""
-    level = _log.level
-    _log.setLevel(logging.WARNING)
+    level = _log_of_runs.level
+    _log_of_runs.setLevel(logging.WARNING)
     try:
         yield
     finally:
-        _log.setLevel(level)
+        _log_of_runs.setLevel(level)
 
 
 def files_of(out: Path, structures: int, runs: OwnRuns) -> list[Path]:

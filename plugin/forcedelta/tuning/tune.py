@@ -142,7 +142,7 @@ def tune(
         frames: trajectories that an audit reads: recorded runs, audits, structure files. A tenth of
             each is held out. With ``make_frames`` structure files, from which the model makes frames.
         reach: ``head``, a small head on the network's last features, at no further cost; ``energy``, a
-            copy of the network for the energy, one more forward pass per evaluation; or ``shared``,
+            copy of the network for the energy, one more forward pass where U is computed; or ``shared``,
             the whole network, which changes the direct forces.
         out: file to write; ``forcedelta.load_model`` and all commands accept it as a model.
         judge_on: further trajectories on which the base and the tuned model are compared, with or without

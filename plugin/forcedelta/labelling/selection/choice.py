@@ -21,9 +21,9 @@ from md_hooks.unphysical import unphysical
 By = Literal["diversity", "u", "u-diversity"]
 
 _NOT_CHOSEN: dict[By, str] = {
-    "diversity": "more than asked for, and more like the chosen ones",
-    "u": "more than asked for, and lower than the chosen ones",
-    "u-diversity": "more than asked for, and lower or more like the chosen ones",
+    "diversity": "not chosen by farthest-point sampling",
+    "u": "lower than the chosen ones",
+    "u-diversity": "lower than the chosen ones, or not chosen by farthest-point sampling",
 }
 
 POOL = 50

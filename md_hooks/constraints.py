@@ -131,9 +131,15 @@ def warn_not_storable(records: Sequence[Mapping[str, Any]], file: str) -> None:
         )  # fmt: skip
 
 
-def text_for_xyz(atoms: Atoms) -> str | None:
-    """What extended XYZ needs in ``info["constraints"]``; None where its move_mask says it all."""
-    if all(type(constraint) in _IN_XYZ for constraint in atoms.constraints):
+def text_for_xyz(atoms: Atoms, mask: bool = True) -> str | None:
+    """What extended XYZ needs in ``info["constraints"]``; None for nothing.
+
+    Args:
+        atoms: a frame.
+        mask: the file has a move_mask, which says it all of some kinds.
+    """
+    known = _IN_XYZ if mask else ()
+    if all(type(constraint) in known for constraint in atoms.constraints):
         return None
     return json.dumps(constraint_records(atoms.constraints))
 

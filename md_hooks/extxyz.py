@@ -16,17 +16,24 @@ from ase import Atoms
 from .constraints import INFO, text_for_xyz
 
 
-def frame_text(atoms: Atoms) -> bytes:
+def frame_text(atoms: Atoms, labels: bool = False) -> bytes:
     """A frame with its results and ``info``, which `ase.io.read` reads back unchanged.
 
     `ase.io.read` makes `FixAtoms` and `FixCartesian` from the column ``move_mask``. Other constraints
     are text in ``info["constraints"]`` (`md_hooks.constraints.take_from_info`).
+
+    Args:
+        atoms: the frame.
+        labels: its forces are labels: all constraints are text, so that ``get_forces()`` of whoever reads
+            the file gives the forces on fixed atoms, too, instead of zeros.
     """
     from ase.io.extxyz import write_extxyz  # ase.io imports this package to register its reader
 
     written = atoms.copy()
     written.calc = atoms.calc
-    constraints = text_for_xyz(atoms)
+    constraints = text_for_xyz(atoms, mask=not labels)
+    if labels:
+        written.set_constraint()
     info = {**atoms.info, **({} if constraints is None else {INFO: constraints})}
     written.info = {
         name: _readable(value) if isinstance(value, str) else value for name, value in info.items()

@@ -115,10 +115,12 @@ def _field_of(label: Label, others: int) -> str:
 def write_all(path: str | Path, frames: Iterable[Atoms]) -> None:
     """Write labelled frames; the file is complete or not there (replaced in one move).
 
+    Their constraints are text in the file, so that programs which train on it get all forces.
+
     Raises:
         HookError: it cannot be written.
     """
     fix = "free some space; the labels are in the journal, so that nothing has to be computed again"
     with replacing(path, fix) as file:
         for atoms in frames:
-            file.write(frame_text(atoms))
+            file.write(frame_text(atoms, labels=True))

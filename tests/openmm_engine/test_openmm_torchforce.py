@@ -28,7 +28,7 @@ from simulations import (
 
 from forcedelta import ForceDelta, ForceDeltaError
 from forcedelta.models.network import DirectForceNetwork
-from forcedelta.openmm import run
+from forcedelta.openmm import ForceDeltaReporter, run
 from forcedelta.openmm.export import export
 from md_hooks import Action, Guard, Recorder, Trajectory
 
@@ -80,6 +80,33 @@ def test_the_two_paths_agree(make, platform, network, tmp_path):
         assert one.force_delta == pytest.approx(other.force_delta, rel=1e-4)
         assert one.energy == pytest.approx(other.energy, abs=1e-5)
         assert one.temperature == pytest.approx(other.temperature, rel=1e-5)
+
+
+@pytest.mark.parametrize("integrator", INTEGRATORS)
+def test_a_reporter_shows_the_frames_of_a_run(integrator, pairs, tmp_path):
+    """Also after its guard has stopped it, and a run continues its file."""
+    made, monitor = scripted(crystal(), integrator, pairs)
+    shown = Frames()
+    stop = Guard(stop_above=0.0, patience=(9, 9))
+    hooks = [shown, stop, Recorder(tmp_path / "reported.h5")]
+    with ForceDeltaReporter(monitor, hooks, on_stop="flag") as reporter:
+        made.reporters.append(reporter)
+        made.step(8)
+    assert reporter.stopped
+    del made
+    expected = Frames()
+    other, _ = scripted(crystal(), integrator, pairs)
+    run(other, 12, [expected])
+    del other
+    again, _ = scripted(crystal(), integrator, pairs)
+    continued = Frames()
+    run(again, 4, [continued], restart=tmp_path / "reported.h5")
+    assert len(shown) == 9
+    for one, other in zip([*shown, *continued], expected, strict=True):
+        assert (one.step, one.time) == (other.step, other.time)
+        np.testing.assert_array_equal(one.positions, other.positions)
+        np.testing.assert_array_equal(one.velocities, other.velocities)
+        np.testing.assert_array_equal(one.force_deltas, other.force_deltas)
 
 
 @pytest.mark.parametrize("barostat", [False, True], ids=["fixed box", "barostat"])

@@ -74,7 +74,9 @@ def test_the_library_neither_prints_nor_warns_and_logs_under_the_names_of_its_mo
             node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)
         ]
         made = {ast.unparse(call.func) for call in calls}
-        assert not {"print", "warnings.warn", "warn", "sys.stderr.write"} & made, path
+        told = {"print", "warnings.warn", "warn", "sys.stderr.write"} & made
+        # steps that no guard has seen must be noticed without logging, too
+        assert told == ({"warnings.warn"} if path.name == "stepping.py" else set()), path
         for call in calls:
             if ast.unparse(call.func) == "logging.getLogger":
                 name = ast.unparse(call)

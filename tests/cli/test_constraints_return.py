@@ -124,6 +124,7 @@ def test_labels_are_raw_and_keep_the_constraints(here, files, source):
         flag_above=0.0,
         stop_above=9.0,
         spacing=1.0,
+        by="u",
     )
     assert result.counts == (2, 0, 0)
     for labelled in ase.io.read("labelled.xyz", ":"):

@@ -133,7 +133,7 @@ def test_labels_are_raw_and_keep_the_constraints(here, files, source):
         free = labelled.copy()
         free.set_constraint()
         free.calc = _lennard_jones()
-        np.testing.assert_allclose(raw, free.get_forces(), atol=1e-6)
+        np.testing.assert_allclose(raw, free.get_forces(), rtol=1e-6, atol=1e-6)
         difference = labelled.arrays["direct_forces"] - raw
         assert labelled.info["epsilon"] == pytest.approx(np.sqrt(np.mean(difference**2)), rel=1e-5)
     for frame in [*result.frames, *read_structures("labelled.xyz@:")]:

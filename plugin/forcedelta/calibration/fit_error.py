@@ -89,7 +89,7 @@ def fit_signals(signals: Signals, target: Array) -> Coefficients:
     energies = {}
     if ENERGY in signals.columns:
         column = signals.columns[ENERGY]
-        energies = {name: _rounded(float(column[rows].mean())) for name, rows in member.items()}
+        energies = {name: _rounded(float(np.median(column[rows]))) for name, rows in member.items()}
     else:
         energies = dict.fromkeys(common, 0.0)
     columns = transformed(signals, energies)

@@ -29,7 +29,7 @@ WORDS = {
     "expected_error": "the model's expected error",
     UNCERTAINTY: "the model's energy uncertainty",
 }
-"""Signals by name: all in eV/Å, and the energy, of which the mean of the composition is subtracted,
+"""Signals by name: all in eV/Å, and the energy, of which the median of the composition is subtracted,
 and the energy uncertainty, in eV per atom."""
 FLOOR = 1e-4
 """eV/Å; logarithms are of values at least this large. References are not converged to less."""

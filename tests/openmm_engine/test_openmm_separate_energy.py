@@ -33,6 +33,14 @@ from md_hooks import Action, DriftGuard, Recorder, RunStoppedError, Trajectory
 
 STEPS, EVERY = 24, 6
 
+FORCES_ALONE = {
+    **INTEGRATORS,
+    "Langevin": lambda: openmm.LangevinIntegrator(300, 5, 0.001),
+    "VariableVerlet": lambda: openmm.VariableVerletIntegrator(1e-4),
+    "VariableLangevin": lambda: openmm.VariableLangevinIntegrator(300, 5, 1e-4),
+    "DPD": lambda: openmm.DPDIntegrator(300, 5, 1.0, 0.001),
+}
+
 
 class OtherEnergy(MorsePairs):
     """The pair model with an energy that is larger by a tenth."""
@@ -101,13 +109,14 @@ class Reported:
 
 
 @pytest.mark.parametrize("platform", ["Reference", "CPU"])
-@pytest.mark.parametrize("integrator", list(INTEGRATORS))
+@pytest.mark.parametrize("integrator", FORCES_ALONE)
 def test_the_copy_is_evaluated_where_u_is_due(integrator: str, platform: str, frames: Any) -> None:
+    """A NaN that a step used would change the path."""
     ends, kept = [], []
     for model in (separate(), Together()):
         made, _ = simulation(
-            cluster(), integrator, model=loaded(model), every=EVERY, platform=platform
-        )
+            cluster(), FORCES_ALONE[integrator](), model=loaded(model), every=EVERY, platform=platform,
+        )  # fmt: skip
         frames.clear()
         counted_from_now(model)
         result = run(made, STEPS, [frames])
@@ -428,6 +437,37 @@ def test_a_call_from_elsewhere_gets_the_energy() -> None:
     state = made.context.getState(positions=True)
     energy, _ = monitor(state)
     assert energy / EV == pytest.approx(energy_at(cluster(), positions_of(made)), abs=1e-10)
+
+
+def test_two_regions_have_their_energies(frames: Any) -> None:
+    structure, halves = cluster(), [range(4), range(4, 8)]
+    model = separate()
+    made, first = simulation(structure, "Verlet", model=loaded(model), every=EVERY, atoms=halves[0])
+    second = add_force_delta(
+        made.system, loaded(separate()), structure.numbers, halves[1], dtype="float64", every=4, periodic=False
+    )  # fmt: skip
+    made.context.reinitialize(preserveState=True)
+    counted_from_now(model)
+    run(made, STEPS, {first: [frames], second: []})
+    assert (model.base.calls, model.path.calls) == (STEPS + 1, STEPS // EVERY + 1)
+    made.step(1)
+    there = positions_of(made)
+    parts = [energy_at(structure[list(half)], there[list(half)]) for half in halves]
+    assert energy_of(made) == pytest.approx(sum(parts), abs=1e-10)
+
+
+def test_platforms_that_the_monitor_asks_through_openmm_have_every_energy(
+    monkeypatch: pytest.MonkeyPatch, frames: Any
+) -> None:
+    monkeypatch.setattr("forcedelta.openmm.monitor._PLAIN_PLATFORMS", ())
+    ends = []
+    for model in (separate(), Together()):
+        made, _ = simulation(cluster(), model=loaded(model), every=EVERY)
+        frames.clear()
+        run(made, STEPS, [frames])
+        assert all(np.isfinite(frame.energy) and frame.energy_known for frame in frames)
+        ends.append(state_of(made))
+    assert all(np.array_equal(one, other) for one, other in zip(*ends, strict=True))
 
 
 def test_multiple_time_steps_with_an_integrator_that_uses_the_energy(frames: Any) -> None:

@@ -60,6 +60,10 @@ class Frame:
         energy_known: whether the energy was computed. Between two exact evaluations of a model whose
             energy takes a forward pass of its own, it is not.
         constraints: records of the constraints on the atoms (`md_hooks.constraints`).
+        predicted_errors: [N] eV/Å, predicted error of the direct force on each atom
+            (`md_hooks.predicted_error.PREDICTED_ATOMS`); NaN for elements of which none is known.
+        predicted_errors_low: [N] eV/Å, lower ends of their intervals.
+        predicted_errors_high: [N] eV/Å, upper ends of their intervals.
     """
 
     step: int
@@ -87,6 +91,9 @@ class Frame:
     environment: Environment | None = None
     energy_known: bool = True
     constraints: tuple[dict[str, Any], ...] = ()
+    predicted_errors: FloatArray | None = None
+    predicted_errors_low: FloatArray | None = None
+    predicted_errors_high: FloatArray | None = None
 
     @staticmethod
     def scalars(

@@ -1,4 +1,4 @@
-"""Predicted errors of the direct forces among the scalars of frames and in recorded series."""
+"""Predicted errors of the direct forces: of frames, in recorded series, and of atoms."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ PREDICTED = ("predicted_error", "predicted_error_low", "predicted_error_high")
 OUTSIDE = "predicted_error_outside"
 """Number of signals outside the range in which the prediction was calibrated: above 0, it is
 extrapolated."""
+PREDICTED_ATOMS = ("predicted_errors", "predicted_errors_low", "predicted_errors_high")
+"""Values of the atoms of a frame [N], eV/Å: a predicted error of the direct force on each atom,
+sqrt(|F_nc,i - F_ref,i|^2 / 3), and the ends of its interval; NaN where none is known for the element."""
 
 
 def predicted_words(extra: Mapping[str, float]) -> str:

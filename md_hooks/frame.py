@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .environment import Environment
-from .predicted_error import PREDICTED
+from .predicted_error import PREDICTED, PREDICTED_ATOMS, with_interval
 
 FloatArray = NDArray[np.floating]
 
@@ -126,6 +126,17 @@ class Frame:
         """The predicted error of the direct forces, eV/Å; None if nothing predicts one."""
         value = self.extra.get(PREDICTED[0])
         return None if value is None or value != value else float(value)
+
+    def predicted_error_of(self, atom: int) -> str:
+        """The predicted error of an atom with its interval, in words; "" if there is none.
+
+        Args:
+            atom: its index.
+        """
+        columns = [getattr(self, name) for name in PREDICTED_ATOMS]
+        if any(column is None for column in columns):
+            return ""
+        return with_interval([float(column[atom]) for column in columns])
 
     @property
     def particles(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,12 +25,17 @@ def predicted_words(extra: Mapping[str, float]) -> str:
     Args:
         extra: as of `md_hooks.Frame.extra`.
     """
-    values = [extra.get(name, math.nan) for name in PREDICTED]
+    words = with_interval([extra.get(name, math.nan) for name in PREDICTED])
+    note = ", extrapolated" if extra.get(OUTSIDE, 0) > 0 else ""
+    return words and f"predicted error {words}{note}"
+
+
+def with_interval(values: Sequence[float]) -> str:
+    """A predicted error with the ends of its interval, eV/Å, in words; "" unless they are finite."""
     if not all(map(math.isfinite, values)):
         return ""
     centre, low, high = (f"{value:.2g}" for value in values)
-    note = ", extrapolated" if extra.get(OUTSIDE, 0) > 0 else ""
-    return f"predicted error {centre} ({low} to {high}) eV/Å{note}"
+    return f"{centre} ({low} to {high}) eV/Å"
 
 
 def last_predicted(series: Mapping[str, NDArray[Any]]) -> dict[str, float]:

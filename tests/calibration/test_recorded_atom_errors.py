@@ -150,11 +150,14 @@ def test_a_restart_records_what_one_run_does(run, forcedelta):
         np.testing.assert_array_equal(arrays_of(one), arrays_of(other))
 
 
-def test_frames_without_u_have_none(run):
+def test_frames_without_u_have_none(run, found):
     for frame in run("--every", 2).frames():
         known = frame.step % 2 == 0
         assert (frame.force_deltas is not None) == known
         assert all((getattr(frame, name) is not None) == known for name in PREDICTED_ATOMS)
+    hook = PredictedErrorHook(found)
+    assert hook.annotate_atoms(Trajectory("run.h5").frame(0))
+    assert not hook.annotate_atoms(replace(Trajectory("run.h5").frame(0), force_delta=np.nan))
 
 
 def test_they_go_with_their_atoms(found, files, here, forcedelta, error_file):

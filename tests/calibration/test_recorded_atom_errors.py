@@ -160,6 +160,14 @@ def test_frames_without_u_have_none(run, found):
     assert not hook.annotate_atoms(replace(Trajectory("run.h5").frame(0), force_delta=np.nan))
 
 
+def test_a_changed_value_is_no_prediction(run):
+    run()
+    with h5py.File("run.h5", "r+") as file:
+        file[f"{PARTICLES}/predicted_errors_high/value"][3, 1] *= 0.5
+    with pytest.raises(HookError, match="do not fit their checksums"):
+        Trajectory("run.h5").frame(3)
+
+
 def test_they_go_with_their_atoms(found, files, here, forcedelta, error_file):
     """A permutation of the atoms permutes them, in frames of one audit."""
     atoms = water(1)[0]

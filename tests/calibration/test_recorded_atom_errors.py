@@ -183,7 +183,7 @@ def test_they_go_with_their_atoms(found, files, here, forcedelta, error_file):
     assert arrays_of(one)[0].std() > 0
 
 
-def test_ase_and_extended_xyz_have_them(run, forcedelta):
+def test_ase_and_extended_xyz_have_them(run):
     trajectory = run("--flags", "flags.xyz", "--flag-error", "1e-4")
     expected = [arrays_of(frame) for frame in trajectory.frames()]
     for frames in (ase.io.read("run.h5", ":"), ase.io.read("flags.xyz", ":")):
@@ -191,6 +191,11 @@ def test_ase_and_extended_xyz_have_them(run, forcedelta):
         for atoms, values in zip(frames, expected, strict=True):
             stored = [atoms.arrays[name] for name in PREDICTED_ATOMS]
             np.testing.assert_allclose(stored, values, rtol=1e-5, atol=1e-8)
+
+
+@pytest.mark.slow
+def test_labelled_frames_have_them(run, forcedelta):
+    expected = [arrays_of(frame) for frame in run().frames()]
     assert forcedelta(
         "recalc", "run.h5", "--select", 2, "--stop-above", 9, "--calculator",
         "ase.calculators.lj:LennardJones", "--out", "labelled.xyz",

@@ -140,6 +140,7 @@ def test_recorded_intervals_cover_labels_that_the_fit_has_not_seen(
         )
 
 
+@pytest.mark.slow
 def test_a_restart_records_what_one_run_does(run, forcedelta):
     whole = run(out="whole.h5")
     run("--steps", 5, out="parts.h5")
@@ -205,6 +206,7 @@ def test_labelled_frames_have_them(run, forcedelta):
         np.testing.assert_allclose(stored, expected[atoms.info["step"]], rtol=1e-5, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_the_report_shows_them(found, files, here, caplog):
     """In the table for the worst atom, and in the picture that a browser draws; nothing for NaN."""
     for name, atoms in (("all", found.atoms), ("none", {"O": found.atoms["O"]}), ("plain", {})):

@@ -3,6 +3,9 @@
 The runs alternate within each round, which cancels drifts in the speed of the machine; the medians
 over the rounds are printed. One thread. `python benchmarks/cost_md.py --memory` also makes 10^5
 steps and prints how the memory of the process grows.
+
+`python benchmarks/cost_md.py --tuned FRAMES` measures models tuned on these frames instead: processor time
+of a step beside that of the untuned model, in ASE and OpenMM.
 """
 
 import argparse
@@ -10,6 +13,7 @@ import resource
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import ase.io
@@ -20,12 +24,32 @@ from ase.build import bulk
 from ase.md.langevin import Langevin
 from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 
-from forcedelta import ForceDelta
+from forcedelta import ForceDelta, load_model, tune
 from forcedelta.ase import ForceDeltaCalculator
-from md_hooks import Action, FlagStore, Frame, Guard, Progress, Recorder, RunResult, Verdict, attach
+from forcedelta.ensembles import Ensemble, EnsembleSettings, Ramp, prepare
+from md_hooks import (
+    Action,
+    FlagStore,
+    Frame,
+    Guard,
+    HookChain,
+    Progress,
+    Recorder,
+    RunInfo,
+    RunResult,
+    Verdict,
+    attach,
+)
 
 NEVER = 10**9  # every=NEVER: direct forces only, after the first evaluation
 STEPS, ROUNDS = 60, 15
+TUNED_STEPS, TUNED_ROUNDS = 48, 15  # a multiple of 8 inner steps
+MONITORING = {
+    "never": {"every": NEVER},
+    "every 4th step": {"every": 4},
+    "every step": {"every": 1},
+    "mts, inner 8": {"forces": "mts", "inner": 8},
+}
 
 
 def acetylacetone() -> Atoms:
@@ -127,8 +151,6 @@ def recorder_cost(atoms: int, folder: Path) -> None:
     generator = np.random.default_rng(0)
     arrays = [generator.normal(size=(atoms, 3)) for _ in range(5)]
     recorder = Recorder(folder / f"recorder_{atoms}.h5", every=1)
-    from md_hooks import RunInfo
-
     recorder.open(RunInfo())
     frames = 200
     start = time.perf_counter()
@@ -159,6 +181,56 @@ def recorder_cost(atoms: int, folder: Path) -> None:
     )
 
 
+def steps_in_ase(model: str, settings: dict[str, object]) -> Callable[[], None]:
+    """A block of steps of a Langevin run with a hook."""
+    atoms, ensemble = acetylacetone(), langevin()
+    prepare(atoms, ensemble)
+    atoms.calc = ForceDeltaCalculator(load_model(model), **settings)
+    dynamics = Ensemble(atoms, ensemble).dynamics
+    attach(dynamics, [lambda frame: None])
+    return lambda: dynamics.run(TUNED_STEPS)
+
+
+def steps_in_openmm(model: str, settings: dict[str, object]) -> Callable[[], None]:
+    """The same in OpenMM."""
+    from forcedelta.openmm.engine import OpenMMEngine
+
+    atoms, ensemble = acetylacetone(), langevin()
+    prepare(atoms, ensemble)
+    engine = OpenMMEngine(atoms, ensemble, load_model(model), **settings)
+    return lambda: engine.run(TUNED_STEPS, HookChain([lambda frame: None]), RunInfo())
+
+
+def langevin() -> EnsembleSettings:
+    return EnsembleSettings("langevin", Ramp(300.0, 300.0, 0, 0), 0.5, 100.0, 0.0, 1000.0, 1)
+
+
+def compare_tuned(frames: Path, folder: Path) -> None:
+    """Processor time of tuned models over that of the untuned one: they take turns, medians over rounds."""
+    models = {"untuned": "acac-direct"}
+    for reach in ("head", "energy"):
+        models[reach] = str(folder / f"{reach}.pt")
+        tune("acac-direct", frames, reach, models[reach], epochs=1)
+    print("| engine | U | untuned, ms | head | energy |\n|---|---|---|---|---|")
+    for engine, make in (("ASE", steps_in_ase), ("OpenMM", steps_in_openmm)):
+        for words, settings in MONITORING.items():
+            runs = {name: make(model, settings) for name, model in models.items()}
+            seconds: dict[str, list[float]] = {name: [] for name in runs}
+            for round_ in range(TUNED_ROUNDS + 1):
+                for name, steps in runs.items():
+                    start = time.process_time()
+                    steps()
+                    if round_ > 0:  # the first one warms up
+                        seconds[name].append((time.process_time() - start) / TUNED_STEPS)
+            base = seconds["untuned"]
+            row = [f"{1e3 * statistics.median(base):.2f}"]
+            for name in ("head", "energy"):
+                ratios = [a / b for a, b in zip(seconds[name], base, strict=True)]
+                low, middle, high = statistics.quantiles(ratios, n=4)
+                row.append(f"{middle:.2f} ({low:.2f} to {high:.2f})")
+            print(f"| {engine} | {words} | {' | '.join(row)} |", flush=True)
+
+
 def memory(folder: Path) -> None:
     dynamics = dynamics_of(acetylacetone(), "acac", 1)
     handle = attach(dynamics, all_hooks(folder, "memory"))
@@ -171,13 +243,17 @@ def memory(folder: Path) -> None:
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--memory", action="store_true", help="10^5 steps; minutes")
+parser.add_argument("--tuned", type=Path, help="frames to tune acac-direct on; minutes")
 arguments = parser.parse_args()
 torch.set_num_threads(1)
 with tempfile.TemporaryDirectory() as name:
-    compare("acac", acetylacetone(), Path(name))
-    compare("mlearn", silicon(), Path(name))
-    print()
-    for count in (15, 1000):
-        recorder_cost(count, Path(name))
-    if arguments.memory:
-        memory(Path(name))
+    if arguments.tuned is not None:
+        compare_tuned(arguments.tuned, Path(name))
+    else:
+        compare("acac", acetylacetone(), Path(name))
+        compare("mlearn", silicon(), Path(name))
+        print()
+        for count in (15, 1000):
+            recorder_cost(count, Path(name))
+        if arguments.memory:
+            memory(Path(name))

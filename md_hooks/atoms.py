@@ -13,7 +13,7 @@ from .electronic_state import ElectronicState
 from .environment import Surroundings
 from .foreign_fields import step_of
 from .frame import IMAGE, Frame
-from .predicted_error import OUTSIDE, PREDICTED
+from .predicted_error import OUTSIDE, PREDICTED, PREDICTED_ATOMS
 
 ATTACK = ("path", "move")
 """Scalars of a frame of an attack: the number of its path, and of the move along it."""
@@ -60,7 +60,7 @@ def bare_atoms(frame: Frame) -> Atoms:
             atoms.info[name] = float(value)
     if frame.worst_atom is not None:
         atoms.info["worst_atom"] = frame.worst_atom
-    for name in ("force_deltas", "direct_forces", "conservative_forces"):
+    for name in ("force_deltas", "direct_forces", "conservative_forces", *PREDICTED_ATOMS):
         array = getattr(frame, name)
         if array is not None:
             atoms.set_array(name, np.asarray(array, dtype=float))

@@ -7,10 +7,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from .errors import HookError
 from .frame import Frame
 from .hook import AnyHook, ForeignHook, Hook
 from .legs import ENDS, LegEnd, Marks, leg_before
+from .predicted_error import PREDICTED_ATOMS
 from .run_id import new_run_id
 from .run_info import RunInfo, RunResult
 from .verdict import CONTINUE, Action, Verdict
@@ -53,7 +56,11 @@ class HookChain:
         # A recorder's checkpoint states that everything up to its step is stored, so it comes after
         # the others: otherwise a killed process would lose what they had not written yet.
         self._recorder_last = sorted(self._hooks, key=_records)
-        self._annotators = [hook for hook in self._hooks if _overrides(hook, "annotate")]
+        self._annotators = [
+            hook
+            for hook in self._hooks
+            if _overrides(hook, "annotate") or _overrides(hook, "annotate_atoms")
+        ]
         self._judges = [hook for hook in self._hooks if _overrides(hook, "__call__")]
         self._observers = [hook for hook in self._recorder_last if _overrides(hook, "observe")]
 
@@ -153,7 +160,8 @@ class HookChain:
         afterwards.
         """
         for hook in self._annotators:
-            frame = replace(frame, extra={**frame.extra, **hook.annotate(frame)})
+            extra = {**frame.extra, **hook.annotate(frame)}
+            frame = replace(frame, extra=extra, **_of_atoms(hook, frame))
         self._last = frame
         strongest = CONTINUE
         for judge in self._judges:
@@ -262,6 +270,19 @@ def _overrides(hook: Hook, method: str) -> bool:
     if isinstance(hook, ForeignHook):
         return callable(hook.hook) if method == "__call__" else hasattr(hook.hook, method)
     return getattr(type(hook), method) is not getattr(Hook, method)
+
+
+def _of_atoms(hook: Hook, frame: Frame) -> Mapping[str, Any]:
+    """What a hook tells of the atoms of a frame, checked."""
+    told = hook.annotate_atoms(frame)
+    for name, values in told.items():
+        if name not in PREDICTED_ATOMS or np.shape(values) != frame.numbers.shape:
+            asked = hook.hook if isinstance(hook, ForeignHook) else hook
+            raise HookError(
+                f"annotate_atoms of {type(asked).__name__} returned {name} of the shape {np.shape(values)}: "
+                f"return values of {len(frame.numbers)} atoms for {', '.join(PREDICTED_ATOMS)}"
+            )
+    return told
 
 
 def _records(hook: Hook) -> bool:

@@ -30,9 +30,10 @@ class FlagStore(Hook):
     the Recorder's file. Each frame carries ``step``, ``time`` (fs), ``force_delta`` (eV/Å),
     ``worst_atom``, ``run_id`` (`md_hooks.run_id`), ``run`` (the recorded file), ``model``,
     ``weights_hash``, ``level_of_theory`` (of the model) and ``reason``, ``charge`` (e) and ``spin``
-    (2S+1), and the arrays ``force_deltas``, ``direct_forces``, ``conservative_forces``, momenta and
-    initial magnetic moments, as far as they are known. The model's energy is ``model_energy`` (eV):
-    a flagged frame has no ``energy`` and no ``forces``, lest predictions be taken for labels.
+    (2S+1), and the arrays ``force_deltas``, ``direct_forces``, ``conservative_forces``, predicted errors
+    of the atoms, momenta and initial magnetic moments, as far as they are known. The model's energy is
+    ``model_energy`` (eV): a flagged frame has no ``energy`` and no ``forces``, lest predictions be taken
+    for labels.
     Frames of a replay also have ``audit``, which identifies the file that the replay writes.
 
     Several runs may share one store, also at the same time. To avoid duplicates, a run that

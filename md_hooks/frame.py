@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .environment import Environment
-from .predicted_error import PREDICTED
+from .predicted_error import PREDICTED, PREDICTED_ATOMS, with_interval
 
 FloatArray = NDArray[np.floating]
 
@@ -60,6 +60,10 @@ class Frame:
         energy_known: whether the energy was computed. Between two exact evaluations of a model whose
             energy takes a forward pass of its own, it is not.
         constraints: records of the constraints on the atoms (`md_hooks.constraints`).
+        predicted_errors: [N] eV/Å, predicted error of the direct force on each atom
+            (`md_hooks.predicted_error.PREDICTED_ATOMS`); NaN for elements of which none is known.
+        predicted_errors_low: [N] eV/Å, lower ends of their intervals.
+        predicted_errors_high: [N] eV/Å, upper ends of their intervals.
     """
 
     step: int
@@ -87,6 +91,9 @@ class Frame:
     environment: Environment | None = None
     energy_known: bool = True
     constraints: tuple[dict[str, Any], ...] = ()
+    predicted_errors: FloatArray | None = None
+    predicted_errors_low: FloatArray | None = None
+    predicted_errors_high: FloatArray | None = None
 
     @staticmethod
     def scalars(
@@ -119,6 +126,17 @@ class Frame:
         """The predicted error of the direct forces, eV/Å; None if nothing predicts one."""
         value = self.extra.get(PREDICTED[0])
         return None if value is None or value != value else float(value)
+
+    def predicted_error_of(self, atom: int) -> str:
+        """The predicted error of an atom with its interval, in words; "" if there is none.
+
+        Args:
+            atom: its index.
+        """
+        columns = [getattr(self, name) for name in PREDICTED_ATOMS]
+        if any(column is None for column in columns):
+            return ""
+        return with_interval([float(column[atom]) for column in columns])
 
     @property
     def particles(self) -> int:

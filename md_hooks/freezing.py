@@ -13,10 +13,10 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from .ase_calculators import ForceDeltaSource
 from .errors import HookError
 from .flags import HASH_PREFIX
-from .predicted_error import OUTSIDE, PREDICTED
+from .predicted_error import OUTSIDE, PREDICTED, PREDICTED_ATOMS
 
 _VECTORS = ("direct_forces", "conservative_forces")
-_ARRAYS = ("force_deltas", *_VECTORS, "expected_errors")
+_ARRAYS = ("force_deltas", *_VECTORS, "expected_errors", *PREDICTED_ATOMS)
 _INFO = (
     "force_delta", "worst_atom", "expected_error", "estimated_force_delta", "energy_uncertainty", *PREDICTED,
     OUTSIDE, "model", "weights_hash",
@@ -34,9 +34,9 @@ def frozen(atoms: Any) -> Atoms:
     without constraints), stress (eV/Å^3) and what else is known. ``info`` has ``force_delta`` (U, eV/Å)
     and ``worst_atom``, ``model``, ``weights_hash`` and, where they are known, ``expected_error`` (eV/Å),
     ``energy_uncertainty`` (eV) and predicted errors. ``arrays`` has ``force_deltas`` (u_i, [N] eV/Å),
-    ``direct_forces`` and ``conservative_forces`` ([N, 3] eV/Å) and, where the model predicts them,
-    ``expected_errors``. What belongs to U is absent where it was not computed, as between two exact
-    evaluations.
+    ``direct_forces`` and ``conservative_forces`` ([N, 3] eV/Å) and, where they are known,
+    ``expected_errors`` of the model and predicted errors of the atoms. What belongs to U is absent where
+    it was not computed, as between two exact evaluations.
 
     Extended XYZ keeps all of it. ASE's .traj and databases have no arrays of other names: there all of
     it is in the parameters of the calculator as well, and ``frozen`` of what was read, structure or

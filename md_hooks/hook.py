@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .frame import Frame
+from .frame import FloatArray, Frame
 from .legs import ENDS, LegEnd
 from .run_info import RunInfo, RunResult
 from .verdict import Action, Verdict
@@ -15,8 +15,8 @@ class Hook:
     """Base class of hooks: every method does nothing, and a subclass overrides those it needs.
 
     In a run the methods are called in this order: `check_files` and `open` once; for each step
-    `annotate`, ``hook(frame)``, whose answer may flag or stop, and `observe` with the strongest
-    answer of all hooks; `flush` now and then; `unresolved` and `close` once at the end. Another run
+    `annotate` and `annotate_atoms`, ``hook(frame)``, whose answer may flag or stop, and `observe` with
+    the strongest answer of all hooks; `flush` now and then; `unresolved` and `close` once at the end. Another run
     with the same hook calls them again, from `check_files` on: it is the next leg of the run, and
     ``info.leg`` and ``info.restart_step`` of `open` say where it goes on.
 
@@ -63,6 +63,13 @@ class Hook:
         """Further scalars of the step of a ``frame``, for the `Frame.extra` that all hooks judge and observe."""
         return {}
 
+    def annotate_atoms(self, frame: Frame) -> Mapping[str, FloatArray]:
+        """Predicted errors of the atoms of a ``frame``, [N] eV/Å each, that all hooks judge and observe.
+
+        Their names are those of `md_hooks.predicted_error.PREDICTED_ATOMS`.
+        """
+        return {}
+
     def __call__(self, frame: Frame) -> Action | Verdict | None:
         """Judge a frame; None is `Action.CONTINUE`."""
         return None
@@ -101,6 +108,7 @@ _METHODS = (
     "check_files",
     "open",
     "annotate",
+    "annotate_atoms",
     "observe",
     "flush",
     "unresolved",

@@ -1,9 +1,9 @@
-"""Predicted errors of the direct forces among the scalars of frames and in recorded series."""
+"""Predicted errors of the direct forces: of frames, in recorded series, and of atoms."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,9 @@ PREDICTED = ("predicted_error", "predicted_error_low", "predicted_error_high")
 OUTSIDE = "predicted_error_outside"
 """Number of signals outside the range in which the prediction was calibrated: above 0, it is
 extrapolated."""
+PREDICTED_ATOMS = ("predicted_errors", "predicted_errors_low", "predicted_errors_high")
+"""Values of the atoms of a frame [N], eV/Å: a predicted error of the direct force on each atom,
+sqrt(|F_nc,i - F_ref,i|^2 / 3), and the ends of its interval; NaN where none is known for the element."""
 
 
 def predicted_words(extra: Mapping[str, float]) -> str:
@@ -22,12 +25,17 @@ def predicted_words(extra: Mapping[str, float]) -> str:
     Args:
         extra: as of `md_hooks.Frame.extra`.
     """
-    values = [extra.get(name, math.nan) for name in PREDICTED]
+    words = with_interval([extra.get(name, math.nan) for name in PREDICTED])
+    note = ", extrapolated" if extra.get(OUTSIDE, 0) > 0 else ""
+    return words and f"predicted error {words}{note}"
+
+
+def with_interval(values: Sequence[float]) -> str:
+    """A predicted error with the ends of its interval, eV/Å, in words; "" unless they are finite."""
     if not all(map(math.isfinite, values)):
         return ""
     centre, low, high = (f"{value:.2g}" for value in values)
-    note = ", extrapolated" if extra.get(OUTSIDE, 0) > 0 else ""
-    return f"predicted error {centre} ({low} to {high}) eV/Å{note}"
+    return f"{centre} ({low} to {high}) eV/Å"
 
 
 def last_predicted(series: Mapping[str, NDArray[Any]]) -> dict[str, float]:

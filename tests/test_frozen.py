@@ -120,6 +120,10 @@ def test_a_recorded_frame_is_frozen_with_what_the_run_knew(tmp_path):
         def annotate(self, frame):
             return predicted
 
+        def annotate_atoms(self, frame):
+            unknown = np.where(frame.numbers == 8, np.nan, frame.force_deltas)
+            return {"predicted_errors": 2 * unknown, "predicted_errors_low": unknown}
+
         def observe(self, frame, verdict):
             pass
 
@@ -133,7 +137,13 @@ def test_a_recorded_frame_is_frozen_with_what_the_run_knew(tmp_path):
     np.testing.assert_allclose(
         back.arrays["force_deltas"], atoms.calc.results["force_deltas"], 1e-6
     )
+    for name, scale in (("predicted_errors", 2), ("predicted_errors_low", 1)):
+        expected = np.where(back.numbers == 8, np.nan, scale * back.arrays["force_deltas"])
+        np.testing.assert_array_equal(back.arrays[name], expected)
+    assert "predicted_errors_high" not in back.arrays
     assert back.info["step"] == 1
+    back.calc = atoms.calc
+    assert not [name for name in frozen(back).arrays if name.startswith("predicted_errors")]
 
 
 def test_an_evaluation_without_u_has_none_and_no_old_one():

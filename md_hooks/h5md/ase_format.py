@@ -33,7 +33,8 @@ def read_forcedelta_h5md(filename: str | Path, index: int | slice = -1) -> Itera
     them come the momenta, ``info["step"]``, ``info["time"]`` (fs), ``info["run_id"]``
     (`md_hooks.run_id`), ``info["model"]`` and, where they were computed, ``info["force_delta"]``
     (U, eV/Å), ``info["worst_atom"]`` and the arrays ``force_deltas`` [N], ``direct_forces`` and
-    ``conservative_forces`` [N, 3] in eV/Å; and, where the structure of the run had them,
+    ``conservative_forces`` [N, 3] in eV/Å, with a calibration also ``predicted_errors`` and the ends of
+    their intervals [N]; and, where the structure of the run had them,
     ``info["charge"]`` (e), ``info["spin"]`` (2S+1) and the initial magnetic moments.
     Frames of an attack have ``info["path"]`` and ``info["move"]``, those of a nudged elastic band
     ``info["image"]``. The constraints of the structure are set, so that ``get_forces()`` applies them,

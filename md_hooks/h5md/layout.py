@@ -4,8 +4,9 @@
 
     /h5md                              H5MD's own: version, author, creator
     /particles/trajectory/             one row per recorded frame, F rows
-        species position velocity force direct_forces conservative_forces force_deltas
-        box/edges [magnetic_moments]   each with value, step and time
+        species position velocity force direct_forces conservative_forces force_deltas box/edges
+        [predicted_errors predicted_errors_low predicted_errors_high magnetic_moments]
+                                       each with value, step and time
     /observables/trajectory/           the scalars of the recorded frames, same F rows
         potential_energy temperature force_delta force_delta_max worst_atom action
         [stress charge spin system_particles]
@@ -41,12 +42,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
 from ase import units
 
 from ..frame import Frame
+from ..predicted_error import PREDICTED, PREDICTED_ATOMS
 
 GROUP = "trajectory"
 PARTICLES = f"/particles/{GROUP}"
@@ -154,6 +157,10 @@ PARTICLE_ELEMENTS = (
         f"{PARTICLES}/force_deltas", "f4", _FORCE, _per_atom, lambda f: f.force_deltas,
         optional=True,
     ),
+    *(
+        Element(f"{PARTICLES}/{name}", "f4", _FORCE, _per_atom, attrgetter(name), optional=True)
+        for name in PREDICTED_ATOMS
+    ),
     Element(f"{PARTICLES}/box/edges", "f8", "Angstrom", lambda n: (3, 3), lambda f: f.cell),
     Element(f"{OBSERVABLES}/potential_energy", "f8", "eV", _scalar, lambda f: f.energy),
     Element(f"{OBSERVABLES}/temperature", "f8", "K", _scalar, lambda f: f.temperature),
@@ -209,6 +216,7 @@ EXTRA_UNITS = {
     "expected_error": _FORCE,
     "energy_uncertainty": "eV",
     "estimated_force_delta": _FORCE,
+    **dict.fromkeys(PREDICTED, _FORCE),
 }
 """Units of further scalars of each step, by name (`md_hooks.Frame.extra`)."""
 

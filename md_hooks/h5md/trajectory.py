@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ..constraints import Records
 from ..environment import Environment
 from ..frame import Frame
+from ..predicted_error import PREDICTED_ATOMS
 from ..run_id import stored_run_id
 from ..verdict import Action
 from . import checksum, held, layout, validation
@@ -333,7 +334,13 @@ def _frame(
 
     given: dict[str, Any] = {
         name: value_of(f"{particles}/{name}", per_atom=True)
-        for name in ("direct_forces", "conservative_forces", "force_deltas", "magnetic_moments")
+        for name in (
+            "direct_forces",
+            "conservative_forces",
+            "force_deltas",
+            "magnetic_moments",
+            *PREDICTED_ATOMS,
+        )
     }
     for name in ("charge", "spin", "system_particles"):
         told = value_of(f"{observables}/{name}")

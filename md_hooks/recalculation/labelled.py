@@ -16,10 +16,11 @@ from ..environment import Surroundings
 from ..extxyz import frame_text
 from ..flags import HASH_PREFIX
 from ..frame import Frame
+from ..predicted_error import PREDICTED_ATOMS
 from ..replacing import replacing
 from .job import Label
 
-PREDICTIONS = ("direct_forces", "conservative_forces", "force_deltas")
+PREDICTIONS = ("direct_forces", "conservative_forces", "force_deltas", *PREDICTED_ATOMS)
 PROVENANCE = (
     "force_delta", "worst_atom", "model_energy", "step", "time", "source", "run_id", "model", "weights_hash",
     "path", "move", "image", "charge", "spin", "expected_error", "energy_uncertainty", "predicted_error",
@@ -42,9 +43,8 @@ def candidate(
         atoms without momenta and calculator, with ``info`` (step, time in fs, force_delta in
         eV/Å, model_energy in eV, path and move of an attack, source, run_id, model, weights_hash,
         level_of_theory of the model, charge in e, spin 2S+1, and of a part of a System
-        `md_hooks.environment`) and arrays (direct_forces,
-        conservative_forces, force_deltas in eV/Å, initial magnetic moments), as far as they are
-        known.
+        `md_hooks.environment`) and arrays (direct_forces, conservative_forces, force_deltas and
+        predicted errors in eV/Å, initial magnetic moments), as far as they are known.
     """
     atoms = bare_atoms(frame)
     atoms.arrays.pop("momenta", None)  # audits of files without velocities have none

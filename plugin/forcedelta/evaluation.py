@@ -103,7 +103,7 @@ class Evaluator:
 
     Attributes:
         model: the `LoadedModel`.
-        passes: forward passes so far.
+        passes: forward passes so far; that of an energy alone belongs to the one before.
         separate_energy: whether the energy takes a forward pass of its own, which `forward` can omit.
     """
 
@@ -186,6 +186,12 @@ class Evaluator:
             )
             for k, arrays in enumerate(_by_structure(output, graph))
         ]
+
+    def energies(self, graph: Graph) -> list[float]:
+        """The energies that `forward` omitted, eV, of all structures of a ``graph``."""
+        module: Any = self.model.module
+        with torch.no_grad():
+            return [float(energy) for energy in module.energy_alone(*graph)]
 
     def batch(self, structures: Sequence[Atoms]) -> list[ExactEvaluation]:
         """Exact evaluations side by side, equal to single ones within rounding.

@@ -356,8 +356,8 @@ def test_too_few_labels():
         (("prediction", "residuals", 0), [0.5, 0.1]), (("prediction", "residuals", 0), [-1, 0.1]),
         (("prediction", "ranges"), {}), (("prediction", "ranges", "force_delta"), [1]),
         (("prediction", "ranges", "force_delta"), [None, 1]), (("prediction", "atoms"), [1]),
-        (("prediction", "atoms", "Fe"), {"slope": 1}), (("prediction", "guarantee"), ""),
-        (("prediction", "quality"), 1),
+        (("prediction", "atoms", "Fe"), {"slope": 1}), (("prediction", "atoms", "Foo"), {}),
+        (("prediction", "guarantee"), ""), (("prediction", "quality"), 1),
     ],
 )  # fmt: skip
 def test_files_that_were_changed(here, path, value):

@@ -17,7 +17,7 @@ from forcedelta import FlagStore, ForceDeltaCalculator
 from md_hooks import Action, Environment, Frame, RunInfo, Verdict
 from md_hooks.environment import ENVIRONMENT, ENVIRONMENT_CELL, SYSTEM_PARTICLES
 from md_hooks.h5md import layout
-from md_hooks.predicted_error import OUTSIDE, PREDICTED
+from md_hooks.predicted_error import OUTSIDE, PREDICTED, PREDICTED_ATOMS
 from md_hooks.recalculation.labelled import PROVENANCE
 
 ROOT = Path(__file__).parents[2]
@@ -118,7 +118,7 @@ def test_what_ase_reads(forcedelta: Callable[..., Any], tmp_path: Path) -> None:
     further |= {SYSTEM_PARTICLES, ENVIRONMENT, ENVIRONMENT_CELL}
     assert named("ASE", r'info\["(\w+)"\]') == atoms.info.keys() | further
     arrays = atoms.arrays.keys() - {"numbers", "positions"}
-    assert named("ASE", r'arrays\["(\w+)"\]') == arrays
+    assert named("ASE", r'arrays\["(\w+)"\]') == arrays | set(PREDICTED_ATOMS)
 
 
 def test_fields_of_xyz_files(tmp_path: Path) -> None:
@@ -137,6 +137,7 @@ def test_fields_of_xyz_files(tmp_path: Path) -> None:
         conservative_forces=results["conservative_forces"], extra=extra, charge=0, spin=1,
         magnetic_moments=atoms.positions[:, 0], system_particles=16,
         environment=Environment(np.array([8]), np.zeros((1, 3)), np.array([-1.0]), np.array([0]), np.eye(3)),
+        **dict.fromkeys(PREDICTED_ATOMS, results["force_deltas"]),
     )  # fmt: skip
     store = FlagStore(tmp_path / "flagged.xyz")
     store.open(

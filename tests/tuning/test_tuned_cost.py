@@ -124,3 +124,27 @@ def test_openmm_omits_the_energy_at_inner_steps_of_a_run(tuned: Path) -> None:
     assert passes.base == STEPS + 1
     assert passes.path == STEPS // 4 + 1
     assert all(np.isfinite(frame.energy) for frame in frames)
+
+
+def test_openmm_omits_the_energy_between_exact_evaluations(tuned: Path) -> None:
+    pytest.importorskip("openmm", reason="needs OpenMM")
+    ends = []
+    for every in (1, 6):
+        model = load_model(tuned)
+        passes = Passes(model)
+        guarded_run(
+            acetaldehyde(0), model, STEPS, out=f"{every}.h5", engine="openmm", every=every, seed=1, record_every=1,
+            stop_above=1e3,
+        )  # fmt: skip
+        ends.append(Trajectory(f"{every}.h5"))
+        assert passes.base == STEPS + 1
+        assert passes.path == STEPS // every + 1
+    exact, direct = ends
+    for one, other in zip(exact.frames(), direct.frames(), strict=True):
+        assert np.array_equal(one.positions, other.positions)
+        assert np.array_equal(one.forces, other.forces)
+        assert other.energy_known == (other.step % 6 == 0)
+    energies = [run.series["potential_energy"] for run in ends]
+    assert np.array_equal(energies[0][::6], energies[1][::6])
+    assert int(np.isfinite(energies[1]).sum()) == STEPS // 6 + 1
+    assert Digest(direct).not_finite == ""

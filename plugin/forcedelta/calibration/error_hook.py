@@ -1,4 +1,4 @@
-"""Hook that adds the predicted error to the frames of a run or an audit, and warns of extrapolation."""
+"""Hook that adds the predicted errors to the frames of a run or an audit, and warns of extrapolation."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from md_hooks import Action, Frame, Hook, RunResult, Verdict
+from md_hooks.frame import FloatArray
 from md_hooks.frame_description import where
-from md_hooks.predicted_error import OUTSIDE, PREDICTED
+from md_hooks.predicted_error import OUTSIDE, PREDICTED, PREDICTED_ATOMS
 
 from .predicted_error import UNKNOWN_COMPOSITION, PredictedError
 from .signals import WORDS, Signals, composition, frame_signals
@@ -26,6 +27,10 @@ class PredictedErrorHook(Hook):
 
     The number of signals outside the calibrated range is ``predicted_error_outside``. The first frame
     outside for each signal is logged; the number of such frames is logged at the end.
+
+    The atoms of these frames get ``predicted_errors`` with ``predicted_errors_low`` and
+    ``predicted_errors_high`` [N], eV/Å, from their u_i, where the calibration has fits of single atoms.
+    They are NaN for elements without one, which is logged once.
 
     >>> from forcedelta import calibrate_error
     >>> hook = PredictedErrorHook(calibrate_error("labelled.xyz"))  # for hooks=[hook] of a run
@@ -47,6 +52,8 @@ class PredictedErrorHook(Hook):
         self._frames = self._frames_outside = 0
         self._composition: tuple[bytes, str] = (b"", "")
         self._now: list[str] = []
+        self._unknown: tuple[bytes, list[str]] = (b"", [])
+        self._told: set[str] = set()
 
     def annotate(self, frame: Frame) -> Mapping[str, float]:
         """The predicted error of a frame; NaN where it has no U.
@@ -70,6 +77,14 @@ class PredictedErrorHook(Hook):
         found = {key: float(value[0]) for key, value in zip(PREDICTED, values, strict=True)}
         return {**found, OUTSIDE: float(len(self._now))}
 
+    def annotate_atoms(self, frame: Frame) -> Mapping[str, FloatArray]:
+        """The predicted errors of the atoms [N], eV/Å; none where the frame has no U."""
+        u = frame.force_deltas
+        if not self.predicted.atoms or u is None or not math.isfinite(frame.force_delta or 0.0):
+            return {}
+        values = self.predicted.predict_atoms(frame.numbers, u)
+        return dict(zip(PREDICTED_ATOMS, values, strict=True))
+
     def _composition_of(self, frame: Frame) -> str:
         key = frame.numbers.tobytes()
         if self._composition[0] != key:
@@ -87,7 +102,9 @@ class PredictedErrorHook(Hook):
         return Verdict(Action.FLAG, reason, OUTSIDE, float(len(self._now)))
 
     def observe(self, frame: Frame, verdict: Verdict) -> None:
-        """Count the frame, and warn at the first one outside for each signal."""
+        """Count the frame, and warn of elements without a fit and at the first one outside for each signal."""
+        if frame.predicted_errors is not None:
+            self._warn_of_elements(frame)
         if frame.predicted_error is None:
             return
         self._frames += 1
@@ -101,6 +118,20 @@ class PredictedErrorHook(Hook):
                 "interval has no guarantee",
                 where(frame),
                 self._words(new),
+            )
+
+    def _warn_of_elements(self, frame: Frame) -> None:
+        key = frame.numbers.tobytes()
+        if self._unknown[0] != key:
+            self._unknown = key, self.predicted.without_atoms(frame.numbers)
+        new = [symbol for symbol in self._unknown[1] if symbol not in self._told]
+        if new:
+            self._told.update(new)
+            _log.warning(
+                "%s: the predicted errors of atoms of %s are NaN, as the calibration has no fit for them: "
+                "label more frames with these elements and calibrate again",
+                where(frame),
+                ", ".join(new),
             )
 
     @staticmethod

@@ -23,6 +23,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from ase.data import atomic_numbers, chemical_symbols
 from numpy.typing import NDArray
 
 from ..errors import ForceDeltaError
@@ -132,8 +133,15 @@ class AtomError:
         Args:
             u: u_i of atoms of the element [n], eV/Å.
         """
-        centre = self.intercept + self.slope * np.log(np.maximum(u, FLOOR))
-        return np.exp(centre), np.exp(centre + self.low), np.exp(centre + self.high)
+        return _power_law(u, self.intercept, self.slope, np.exp(self.low), np.exp(self.high))
+
+
+def _power_law(
+    u: Array, intercept: Any, slope: Any, low: Any, high: Any
+) -> tuple[Array, Array, Array]:
+    """exp(a + b log u), and this times low and times high [N] each; the coefficients are numbers or [N]."""
+    centre = np.exp(intercept + slope * np.log(np.maximum(u, FLOOR)))
+    return centre, low * centre, high * centre
 
 
 @dataclass(frozen=True)
@@ -190,6 +198,34 @@ class PredictedError:
         upper = np.partition(centres + sizes, high - 1, axis=0)[high - 1]
         centre = np.minimum(np.maximum(fitted[0], lower), upper)
         return np.exp(centre), np.exp(lower), np.exp(upper)
+
+    def predict_atoms(
+        self, numbers: NDArray[np.integer], u: NDArray[np.floating]
+    ) -> tuple[Array, Array, Array]:
+        """Predicted errors of atoms with the ends of their intervals [N] each, eV/Å.
+
+        They are those of `AtomError.predict` for each element, and NaN for elements without an entry
+        in ``atoms``.
+
+        Args:
+            numbers: atomic numbers [N].
+            u: u_i [N], eV/Å.
+        """
+        return _power_law(np.asarray(u, dtype=float), *self._elements[:, numbers])
+
+    def without_atoms(self, numbers: NDArray[np.integer]) -> list[str]:
+        """The elements among atomic numbers [N] whose atoms have no predicted error, by symbol."""
+        unknown = np.isnan(self._elements[0, numbers])
+        return [chemical_symbols[number] for number in np.unique(numbers[unknown])]
+
+    @cached_property
+    def _elements(self) -> Array:
+        """Coefficients of `_power_law` [4, elements], by atomic number; NaN without an entry."""
+        found = np.full((4, len(chemical_symbols)), np.nan)
+        for symbol, one in self.atoms.items():
+            ends = np.exp(one.low), np.exp(one.high)
+            found[:, atomic_numbers[symbol]] = one.intercept, one.slope, *ends
+        return found
 
     @cached_property
     def _residuals(self) -> tuple[NDArray[np.int64], Array]:

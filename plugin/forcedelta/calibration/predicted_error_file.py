@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ase.data import atomic_numbers
+
 from md_hooks.text import one_line, shortened
 
 from ..errors import ForceDeltaError
@@ -156,6 +158,8 @@ class _Reader:
         )
 
     def atom(self, symbol: str, value: Any) -> AtomError:
+        if symbol not in atomic_numbers:
+            raise self.wrong("atoms", symbol, "a table by the symbols of elements")
         table = self.table(f"atoms {symbol}", value)
         names = ("intercept", "slope", "low", "high", "coverage", "atoms", "frames")
         known = {name: self.number(f"{name} of {symbol}", table.get(name)) for name in names}

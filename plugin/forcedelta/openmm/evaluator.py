@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ..errors import ForceDeltaError
 from ..evaluation import Evaluation, Evaluator, FloatArray, not_finite
+from ..graph import Graph
 from ..models import LoadedModel
 from .units import EV, EV_PER_ANGSTROM, NM
 
@@ -75,6 +76,10 @@ class Measurement(Evaluation):
         """Whether the measurement gives U, if ``full``, and the energy, if ``energy``."""
         return (self.exact or not full) and (self.energy_known or not energy)
 
+    def with_energy(self, energy: float) -> Measurement:
+        """The same with the energy (eV), which it lacks."""
+        return replace(self, energy=energy, openmm_energy=energy * EV, energy_known=True)
+
     def is_at(self, positions: FloatArray, box: FloatArray | None) -> bool:
         """Whether the measurement was made at ``positions`` [n, 3] and ``box`` [3, 3], nm, bit for bit."""
         if not np.array_equal(self.positions, positions):
@@ -127,6 +132,11 @@ class RememberingEvaluator:
         """Passes of the model so far."""
         return self._evaluator.passes
 
+    @property
+    def separate_energy(self) -> bool:
+        """Whether the energy takes a forward pass of its own."""
+        return self._evaluator.separate_energy
+
     def known(self, positions: FloatArray, box: FloatArray | None) -> Measurement | None:
         """The remembered evaluation of a configuration, if any."""
         for index, known in enumerate(self._memory):
@@ -144,26 +154,34 @@ class RememberingEvaluator:
             positions: [N, 3] nm.
             box: [3, 3] nm, or None.
             full: with U. Conservative runs always compute it.
-            energy: with the energy, see `Evaluator.forward`; always with U.
+            energy: with the energy, see `Evaluator.forward`; always with U. Where it alone is missing,
+                it is added.
         """
         known = self.known(positions, box)
         if known is not None and known.has(full, energy):
             return known
-        full = full or self.forces == "conservative"
-        box = None if box is None else np.array(box)
-        new = self._compute(np.array(positions), box, full, energy)
+        if known is not None and known.has(full, False):
+            graph = self._graph(known.positions, known.box)
+            new = known.with_energy(self._evaluator.energies(graph)[0])
+        else:
+            full = full or self.forces == "conservative"
+            box = None if box is None else np.array(box)
+            new = self._compute(np.array(positions), box, full, energy)
         others = self._memory if known is None else self._memory[1:]
         self._memory = [new, *others[:1]]
         return new
 
+    def _graph(self, positions: FloatArray, box: FloatArray | None) -> Graph:
+        cell = np.zeros((3, 3)) if box is None else box * NM
+        return self._evaluator.graph_at(
+            positions * NM, self._numbers, cell, self._pbc, self._charge_spin
+        )
+
     def _compute(
         self, positions: FloatArray, box: FloatArray | None, full: bool, energy: bool
     ) -> Measurement:
-        cell = np.zeros((3, 3)) if box is None else box * NM
         try:
-            graph = self._evaluator.graph_at(
-                positions * NM, self._numbers, cell, self._pbc, self._charge_spin
-            )
+            graph = self._graph(positions, box)
         except ForceDeltaError:
             if self.evaluations == 0:
                 raise

@@ -72,8 +72,10 @@ def add_force_delta(
             and gives U at every step for one backward pass. Other forces of the System belong in
             the fast group, which is theirs by default.
         every: steps between two exact evaluations of U, above 1 only with direct forces; the steps
-            between them need no backward pass. "adaptive": in `forcedelta.openmm.run`, the work
-            along the path decides (`forcedelta.sentinel.Sentinel`).
+            between them need no backward pass, nor the energy of a model whose energy takes a forward
+            pass of its own (``forcedelta tune --reach energy``); whoever asks for it gets it.
+            "adaptive": in `forcedelta.openmm.run`, the work along the path decides
+            (`forcedelta.sentinel.Sentinel`).
         inner: with "mts", inner steps in a step of the integrator, at least 2.
         path: "python" evaluates the model through `openmm.PythonForce`; "torchscript" runs an
             exported module in C++ through ``openmmtorch.TorchForce``, which has the device of

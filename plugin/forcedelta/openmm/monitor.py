@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 import uuid
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from types import FrameType
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -56,11 +58,13 @@ class Monitor(ABC):
         force: the OpenMM force that was added.
         electronic_state: charge, multiplicity and magnetic moments of the model's atoms, as stored
             in the frames of a run.
+        separate_energy: whether the energy takes a forward pass of its own, which steps may omit.
         system_numbers: atomic numbers of all particles of the System, if the frames of a run also hold
             those that the model does not see; None: they do not.
     """
 
     inner = 1
+    separate_energy = False
 
     def __init__(
         self,
@@ -95,7 +99,9 @@ class Monitor(ABC):
         """Passes of the model so far."""
 
     @abstractmethod
-    def measure(self, context: openmm.Context, full: bool = True) -> Measurement:
+    def measure(
+        self, context: openmm.Context, full: bool = True, energy: bool = True
+    ) -> Measurement:
         """The model at the present configuration of a context.
 
         The integrator then reuses this evaluation, so that measuring *before* a step adds none.
@@ -103,6 +109,7 @@ class Monitor(ABC):
         Args:
             context: of the System that holds the force.
             full: with U, u_i and both forces; otherwise only the forces that drive the run.
+            energy: with the energy, even if it takes a forward pass of its own; always with U.
 
         Raises:
             Exception: the model's own error, unchanged.
@@ -123,11 +130,14 @@ class Monitor(ABC):
             running: whether the run begins.
         """
 
-    def stepping(self, stepping: bool) -> None:  # noqa: B027  others need not know
+    def stepping(  # noqa: B027  others need not know
+        self, stepping: bool, forces_alone: bool = False
+    ) -> None:
         """Mark the begin or end of a step: evaluations between two steps belong to no frame.
 
         Args:
             stepping: whether a step begins.
+            forces_alone: whether the integrator makes it without the energy.
         """
 
     @abstractmethod
@@ -184,9 +194,11 @@ class PythonMonitor(Monitor):
         token: str | None = None,
     ) -> None:
         super().__init__(atoms, numbers, periodic, forces, every, model_info, token)
+        self.separate_energy = evaluator.separate_energy
         self._evaluator = evaluator
         self._rebuild = rebuild
         self._running = False
+        self._forces_alone = False
         self._frame_step: int | None = None
         self._frame_box: NDArray[np.floating] = np.zeros((3, 3))
         self._latest: Measurement | None = None
@@ -215,11 +227,13 @@ class PythonMonitor(Monitor):
     def watch(self, context: openmm.Context, running: bool) -> None:
         """See `Monitor.watch`."""
         self._running = running
+        self._forces_alone = False
         self._frame_step = None
 
-    def stepping(self, stepping: bool) -> None:
+    def stepping(self, stepping: bool, forces_alone: bool = False) -> None:
         """See `Monitor.stepping`."""
         self._running = stepping
+        self._forces_alone = forces_alone
         self._made = 0
 
     def take_error(self) -> BaseException | None:
@@ -231,7 +245,7 @@ class PythonMonitor(Monitor):
 
     def __call__(self, state: openmm.State) -> tuple[float, NDArray[np.floating]]:
         """Energy in kJ/mol and forces [n, 3] in kJ/(mol nm) of a state, for OpenMM."""
-        latest, other_volume = self._evaluate(state)
+        latest, other_volume = self._evaluate(state, self._with_energy(sys._getframe().f_back))
         if latest is None:
             # raising would leave the trial volume in place; an infinite energy rejects it
             return np.inf, np.zeros((len(self.atoms), 3))
@@ -241,12 +255,13 @@ class PythonMonitor(Monitor):
         return energy, latest.openmm_forces
 
     def _evaluate(
-        self, state: openmm.State, exact: bool = False
+        self, state: openmm.State, energy: bool, exact: bool = False
     ) -> tuple[Measurement | None, bool]:
         """The model at a state, and whether that is a barostat's trial volume.
 
         Args:
             state: of OpenMM.
+            energy: with the energy in any case.
             exact: with U in any case.
 
         Returns:
@@ -262,7 +277,6 @@ class PythonMonitor(Monitor):
         frame = step + after_frame
         try:
             latest = self._evaluator.known(positions, box)
-            energy = self._with_energy()
             if latest is None or not latest.has(exact, energy):
                 with_u = exact or self._with_u(box, frame, other_volume)
                 latest = self._evaluator.evaluate(positions, box, with_u, energy)
@@ -291,13 +305,23 @@ class PythonMonitor(Monitor):
         self._made += 1
         return self._made >= self._needed and self.due(frame + self.offset)
 
-    def _with_energy(self) -> bool:
-        """Whether every evaluation includes the energy, which OpenMM may pass to a reporter."""
-        return True
+    def _with_energy(self, caller: FrameType | None) -> bool:
+        """Whether OpenMM may use the energy of an evaluation.
+
+        It does not say what it wants, but an integrator that steps with forces alone does not look at
+        the energy. Reporters, minimisers and hooks call another function of OpenMM. On a GPU the force
+        is evaluated in a thread of its own, which has no caller.
+
+        Args:
+            caller: the Python code that called OpenMM.
+        """
+        return not (self._forces_alone and _is_step(caller))
 
     # --- evaluations requested by a run --------------------------------------------------------
 
-    def measure(self, context: openmm.Context, full: bool = True) -> Measurement:
+    def measure(
+        self, context: openmm.Context, full: bool = True, energy: bool = True
+    ) -> Measurement:
         """See `Monitor.measure`."""
         if context.getPlatform().getName() in _PLAIN_PLATFORMS:
             state = context.getState(positions=True)
@@ -305,7 +329,7 @@ class PythonMonitor(Monitor):
             if len(self.atoms) != len(positions):
                 positions = positions[self.atoms]
             box = state.getPeriodicBoxVectors(asNumpy=True)._value if self.periodic else None
-            latest = self._evaluator.evaluate(positions, box, full)
+            latest = self._evaluator.evaluate(positions, box, full, energy)
         else:
             latest = self._measure_through_engine(context, full)
         newest, number = self._newest
@@ -343,6 +367,15 @@ class PythonMonitor(Monitor):
         return _restore, (self.token, *self._rebuild, settings, type(self)), state
 
 
+def _is_step(caller: FrameType | None) -> bool:
+    """Whether it is the method ``step`` of one of OpenMM's integrators."""
+    return (
+        caller is not None
+        and caller.f_code.co_name == "step"
+        and caller.f_globals.get("__name__") == openmm.Integrator.__module__
+    )
+
+
 class _Unavailable:
     """Placeholder for a model that could not be loaded again.
 
@@ -377,19 +410,19 @@ def _restore(
 
 def _group(context: openmm.Context, token: str) -> int:
     for force in context.getSystem().getForces():
-        if _NAME + token in _names(force):
+        if _NAME + token in names_in(force):
             return int(force.getForceGroup())
     raise ForceDeltaError(
         "the context's System does not hold this force: use that System's monitor"
     )
 
 
-def _names(force: openmm.Force) -> list[str]:
+def names_in(force: openmm.Force) -> list[str]:
     """Names of a force and of those inside it: openmm-ml interpolates with a CustomCVForce."""
     names = [force.getName()]
     if isinstance(force, openmm.CustomCVForce):
         for index in range(force.getNumCollectiveVariables()):
-            names += _names(force.getCollectiveVariable(index))
+            names += names_in(force.getCollectiveVariable(index))
     return names
 
 
@@ -407,7 +440,7 @@ def find_monitors(system: openmm.System) -> list[Monitor]:
     Raises:
         ForceDeltaError: no such force, or one whose model is not loaded.
     """
-    names = [name for force in system.getForces() for name in _names(force)]
+    names = [name for force in system.getForces() for name in names_in(force)]
     tokens = [name.removeprefix(_NAME) for name in names if name.startswith(_NAME)]
     if not tokens:
         raise ForceDeltaError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -61,7 +62,7 @@ class MTSMonitor(PythonMonitor):
 
     def slow(self, state: openmm.State) -> tuple[float, NDArray[np.floating]]:
         """The slow force at a state, for OpenMM: 0 kJ/mol and F_c - F_nc, [n, 3] kJ/(mol nm)."""
-        latest, _ = self._evaluate(state, exact=True)
+        latest, _ = self._evaluate(state, energy=True, exact=True)
         if latest is None:
             return 0.0, np.zeros((len(self.atoms), 3))
         self._since_slow = 0
@@ -78,9 +79,13 @@ class MTSMonitor(PythonMonitor):
             return True
         return box is not None and not any(np.array_equal(box, b) for b in self._slow_boxes)
 
-    def _with_energy(self) -> bool:
-        """In a run nobody sees the energy at an inner step."""
-        return not self._running
+    def _with_energy(self, caller: FrameType | None) -> bool:
+        """Whether OpenMM may use the energy: not at an inner step, the others are made with U.
+
+        Args:
+            caller: see `PythonMonitor`.
+        """
+        return not self._forces_alone
 
     def check_integrator(self, system: openmm.System, integrator: openmm.Integrator) -> None:
         """Refuse an integrator that does not apply the slow force once and the fast one inside.

@@ -23,6 +23,7 @@ from md_hooks.versions import versions_of
 
 from ..errors import ForceDeltaError
 from ..monitoring import evaluate_adaptively
+from .energy_use import EnergyUse
 from .environment import SystemAround
 from .evaluator import Measurement
 from .monitor import Monitor
@@ -95,6 +96,8 @@ class Frames:
         self._pbc = _sealed(np.full(3, monitor.periodic))
         self._electronic_state = monitor.electronic_state.frame_fields()
         self._around = SystemAround(self.context, monitor)
+        self._energy_use = EnergyUse(simulation, monitor)
+        self._forces_alone = self._energy_use.can_be_omitted
         self._constraints = constraint_records(info.constraints or ())
         integrator = simulation.integrator
         settings = {
@@ -213,7 +216,8 @@ class Frames:
     def begin_step(self) -> None:
         """The integrator is about to make a step."""
         self.session.between_steps = False
-        self.monitor.stepping(True)
+        self._forces_alone = self._energy_use.can_be_omitted
+        self.monitor.stepping(True, self._forces_alone)
 
     def end_step(self) -> None:
         """The integrator has made a step."""
@@ -237,7 +241,8 @@ class Frames:
         self.monitor.last_count = self._count
         self.monitor.offset = step - self._count
         due = self.monitor.due(step)
-        measured = self.monitor.measure(self.context, full=due)
+        energy = self._sentinel is not None or not self._forces_alone
+        measured = self.monitor.measure(self.context, full=due, energy=energy)
         if self._sentinel is None:
             return due, measured
         found = evaluate_adaptively(
@@ -266,6 +271,7 @@ class Frames:
             cell=_sealed(self._cell(measured)),
             pbc=self._pbc,
             energy=measured.energy,
+            energy_known=measured.energy_known,
             forces=measured.forces,
             temperature=temperature,
             force_delta=measured.force_delta,
@@ -351,7 +357,10 @@ class Frames:
         The integrator reuses the evaluation.
         """
         assert self._before is not None
-        measured = self.monitor.measure(self.context, full=self.monitor.forces == "mts")
+        known = self._before.energy_known
+        measured = self.monitor.measure(
+            self.context, full=self.monitor.forces == "mts", energy=known
+        )
         _, velocities, _ = self._velocities.read(measured)
         before = self._before.velocities
         if before is None or not np.array_equal(velocities, before):
@@ -360,7 +369,7 @@ class Frames:
         new = self._scalars(measured, velocities).get(CONSERVED_ENERGY)
         if old is None or new is None:
             return old is new
-        return math.isclose(old, new, rel_tol=1e-12, abs_tol=1e-9)
+        return not known or math.isclose(old, new, rel_tol=1e-12, abs_tol=1e-9)
 
 
 def at_step(error: BaseException, step: int) -> BaseException:

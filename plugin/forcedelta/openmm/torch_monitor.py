@@ -117,8 +117,10 @@ class TorchMonitor(Monitor):
         """See `Monitor.take_error`."""
         return None  # TorchForce keeps nothing of an error but OpenMM's exception
 
-    def measure(self, context: openmm.Context, full: bool = True) -> Measurement:
-        """See `Monitor.measure`."""
+    def measure(
+        self, context: openmm.Context, full: bool = True, energy: bool = True
+    ) -> Measurement:
+        """See `Monitor.measure`; an exported model gives the energy in any case."""
         self._context = context
         full = full or self.forces == "conservative"
         context.setParameter(_REQUEST, FULL if full else PLAIN)

@@ -70,6 +70,7 @@ class Row:
         atom: the worst one, with its element where that is known.
         action: "flagged", "stop", or empty.
         predicted: the predicted error in words, empty without one.
+        atom_predicted: that of the worst atom, as far as the frame is stored.
     """
 
     place: int
@@ -82,6 +83,7 @@ class Row:
     temperature: float
     action: str
     predicted: str = ""
+    atom_predicted: str = ""
 
 
 class Digest:
@@ -115,6 +117,7 @@ class Digest:
         self.counted = self.all_steps = 0
         self._numbers: NDArray[np.integer] | None = None
         self._uniform = True
+        self._atom_predicted: dict[int, str] = {}
         shares: dict[int, ElementShare] = {}
         symbols: dict[int, str] = {}
         places = self._places_to_show()
@@ -164,7 +167,9 @@ class Digest:
         if u is None or deltas is None or not np.isfinite(deltas).all():
             return
         if place in shown:
-            symbols[place] = chemical_symbols[int(frame.numbers[deltas.argmax()])]
+            worst_atom = int(deltas.argmax())
+            symbols[place] = chemical_symbols[int(frame.numbers[worst_atom])]
+            self._atom_predicted[place] = frame.predicted_error_of(worst_atom)
             self.views.append(view_of(frame))
         if self.broken.any() and place < int(self.broken.argmax()):
             self.last_finite = frame
@@ -215,6 +220,7 @@ class Digest:
             predicted=predicted_words(
                 {name: float(series[name][place]) for name in _PREDICTION if name in series}
             ),
+            atom_predicted=self._atom_predicted.get(place, ""),
             action={Action.FLAG: "flagged", Action.STOP: "stop"}.get(
                 Action(int(series["action"][place])), ""
             ),

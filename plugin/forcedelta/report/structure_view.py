@@ -41,6 +41,8 @@ class StructureView:
         indices: [M] numbers of the atoms in the frame.
         positions: [M][3] Å.
         deltas: [M] u_i, eV/Å.
+        errors: [M] predicted errors with their intervals, in words, "" where none is known; empty if the
+            frame has none.
         cell: [3][3] Å; None for a molecule, and where not all atoms are shown.
         atoms: number of atoms of the whole frame.
     """
@@ -51,6 +53,7 @@ class StructureView:
     indices: list[int]
     positions: list[list[float]]
     deltas: list[float]
+    errors: list[str]
     cell: list[list[float]] | None
     atoms: int
 
@@ -72,6 +75,9 @@ def view_of(frame: Frame) -> StructureView:
         indices=chosen.tolist(),
         positions=np.round(positions, 3).tolist(),
         deltas=[_rounded(float(value)) for value in frame.force_deltas[chosen]],
+        errors=[]
+        if frame.predicted_errors is None
+        else [frame.predicted_error_of(atom) for atom in chosen.tolist()],
         cell=np.round(frame.cell.astype(float), 3).tolist() if whole and frame.pbc.any() else None,
         atoms=len(frame.numbers),
     )

@@ -210,7 +210,7 @@ def _drop_unusable(atoms: Atoms) -> None:
             if found is not None:
                 info[name] = found
     for name in {*PREDICTIONS, "masses"} & atoms.arrays.keys():
-        shape = (len(atoms),) if name in ("force_deltas", "masses") else (len(atoms), 3)
+        shape = (len(atoms), 3) if name.endswith("_forces") else (len(atoms),)
         if not has_numbers(atoms.arrays[name], *shape):
             del atoms.arrays[name]
     Surroundings.usable(atoms).put(atoms)

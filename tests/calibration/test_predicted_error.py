@@ -146,15 +146,26 @@ def with_heavy_tails(labels: Labels) -> Labels:
     return replace(labels, signals=Signals(columns, labels.signals.compositions))
 
 
-@pytest.mark.parametrize("case", ["displaced", "energies"])
-def test_outliers_do_not_make_it_worse_than_the_best_single_signal(case):
-    """On frames that it has not seen, over 60 draws of labels: by at most 1 % in the typical factor.
+@pytest.mark.parametrize(
+    ("case", "signals", "noise"),
+    [
+        ("displaced", SIGNALS, 0.01),
+        ("displaced", SIGNALS[:-1], 0.01),
+        ("energies", SIGNALS, 0.01),
+        ("energies", SIGNALS[:-1], 0.02),
+    ],
+)
+def test_outliers_do_not_make_it_worse_than_the_best_single_signal(case, signals, noise):
+    """On frames that it has not seen, over 60 draws of labels: by at most 1 or 2 % in the typical factor.
 
     The best single signal is the one with the smallest factor on those frames, as nobody can choose
-    in practice. Of "displaced", one frame in twelve has U of up to 1e8 eV/Å.
+    in practice. Of "displaced", one frame in twelve has U of up to 1e8 eV/Å. Without the last signal as
+    for models whose direct forces have no net force and torque.
     """
     labels = with_heavy_tails(labels_of("acac-direct")) if case == "energies" else labels_of(case)
-    together, alone = [], {name: [] for name in SIGNALS}
+    columns, kinds = labels.signals.columns, labels.signals.compositions
+    labels = replace(labels, signals=Signals({name: columns[name] for name in signals}, kinds))
+    together, alone = [], {name: [] for name in signals}
     for seed in range(60):
         drawn, rest = mixed(labels, seed)
         target, error = np.log(drawn.epsilon), np.log(rest.epsilon)
@@ -163,7 +174,7 @@ def test_outliers_do_not_make_it_worse_than_the_best_single_signal(case):
             one = Signals({name: drawn.signals.columns[name]}, drawn.signals.compositions)
             losses.append(np.abs(fit_signals(one, target).log_error(rest.signals) - error))
     best = min(np.mean(losses) for losses in alone.values())
-    assert np.mean(together) < best + 0.01
+    assert np.mean(together) < best + noise
 
 
 @pytest.mark.slow
@@ -302,6 +313,8 @@ def test_what_moves_a_structure_as_a_whole_is_a_part_of_the_error():
     bend = np.array([[2.0, 0, 0], [-1, 0, 0], [-1, 0, 0]])
     assert rigid_force(line, bend, free) == pytest.approx(0, abs=1e-12)
     assert rigid_force(line[:1], bend[:1], free) == pytest.approx(2 / np.sqrt(3))
+    assert math.isnan(rigid_force(np.where(line > 1, np.nan, line), bend, free))
+    assert math.isnan(rigid_force(line, np.where(bend > 1, np.inf, bend), periodic))
 
 
 def test_atoms_by_element():

@@ -358,6 +358,7 @@ def test_too_few_labels():
     ("path", "value"),
     [
         (("prediction",), None), (("prediction", "model"), []),
+        (("prediction", "energy_scale"), None), (("prediction", "energy_scale"), 0.2),
         (("prediction", "model", "weights_hash"), 3), (("prediction", "fit"), None),
         (("prediction", "fit", "intercept"), "1"), (("prediction", "fit", "intercept"), 1e300),
         (("prediction", "fit", "slopes"), {"colour": 1.0}),

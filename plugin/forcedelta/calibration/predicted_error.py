@@ -253,6 +253,7 @@ class PredictedError:
         """The content of its file, JSON-able."""
         return {
             **asdict(self),
+            "energy_scale": ENERGY_SCALE,
             "residuals": [list(pair) for pair in self.residuals],
             "ranges": {name: list(pair) for name, pair in self.ranges.items()},
         }

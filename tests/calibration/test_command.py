@@ -60,7 +60,9 @@ def test_what_it_prints_and_writes(files, calibrated, tolerance):
     assert facts["passing"]["count"] == passing.sum()
     assert threshold == pytest.approx(tolerance, rel=0.2)  # as U is the error here
     assert facts["passing"]["bad"] == (labels.epsilon[passing] > tolerance).sum()
-    assert set(facts["ranking"]) == {"force_delta", "force_rms", "energy_per_atom"}
+    assert set(facts["ranking"]) == {
+        "force_delta", "force_rms", "energy_per_atom", "rigid_force",
+    }  # fmt: skip
     (row,) = (row for row in facts["thresholds"] if row["threshold"] == threshold)
     assert row["risk"] == facts["passing"]["bad"] / facts["passing"]["count"]
     assert f"threshold {threshold:.4g} eV/Å for model 'wet'" in calibrated

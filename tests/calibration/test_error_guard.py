@@ -11,8 +11,9 @@ import pytest
 from forcedelta import ForceDeltaCalculator, PredictedErrorHook, guarded_run, read_predicted_error
 from forcedelta.calibration.calibrate_error import calibrate_error
 from forcedelta.calibration.predicted_error_file import text_of
-from forcedelta.calibration.signals import Signals, composition, frame_signals, rigid_force
+from forcedelta.calibration.signals import Signals, composition, frame_signals
 from forcedelta.errors import ForceDeltaError
+from forcedelta.rigid_force import rigid_force
 from md_hooks import Action, HookChain, RunInfo, Trajectory
 from md_hooks.predicted_error import OUTSIDE, PREDICTED
 

@@ -20,9 +20,10 @@ from forcedelta.calibration.labels import Labels
 from forcedelta.calibration.log_linear import PENALTIES, QUADRATIC, REWEIGHTED, fit
 from forcedelta.calibration.predicted_error import FLOOR, UNKNOWN_COMPOSITION, PredictedError
 from forcedelta.calibration.predicted_error_file import from_dict, read_predicted_error, text_of
-from forcedelta.calibration.signals import Signals, composition, rigid_force
+from forcedelta.calibration.signals import Signals, composition
 from forcedelta.errors import ForceDeltaError
 from forcedelta.ranking import spearman
+from forcedelta.rigid_force import rigid_force
 
 ROWS = np.genfromtxt(
     Path(__file__).with_name("signals.csv"), delimiter=",", names=True, dtype=None, encoding=None

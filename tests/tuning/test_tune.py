@@ -256,7 +256,9 @@ def test_labels_are_judged_and_the_models_own_forces_are_not(base: Path) -> None
     assert judged.labelled == 20
     assert judged.direct_error == pytest.approx(np.sqrt(np.mean(sizes**2)), rel=1e-5)
     assert judged.ranking is not None
-    assert set(judged.ranking) == {"force_delta", "energy_per_atom", "force_rms"}
+    assert set(judged.ranking) == {
+        "force_delta", "energy_per_atom", "force_rms", "rigid_force",
+    }  # fmt: skip
     assert judge(evaluator, [own]).labelled == 0
 
 

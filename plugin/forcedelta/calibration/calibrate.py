@@ -23,6 +23,7 @@ from .guarantee import Threshold, check, find_threshold
 from .labelled_input import check_files, labels_of
 from .labels import Labels
 from .result import Calibration
+from .signals import RIGID
 
 if TYPE_CHECKING:
     from ..models import LoadedModel
@@ -239,4 +240,6 @@ def predictors(labels: Labels) -> dict[str, NDArray[np.float64]]:
     found = {"force_delta": labels.force_delta, "force_rms": labels.force_rms}
     if np.isfinite(labels.energy).all():
         found["energy_per_atom"] = labels.energy
+    if labels.signals is not None and RIGID in labels.signals.columns:
+        found[RIGID] = labels.signals.columns[RIGID]
     return found

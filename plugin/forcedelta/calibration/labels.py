@@ -15,11 +15,12 @@ from tqdm import tqdm
 
 from ..errors import ForceDeltaError
 from ..reading_options import ReadingOptions
+from ..rigid_force import rigid_force
 from .atom_errors import LabelledAtoms
 from .labelled_files import LabelledFrame, read_frames, reference_forces
 from .predictions import SAME, evaluated_prediction, rms, stored_prediction
 from .runs import runs_of
-from .signals import ENERGY, RIGID, UNCERTAINTY, Signals, composition, rigid_force
+from .signals import ENERGY, RIGID, UNCERTAINTY, Signals, composition
 
 if TYPE_CHECKING:
     from ..ase import ForceDeltaCalculator

@@ -11,9 +11,10 @@ from functools import reduce
 import numpy as np
 from ase.data import chemical_symbols
 from numpy.typing import NDArray
-from scipy.linalg import orth
 
 from md_hooks import Frame
+
+from ..rigid_force import rigid_force
 
 Array = NDArray[np.float64]
 
@@ -66,32 +67,6 @@ def composition(numbers: NDArray[np.integer]) -> str:
         f"{symbol}{count // divisor if count > divisor else ''}"
         for symbol, count in sorted(counts.items())
     )
-
-
-def rigid_force(
-    positions: NDArray[np.floating], forces: NDArray[np.floating], pbc: NDArray[np.bool_]
-) -> float:
-    """RMS of the part of direct forces that moves a structure as a whole, eV/Å.
-
-    The exact forces have no such part without an external field, so that it is a part of the error:
-    eps is at least as large. It is that of the net force and, without periodicity, of the net torque;
-    NaN where positions or forces are not finite.
-
-    Args:
-        positions: [N, 3], Å.
-        forces: direct forces [N, 3], eV/Å.
-        pbc: (3,).
-    """
-    if not (np.isfinite(positions).all() and np.isfinite(forces).all()):
-        return math.nan
-    modes = [np.broadcast_to(axis, positions.shape) for axis in np.eye(3)]
-    if not np.any(pbc):
-        arms = positions - positions.mean(axis=0)
-        size = float(np.abs(arms).max()) or 1.0
-        modes += [np.cross(axis, arms / size) for axis in np.eye(3)]
-    # a linear molecule has two rotations, a single atom none
-    basis = orth(np.reshape(modes, (len(modes), -1)).T.astype(float), rcond=1e-3)
-    return float(np.linalg.norm(basis.T @ np.ravel(forces)) / np.sqrt(forces.size))
 
 
 def frame_signals(frame: Frame) -> dict[str, float] | None:

@@ -42,6 +42,7 @@ _NAMES = {
     "force_delta": "U",
     "energy_per_atom": "energy per atom",
     "force_rms": "RMS of the forces",
+    "rigid_force": "net force and torque",
 }
 
 

@@ -12,6 +12,7 @@ from forcedelta.evaluation import Evaluator
 from forcedelta.models.loaded import LoadedModel
 from forcedelta.models.network import DirectForceNetwork
 from forcedelta.ranking import auroc, spearman, worst_tenth
+from forcedelta.rigid_force import rigid_force
 from forcedelta.training.data import Batch
 
 Array = NDArray[np.float64]
@@ -29,6 +30,7 @@ class Errors:
     force_delta: Array  # U, eq. 1
     energy: Array  # predicted, per atom, without the energies of the isolated atoms
     force_rms: Array  # RMS of the predicted direct forces
+    rigid_force: Array  # their net force and torque
     direct: list[Array]  # [N, 3] direct forces of each structure
 
     def mae(self, per_structure: Array) -> float:
@@ -63,6 +65,8 @@ def measure(network: DirectForceNetwork, parts: Sequence[Batch]) -> Errors:
                 found.force_delta,
                 interaction / atoms,
                 float(np.sqrt(np.mean(direct**2))),
+                # where no edge crosses a boundary, the structure is free to rotate
+                rigid_force(part.positions.numpy(), direct, part.edge_shift.numpy().any(0)),
             )
         )
         direct_forces.append(direct)
@@ -121,6 +125,7 @@ def predictors(errors: Errors, members: Sequence[Errors] = ()) -> dict[str, Arra
         "Force Delta U": errors.force_delta,
         "predicted energy": errors.energy,
         "RMS of predicted forces": errors.force_rms,
+        "net force and torque": errors.rigid_force,
     }
     if members:
         named[f"ensemble of {len(members)}"] = ensemble_spread(members)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ..evaluation import Evaluator, ExactEvaluation
 from ..ranking import auroc, spearman, worst_tenth
+from ..rigid_force import rigid_force
 
 Array = NDArray[np.float64]
 
@@ -72,6 +73,9 @@ def judge(evaluator: Evaluator, frames: Sequence[Atoms]) -> Judgement:
         "force_delta": np.array([one.force_delta for _, one, _ in rows]),
         "energy_per_atom": _energies([(atoms, one.energy) for atoms, one, _ in rows]),
         "force_rms": np.array([_rms(one.direct_forces) for _, one, _ in rows]),
+        "rigid_force": np.array(
+            [rigid_force(atoms.positions, one.direct_forces, atoms.pbc) for atoms, one, _ in rows]
+        ),
     }
     ranking = None
     if len(rows) >= 10:

@@ -11,7 +11,7 @@ import pytest
 from forcedelta import ForceDeltaCalculator, PredictedErrorHook, guarded_run, read_predicted_error
 from forcedelta.calibration.calibrate_error import calibrate_error
 from forcedelta.calibration.predicted_error_file import text_of
-from forcedelta.calibration.signals import Signals, composition, frame_signals
+from forcedelta.calibration.signals import Signals, composition, frame_signals, rigid_force
 from forcedelta.errors import ForceDeltaError
 from md_hooks import Action, HookChain, RunInfo, Trajectory
 from md_hooks.predicted_error import OUTSIDE, PREDICTED
@@ -95,6 +95,7 @@ def test_what_a_run_records(forcedelta, files, start, error_file):
             "worst_atom": results["force_deltas"].max(),
             "energy_per_atom": results["energy"] / 3,
             "force_rms": np.sqrt(np.mean(results["direct_forces"] ** 2)),
+            "rigid_force": rigid_force(atoms.positions, results["direct_forces"], atoms.pbc),
         }
         signals = Signals({name: np.array([value]) for name, value in columns.items()}, ["H2O"])
         expected = [values[0] for values in found.predict(signals)]
@@ -232,7 +233,7 @@ def test_in_python_and_in_any_chain(files, here, error_file):
     assert seen[0] == pytest.approx(frame.predicted_error, rel=1e-4)
     assert composition(frame.numbers) == "H2O"
     assert set(frame_signals(frame)) == {
-        "force_delta", "worst_atom", "energy_per_atom", "force_rms",
+        "force_delta", "worst_atom", "energy_per_atom", "force_rms", "rigid_force",
     }  # fmt: skip
     slopes = {**found.fit.slopes, "expected_error": 1.0}
     lacking = PredictedErrorHook(replace(found, fit=replace(found.fit, slopes=slopes)))

@@ -72,7 +72,7 @@ def test_suggested_frames_of_a_run_can_be_labelled(files, here, forcedelta):
     ase.io.write("labelled.xyz", frames)
     labels = read_labels(["labelled.xyz"], forces_key="REF_forces")
     assert set(labels.signals.columns) == {
-        "force_delta", "worst_atom", "energy_per_atom", "force_rms",
+        "force_delta", "worst_atom", "energy_per_atom", "force_rms", "rigid_force",
     }  # fmt: skip
     np.testing.assert_allclose(labels.epsilon, labels.force_delta, rtol=1e-5)
     np.testing.assert_allclose([np.sqrt(np.mean(a.error**2)) for a in labels.atoms], labels.epsilon)

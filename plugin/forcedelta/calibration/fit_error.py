@@ -1,4 +1,4 @@
-"""From labels to a predicted error: signals by cross-validation, intervals by CV+."""
+"""From labels to a predicted error: robust fits weighted by cross-validation, intervals by CV+."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ RESIDUALS = 500
 """At most so many labels, drawn at random, give the interval of a prediction: each step of a run
 computes one."""
 COMPOSITIONS = 20
-"""At most so many compositions, the most frequent ones, have an offset and a mean energy."""
+"""At most so many compositions, the most frequent ones, have an offset and a median energy."""
 DIGITS = 7
 
 
@@ -89,7 +89,7 @@ def fit_signals(signals: Signals, target: Array) -> Coefficients:
     energies = {}
     if ENERGY in signals.columns:
         column = signals.columns[ENERGY]
-        energies = {name: _rounded(float(column[rows].mean())) for name, rows in member.items()}
+        energies = {name: _rounded(float(np.median(column[rows]))) for name, rows in member.items()}
     else:
         energies = dict.fromkeys(common, 0.0)
     columns = transformed(signals, energies)

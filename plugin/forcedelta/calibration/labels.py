@@ -19,7 +19,7 @@ from .atom_errors import LabelledAtoms
 from .labelled_files import LabelledFrame, read_frames, reference_forces
 from .predictions import SAME, evaluated_prediction, rms, stored_prediction
 from .runs import runs_of
-from .signals import ENERGY, UNCERTAINTY, Signals, composition
+from .signals import ENERGY, RIGID, UNCERTAINTY, Signals, composition, rigid_force
 
 if TYPE_CHECKING:
     from ..ase import ForceDeltaCalculator
@@ -167,6 +167,12 @@ def _labels(frames: list[LabelledFrame], calculator: ForceDeltaCalculator | None
         "worst_atom": np.array([np.nan if row.u is None else row.u.max() for row in rows]),
         ENERGY: energy,
         "force_rms": force_rms,
+        RIGID: np.array(
+            [
+                rigid_force(frame.atoms.positions, row.direct, frame.atoms.pbc)
+                for row, frame in zip(rows, frames, strict=True)
+            ]
+        ),
         "expected_error": np.array([row.expected_error for row in rows]),
         UNCERTAINTY: np.array([row.energy_uncertainty for row in rows]),
     }

@@ -2,8 +2,9 @@
 
     log eps = a + b . x + offset(composition)
 
-with x the logarithms of the signals (`signals.WORDS`) and the energy per atom relative to the mean of
-its composition. The interval is that of CV+ (Barber, Candès, Ramdas and Tibshirani, Ann. Stat. 49,
+with x the logarithms of the signals (`signals.WORDS`) and the energy per atom relative to the median of
+its composition, s asinh(E / s) with s = `ENERGY_SCALE`, so that an energy far from those of the labels
+counts as its logarithm. The interval is that of CV+ (Barber, Candès, Ramdas and Tibshirani, Ann. Stat. 49,
 486 (2021)): with mu_-k the model fitted without the labels of fold k, and r_i the absolute residual
 of label i of that fold,
 
@@ -35,6 +36,8 @@ MARGIN = 0.1
 """A frame is outside the calibrated range of a signal beyond the range of the labels, widened on both
 sides by this share of its width: one in ten frames lies outside the bare range of 20 labels."""
 UNKNOWN_COMPOSITION = "composition"
+ENERGY_SCALE = 0.1
+"""eV per atom; energies of thermal frames differ by less: k_B T is 0.1 eV at 1160 K."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +48,8 @@ class Coefficients:
         intercept: a.
         slopes: b by signal; logarithms in eV/Å, and the energy in eV per atom.
         offsets: of log eps by composition; 0 for all others.
-        energies: mean predicted energy per atom by composition, eV. The energy of a frame of another
-            composition counts as the mean.
+        energies: median predicted energy per atom by composition, eV. The energy of a frame of another
+            composition counts as the median.
     """
 
     intercept: float
@@ -86,12 +89,13 @@ class Stacked:
         energy = signals.columns.get(ENERGY, np.zeros(len(signals)))
         for name in set(signals.compositions):
             rows = np.array([name == one for one in signals.compositions])
-            start, slope, mean = self._of(name)
-            found[:, rows] += start[:, None] + slope[:, None] * (energy[rows] - mean[:, None])
+            start, slope, median = self._of(name)
+            above = scaled_energy(energy[rows] - median[:, None])
+            found[:, rows] += start[:, None] + slope[:, None] * above
         return found
 
     def _of(self, composition: str) -> tuple[Array, Array, Array]:
-        """Intercept with offset, slope of the energy, and mean energy of a composition [fits]."""
+        """Intercept with offset, slope of the energy, and median energy of a composition [fits]."""
         if composition not in self._known:
             known = np.array([composition in one.energies for one in self._fits])
             self._known[composition] = (
@@ -249,13 +253,14 @@ class PredictedError:
         """The content of its file, JSON-able."""
         return {
             **asdict(self),
+            "energy_scale": ENERGY_SCALE,
             "residuals": [list(pair) for pair in self.residuals],
             "ranges": {name: list(pair) for name, pair in self.ranges.items()},
         }
 
 
 def transformed(signals: Signals, energies: Mapping[str, float]) -> dict[str, Array]:
-    """The columns of the fit: logarithms, and energies relative to the composition's mean."""
+    """The columns of the fit: logarithms, and energies relative to the composition's median."""
     found = {
         name: np.log(np.maximum(column, FLOOR))
         for name, column in signals.columns.items()
@@ -263,7 +268,15 @@ def transformed(signals: Signals, energies: Mapping[str, float]) -> dict[str, Ar
     }
     if ENERGY in signals.columns:
         pairs = zip(signals.columns[ENERGY], signals.compositions, strict=True)
-        found[ENERGY] = np.array([value - energies.get(name, value) for value, name in pairs])
+        found[ENERGY] = scaled_energy(
+            np.array([value - energies.get(name, value) for value, name in pairs])
+        )
+    return found
+
+
+def scaled_energy(energy: Array) -> Array:
+    """Energies per atom, eV: themselves where small, and growing as logarithms beyond `ENERGY_SCALE`."""
+    found: Array = ENERGY_SCALE * np.arcsinh(energy / ENERGY_SCALE)
     return found
 
 

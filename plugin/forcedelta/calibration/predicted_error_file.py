@@ -14,7 +14,7 @@ from md_hooks.text import one_line, shortened
 
 from ..errors import ForceDeltaError
 from ..reading_files import read_json
-from .predicted_error import AtomError, Coefficients, PredictedError
+from .predicted_error import ENERGY_SCALE, AtomError, Coefficients, PredictedError
 from .result import FORMAT, FORMAT_ALONE, GIVE, UNIT, read_calibration
 from .signals import WORDS
 
@@ -67,6 +67,9 @@ def from_dict(entries: Any, where: str) -> PredictedError:
     """
     read = _Reader(where)
     table = read.table("prediction", entries)
+    if table.get("energy_scale") != ENERGY_SCALE:  # other slopes of the energy than ours
+        words = f"{ENERGY_SCALE}, as another version made it"
+        raise read.wrong("energy_scale", table.get("energy_scale"), words)
     model = read.table("prediction: model", table.get("model"))
     folds = [
         read.coefficients(f"fold {k}", fold)

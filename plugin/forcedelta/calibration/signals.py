@@ -11,6 +11,7 @@ from functools import reduce
 import numpy as np
 from ase.data import chemical_symbols
 from numpy.typing import NDArray
+from scipy.linalg import orth
 
 from md_hooks import Frame
 
@@ -18,15 +19,17 @@ Array = NDArray[np.float64]
 
 ENERGY = "energy_per_atom"
 UNCERTAINTY = "energy_uncertainty"
+RIGID = "rigid_force"
 WORDS = {
     "force_delta": "U",
     "worst_atom": "largest u",
     ENERGY: "energy per atom",
     "force_rms": "RMS of the forces",
+    RIGID: "net force and torque",
     "expected_error": "the model's expected error",
     UNCERTAINTY: "the model's energy uncertainty",
 }
-"""Signals by name: all in eV/Å, and the energy, of which the mean of the composition is subtracted,
+"""Signals by name: all in eV/Å, and the energy, of which the median of the composition is subtracted,
 and the energy uncertainty, in eV per atom."""
 FLOOR = 1e-4
 """eV/Å; logarithms are of values at least this large. References are not converged to less."""
@@ -65,6 +68,32 @@ def composition(numbers: NDArray[np.integer]) -> str:
     )
 
 
+def rigid_force(
+    positions: NDArray[np.floating], forces: NDArray[np.floating], pbc: NDArray[np.bool_]
+) -> float:
+    """RMS of the part of direct forces that moves a structure as a whole, eV/Å.
+
+    The exact forces have no such part without an external field, so that it is a part of the error:
+    eps is at least as large. It is that of the net force and, without periodicity, of the net torque;
+    NaN where positions or forces are not finite.
+
+    Args:
+        positions: [N, 3], Å.
+        forces: direct forces [N, 3], eV/Å.
+        pbc: (3,).
+    """
+    if not (np.isfinite(positions).all() and np.isfinite(forces).all()):
+        return math.nan
+    modes = [np.broadcast_to(axis, positions.shape) for axis in np.eye(3)]
+    if not np.any(pbc):
+        arms = positions - positions.mean(axis=0)
+        size = float(np.abs(arms).max()) or 1.0
+        modes += [np.cross(axis, arms / size) for axis in np.eye(3)]
+    # a linear molecule has two rotations, a single atom none
+    basis = orth(np.reshape(modes, (len(modes), -1)).T.astype(float), rcond=1e-3)
+    return float(np.linalg.norm(basis.T @ np.ravel(forces)) / np.sqrt(forces.size))
+
+
 def frame_signals(frame: Frame) -> dict[str, float] | None:
     """The signals of a frame; None without U. What is unknown or not finite is left out."""
     if frame.force_delta is None or frame.worst_force_delta is None:
@@ -75,6 +104,7 @@ def frame_signals(frame: Frame) -> dict[str, float] | None:
         "worst_atom": frame.worst_force_delta,
         ENERGY: float(frame.energy) / len(frame.numbers),
         "force_rms": float(np.sqrt(np.mean(np.square(direct, dtype=float)))),
+        RIGID: rigid_force(frame.positions, direct, frame.pbc),
         "expected_error": float(frame.extra.get("expected_error", math.nan)),
         UNCERTAINTY: float(frame.extra.get(UNCERTAINTY, math.nan)) / len(frame.numbers),
     }

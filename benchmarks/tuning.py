@@ -1,16 +1,20 @@
-"""Consistency tuning of `acac-direct` without labels, judged on labelled frames, by reach.
+"""What `forcedelta tune` makes of `acac-direct` without labels, judged on labelled frames, by reach and seed.
 
-    python benchmarks/tuning.py LABELLED.xyz HOTTER.xyz --keep FOLDER [--temperatures 300 450]
+    python benchmarks/tuning.py DATA --keep FOLDER [--seeds 0 1] [--reach energy head]
 
-The frames are those of the model's own runs (Langevin, direct forces, 4 ps each, every 20th step), from
-examples/acetylacetone.xyz or another start, as ``forcedelta tune --make-frames 400`` makes them.
-`forcedelta.tune` trains each reach on them. Two Markdown tables follow: U, errors and ranking of the errors
-on both labelled files, before and after, with the controls; and the drift of the total energy in NVE with
-multiple time steps (300 K, 0.5 fs, eight inner steps), or how the run ended.
+The models are those of ``forcedelta tune acac-direct examples/acetylacetone.xyz --make-frames 400 --seed SEED``
+with its default settings; further reaches are tuned on the own frames that the first one made.
 
-LABELLED.xyz may hold frames that the model was trained on, such as those of acac_train_300K.xyz: their
-errors are smaller than those of new frames, which no U can know.
-Finished runs and models are kept in a folder, from which the same command continues.
+DATA is the folder of the labelled files, which are not part of this project (BOTNet-datasets, Batatia et al.
+2022, MIT). Judged are the frames of 300 K that the recipe of `acac-direct` holds out, and all of
+acac_train_600K.xyz; no model saw any of them. "Pooled" counts each frame of 300 K as often as makes both
+temperatures equally frequent.
+
+Two Markdown tables follow. The first has U, the error of F_c, and how U ranks the errors of F_nc: Spearman's
+r_s and AUROC for the worst tenth, for the pooled frames with 95 % intervals of the bootstrap over frames; the
+controls are those of the model as trained. The second has the drift of the total energy in NVE with multiple
+time steps (300 K, 0.5 fs, eight inner steps), or how the run ended.
+Finished models and runs are kept in a folder, from which the same command continues.
 """
 
 from __future__ import annotations
@@ -19,31 +23,104 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-import ase.io
+import numpy as np
+from ase import Atoms
+from numpy.typing import NDArray
 
-from forcedelta import guarded_run, load_model, tune
-from forcedelta.outputs import Named, check_outputs
-from forcedelta.tuning.own_runs import TEMPERATURES, OwnRuns, own_frames
+from forcedelta import Evaluator, guarded_run, load_model, tune
+from forcedelta.evaluation import DTYPES
+from forcedelta.ranking import auroc, spearman, worst_tenth
+from forcedelta.training.data import read_labelled
+from forcedelta.training.recipe import read_recipe
+from forcedelta.training.tasks import split
+from forcedelta.tuning.judge import evaluate
+from forcedelta.tuning.own_runs import OwnRuns, files_of
+
+Array = NDArray[np.float64]
 
 MODEL = "acac-direct"
 FRAMES = 400  # of each run
 INNER, DRIFT_STEPS = 8, 8000
 LARGEST = 2.0  # eV/Å: a run that reaches this U has blown up
-PREDICTORS = {"force_delta": "U", "energy_per_atom": "energy", "force_rms": "RMS F"}
+DRAWS = 500  # of the bootstrap
 
 
-def tuned(reach: str, runs: list[Path], judges: list[Path], keep: Path, epochs: int) -> Path:
-    """The tuned model of a reach, which is trained unless its file is there."""
-    out = keep / f"{reach}.pt"
-    if not out.exists():
-        tune(MODEL, runs, reach, out, judge_on=judges, epochs=epochs)
-    return out
+def tuned(start: Path, keep: Path, reaches: list[str], seed: int) -> dict[str, Path]:
+    """The tuned models of a seed by reach, trained unless their files are there."""
+    files = {reach: keep / f"{reach}-{seed}.pt" for reach in reaches}
+    first = files[reaches[0]]
+    own = files_of(first, 1, OwnRuns(FRAMES))
+    for reach, file in files.items():
+        if file.exists():
+            continue
+        if file == first:
+            tune(MODEL, start, reach, file, make_frames=FRAMES, seed=seed, mode="overwrite")
+        else:
+            tune(MODEL, own, reach, file, seed=seed, mode="overwrite")
+    return files
 
 
-def report_of(file: Path) -> dict[str, Any]:
-    """What the file of a tuned model says about its tuning."""
-    report: dict[str, Any] = load_model(file).metadata["tuned"]["report"]
-    return report
+def rms(values: Array) -> Array:
+    """RMS over the components of forces [M, N, 3] -> [M]."""
+    return np.asarray(np.sqrt(np.mean(np.square(values), axis=(1, 2))))
+
+
+class Frames:
+    """Labelled frames of one temperature with the predictions of a model."""
+
+    def __init__(self, model: str | Path, frames: list[Atoms]) -> None:
+        found = evaluate(Evaluator(load_model(model), DTYPES["float32"]), frames)
+        labels = np.array([atoms.get_forces() for atoms in frames])
+        direct = np.array([one.direct_forces for one in found])
+        conservative = np.array([one.conservative_forces for one in found])
+        self.error = rms(direct - labels)
+        self.conservative_error = float(np.sqrt(np.mean(np.square(conservative - labels))))
+        self.predictors = {
+            "U": rms(direct - conservative),
+            "energy": np.array([one.energy for one in found]),
+            "RMS F": rms(direct),
+        }
+
+
+def ranked(values: Array, error: Array) -> tuple[float, float]:
+    """Spearman's r_s and AUROC for the worst tenth."""
+    return float(spearman(values, error)), float(auroc(values, worst_tenth(error)))
+
+
+def pooled(cold: Frames, hot: Frames, name: str) -> str:
+    """Both measures on the pooled frames, with their 95 % intervals."""
+    copies = len(hot.error) // len(cold.error)
+
+    def measured(first: NDArray[np.int64], second: NDArray[np.int64]) -> tuple[float, float]:
+        columns = [
+            np.concatenate([np.repeat(one[first], copies), other[second]])
+            for one, other in (
+                (cold.predictors[name], hot.predictors[name]),
+                (cold.error, hot.error),
+            )
+        ]
+        return ranked(*columns)
+
+    rng = np.random.default_rng(0)
+    sizes = len(cold.error), len(hot.error)
+    found = measured(*(np.arange(size) for size in sizes))
+    drawn = [measured(*(rng.integers(size, size=size) for size in sizes)) for _ in range(DRAWS)]
+    ends = np.quantile(drawn, [0.025, 0.975], axis=0)
+    return " / ".join(
+        f"{value:.3f} ({low:.3f} to {high:.3f})"
+        for value, low, high in zip(found, *ends, strict=True)
+    )
+
+
+def row(name: str, cold: Frames, hot: Frames, predictor: str) -> str:
+    """One line of the first table."""
+    u = [1e3 * one.predictors["U"].mean() for one in (cold, hot)]
+    errors = [1e3 * one.conservative_error for one in (cold, hot)]
+    r_s, area = ranked(hot.predictors[predictor], hot.error)
+    return (
+        f"| {name} | {u[0]:.0f} / {u[1]:.0f} | {errors[0]:.0f} / {errors[1]:.0f} | {predictor} "
+        f"| {r_s:.3f} / {area:.3f} | {pooled(cold, hot, predictor)} |"
+    )
 
 
 def drift(model: str | Path, start: Path, out: Path) -> str:
@@ -54,71 +131,53 @@ def drift(model: str | Path, start: Path, out: Path) -> str:
     )  # fmt: skip
     if result.reason != "finished" or result.drift is None:
         return f"{result.reason} at {result.run.step * 0.5:.0f} fs"
-    return f"{result.drift.value:.2f} +- {result.drift.error:.2f}"
+    return f"{result.drift.value:.2f} ± {result.drift.error:.2f}"
 
 
-def row(name: str, judgements: list[dict[str, Any]], frames: dict[str, float]) -> str:
-    """One line of the first table."""
-    cells = [name, f"{1e3 * frames['held_out']:.0f}"]
-    for judged in judgements:
-        ranking = judged["ranking"]
-        cells += [
-            f"{1e3 * judged['force_delta']:.0f}",
-            f"{1e3 * judged['conservative_error']:.0f}",
-            *(
-                f"{ranking[key]['spearman']:.3f} / {ranking[key]['auroc_worst_tenth']:.3f}"
-                for key in PREDICTORS
-            ),
-        ]
-    return "| " + " | ".join(cells) + " |"
+def training(file: Path) -> str:
+    """Duration in s, epoch kept and number of epochs, as the file of a tuned model tells them."""
+    report: dict[str, Any] = load_model(file).metadata["tuned"]["report"]
+    return f"{report['seconds']:.0f} | {report['best_epoch']} of {report['epochs']}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("labelled", type=Path, nargs="+", help="labelled frames of acetylacetone")
+    parser.add_argument("data", type=Path, help="folder of the labelled files")
     parser.add_argument("--keep", type=Path, required=True, help="folder of runs and models")
     parser.add_argument(
         "--start", type=Path, default=Path(__file__).parents[1] / "examples" / "acetylacetone.xyz"
     )
-    parser.add_argument("--reach", nargs="+", default=["head", "energy"])
-    parser.add_argument("--epochs", type=int, default=40)
-    parser.add_argument("--temperatures", type=float, nargs="+", default=TEMPERATURES, help="K")
+    parser.add_argument("--reach", nargs="+", default=["energy", "head"])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     given = parser.parse_args()
     given.keep.mkdir(exist_ok=True)
-    pooled = given.keep / "labelled.xyz"
-    check_outputs([Named("pooled frames", pooled)], [Named("labelled", f) for f in given.labelled])
-    if not pooled.exists():
-        frames = [atoms for file in given.labelled for atoms in ase.io.read(file, ":")]
-        ase.io.write(pooled, frames)
-    judges = [pooled, given.labelled[-1]]
-    own = OwnRuns(FRAMES, tuple(given.temperatures))
-    runs = own_frames(
-        load_model(MODEL),
-        [ase.io.read(given.start)],
-        own,
-        given.keep / "own",
-        {"seed": 1},
-        reuse=True,
+    files = {
+        f"`{reach}`, seed {seed}": file
+        for seed in given.seeds
+        for reach, file in tuned(given.start, given.keep, given.reach, seed).items()
+    }
+    sets = (
+        split(read_recipe(MODEL), given.data)[1],
+        read_labelled(given.data / "acac_train_600K.xyz"),
     )
-    files = {r: tuned(r, runs, judges, given.keep, given.epochs) for r in given.reach}
-    reports = {reach: report_of(file) for reach, file in files.items()}
 
-    heads = ["U", "F_c error", *(f"r_s / AUROC {name}" for name in PREDICTORS.values())]
-    columns = ["", "U held out, meV/Å"]
-    columns += [f"{place}: {head}" for place in ("pooled", judges[1].stem) for head in heads]
-    print("| " + " | ".join(columns) + " |")
-    print("|---" * len(columns) + "|")
-    first = next(iter(reports.values()))
-    print(row("as trained", [one["before"] for one in first["judged"]], first["before"]))
-    for reach, report in reports.items():
-        print(row(reach, [one["after"] for one in report["judged"]], report["after"]))
+    print(
+        "| | U at 300 / 600 K, meV/Å | F_c error at 300 / 600 K, meV/Å | ranked by "
+        "| 600 K: r_s / AUROC | pooled: r_s / AUROC |"
+    )
+    print("|---" * 6 + "|")
+    trained = [Frames(MODEL, frames) for frames in sets]
+    for predictor in trained[0].predictors:
+        print(row("as trained", *trained, predictor))
+    for name, file in files.items():
+        print(row(name, *(Frames(file, frames) for frames in sets), "U"), flush=True)
     print()
-    print("| | training, s | NVE drift, meV/atom/ps |")
-    print("|---|---|---|")
-    print(f"| as trained | - | {drift(MODEL, given.start, given.keep / 'nve.h5')} |")
-    for reach, file in files.items():
-        found = drift(file, given.start, given.keep / f"nve-{reach}.h5")
-        print(f"| {reach} | {reports[reach]['seconds']:.0f} | {found} |")
+    print("| | training, s | epoch kept | NVE drift, meV/atom/ps |")
+    print("|---|---|---|---|")
+    print(f"| as trained | - | - | {drift(MODEL, given.start, given.keep / 'nve.h5')} |")
+    for name, file in files.items():
+        found = drift(file, given.start, file.with_suffix(".h5"))
+        print(f"| {name} | {training(file)} | {found} |", flush=True)
 
 
 if __name__ == "__main__":

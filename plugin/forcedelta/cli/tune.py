@@ -52,7 +52,7 @@ def tune(
     reach: Annotated[
         Literal["head", "energy", "shared"],
         typer.Option(
-            help="What is trained. head: a small head on the network's last features, at no further "
+            help="What is trained. head: a small head on the network's features, at no further "
             "cost per step. energy: a copy of the network for the energy, one more forward pass where "
             "U is computed. shared: the whole network, which changes the direct forces.",
             rich_help_panel=_TRAINING,
@@ -74,7 +74,7 @@ def tune(
             metavar="K",
             help="Temperature of these runs; repeatable.",
             rich_help_panel=_TRAINING,
-            show_default="300, 450 and 600",
+            show_default="300, 450, 600 and 900",
         ),
     ] = None,
     every: Annotated[
@@ -87,17 +87,17 @@ def tune(
             help="Epochs at most; it ends after ten without improvement on the held-out tenth of the frames.",
             rich_help_panel=_TRAINING,
         ),
-    ] = 40,
+    ] = 20,
     batch_size: Annotated[
         int, typer.Option(metavar="N", help="Frames per step.", rich_help_panel=_TRAINING)
-    ] = 10,
+    ] = 5,
     learning_rate: Annotated[
         float | None,
         typer.Option(
             metavar="X",
             help="Largest learning rate.",
             rich_help_panel=_TRAINING,
-            show_default="3e-3 head, 5e-4 energy, 3e-4 shared",
+            show_default="1e-3 head and energy, 3e-4 shared",
         ),
     ] = None,
     seed: Annotated[

@@ -268,14 +268,14 @@ class DirectForceNetwork(nn.Module):
         self.reference_energies = nn.Buffer(torch.zeros(len(elements), dtype=torch.float64))
         self.energy_scale = nn.Buffer(torch.ones(()))
         self.density_scale = nn.Buffer(torch.ones(()))
-        self.feature_width = 2 * features
+        self.feature_width = 2 * features * layers
         self.residual_head: nn.Module | None = None
 
     @torch.jit.unused
     def add_energy_head(self, head: nn.Module) -> None:
-        """Add the output [N, 1] eV of a head on the last features [N, 2F] to the atomic energies.
+        """Add the output [N, 1] eV of a head on the features of the atoms to their energies.
 
-        The features are the scalars and the squared lengths of the vectors.
+        The features [N, 2 F layers] are the scalars and the squared lengths of the vectors after each layer.
         """
         self.residual_head = head
 
@@ -335,15 +335,18 @@ class DirectForceNetwork(nn.Module):
         vectors = torch.zeros(
             3 * atoms, self.features, dtype=positions.dtype, device=positions.device
         )
+        invariants: list[Tensor] = []
         for interaction in self.interactions:
             scalars, vectors = interaction(
                 scalars, vectors, radial, angular, along, quadratic, table
             )
+            if self.residual_head is not None:
+                lengths = (vectors * vectors).view(atoms, 3, self.features).sum(1)
+                invariants += [scalars, lengths]
 
         atomic = self.energy_head(scalars)[:, 0] * self.energy_scale
         if self.residual_head is not None:
-            lengths = (vectors * vectors).view(atoms, 3, self.features).sum(1)
-            atomic = atomic + self.residual_head(torch.cat([scalars, lengths], 1))[:, 0]
+            atomic = atomic + self.residual_head(torch.cat(invariants, 1))[:, 0]
         energies = atomic.to(torch.float64) + self.reference_energies[species]
         energy = torch.zeros(cell.shape[0], dtype=torch.float64, device=positions.device)
         energy = energy.index_add(0, batch, energies)

@@ -6,7 +6,7 @@ and another base is refused.
 
 Three reaches, with the module that each makes of the base:
 
-- ``head``: the base with a `ResidualHead` on its last features. No further pass.
+- ``head``: the base with a `ResidualHead` on its features. No further pass.
 - ``energy``: the direct forces of the base and the energy of a copy with weights of its own
   (`TunedEnergy`). One more forward pass per evaluation; the backward pass is that of the copy alone.
 - ``shared``: the base with other weights throughout, and other direct forces.
@@ -38,14 +38,14 @@ Reach = Literal["head", "energy", "shared"]
 REACHES: tuple[str, ...] = get_args(Reach)
 FORMAT = "forcedelta tuned 1"
 _HEADER = "tuning"
-_WIDTH = 128
+_WIDTH = 256
 
 
 class Tunable(Protocol):
     """What the module of an adapter offers to be tuned.
 
     ``energy`` and ``shared`` need parameters that lead to the energy, and an energy that is
-    differentiable with respect to them. ``head`` needs the last features of the network: the module
+    differentiable with respect to them. ``head`` needs features of the network: the module
     adds the output of a head [N, F] -> [N, 1], in eV, to the atomic energies. Models with
     ``first_order_only`` are trained by finite differences of first derivatives.
 
@@ -66,14 +66,16 @@ class ResidualHead(nn.Module):
 
     def __init__(self, features: int, width: int = _WIDTH) -> None:
         super().__init__()
-        self.first = nn.Linear(features, width)
-        self.second = nn.Linear(width, 1)
-        nn.init.zeros_(self.second.weight)
-        nn.init.zeros_(self.second.bias)
+        self.layers = nn.Sequential(
+            nn.Linear(features, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU()
+        )
+        self.last = nn.Linear(width, 1)
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)
 
     def forward(self, features: Tensor) -> Tensor:
         """[N, F] -> [N, 1] eV."""
-        return self.second(nn.functional.silu(self.first(features)))
+        return self.last(self.layers(features))
 
 
 class TunedEnergy(nn.Module):

@@ -36,11 +36,11 @@ class TuningSettings:
         seed: of the order of the frames and of the weights of a new head.
     """
 
-    epochs: int = 40
-    batch_size: int = 10
+    epochs: int = 20
+    batch_size: int = 5
     learning_rate: float = 1e-3
     patience: int = 10
-    average: float = 0.99
+    average: float = 0.995
     warm_up: int = 50
     clip: float = 10.0
     seed: int = 0

@@ -32,7 +32,7 @@ from .own_runs import TEMPERATURES, OwnRuns, files_of, own_frames
 
 _log = logging.getLogger(__name__)
 
-LEARNING_RATES = {"head": 3e-3, "energy": 5e-4, "shared": 3e-4}
+LEARNING_RATES = {"head": 1e-3, "energy": 1e-3, "shared": 3e-4}
 OVERFIT = 1.5
 """U of held-out over that of training frames, from which a tuned model is said to be overfit."""
 SETS = ("training", "held_out", "displaced")
@@ -112,8 +112,8 @@ def tune(
     make_frames: int | None = None,
     temperatures: Sequence[float] | None = None,
     every: int = 1,
-    epochs: int = 40,
-    batch_size: int = 10,
+    epochs: int = 20,
+    batch_size: int = 5,
     learning_rate: float | None = None,
     seed: int = 0,
     mode: Literal["create", "restart", "overwrite"] = "create",
@@ -141,7 +141,7 @@ def tune(
         model: name or file of the base model.
         frames: trajectories that an audit reads: recorded runs, audits, structure files. A tenth of
             each is held out. With ``make_frames`` structure files, from which the model makes frames.
-        reach: ``head``, a small head on the network's last features, at no further cost; ``energy``, a
+        reach: ``head``, a small head on the network's features, at no further cost; ``energy``, a
             copy of the network for the energy, one more forward pass where U is computed; or ``shared``,
             the whole network, which changes the direct forces.
         out: file to write; ``forcedelta.load_model`` and all commands accept it as a model.

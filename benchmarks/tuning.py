@@ -12,8 +12,8 @@ temperatures equally frequent.
 
 Two Markdown tables follow. The first has U, the error of F_c, and how U ranks the errors of F_nc: Spearman's
 r_s and AUROC for the worst tenth, for the pooled frames with 95 % intervals of the bootstrap over frames; the
-controls are those of the model as trained. The second has the drift of the total energy in NVE with multiple
-time steps (300 K, 0.5 fs, eight inner steps), or how the run ended.
+controls that tuning leaves alone are those of the model as trained. The second has the drift of the total
+energy in NVE with multiple time steps (300 K, 0.5 fs, eight inner steps), or how the run ended.
 Finished models and runs are kept in a folder, from which the same command continues.
 """
 
@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from forcedelta import Evaluator, guarded_run, load_model, tune
 from forcedelta.evaluation import DTYPES
 from forcedelta.ranking import auroc, spearman, worst_tenth
+from forcedelta.rigid_force import rigid_force
 from forcedelta.training.data import read_labelled
 from forcedelta.training.recipe import read_recipe
 from forcedelta.training.tasks import split
@@ -79,6 +80,12 @@ class Frames:
             "U": rms(direct - conservative),
             "energy": np.array([one.energy for one in found]),
             "RMS F": rms(direct),
+            "net force and torque": np.array(
+                [
+                    rigid_force(atoms.positions, one.direct_forces, atoms.pbc)
+                    for atoms, one in zip(frames, found, strict=True)
+                ]
+            ),
         }
 
 
@@ -170,7 +177,9 @@ def main() -> None:
     for predictor in trained[0].predictors:
         print(row("as trained", *trained, predictor))
     for name, file in files.items():
-        print(row(name, *(Frames(file, frames) for frames in sets), "U"), flush=True)
+        judged = [Frames(file, frames) for frames in sets]
+        for predictor in ("U", "energy"):
+            print(row(name, *judged, predictor), flush=True)
     print()
     print("| | training, s | epoch kept | NVE drift, meV/atom/ps |")
     print("|---|---|---|---|")

@@ -52,8 +52,8 @@ def tune(
     reach: Annotated[
         Literal["head", "energy", "shared"],
         typer.Option(
-            help="What is trained. head: a small head on the network's features, at no further "
-            "cost per step. energy: a copy of the network for the energy, one more forward pass where "
+            help="What is trained. head: a small head on the network's features, without "
+            "another pass. energy: a copy of the network for the energy, one more forward pass where "
             "U is computed. shared: the whole network, which changes the direct forces.",
             rich_help_panel=_TRAINING,
         ),

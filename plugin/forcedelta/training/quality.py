@@ -66,7 +66,9 @@ def measure(network: DirectForceNetwork, parts: Sequence[Batch]) -> Errors:
                 interaction / atoms,
                 float(np.sqrt(np.mean(direct**2))),
                 # where no edge crosses a boundary, the structure is free to rotate
-                rigid_force(part.positions.numpy(), direct, part.edge_shift.numpy().any(0)),
+                rigid_force(
+                    part.positions.numpy(), direct, np.full(3, bool(part.edge_shift.any()))
+                ),
             )
         )
         direct_forces.append(direct)

@@ -141,7 +141,7 @@ def tune(
         model: name or file of the base model.
         frames: trajectories that an audit reads: recorded runs, audits, structure files. A tenth of
             each is held out. With ``make_frames`` structure files, from which the model makes frames.
-        reach: ``head``, a small head on the network's features, at no further cost; ``energy``, a
+        reach: ``head``, a small head on the network's features, without another pass; ``energy``, a
             copy of the network for the energy, one more forward pass where U is computed; or ``shared``,
             the whole network, which changes the direct forces.
         out: file to write; ``forcedelta.load_model`` and all commands accept it as a model.

@@ -231,7 +231,7 @@ def main() -> None:
     parser.add_argument("--labelled", type=Path, help="labelled frames: errors of both forces")
     parser.add_argument("--frames", type=int, default=300, help="structures of each kind")
     parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--temperature", type=float, default=700.0, help="K")
     parser.add_argument("--picoseconds", type=float, default=3.0, help="of each run")
     parser.add_argument(

@@ -351,6 +351,32 @@ def test_a_run_that_blows_up_is_repeated_and_then_refused(
     assert len(ase.io.read(files[0], ":")) == 20
 
 
+def test_a_temperature_that_the_direct_forces_do_not_survive_is_left_out(
+    here: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Springs to the places of the start that break at 0.3 Å: at 2000 K within a vibration."""
+    start = acetaldehyde(0)
+    places = torch.as_tensor(start.positions - start.positions.mean(0))
+
+    class Breaking(nn.Module):
+        cutoff = CUTOFF
+
+        def forward(self, positions, numbers, cell, edge_index, edge_shift, batch):  # noqa: ANN
+            moved = positions - positions.mean(0) - places
+            broken = moved.norm(dim=1, keepdim=True) > 0.3
+            return (moved * moved).sum().reshape(1), torch.where(broken, 30.0, -2.0) * moved
+
+    model = LoadedModel(Breaking(), "breaking", "0" * 16, None, CUTOFF, None, "tests")
+    settings = {"seed": 0, "dtype": "float64", "device": "cpu", "threads": 1}
+    runs = OwnRuns(20, (2000.0, 5.0))
+    files = own_frames(model, [start], runs, here / "out.pt", settings, reuse=False)
+    assert files == [here / "out-5K.xyz"]
+    assert len(ase.io.read(files[0], ":")) == 20
+    assert not (here / "out-2000K.xyz").exists()
+    (said,) = [text for text in caplog.messages if "2000 K" in text]
+    assert "left out" in said
+
+
 def test_advice_for_a_single_structure_and_for_temperatures_alone(base: Path, here: Path) -> None:
     ase.io.write("start.xyz", acetaldehyde(0))
     with pytest.raises(ForceDeltaError, match="--make-frames 400"):

@@ -31,6 +31,9 @@ TEMPERATURES = (300.0, 450.0, 600.0, 900.0)
 TRIES = 20
 """Runs at one temperature, at most: those with direct forces blow up, at 900 K often within 0.5 ps."""
 
+FEWEST = 10
+"""Frames of a temperature, at least."""
+
 LOST = 10
 """Frames before the end of a run that blew up are not used."""
 
@@ -82,7 +85,8 @@ def own_frames(
     """Frames of runs of the model itself, one file of extended XYZ for each structure and temperature.
 
     Langevin dynamics with the direct forces, 0.5 fs, every `SPACING`-th step. A run that blows up is
-    repeated with another seed, up to `TRIES` times, until there are enough frames.
+    repeated with another seed, up to `TRIES` times, until there are enough frames. A temperature that
+    gives less than `FEWEST` is left out with a warning, unless it is the lowest one.
 
     Args:
         model: as loaded.
@@ -93,27 +97,40 @@ def own_frames(
         reuse: use files that exist instead of making them again.
 
     Raises:
-        ForceDeltaError: the direct forces do not hold for ten frames.
+        ForceDeltaError: the direct forces do not hold for `FEWEST` frames at the lowest temperature.
     """
+    made: list[Path] = []
     files = files_of(out, len(structures), runs)
     for number, file in enumerate(files):
         if reuse and file.exists():
+            made.append(file)
             continue
         atoms = structures[number // len(runs.temperatures)]
         temperature = runs.temperatures[number % len(runs.temperatures)]
-        found = _run(model, atoms, temperature, runs.frames, settings)
+        found, message = _run(model, atoms, temperature, runs.frames, settings)
+        held = f"the direct forces hold for {len(found)} frames at {temperature:g} K ({message})"
+        if len(found) < FEWEST:
+            if temperature == min(runs.temperatures):
+                raise ForceDeltaError(
+                    f"{held}: pass a lower --temperature, or frames of another run"
+                )
+            _log.warning("%s, which are left out", held)
+            continue
+        if len(found) < runs.frames:
+            _log.warning("%s, not %d", held, runs.frames)
         with replacing(file, error=ForceDeltaError) as opened:
             for one in found:
                 opened.write(frame_text(one))
+        made.append(file)
         _log.info("%d frames of the model's own run at %g K: %s", len(found), temperature, file)
-    return files
+    return made
 
 
 @contextmanager
-def _warnings_only() -> Iterator[None]:
-    """Without the headlines of runs, which name files that will not be kept."""
+def _without_headline(again: bool) -> Iterator[None]:
+    """Without the headline of a run, which names a file that will not be kept, and warnings told before."""
     level = _log_of_runs.level
-    _log_of_runs.setLevel(logging.WARNING)
+    _log_of_runs.setLevel(logging.ERROR if again else logging.WARNING)
     try:
         yield
     finally:
@@ -136,14 +153,14 @@ def _run(
     temperature: float,
     count: int,
     settings: Mapping[str, Any],
-) -> list[Atoms]:
-    """That many frames at one temperature, or as many as the direct forces allow."""
+) -> tuple[list[Atoms], str]:
+    """That many frames at one temperature, or as many as the direct forces allow, and how the last run ended."""
     found: list[Atoms] = []
     message = ""
     for attempt in range(TRIES):
         collect = _Collect(temperature)
         steps = SPACING * (count - len(found))
-        with TemporaryDirectory() as folder, _warnings_only():
+        with TemporaryDirectory() as folder, _without_headline(again=attempt > 0):
             result = guarded_run(
                 atoms, model, steps, out=Path(folder) / "own.h5", temperature=temperature, every=steps,
                 record_every=steps, hooks=[collect], **{**settings, "seed": (settings["seed"] + attempt) % 2**64},
@@ -155,11 +172,5 @@ def _run(
             kept, message = kept[:-LOST], result.run.message
         found += [bare_atoms(frame) for frame in kept]
         if len(found) >= count:
-            return found[:count]
-    if len(found) < 10:
-        raise ForceDeltaError(
-            f"the direct forces hold for {len(found)} frames at {temperature:g} K ({message}): pass a "
-            "lower --temperature, or frames of another run"
-        )
-    _log.warning("%d of %d frames at %g K: %s", len(found), count, temperature, message)
-    return found
+            break
+    return found[:count], message
